@@ -1,0 +1,1 @@
+"""Find or compile llama-server; its version, backends and devices."""

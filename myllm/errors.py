@@ -1,0 +1,102 @@
+"""What can go wrong, told in one sentence that a person can act on.
+
+These classes know no HTTP: `api/errors.py` maps each of them to a status and an envelope,
+and a test checks that the mapping is complete.
+
+    MyLLMError
+    ├── InvalidRequest        the request cannot be served as it stands
+    │   └── PromptTooLong     ... because it does not fit the context window
+    ├── BodyTooLarge
+    ├── NotFound
+    │   └── ModelNotFound
+    ├── Conflict              not now: the model is answering
+    ├── Unavailable           waited too long, or the server is leaving: try again later
+    ├── InvalidModel          a model folder, a GGUF or its config.json is unusable
+    ├── EngineError           llama-server failed; carries its own words
+    │   ├── EngineMissing     there is none that can be run
+    │   └── BuildFailed       it could not be compiled
+    └── PullFailed            a download did not end with a whole, checked model
+"""
+
+from __future__ import annotations
+
+
+class MyLLMError(Exception):
+    """Base of everything this program raises on purpose.
+
+    `detail` is one sentence for a person; `retryable` says whether the same request can
+    succeed later without being changed.
+    """
+
+    retryable = False
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(MyLLMError):
+    """A parameter, a body or a prompt is wrong."""
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt takes more tokens than one conversation of this model may hold."""
+
+    def __init__(self, prompt_tokens: int, context_size: int) -> None:
+        super().__init__(
+            f"Prompt too long for context window ({context_size} tokens): {prompt_tokens} tokens"
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_size = context_size
+
+
+class BodyTooLarge(MyLLMError):
+    """The request's body is over the limit."""
+
+
+class NotFound(MyLLMError):
+    """The thing named does not exist."""
+
+
+class ModelNotFound(NotFound):
+    """No model of this name is in the model folder."""
+
+    def __init__(self, name: str, available: list[str]) -> None:
+        known = ", ".join(available) if available else "none, see 'myllm pull'"
+        super().__init__(f"Model '{name}' not found. Available models: {known}")
+
+
+class Conflict(MyLLMError):
+    """The thing named is in use; later it may not be."""
+
+    retryable = True
+
+
+class Unavailable(MyLLMError):
+    """Waited too long or shutting down. `retry_after_s` is a whole number of seconds."""
+
+    retryable = True
+
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class InvalidModel(MyLLMError):
+    """A model's files cannot be used; the sentence names the file and what is wrong with it."""
+
+
+class EngineError(MyLLMError):
+    """llama-server could not start, died or refused; the sentence carries its cause."""
+
+
+class EngineMissing(EngineError):
+    """No usable llama-server was found."""
+
+
+class BuildFailed(EngineError):
+    """Compiling llama-server failed; the sentence names the log."""
+
+
+class PullFailed(MyLLMError):
+    """A model could not be downloaded whole."""

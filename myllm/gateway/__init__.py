@@ -1,0 +1,1 @@
+"""Admission and routing: a pure scheduler decides, the gateway carries out."""

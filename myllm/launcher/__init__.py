@@ -1,0 +1,1 @@
+"""How an engine process is started somewhere: start, wait, stop."""

@@ -1,0 +1,1 @@
+"""What is on disk and what can be had: registry, catalog, pull, GGUF header, memory."""

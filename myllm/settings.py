@@ -1,0 +1,116 @@
+"""Every knob once, with its description.
+
+Sources, strongest first: command-line options, environment (`MYLLM_*`), `.env` in the working
+directory, `config.toml` in the user's configuration directory (or the file named by
+`MYLLM_CONFIG`), the defaults here. A test checks that the README's table lists each of them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import PlatformDirs
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+_DIRS = PlatformDirs("myllm", appauthor=False)
+
+
+def config_file() -> Path:
+    """The TOML file that settings are read from; it need not exist."""
+    named = os.environ.get("MYLLM_CONFIG")
+    return Path(named) if named else _DIRS.user_config_path / "config.toml"
+
+
+class Settings(BaseSettings):
+    """The whole configuration. Sizes are in the unit their name ends with, times in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MYLLM_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address that `myllm serve` listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that `myllm serve` listens on.")
+    models_dir: Path = Field(
+        default_factory=lambda: _DIRS.user_data_path / "models",
+        description="Folder with one sub-folder per model.",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: _DIRS.user_cache_path,
+        description="Compiled engines, their build trees and downloaded sources.",
+    )
+    state_dir: Path = Field(
+        default_factory=lambda: _DIRS.user_state_path,
+        description="Engine logs and measured figures that outlive a run.",
+    )
+    runtime_dir: Path | None = Field(
+        None,
+        description="Private directory (mode 0700) for the engines' Unix sockets; "
+        "default: the user's runtime directory, or one in the temporary directory.",
+    )
+    llama_server: Path | None = Field(
+        None, description="A llama-server to use instead of finding or compiling one."
+    )
+    llama_source: Path | None = Field(
+        None, description="A llama.cpp checkout to compile instead of the pinned source."
+    )
+    context_size: int = Field(
+        4096,
+        ge=128,
+        description="Tokens one conversation gets when the model's config.json does not say; "
+        "never more than the model was trained for.",
+    )
+    slots: int = Field(
+        4, ge=1, le=64, description="Conversations one model answers at the same time."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads per engine; default: what llama-server chooses."
+    )
+    load_timeout: float = Field(
+        600.0, gt=0, description="Seconds a model may take to load before it counts as failed."
+    )
+    queue_timeout: float = Field(
+        300.0, gt=0, description="Seconds a request may wait for a free slot before a 503."
+    )
+    stop_grace: float = Field(
+        5.0, ge=0, description="Seconds between SIGTERM and SIGKILL when an engine is stopped."
+    )
+    drain_grace: float = Field(
+        8.0, ge=0, description="Seconds that running answers get when the server is stopped."
+    )
+    max_body_mb: float = Field(
+        16.0, gt=0, description="Largest request body in MiB; a larger one is refused with 413."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="`text` for people, `json` for machines; `auto`: text on a terminal."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls, config_file())
+        return init_settings, env_settings, dotenv_settings, toml
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` whose value is None are left out.
+
+    Raises pydantic's ValidationError, whose text names each wrong setting.
+    """
+    return Settings(**{key: value for key, value in overrides.items() if value is not None})

@@ -1,0 +1,1 @@
+"""The set of running engines; one Instance is one process life."""

@@ -1,0 +1,55 @@
+"""What every command shares: the global options, and how output and errors are printed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from myllm.settings import Settings
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Globals:
+    """The options that stand before the command."""
+
+    models_dir: Path | None = None
+    verbose: bool = False
+
+    def settings(self, **overrides: Any) -> Settings:
+        """The settings with the command line's options on top; None leaves a setting alone."""
+        from myllm.settings import load_settings
+
+        if self.verbose:
+            overrides.setdefault("log_level", "debug")
+        return load_settings(models_dir=self.models_dir, **overrides)
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; it drops colour by itself when its stream is not a terminal."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document, indented for people, parseable by scripts."""
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def error(text: str) -> None:
+    """Print one line `error: …` to stderr, in red on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\033[1;31merror:\033[0m {text}", file=sys.stderr)
+    else:
+        print(f"error: {text}", file=sys.stderr)

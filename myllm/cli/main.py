@@ -1,0 +1,87 @@
+"""The commands and their global options; each command's code is in a file of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from myllm.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Globals, error
+from myllm.cli.doctor import doctor
+from myllm.cli.engine import engine_app
+from myllm.cli.models import list_models, pull, remove, show
+from myllm.cli.remote import load, ps, unload
+from myllm.cli.run import run as run_command
+from myllm.cli.serve import serve
+
+app = typer.Typer(
+    name="myllm",
+    help="A private model server: pull a model, serve it, talk to it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from myllm import __version__
+
+        print(f"myllm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    ctx: typer.Context,
+    models_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the models.", show_default=False)
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+    ctx.obj = Globals(models_dir=models_dir, verbose=verbose)
+
+
+app.command("serve")(serve)
+app.command("run")(run_command)
+app.command("pull")(pull)
+app.command("list")(list_models)
+app.command("show")(show)
+app.command("remove")(remove)
+app.command("ps")(ps)
+app.command("load")(load)
+app.command("unload")(unload)
+app.command("doctor")(doctor)
+app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
+
+
+def run() -> int:
+    """Run one command and return its exit code: 0, 1 failed, 2 usage, 130 interrupted."""
+    from pydantic import ValidationError
+
+    from myllm.errors import MyLLMError
+
+    try:
+        result = app(standalone_mode=False)
+    except MyLLMError as failure:
+        error(failure.detail)
+        return EXIT_FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except typer.Exit as leaving:
+        return leaving.exit_code
+    except typer.TyperException as misuse:
+        misuse.show()
+        return EXIT_USAGE
+    except ValidationError as wrong:
+        for problem in wrong.errors():
+            name = "_".join(str(part) for part in problem["loc"])
+            error(f"setting MYLLM_{name.upper()}: {problem['msg']} (got {problem['input']!r})")
+        return EXIT_USAGE
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,28 @@
+"""The environment an engine sees: an allow-list, so that no secret or stray option leaks in.
+
+An inherited `LLAMA_ARG_*` would change the engine's settings behind our back, and the
+supervisor's tokens are none of its business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from myllm.launcher import child_protocol
+
+_NAMES = frozenset(
+    {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"}
+)
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GGML_", "OMP_", "GOMP_", "HIP_", "ROCR_", "VK_")
+
+
+def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables an engine gets out of `inherited` (this process's own by default)."""
+    source = os.environ if inherited is None else inherited
+    allowed = {
+        name: value
+        for name, value in source.items()
+        if name in _NAMES or name.startswith(_PREFIXES)
+    }
+    return allowed | child_protocol.ENVIRONMENT

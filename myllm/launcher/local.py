@@ -1,0 +1,158 @@
+"""Engines as child processes of this one.
+
+Three things keep a child from outliving us: its stdin is our pipe, and it leaves when that
+ends; the kernel kills it when our thread dies (PR_SET_PDEATHSIG); and `stop` signals its
+whole process group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from myllm.errors import EngineError
+from myllm.launcher import child_protocol
+from myllm.launcher.base import LaunchSpec, StateListener
+from myllm.launcher.environment import engine_environment
+from myllm.launcher.output import EngineOutput
+from myllm.launcher.runtime_dir import RuntimeDir
+
+_LONGEST_LINE = 2**20
+_PR_SET_PDEATHSIG = 1
+_AFTER_KILL_S = 10.0
+# Looked up before any fork: a child between fork and exec must not import or allocate much.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class LocalProcess:
+    """A child process; its two output pipes are read until they end."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, socket: Path, output: EngineOutput
+    ) -> None:
+        self._process = process
+        self.socket = socket
+        self._output = output
+        self._readers: list[asyncio.Task[None]] = []
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def read_output(self, on_state: StateListener) -> None:
+        """Start to read stdout and stderr."""
+
+        def stdout_line(line: str) -> None:
+            state = child_protocol.parse_state(line)
+            if state is not None:
+                on_state(state)
+            elif line:
+                self._output.add(line)
+
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._readers = [
+            asyncio.create_task(_read_lines(self._process.stdout, stdout_line)),
+            asyncio.create_task(_read_lines(self._process.stderr, self._output.add)),
+        ]
+
+    async def wait(self) -> int:
+        code = await self._process.wait()
+        # The pipes may stay open in a grandchild, so what they still hold is waited for briefly.
+        await asyncio.wait(self._readers, timeout=1.0)
+        return code
+
+    async def stop(self, grace_s: float) -> int:
+        if self._process.returncode is None:
+            self._signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self._process.wait(), grace_s)
+            except TimeoutError:
+                self._signal(signal.SIGKILL)
+                await asyncio.wait_for(self._process.wait(), _AFTER_KILL_S)
+        code = await self.wait()
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._output.close()
+        self.socket.unlink(missing_ok=True)
+        return code
+
+    def _signal(self, number: signal.Signals) -> None:
+        """Signal the whole group; the child leads it, so its pid names it until it is reaped."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def cause(self) -> str | None:
+        return self._output.cause()
+
+    def tail(self) -> list[str]:
+        return self._output.tail()
+
+
+class LocalLauncher:
+    """Starts engines on this machine, with their sockets in `runtime` and logs in `log_dir`."""
+
+    def __init__(self, runtime: RuntimeDir, log_dir: Path) -> None:
+        self._runtime = runtime
+        self._log_dir = log_dir
+
+    async def start(self, spec: LaunchSpec, on_state: StateListener) -> LocalProcess:
+        socket = self._runtime.new_socket()
+        socket.unlink(missing_ok=True)
+        output = EngineOutput(self._log_dir / f"{spec.name}.log")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *spec.argv,
+                "--host",
+                str(socket),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_LONGEST_LINE,
+                env=engine_environment(),
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),
+            )
+        except OSError as failure:
+            output.close()
+            raise EngineError(
+                f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
+            ) from failure
+        child = LocalProcess(process, socket, output)
+        child.read_output(on_state)
+        return child
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """What a child does before exec so that the kernel kills it when `parent` dies."""
+    if _LIBC is None:
+        return None
+    prctl = _LIBC.prctl
+
+    def before_exec() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return before_exec
+
+
+async def _read_lines(stream: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:
+    """Hand over each line without its end; a line over the limit is dropped."""
+    while True:
+        try:
+            raw = await stream.readline()
+        except ValueError:
+            continue
+        if not raw:
+            return
+        on_line(raw.decode("utf-8", errors="replace").rstrip("\r\n"))

@@ -1,0 +1,63 @@
+"""What an engine prints: the last lines in memory, all of it in a rotated file."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from logging import LogRecord, makeLogRecord
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+KEPT_LINES = 200
+LOG_BYTES = 5 * 2**20
+LOG_BACKUPS = 2
+
+# "0.00.005.390 E gguf_init_from_reader: failed to read magic"
+_ERROR_LINE = re.compile(r"^[\d.]+ E (?P<text>.*)$")
+_ABORT_LINE = re.compile(r"GGML_ASSERT\(.*failed|CUDA error|terminate called|what\(\):")
+# "srv    load_model: " or "llama_model_load: " before the words themselves
+_ORIGIN = re.compile(r"^(?:\S+\s+)?[\w.~]+: (?=\S)")
+
+
+class EngineOutput:
+    """Collects lines; one object per process life."""
+
+    def __init__(self, log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._causes: list[str] = []
+        self._file = RotatingFileHandler(
+            log, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8", delay=True
+        )
+
+    def add(self, line: str) -> None:
+        """Keep one line, in memory and in the file."""
+        self._lines.append(line)
+        self._file.emit(_record(line))
+        found = _ERROR_LINE.match(line)
+        if found and len(self._causes) < KEPT_LINES:
+            self._causes.append(_without_origin(found["text"]))
+        elif _ABORT_LINE.search(line):
+            self._causes.append(line.strip())
+
+    def cause(self) -> str | None:
+        """The first error it printed: the later ones only say that the first happened."""
+        return self._causes[0] if self._causes else None
+
+    def tail(self) -> list[str]:
+        """The last lines, oldest first."""
+        return list(self._lines)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _record(line: str) -> LogRecord:
+    return makeLogRecord({"msg": line})
+
+
+def _without_origin(text: str) -> str:
+    """Drop the names of the C++ functions in front of the words."""
+    return _ORIGIN.sub("", text, count=1).strip()

@@ -1,0 +1,140 @@
+"""Exceptions to answers, in one place: `{"detail": "<one sentence>"}` and a status."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from myllm import errors
+from myllm.api.schemas import Options
+
+_log = structlog.get_logger(__name__)
+
+# The nearest class in an error's ancestry counts.
+STATUS: dict[type[errors.MyLLMError], int] = {
+    errors.InvalidRequest: 400,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.BodyTooLarge: 413,
+    errors.InvalidModel: 500,
+    errors.EngineError: 500,
+    errors.PullFailed: 502,
+    errors.Unavailable: 503,
+}
+
+
+def status_of(error: errors.MyLLMError) -> int:
+    """The HTTP status of an error."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_response(error: errors.MyLLMError) -> JSONResponse:
+    """The answer that tells `error`."""
+    headers = {}
+    if isinstance(error, errors.Unavailable):
+        headers["Retry-After"] = str(error.retry_after_s)
+    return JSONResponse({"detail": error.detail}, status_of(error), headers)
+
+
+def install(app: FastAPI) -> None:
+    """Let `app` answer every exception in this form."""
+
+    @app.exception_handler(errors.MyLLMError)
+    async def _ours(request: Request, error: errors.MyLLMError) -> JSONResponse:
+        if status_of(error) >= 500:
+            _log.warning("request failed", error=error.detail)
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        detail = _sentence(request, error.errors())
+        return error_response(errors.InvalidRequest(detail))
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"No such route: {request.method} {request.url.path}; see /docs"
+        elif error.status_code == 405:
+            detail = f"{request.url.path} does not take {request.method}; see /docs"
+        return JSONResponse({"detail": detail}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "Internal error; the server's log has the details"}, 500)
+
+
+def _sentence(request: Request, found: Sequence[Any]) -> str:
+    """The first thing wrong with a body, as one sentence."""
+    error = found[0]
+    kind, location = error["type"], [part for part in error["loc"] if part != "body"]
+    if kind == "json_invalid":
+        return f"The body is not valid JSON: {error['ctx']['error']}"
+    if not location:
+        content_type = request.headers.get("content-type", "")
+        if not content_type.startswith("application/json"):
+            return f"Content-Type must be application/json, not '{content_type or 'missing'}'"
+        return "The body must be a JSON object"
+    name = _path(location)
+    if kind == "extra_forbidden":
+        known = sorted(Options.model_fields)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)[0]
+        return f"Unknown option '{location[-1]}'; did you mean '{near}'?"
+    return f"{name} {_rule(str(location[-1]), error)}"
+
+
+def _path(location: Sequence[str | int]) -> str:
+    """`messages[0].role`; options go by their bare name, as the documentation shows."""
+    parts = list(location)
+    if parts[0] == "options" and len(parts) > 1:
+        parts = [parts[1]]
+    text = str(parts[0])
+    for part in parts[1:]:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text
+
+
+_RULES = {
+    "missing": "is required",
+    "string_type": "must be a string",
+    "string_unicode": "must be valid Unicode",
+    "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "list_type": "must be a list",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+}
+_OUT_OF_RANGE = {"greater_than_equal", "less_than_equal", "finite_number", "int_parsing_size"}
+
+
+def _rule(name: str, error: Any) -> str:
+    """What a value must be; ranges are told with both ends."""
+    if error["type"] in _OUT_OF_RANGE and name in Options.model_fields:
+        return _range(name)
+    if error["type"] == "literal_error":
+        return f"must be one of {error['ctx']['expected']}"
+    return _RULES.get(error["type"]) or f"is wrong: {error['msg']}"
+
+
+def _range(name: str) -> str:
+    bounds: dict[str, Any] = {}
+    for constraint in Options.model_fields[name].metadata:
+        for end in ("ge", "le"):
+            bounds[end] = getattr(constraint, end, bounds.get(end))
+    if bounds["le"] is None:
+        return f"must be {bounds['ge']} or more"
+    return f"must be between {bounds['ge']} and {bounds['le']}"

@@ -1,0 +1,87 @@
+"""Around every request: its id, its line in the log, and the bound on its body."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_log = structlog.get_logger(__name__)
+_SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+# A refused body is still read up to this many times the limit, so that the client, which
+# sends before it listens, sees the answer instead of a broken connection.
+_DISCARD_FACTOR = 4
+
+
+class RequestContext:
+    """Gives each request an id, in the log and in the answer, and logs how it went."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        started, status = time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                # The 500 has been sent; the traceback belongs into the log and nowhere else.
+                _log.exception("unexpected error", path=scope["path"])
+            level = "debug" if scope["path"] == "/health" else "info"
+            getattr(_log, level)(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round(1000 * (time.perf_counter() - started), 1),
+            )
+
+
+def _request_id(given: str | None) -> str:
+    return given if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+class BodyLimit:
+    """Refuses bodies of more than `limit` bytes with 413, whether or not they say their size."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                if read > self._limit:
+                    await self._discard(message, receive, read)
+                    mib = self._limit / 2**20
+                    raise HTTPException(413, f"The body is larger than {mib:g} MiB")
+            return message
+
+        await self._app(scope, limited if scope["type"] == "http" else receive, send)
+
+    async def _discard(self, message: Message, receive: Receive, read: int) -> None:
+        while message.get("more_body") and read < _DISCARD_FACTOR * self._limit:
+            message = await receive()
+            read += len(message.get("body", b""))

@@ -1,0 +1,135 @@
+"""What models there are, loading and unloading them, removing them, and what runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from myllm.api.services import Services, With
+from myllm.api.streaming import JsonAnswer
+from myllm.models.memory import estimate_mb
+from myllm.models.registry import Model
+from myllm.supervisor.instance import Instance
+
+router = APIRouter(prefix="/api", tags=["Models"])
+_MB = 1_000_000
+
+
+@router.get("/models")
+async def list_models(services: With) -> dict[str, Any]:
+    """All models on disk."""
+    models = await asyncio.to_thread(services.gateway.registry.list)
+    return {"models": [_summary(services, model) for model in models]}
+
+
+@router.get("/models/{name}")
+async def show_model(name: str, services: With) -> dict[str, Any]:
+    """One model, with everything known about it."""
+    model = await asyncio.to_thread(services.gateway.registry.get, name)
+    context = model.context_for(services.settings.context_size)
+    slots = model.engine.slots or services.settings.slots
+    return _summary(services, model) | {
+        "description": model.description,
+        "path": str(model.path),
+        "digest": model.digest,
+        "architecture": model.header.architecture,
+        "parameter_count": model.header.parameter_count,
+        "trained_context_size": model.header.context_length,
+        "memory": {"estimated_mb": estimate_mb(model, context, slots), "slots": slots},
+        "builtin": model.builtin,
+    }
+
+
+@router.post("/models/{name}/load")
+async def load_model(name: str, services: With) -> Response:
+    """Load a model and answer when it is ready."""
+
+    async def make() -> Mapping[str, Any]:
+        fresh = await services.gateway.load(name)
+        done = "loaded" if fresh else "was loaded already"
+        return {"status": "success", "message": f"Model '{name}' {done}"}
+
+    return JsonAnswer(make)
+
+
+@router.post("/models/{name}/unload")
+async def unload_model(
+    name: str,
+    services: With,
+    force: Annotated[bool, Query(description="Let running answers end first.")] = False,
+) -> dict[str, str]:
+    """Stop a model's engines and answer when their memory is free."""
+    await services.gateway.unload(name, force)
+    return {"status": "success", "message": f"Model '{name}' unloaded"}
+
+
+@router.delete("/models/{name}")
+async def delete_model(
+    name: str,
+    services: With,
+    force: Annotated[bool, Query(description="Even if it is answering.")] = False,
+) -> dict[str, str]:
+    """Delete a model from the disk, unloading it first."""
+    await services.gateway.remove(name, force)
+    return {"status": "success", "message": f"Model '{name}' removed"}
+
+
+@router.get("/instances")
+async def list_instances(services: With) -> dict[str, Any]:
+    """The engines that run now."""
+    return {"instances": [_instance(services, each) for each in services.gateway.supervisor]}
+
+
+def _summary(services: Services, model: Model) -> dict[str, Any]:
+    loaded = any(
+        instance.spec.key.model == model.name and instance.state == "ready"
+        for instance in services.gateway.supervisor
+    )
+    described: dict[str, Any] = {
+        "name": model.name,
+        "family": model.family,
+        "size_mb": round(model.size_bytes / _MB),
+        "quantization": model.quantization,
+        "context_size": model.context_for(services.settings.context_size),
+        "template": model.template or "gguf",
+        "parameters": dict(model.parameters),
+        "loaded": loaded,
+    }
+    return described | ({"problem": model.problem} if model.problem else {})
+
+
+def _instance(services: Services, instance: Instance) -> dict[str, Any]:
+    spec, scheduler = instance.spec, services.gateway.scheduler
+    history = services.gateway.supervisor.history(spec.key)
+    return {
+        "model": spec.key.model,
+        "role": spec.key.role,
+        "state": instance.state,
+        "progress": round(instance.progress, 3),
+        "pid": instance.pid,
+        "context_size": spec.context_size,
+        "batch_size": spec.batch,
+        "slots": {"busy": scheduler.busy(spec.key), "total": spec.slots},
+        "queued": scheduler.queued(spec.key),
+        "memory": {
+            "estimated_mb": estimate_mb(spec.model, spec.context_size, spec.slots),
+            "measured_mb": instance.rss_mb,
+        },
+        "load_seconds": round(instance.load_seconds, 3),
+        "started_at": _iso(instance.started_at),
+        "last_used_at": _iso(instance.last_used_at),
+        "expires_at": None,
+        "pinned": False,
+        "restarts": history.starts - 1,
+        "last_error": history.last_error,
+        "kv_restore": "conversations are kept in memory only",
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,126 @@
+"""MyLLM's own dialect: generate, chat, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from myllm.api.schemas import (
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    GenerateRequest,
+    GenerateResponse,
+)
+from myllm.api.services import With
+from myllm.api.streaming import EventStream, JsonAnswer, to_the_end
+from myllm.errors import InvalidRequest
+from myllm.gateway.answer import ChatAnswer, RawAnswer
+from myllm.gateway.embedding import embed
+from myllm.gateway.events import Finished
+
+router = APIRouter(prefix="/api", tags=["MyLLM"])
+
+_GENERATE_EVENTS = (
+    'data: {"token":"Once","done":false}\n\ndata: {"token":" upon","done":false}\n\n'
+    'data: {"done":true,"full_text":"Once upon","token_count":2,"usage":{"prompt_tokens":4,'
+    '"completion_tokens":2,"total_tokens":6,"cached_tokens":0},"finish_reason":"stop"}\n\n'
+)
+
+
+def _streams(example: str) -> dict[int | str, dict[str, Any]]:
+    """The second form of an answer, for the API's description."""
+    return {200: {"content": {"text/event-stream": {"example": example}}}}
+
+
+@router.post("/generate", response_model=GenerateResponse, responses=_streams(_GENERATE_EVENTS))
+async def generate(request: GenerateRequest, services: With) -> Response:
+    """Complete a prompt as it is. Streams unless `stream` is false."""
+    answer = RawAnswer(
+        services.gateway,
+        request.model,
+        request.prompt,
+        request.options.given(),
+        request.json_schema(),
+    )
+    if request.stream:
+        return EventStream(answer, _terminal)
+
+    async def make() -> Mapping[str, Any]:
+        end = await to_the_end(answer)
+        return {
+            "text": end.full_text,
+            "usage": end.usage.as_dict(),
+            "finish_reason": end.finish_reason,
+        }
+
+    return JsonAnswer(make)
+
+
+@router.post("/chat", response_model=ChatResponse, responses=_streams(_GENERATE_EVENTS))
+async def chat(request: ChatRequest, services: With) -> Response:
+    """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
+    for index, message in enumerate(request.messages):
+        if message.role == "user" and not message.content:
+            raise InvalidRequest(f"messages[{index}].content must not be empty")
+    answer = ChatAnswer(
+        services.gateway,
+        services.sessions,
+        request.model,
+        request.history(),
+        request.session_id,
+        request.options.given(),
+        request.json_schema(),
+        session_timeout_s=services.settings.queue_timeout,
+    )
+    if request.stream:
+        return EventStream(answer, lambda end: _terminal(end) | _in_session(end))
+
+    async def make() -> Mapping[str, Any]:
+        end = await to_the_end(answer)
+        return {
+            "message": {"role": "assistant", "content": end.full_text},
+            "usage": end.usage.as_dict(),
+            "finish_reason": end.finish_reason,
+        } | _in_session(end)
+
+    return JsonAnswer(make)
+
+
+@router.post("/embeddings")
+async def embeddings(request: EmbeddingsRequest, services: With) -> Response:
+    """One vector for a text (`embedding`), or one for each of several (`embeddings`)."""
+    inputs = [request.input] if isinstance(request.input, str) else request.input
+    if not inputs or not all(inputs):
+        raise InvalidRequest("input must not be empty")
+
+    async def make() -> Mapping[str, Any]:
+        made = await embed(services.gateway, request.model, inputs)
+        vectors: dict[str, Any] = (
+            {"embedding": made.vectors[0]}
+            if isinstance(request.input, str)
+            else {"embeddings": made.vectors}
+        )
+        usage = {"prompt_tokens": made.prompt_tokens, "total_tokens": made.prompt_tokens}
+        return vectors | {"model": request.model, "usage": usage}
+
+    return JsonAnswer(make)
+
+
+def _terminal(end: Finished) -> dict[str, Any]:
+    return {
+        "full_text": end.full_text,
+        "token_count": end.usage.completion_tokens,
+        "usage": end.usage.as_dict(),
+        "finish_reason": end.finish_reason,
+    }
+
+
+def _in_session(end: Finished) -> dict[str, Any]:
+    said: dict[str, Any] = {"session_id": end.session_id}
+    if end.dropped_messages:
+        said |= {"truncated": True, "dropped_messages": end.dropped_messages}
+    return said

@@ -1,0 +1,133 @@
+"""The bodies of MyLLM's own API: what is accepted, within which bounds, with examples."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from myllm.sessions.history import Message
+
+
+def _example(**values: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": values})
+
+
+class Options(BaseModel):
+    """How tokens are chosen. What is missing comes from the model, then from the defaults."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    temperature: float | None = Field(None, ge=0.0, le=2.0, description="Higher is more random.")
+    top_p: float | None = Field(None, ge=0.0, le=1.0, description="Nucleus sampling threshold.")
+    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
+    min_p: float | None = Field(
+        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
+    )
+    max_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens.")
+    stop: list[str] | None = Field(None, description="The answer ends before any of these.")
+    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
+    presence_penalty: float | None = Field(
+        None, ge=-2.0, le=2.0, description="Against tokens that have occurred."
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2.0, le=2.0, description="Against tokens by how often they have occurred."
+    )
+    seed: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="The same seed gives the same answer."
+    )
+    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = Field(
+        None, description="Added to the score of a token, named by its id or its text."
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The options that the request named."""
+        return self.model_dump(exclude_none=True)
+
+
+class _Generating(BaseModel):
+    """What raw and chat requests share."""
+
+    model: str = Field(description="A model's name, from GET /api/models.")
+    stream: bool = Field(True, description="Server-sent events, or one JSON answer.")
+    options: Options = Field(default_factory=Options)
+    format: Literal["json"] | dict[str, Any] | None = Field(
+        None, description='"json" or a JSON schema that the answer must match.'
+    )
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """The schema for the engine; "json" stands for any object."""
+        return {"type": "object"} if self.format == "json" else self.format  # type: ignore[return-value]
+
+
+class GenerateRequest(_Generating):
+    """Complete a prompt as it is, without a chat template."""
+
+    model_config = _example(
+        model="demo", prompt="Once upon a time", stream=False, options={"max_tokens": 64}
+    )
+    prompt: str = Field(min_length=1, description="The text to go on from.")
+
+
+class ChatMessage(BaseModel):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ChatRequest(_Generating):
+    """Answer the last message. A last message of role assistant is continued."""
+
+    model_config = _example(
+        model="demo",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        session_id=None,
+        stream=False,
+    )
+    messages: list[ChatMessage] = Field(
+        min_length=1, description="The whole history, or only the new turn of a session."
+    )
+    session_id: str | None = Field(
+        None, description="Go on with this session; null starts one. A new id may be made up."
+    )
+
+    def history(self) -> list[Message]:
+        """The messages for the session."""
+        return [Message(message.role, message.content) for message in self.messages]
+
+
+class EmbeddingsRequest(BaseModel):
+    """Turn text into vectors."""
+
+    model_config = _example(model="demo", input="Hello, world!")
+    model: str
+    input: str | list[str] = Field(description="One text, or several.")
+
+
+class UsageBody(BaseModel):
+    """Counts of tokens, as the engine made them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int = Field(description="Prompt tokens that came from the KV cache.")
+
+
+class GenerateResponse(BaseModel):
+    """The whole completion."""
+
+    text: str
+    usage: UsageBody
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatResponse(BaseModel):
+    """The whole answer. The last two are there when old turns did not fit into the prompt."""
+
+    message: ChatMessage
+    session_id: str
+    usage: UsageBody
+    finish_reason: Literal["stop", "length"]
+    truncated: bool | None = None
+    dropped_messages: int | None = None

@@ -1,0 +1,31 @@
+"""What the routes work with; built by `app.py` and kept on the application."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from myllm.gateway.gateway import Gateway
+from myllm.sessions.store import SessionStore
+from myllm.settings import Settings
+
+
+@dataclass(frozen=True)
+class Services:
+    """The rooms below, ready for use."""
+
+    settings: Settings
+    gateway: Gateway
+    sessions: SessionStore
+    started_at: float = field(default_factory=time.monotonic)
+
+
+def _services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+# What a route declares to get them.
+With = Annotated[Services, Depends(_services)]

@@ -1,0 +1,152 @@
+"""Answers that take a while: server-sent events, or one JSON document at the end.
+
+Both watch the client. When it leaves, in whatever phase, the work is cancelled, and its
+cleanup (upstream closed, slot released) has run before the response returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+import structlog
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from myllm.api.errors import status_of
+from myllm.errors import EngineError, MyLLMError
+from myllm.gateway.answer import Answer
+from myllm.gateway.events import Finished, Token
+
+_log = structlog.get_logger(__name__)
+# Headers wait this long for a first event, so that an error known by then has its status.
+FIRST_COMMENT_S = 4.0
+COMMENT_EVERY_S = 4.5
+_HEADERS = {
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",
+    "Content-Type": "text/event-stream; charset=utf-8",
+}
+
+FinishedBody = Callable[[Finished], Mapping[str, Any]]
+
+
+class EventStream(Response):
+    """An answer as events: its tokens as they come, then one terminal event."""
+
+    def __init__(self, answer: Answer, terminal: FinishedBody) -> None:
+        self.answer = answer
+        self.terminal = terminal
+        self.status_code = 200
+        self.background: BackgroundTask | None = None
+        self.init_headers(_HEADERS)
+        self._begun = False
+        self._last_sent = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await until_disconnect(receive, self._run(send))
+
+    async def _run(self, send: Send) -> None:
+        comments = asyncio.create_task(self._comment(send))
+        try:
+            async with aclosing(self.answer.events()) as events:
+                async for event in events:
+                    if isinstance(event, Token):
+                        data: Mapping[str, Any] = {"token": event.text, "done": False}
+                    else:
+                        data = {"done": True, **self.terminal(event)}
+                    await self._send(send, b"data: " + orjson.dumps(data) + b"\n\n")
+        except MyLLMError as error:
+            if not self._begun:
+                raise
+            await self._send_error(send, error)
+        except Exception:
+            if not self._begun:
+                raise
+            _log.exception("unexpected error in a stream")
+            await self._send_error(send, EngineError("Internal error; see the server's log"))
+        finally:
+            comments.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _comment(self, send: Send) -> None:
+        """Say what the stream waits for, so that neither people nor proxies give it up."""
+        while True:
+            bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
+            silent = time.monotonic() - self._last_sent
+            if silent < bound:
+                await asyncio.sleep(bound - silent)
+            else:
+                await self._send(send, f": {self.answer.phase}\n\n".encode())
+
+    async def _send_error(self, send: Send, error: MyLLMError) -> None:
+        _log.warning("stream failed", error=error.detail)
+        data = {
+            "done": True,
+            "error": error.detail,
+            "code": status_of(error),
+            "retryable": error.retryable,
+        }
+        await self._send(send, b"data: " + orjson.dumps(data) + b"\n\n")
+
+    async def _send(self, send: Send, body: bytes) -> None:
+        self._last_sent = time.monotonic()
+        if not self._begun:
+            self._begun = True
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+class JsonAnswer(Response):
+    """One JSON document that takes time to make; given up when the client leaves."""
+
+    def __init__(self, make: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+        self.make = make
+        self.background: BackgroundTask | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def run() -> None:
+            body = orjson.dumps(await self.make())
+            await Response(body, media_type="application/json")(scope, receive, send)
+
+        await until_disconnect(receive, run())
+
+
+async def to_the_end(answer: Answer) -> Finished:
+    """Run an answer to its end and return that."""
+    async with aclosing(answer.events()) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                return event
+    raise EngineError("The engine ended the answer without finishing it")
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`; cancel it when the client leaves. Returns when its cleanup has run."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when="FIRST_COMPLETED")
+    finally:
+        leaving.cancel()
+        if not working.done():
+            working.cancel()
+        await asyncio.wait({working})
+    if not working.cancelled():
+        working.result()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,79 @@
+"""Composition root: builds every room and joins them; the only file that knows all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from myllm import __version__
+from myllm.api import errors, models, native, status
+from myllm.api.middleware import BodyLimit, RequestContext
+from myllm.api.services import Services
+from myllm.engine.types import Engine
+from myllm.gateway.gateway import Gateway
+from myllm.gateway.scheduler import Scheduler
+from myllm.launcher.local import LocalLauncher
+from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.models.registry import Registry
+from myllm.sessions.store import SessionStore
+from myllm.settings import Settings
+from myllm.supervisor.batching import PromptSpeeds
+from myllm.supervisor.supervisor import Supervisor
+
+DESCRIPTION = "A private model server: one supervised llama-server per model, one API."
+
+
+class App:
+    """The server as an ASGI application, with a handle on its gateway for an orderly end."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings = settings
+        self._engine = engine
+        self.gateway: Gateway | None = None
+        self.asgi = self._build()
+
+    def _build(self) -> ASGIApp:
+        app = FastAPI(
+            title="MyLLM",
+            version=__version__,
+            description=DESCRIPTION,
+            docs_url=None,
+            redoc_url=None,
+            swagger_ui_oauth2_redirect_url=None,
+            lifespan=self._lifespan,
+        )
+        for router in (native.router, models.router, status.router):
+            app.include_router(router)
+        errors.install(app)
+        status.install_docs(app)
+        app.add_middleware(BodyLimit, limit=int(self.settings.max_body_mb * 2**20))
+        return RequestContext(app)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        runtime = RuntimeDir(self.settings.runtime_dir)
+        try:
+            app.state.services = self._services(runtime)
+            try:
+                yield
+            finally:
+                await app.state.services.gateway.close()
+        finally:
+            runtime.remove()
+
+    def _services(self, runtime: RuntimeDir) -> Services:
+        settings = self.settings
+        launcher = LocalLauncher(runtime, settings.state_dir / "logs")
+        speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
+        supervisor = Supervisor(settings, self._engine, launcher, speeds)
+        registry = Registry(settings.models_dir)
+        self.gateway = Gateway(registry, supervisor, Scheduler(settings.queue_timeout))
+        return Services(settings, self.gateway, SessionStore())
+
+    async def drain(self) -> None:
+        """Let the running answers end, within the settings' grace; nobody new comes in."""
+        if self.gateway is not None:
+            await self.gateway.drain(self.settings.drain_grace)

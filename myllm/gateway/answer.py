@@ -1,0 +1,174 @@
+"""One request's answer, from the queue to the last token.
+
+An answer is an asynchronous generator of events, so its cleanup (the upstream connection
+closed, then the slot released) runs in one place. Whoever iterates must close it on every way
+out (`contextlib.aclosing`): a client can leave while an event is being sent, and then nothing
+else would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from myllm.errors import InvalidRequest
+from myllm.gateway import upstream
+from myllm.gateway.events import Event, Finished, Token, finished
+from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.prompting import Prompt, fit
+from myllm.gateway.sampling import engine_fields, resolve
+from myllm.gateway.scheduler import Ticket
+from myllm.models.registry import Model
+from myllm.sessions.history import Message
+from myllm.sessions.store import SessionStore
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey
+
+
+class Answer(Protocol):
+    """What a dialect needs of an answer."""
+
+    @property
+    def phase(self) -> str:
+        """What it is waiting for, in two words; for people who watch the stream."""
+        ...
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """Tokens, then one Finished."""
+        ...
+
+
+class _Generation:
+    """What raw and chat answers share: the model's checks, the phase, the engine's stream."""
+
+    def __init__(
+        self, gateway: Gateway, model_name: str, options: dict[str, Any], json_schema: Any
+    ) -> None:
+        self.gateway = gateway
+        self.model = generating_model(gateway, model_name)
+        self.sampling = resolve(options, self.model.parameters)
+        self._json_schema = json_schema
+        self.ticket = Ticket(InstanceKey(model_name, "generate"), time.monotonic())
+        self._reading: str | None = None
+
+    @property
+    def phase(self) -> str:
+        return self._reading or self.gateway.phase(self.ticket)
+
+    async def stream(self, lease: Lease, prompt: str | list[int]) -> AsyncGenerator[Event, None]:
+        """The engine's answer to `prompt` in the slot of `lease`."""
+        self._reading = "reading the prompt"
+        body = engine_fields(self.sampling) | {
+            "prompt": prompt,
+            "id_slot": lease.slot,
+            "cache_prompt": True,
+            "return_progress": True,
+        }
+        if self._json_schema is not None:
+            body["json_schema"] = self._json_schema
+        pieces: list[str] = []
+        async with aclosing(upstream.complete(lease.instance, body)) as events:
+            async for event in events:
+                if event["stop"]:
+                    self._remember_speed(event)
+                    yield finished("".join(pieces), event)
+                elif "prompt_progress" in event:
+                    progress = event["prompt_progress"]
+                    self._reading = f"reading {progress['processed']}/{progress['total']}"
+                elif event["content"]:
+                    pieces.append(event["content"])
+                    yield Token(event["content"])
+
+    def _remember_speed(self, event: dict[str, Any]) -> None:
+        timings = event.get("timings")
+        if timings:
+            speeds = self.gateway.supervisor.speeds
+            speeds.measured(self.model.digest, timings["prompt_n"], timings["prompt_ms"] / 1000)
+
+
+class RawAnswer(_Generation):
+    """The completion of a prompt as it is, without a chat template."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        model_name: str,
+        prompt: str,
+        options: dict[str, Any],
+        json_schema: Any = None,
+    ) -> None:
+        super().__init__(gateway, model_name, options, json_schema)
+        self._prompt = prompt
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        async with (
+            self.gateway.lease(self.ticket) as lease,
+            aclosing(self.stream(lease, self._prompt)) as events,
+        ):
+            async for event in events:
+                yield event
+
+
+class ChatAnswer(_Generation):
+    """The next message of a conversation, which is stored with it."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        sessions: SessionStore,
+        model_name: str,
+        messages: Sequence[Message],
+        session_id: str | None,
+        options: dict[str, Any],
+        json_schema: Any = None,
+        *,
+        session_timeout_s: float,
+    ) -> None:
+        super().__init__(gateway, model_name, options, json_schema)
+        self._sessions = sessions
+        self._messages = messages
+        self._session_id = session_id
+        self._session_timeout_s = session_timeout_s
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        async with self._sessions.open(self._session_id, self._session_timeout_s) as session:
+            turn = session.merged(self._messages)
+            self.ticket.session = session.id
+            self.ticket.enqueued_at = time.monotonic()
+            sent: list[str] = []
+            try:
+                async with self.gateway.lease(self.ticket) as lease:
+                    prompt = await self._prompt(lease.instance, turn.prompt())
+                    async with aclosing(self.stream(lease, prompt.tokens)) as events:
+                        async for event in events:
+                            if isinstance(event, Finished):
+                                session.store(turn, Message("assistant", event.full_text))
+                                event = event.in_session(session.id, prompt.dropped_messages)
+                                sent.clear()
+                            else:
+                                sent.append(event.text)
+                            yield event
+            except (GeneratorExit, asyncio.CancelledError):
+                if sent:  # the client has seen this much
+                    session.store(turn, Message("assistant", "".join(sent), partial=True))
+                raise
+
+    async def _prompt(self, instance: Instance, messages: Sequence[Message]) -> Prompt:
+        async def render(wire: list[dict[str, str]]) -> list[int]:
+            return await upstream.tokenize(instance, await upstream.apply_template(instance, wire))
+
+        context_size = instance.spec.context_size
+        return await fit(messages, context_size, self.sampling["max_tokens"], render)
+
+
+def generating_model(gateway: Gateway, name: str) -> Model:
+    """The model called `name`; raises InvalidRequest when it can only embed."""
+    model = gateway.registry.get(name)
+    if model.is_embedding_only:
+        raise InvalidRequest(
+            f"Model '{name}' makes embeddings only; use it with POST /api/embeddings"
+        )
+    return model

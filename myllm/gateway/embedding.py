@@ -1,0 +1,46 @@
+"""Vectors for texts, made by an instance of the model in the role of embedder.
+
+A generating engine could do both, but embeddings would wipe its conversations' caches and
+limit an input to its batch; so the same file is loaded a second time, on demand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from myllm.errors import InvalidRequest
+from myllm.gateway import upstream
+from myllm.gateway.gateway import Gateway
+from myllm.gateway.scheduler import Ticket
+from myllm.supervisor.spec import InstanceKey
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One vector per input, in order, and the tokens of all inputs."""
+
+    vectors: list[list[float]]
+    prompt_tokens: int
+
+
+async def embed(gateway: Gateway, model_name: str, inputs: Sequence[str]) -> Embeddings:
+    """Embed each of `inputs`.
+
+    Raises InvalidRequest when one is longer than the model can take, with both numbers.
+    """
+    ticket = Ticket(InstanceKey(model_name, "embed"), time.monotonic())
+    async with gateway.lease(ticket) as lease:
+        limit = lease.instance.spec.context_size
+        tokenized: list[list[int]] = []
+        for index, text in enumerate(inputs):
+            tokens = await upstream.tokenize(lease.instance, text)
+            if len(tokens) > limit:
+                which = "Input" if len(inputs) == 1 else f"Input {index}"
+                raise InvalidRequest(
+                    f"{which} too long for embeddings ({limit} tokens): {len(tokens)} tokens"
+                )
+            tokenized.append(tokens)
+        vectors = await upstream.embed(lease.instance, tokenized)
+    return Embeddings(vectors, sum(len(tokens) for tokens in tokenized))

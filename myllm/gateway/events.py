@@ -1,0 +1,59 @@
+"""What a request's answer is made of, whatever the dialect that it is told in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counts of tokens, as the engine made them; `cached_tokens` are part of the prompt's."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+    def as_dict(self) -> dict[str, int]:
+        """The wire form."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+        }
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the answer; never half a character."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of an answer. The last two are for chats with a session."""
+
+    full_text: str
+    usage: Usage
+    finish_reason: Literal["stop", "length"]
+    session_id: str | None = None
+    dropped_messages: int = 0
+
+    def in_session(self, session_id: str, dropped_messages: int) -> Finished:
+        """The same end, with what a chat adds."""
+        return replace(self, session_id=session_id, dropped_messages=dropped_messages)
+
+
+Event = Token | Finished
+
+
+def finished(full_text: str, event: dict[str, Any]) -> Finished:
+    """The end that the engine's final `/completion` event tells."""
+    usage = Usage(
+        prompt_tokens=event["tokens_evaluated"],
+        completion_tokens=event["tokens_predicted"],
+        cached_tokens=max(0, event.get("timings", {}).get("cache_n", 0)),
+    )
+    return Finished(full_text, usage, "length" if event["stop_type"] == "limit" else "stop")

@@ -1,0 +1,37 @@
+"""How tokens are chosen: the request's options over the model's over the defaults.
+
+Every value is sent to the engine, whose own defaults differ and change between versions.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+DEFAULTS: dict[str, Any] = {
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "top_k": 40,
+    "min_p": 0.05,
+    "max_tokens": 512,
+    "stop": [],
+    "repeat_penalty": 1.1,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+# Ours on the left, the engine's on the right; other names are the same.
+_ENGINE_NAMES = {"max_tokens": "n_predict"}
+
+
+def resolve(options: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """All sampler values of a request: its `options`, then the model's `parameters`."""
+    values = DEFAULTS | dict(parameters) | dict(options)
+    # A seed of our own, so that the same answer can be asked for again.
+    values.setdefault("seed", secrets.randbelow(2**32 - 1))
+    return values
+
+
+def engine_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` under the names of the engine's `/completion`."""
+    return {_ENGINE_NAMES.get(name, name): value for name, value in values.items()}

@@ -1,0 +1,137 @@
+"""Talking to one engine: requests, its event stream, and its errors in our words.
+
+No header of a client is forwarded: one of them would keep a generation alive after its
+client has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+import orjson
+
+from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong
+from myllm.supervisor.instance import Instance
+
+# The engine sends a comment every 30 s when it has nothing to say, so a silence of this
+# length means that it no longer runs its event loop.
+_SILENCE_S = 120.0
+_DEATH_NOTICE_S = 2.0
+
+
+async def apply_template(instance: Instance, messages: list[dict[str, str]]) -> str:
+    """The prompt that the model's chat template makes of `messages`.
+
+    A last message of role assistant is left open, to be continued. Raises InvalidRequest with
+    the template's own words when it refuses these messages.
+    """
+    answer = await _post(instance, "/apply-template", {"messages": messages})
+    if answer.status_code != 200:
+        raise InvalidRequest(f"The chat template refused these messages: {_message(answer)}")
+    return str(orjson.loads(answer.content)["prompt"])
+
+
+async def tokenize(instance: Instance, text: str) -> list[int]:
+    """The tokens of `text`, special ones recognised, with those the model starts with."""
+    body = {"content": text, "add_special": True, "parse_special": True}
+    answer = await _post(instance, "/tokenize", body)
+    _raise_for(answer)
+    tokens: list[int] = orjson.loads(answer.content)["tokens"]
+    return tokens
+
+
+async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
+    """One vector per input, each input given as tokens."""
+    answer = await _post(instance, "/v1/embeddings", {"input": inputs}, timeout=_SILENCE_S)
+    _raise_for(answer)
+    data = sorted(orjson.loads(answer.content)["data"], key=lambda item: item["index"])
+    return [item["embedding"] for item in data]
+
+
+async def complete(
+    instance: Instance, body: dict[str, Any]
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of one `/completion` stream; leaving the iteration closes the connection.
+
+    Always a stream, also when the client wants one answer: the engine notices only on a
+    stream at once that nobody listens any more.
+    """
+    try:
+        async with instance.client.stream(
+            "POST",
+            "/completion",
+            content=orjson.dumps(body | {"stream": True}),
+            timeout=httpx.Timeout(30.0, read=_SILENCE_S),
+        ) as answer:
+            if answer.status_code != 200:
+                await answer.aread()
+                _raise_for(answer)
+            buffer = b""
+            async for chunk in answer.aiter_bytes():
+                *whole, buffer = (buffer + chunk).split(b"\n\n")
+                for block in whole:
+                    event = _parse(block)
+                    if event is not None:
+                        yield event
+    except httpx.HTTPError as failure:
+        raise await _lost(instance, failure) from failure
+
+
+async def _post(
+    instance: Instance, path: str, body: dict[str, Any], timeout: float = 30.0
+) -> httpx.Response:
+    try:
+        return await instance.client.post(path, content=orjson.dumps(body), timeout=timeout)
+    except httpx.HTTPError as failure:
+        raise await _lost(instance, failure) from failure
+
+
+def _parse(block: bytes) -> dict[str, Any] | None:
+    """The JSON of one event, or None for a comment. An error event is raised."""
+    if not block.startswith(b"data: "):
+        return None
+    event: dict[str, Any] = orjson.loads(block[6:])
+    if "error" in event:
+        raise _translate(500, event["error"])
+    return event
+
+
+def _raise_for(answer: httpx.Response) -> None:
+    """Raise what an error answer means."""
+    if answer.status_code == 200:
+        return
+    try:
+        error = orjson.loads(answer.content)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise EngineError(f"The engine answered with status {answer.status_code}") from None
+    raise _translate(answer.status_code, error)
+
+
+def _translate(status: int, error: dict[str, Any]) -> MyLLMError:
+    message = str(error.get("message", "no reason given"))
+    if error.get("type") == "exceed_context_size_error":
+        return PromptTooLong(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
+    if error.get("code", status) == 400:
+        return InvalidRequest(f"The engine refused the request: {message}")
+    return EngineError(f"The engine failed: {message}")
+
+
+def _message(answer: httpx.Response) -> str:
+    """The engine's own words in an error answer."""
+    try:
+        return str(orjson.loads(answer.content)["error"]["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return f"status {answer.status_code}"
+
+
+async def _lost(instance: Instance, failure: httpx.HTTPError) -> EngineError:
+    """Why the connection broke: usually the engine died, and will have said why in a moment."""
+    try:
+        await asyncio.wait_for(instance.ended.wait(), _DEATH_NOTICE_S)
+    except TimeoutError:
+        words = str(failure) or type(failure).__name__
+        return EngineError(f"The connection to model '{instance.spec.key}' broke: {words}")
+    return instance.error or EngineError(f"The engine of model '{instance.spec.key}' was stopped")

@@ -1,0 +1,79 @@
+"""How many tokens llama-server reads at once: about half a second's worth.
+
+A cancelled request frees its slot only between batches, so a batch must be short; on a GPU
+even a large one is. What a model's prompt speed was is remembered over restarts, and the next
+load takes its batch size from it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import orjson
+
+TARGET_S = 0.5
+CPU_START = 128
+GPU_START = 2048
+SMALLEST = 32
+LARGEST = 2048
+# Shorter prompts measure the overhead, not the speed.
+_LEAST_TOKENS = 64
+# A new measurement moves the remembered speed by this much, so that one slow moment does little.
+_WEIGHT = 0.3
+
+_log = logging.getLogger(__name__)
+
+
+def batch_for(tokens_per_s: float | None, gpu: bool) -> int:
+    """The batch size for a prompt speed: a power of two from SMALLEST to LARGEST.
+
+    None means that nothing was measured yet.
+    """
+    if tokens_per_s is None:
+        return GPU_START if gpu else CPU_START
+    size = SMALLEST
+    while size * 2 <= min(tokens_per_s * TARGET_S, LARGEST):
+        size *= 2
+    return size
+
+
+class PromptSpeeds:
+    """Measured prompt speeds in tokens per second, by a model's digest, kept in `file`."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._speeds = _read(file)
+
+    def get(self, digest: str) -> float | None:
+        """The remembered speed, or None."""
+        return self._speeds.get(digest)
+
+    def measured(self, digest: str, tokens: int, seconds: float) -> None:
+        """Take in that `tokens` of a prompt took `seconds`."""
+        if tokens < _LEAST_TOKENS or seconds <= 0:
+            return
+        speed, before = tokens / seconds, self._speeds.get(digest)
+        self._speeds[digest] = speed if before is None else before + _WEIGHT * (speed - before)
+
+    def save(self) -> None:
+        """Write the file, aside and renamed; failing to is logged, for it is only a hint."""
+        aside = self._file.with_suffix(".new")
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(orjson.dumps(self._speeds))
+            os.replace(aside, self._file)
+        except OSError as failure:
+            _log.warning("prompt speeds not saved: %s", failure)
+
+
+def _read(file: Path) -> dict[str, float]:
+    try:
+        content = orjson.loads(file.read_bytes())
+        return {str(digest): float(speed) for digest, speed in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as failure:
+        _log.warning("prompt speeds in %s not read: %s", file, failure)
+        return {}

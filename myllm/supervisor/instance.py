@@ -1,0 +1,234 @@
+"""One Instance is one process life; a restart is a new object.
+
+    loading ──> ready ──> draining ──> stopped     it was asked to leave
+       │          │           │
+       └──────────┴───────────┴──────> failed      it could not start, or died by itself
+
+`run` is the only writer of `state` but for `drain`, and always ends in `stopped` or `failed`
+with the process reaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import httpx
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from myllm.errors import EngineError
+from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
+from myllm.supervisor.spec import InstanceSpec
+
+State = Literal["loading", "ready", "draining", "stopped", "failed"]
+_log = structlog.get_logger(__name__)
+_HEALTH_EVERY_S = 0.1
+_HEALTH_TIMEOUT_S = 2.0
+
+
+class _NotYet(Exception):
+    """The engine does not answer, or says that it is still loading."""
+
+
+class Instance:
+    """A llama-server from its start to its end.
+
+    `on_ready` and `on_exit` are called once at most, in this order, from `run`.
+    """
+
+    def __init__(
+        self,
+        spec: InstanceSpec,
+        argv: tuple[str, ...],
+        launcher: Launcher,
+        *,
+        load_timeout_s: float,
+        stop_grace_s: float,
+        on_ready: Callable[[Instance], None],
+        on_exit: Callable[[Instance], None],
+    ) -> None:
+        self.spec = spec
+        self.state: State = "loading"
+        self.progress = 0.0
+        self.started_at = time.time()
+        self.ready_at: float | None = None
+        self.rss_mb = 0
+        self.last_used_at = self.started_at
+        self.error: EngineError | None = None
+        self.ended = asyncio.Event()
+        self._launch = LaunchSpec(spec.file_stem, argv)
+        self._launcher = launcher
+        self._load_timeout_s = load_timeout_s
+        self._stop_grace_s = stop_grace_s
+        self._on_ready = on_ready
+        self._on_exit = on_exit
+        self._said_ready = asyncio.Event()
+        self._stop_wanted = asyncio.Event()
+        self._process: EngineProcess | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.spec.key} {self.state} pid={self.pid}>"
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while there is one."""
+        return self._process.pid if self._process else None
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """The HTTP client towards this engine; only while it is ready or draining."""
+        if self._client is None:
+            raise EngineError(f"the engine of model '{self.spec.key}' is not running")
+        return self._client
+
+    def is_over(self) -> bool:
+        """Whether the process has ended."""
+        return self.state in ("stopped", "failed")
+
+    def drain(self) -> None:
+        """Mark that no new request may come; `stop` follows when the running ones are done."""
+        if self.state == "ready":
+            self.state = "draining"
+
+    def stop(self) -> None:
+        """Ask `run` to end the process, whatever it is doing."""
+        self._stop_wanted.set()
+
+    async def run(self) -> None:
+        """Live one life: start, load, serve until asked to stop or dead, stop."""
+        stop_wanted = asyncio.create_task(self._stop_wanted.wait())
+        exited: asyncio.Task[int] | None = None
+        try:
+            self._process = await self._launcher.start(self._launch, self._take_report)
+            exited = asyncio.create_task(self._process.wait())
+            self._client = _client(self._process)
+            ready = asyncio.create_task(self._until_ready())
+            try:
+                await asyncio.wait({ready, exited, stop_wanted}, return_when="FIRST_COMPLETED")
+                if not stop_wanted.done():
+                    self._serve_or_fail(ready, exited)
+                    await asyncio.wait({exited, stop_wanted}, return_when="FIRST_COMPLETED")
+                    if not stop_wanted.done():
+                        raise self._died(exited.result())
+            finally:
+                ready.cancel()
+            self.state = "stopped"
+        except EngineError as failure:
+            self.error = failure
+            self.state = "failed"
+        finally:
+            stop_wanted.cancel()
+            await self._end(exited)
+
+    def _serve_or_fail(self, ready: asyncio.Task[None], exited: asyncio.Task[int]) -> None:
+        """Become ready, or raise why the engine did not."""
+        if exited.done():
+            raise self._died(exited.result())
+        ready.result()
+        self.state = "ready"
+        self.progress = 1.0
+        self.ready_at = time.time()
+        _log.info("engine ready", model=str(self.spec.key), seconds=round(self.load_seconds, 3))
+        self._on_ready(self)
+
+    @property
+    def load_seconds(self) -> float:
+        """How long the load took; 0 before it is over."""
+        return self.ready_at - self.started_at if self.ready_at else 0.0
+
+    async def _end(self, exited: asyncio.Task[int] | None) -> None:
+        """Close the upstream connections, then the process: a stream in flight delays TERM."""
+        try:
+            if self._client is not None:
+                await self._client.aclose()
+            if self._process is not None:
+                await self._process.stop(self._stop_grace_s)
+        finally:
+            if exited is not None:
+                exited.cancel()
+            if not self.is_over():
+                self.state = "stopped"
+            level = "info" if self.state == "stopped" else "error"
+            getattr(_log, level)(
+                f"engine {self.state}",
+                model=str(self.spec.key),
+                cause=self.error.detail if self.error else None,
+            )
+            self.ended.set()
+            self._on_exit(self)
+
+    def _take_report(self, report: ChildState) -> None:
+        if report.state == "loading" and report.progress is not None:
+            self.progress = max(self.progress, report.progress)
+        elif report.state == "ready":
+            self._said_ready.set()
+
+    async def _until_ready(self) -> None:
+        """Return when the engine said that it is ready or `/health` did, whichever is first.
+
+        Raises EngineError when neither did within the load timeout.
+        """
+        said = asyncio.create_task(self._said_ready.wait())
+        polled = asyncio.create_task(self._poll_health())
+        try:
+            done, _ = await asyncio.wait(
+                {said, polled}, timeout=self._load_timeout_s, return_when="FIRST_COMPLETED"
+            )
+        finally:
+            said.cancel()
+            polled.cancel()
+        if not done:
+            raise EngineError(
+                f"the engine of model '{self.spec.key}' was not ready after "
+                f"{self._load_timeout_s:g} s (MYLLM_LOAD_TIMEOUT)" + self._words()
+            )
+
+    async def _poll_health(self) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((_NotYet, httpx.TransportError)),
+            wait=wait_fixed(_HEALTH_EVERY_S),
+            stop=stop_after_delay(self._load_timeout_s * 2),  # _until_ready's bound is first
+        ):
+            with attempt:
+                answer = await self.client.get("/health", timeout=_HEALTH_TIMEOUT_S)
+                if answer.status_code != 200:
+                    raise _NotYet
+
+    def _died(self, code: int) -> EngineError:
+        """Why the process ended by itself, in its own words."""
+        when = "while loading" if self.ready_at is None else "while serving"
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        hint = " (the system may be out of memory)" if code == -9 else ""
+        return EngineError(
+            f"the engine of model '{self.spec.key}' {how} {when}{hint}" + self._words()
+        )
+
+    def _words(self) -> str:
+        if self._process is None:
+            return ""
+        cause = self._process.cause()
+        if cause:
+            return f": {cause}"
+        tail = [line for line in self._process.tail() if line.strip()]
+        return f"; it last said: {tail[-1].strip()}" if tail else "; it said nothing"
+
+
+def _client(process: EngineProcess) -> httpx.AsyncClient:
+    """A client over the engine's socket.
+
+    Connections are not reused: llama-server closes idle ones by itself, and a request on a
+    connection that is just being closed would fail. A new one costs little on a Unix socket.
+    """
+    return httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(
+            uds=str(process.socket),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        ),
+        base_url="http://engine",
+        timeout=httpx.Timeout(30.0),
+        trust_env=False,
+    )

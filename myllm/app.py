@@ -27,12 +27,13 @@ DESCRIPTION = "A private model server: one supervised llama-server per model, on
 
 
 class App:
-    """The server as an ASGI application, with a handle on its gateway for an orderly end."""
+    """The server as an ASGI application, and its orderly end."""
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings = settings
         self._engine = engine
-        self.gateway: Gateway | None = None
+        self._runtime: RuntimeDir | None = None
+        self._services: Services | None = None
         self.asgi = self._build()
 
     def _build(self) -> ASGIApp:
@@ -54,26 +55,31 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        runtime = RuntimeDir(self.settings.runtime_dir)
+        self._runtime = RuntimeDir(self.settings.runtime_dir)
         try:
-            app.state.services = self._services(runtime)
-            try:
-                yield
-            finally:
-                await app.state.services.gateway.close()
+            self._services = app.state.services = self._build_services(self._runtime)
+            yield
         finally:
-            runtime.remove()
+            await self.drain_and_stop()
+            self._runtime.remove()
 
-    def _services(self, runtime: RuntimeDir) -> Services:
+    def _build_services(self, runtime: RuntimeDir) -> Services:
         settings = self.settings
         launcher = LocalLauncher(runtime, settings.state_dir / "logs")
         speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
         supervisor = Supervisor(settings, self._engine, launcher, speeds)
-        registry = Registry(settings.models_dir)
-        self.gateway = Gateway(registry, supervisor, Scheduler(settings.queue_timeout))
-        return Services(settings, self.gateway, SessionStore())
+        gateway = Gateway(
+            Registry(settings.models_dir), supervisor, Scheduler(settings.queue_timeout)
+        )
+        return Services(settings, gateway, SessionStore())
 
-    async def drain(self) -> None:
-        """Let the running answers end, within the settings' grace; nobody new comes in."""
-        if self.gateway is not None:
-            await self.gateway.drain(self.settings.drain_grace)
+    async def drain_and_stop(self) -> None:
+        """Let running answers end within their grace, then end the engines and what is left."""
+        if self._services is not None:
+            await self._services.gateway.drain(self.settings.drain_grace)
+            await self._services.gateway.close()
+
+    def abandon(self) -> None:
+        """Leave at once: the engines see our end of their pipes close, and end."""
+        if self._runtime is not None:
+            self._runtime.remove()

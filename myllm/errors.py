@@ -15,7 +15,8 @@ and a test checks that the mapping is complete.
     ├── EngineError           llama-server failed; carries its own words
     │   ├── EngineMissing     there is none that can be run
     │   └── BuildFailed       it could not be compiled
-    └── PullFailed            a download did not end with a whole, checked model
+    ├── PullFailed            a download did not end with a whole, checked model
+    └── ServeFailed           the server itself cannot start, or is not there
 """
 
 from __future__ import annotations
@@ -100,3 +101,7 @@ class BuildFailed(EngineError):
 
 class PullFailed(MyLLMError):
     """A model could not be downloaded whole."""
+
+
+class ServeFailed(MyLLMError):
+    """The server cannot listen, or no server answers where one was expected."""

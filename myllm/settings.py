@@ -80,10 +80,10 @@ class Settings(BaseSettings):
         300.0, gt=0, description="Seconds a request may wait for a free slot before a 503."
     )
     stop_grace: float = Field(
-        5.0, ge=0, description="Seconds between SIGTERM and SIGKILL when an engine is stopped."
+        3.0, ge=0, description="Seconds between SIGTERM and SIGKILL when an engine is stopped."
     )
     drain_grace: float = Field(
-        8.0, ge=0, description="Seconds that running answers get when the server is stopped."
+        5.0, ge=0, description="Seconds that running answers get when the server is stopped."
     )
     max_body_mb: float = Field(
         16.0, gt=0, description="Largest request body in MiB; a larger one is refused with 413."

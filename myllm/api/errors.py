@@ -26,6 +26,7 @@ STATUS: dict[type[errors.MyLLMError], int] = {
     errors.InvalidModel: 500,
     errors.EngineError: 500,
     errors.PullFailed: 502,
+    errors.ServeFailed: 503,
     errors.Unavailable: 503,
 }
 

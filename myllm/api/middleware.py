@@ -41,7 +41,7 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
-            except Exception:
+            except Exception:  # noqa: BLE001 - the last one to see it
                 # The 500 has been sent; the traceback belongs into the log and nowhere else.
                 _log.exception("unexpected error", path=scope["path"])
             level = "debug" if scope["path"] == "/health" else "info"

@@ -7,11 +7,11 @@ load takes its batch size from it.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
 import orjson
+import structlog
 
 TARGET_S = 0.5
 CPU_START = 128
@@ -23,7 +23,7 @@ _LEAST_TOKENS = 64
 # A new measurement moves the remembered speed by this much, so that one slow moment does little.
 _WEIGHT = 0.3
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 def batch_for(tokens_per_s: float | None, gpu: bool) -> int:
@@ -65,7 +65,7 @@ class PromptSpeeds:
             aside.write_bytes(orjson.dumps(self._speeds))
             os.replace(aside, self._file)
         except OSError as failure:
-            _log.warning("prompt speeds not saved: %s", failure)
+            _log.warning("prompt speeds not saved", cause=str(failure))
 
 
 def _read(file: Path) -> dict[str, float]:
@@ -75,5 +75,5 @@ def _read(file: Path) -> dict[str, float]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError, TypeError) as failure:
-        _log.warning("prompt speeds in %s not read: %s", file, failure)
+        _log.warning("prompt speeds not read", file=str(file), cause=str(failure))
         return {}

@@ -1,0 +1,65 @@
+"""Finding and asking a running server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from myllm.errors import InvalidRequest, MyLLMError, NotFound, ServeFailed, Unavailable
+
+if TYPE_CHECKING:
+    import httpx
+
+    from myllm.settings import Settings
+
+_PROBE_S = 1.0
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def base_url(settings: Settings) -> str:
+    """Where a server with these settings is reached from this machine."""
+    host = _EVERYWHERE.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def running_server(settings: Settings) -> httpx.Client | None:
+    """A client of the server that runs with these settings, or None."""
+    import httpx
+
+    client = httpx.Client(base_url=base_url(settings), timeout=None, trust_env=False)
+    try:
+        answer = client.get("/", timeout=_PROBE_S)
+        if answer.json()["name"] == "MyLLM":
+            return client
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        pass  # nobody there, or somebody else
+    client.close()
+    return None
+
+
+def required_server(settings: Settings) -> httpx.Client:
+    """The same; raises ServeFailed when no server runs."""
+    client = running_server(settings)
+    if client is None:
+        raise ServeFailed(
+            f"no MyLLM server answers at {base_url(settings)}; start one with 'myllm serve'"
+        )
+    return client
+
+
+def answer_of(answer: httpx.Response) -> Any:
+    """The JSON of an answer; raises the error it tells."""
+    if answer.is_success:
+        return answer.json()
+    raise error_of(answer.status_code, answer.text)
+
+
+def error_of(status: int, text: str) -> MyLLMError:
+    """The exception for an error answer."""
+    import json
+
+    try:
+        detail = str(json.loads(text)["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = f"the server answered with status {status}"
+    kinds: dict[int, type[MyLLMError]] = {400: InvalidRequest, 404: NotFound, 503: Unavailable}
+    return kinds.get(status, MyLLMError)(detail)

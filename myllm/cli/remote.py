@@ -1,0 +1,74 @@
+"""Commands that ask a running server: `ps`, `load`, `unload`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from myllm.cli.common import console, print_json
+
+Model = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
+
+
+def ps(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the engines that run now."""
+    from myllm.cli.client import answer_of, required_server
+
+    with required_server(ctx.obj.settings()) as server:
+        instances = answer_of(server.get("/api/instances"))["instances"]
+    if as_json:
+        print_json(instances)
+    else:
+        console().print(_table(instances))
+
+
+def load(ctx: typer.Context, model: Model) -> None:
+    """Load a model, so that its first answer comes at once."""
+    _act(ctx, model, "load", {})
+
+
+def unload(
+    ctx: typer.Context,
+    model: Model,
+    force: Annotated[bool, typer.Option("--force", help="Let running answers end first.")] = False,
+) -> None:
+    """Stop a model's engines and free their memory."""
+    _act(ctx, model, "unload", {"force": "true"} if force else {})
+
+
+def _act(ctx: typer.Context, model: str, verb: str, query: dict[str, str]) -> None:
+    from urllib.parse import quote
+
+    from myllm.cli.client import answer_of, required_server
+
+    with required_server(ctx.obj.settings()) as server:
+        path = f"/api/models/{quote(model, safe='')}/{verb}"
+        print(answer_of(server.post(path, params=query))["message"])
+
+
+def _table(instances: list[dict[str, Any]]) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False)
+    for heading in ("MODEL", "ROLE", "STATE", "BUSY", "QUEUED", "MEMORY", "CONTEXT", "PID"):
+        table.add_column(heading, no_wrap=True)
+    for one in instances:
+        state = one["state"]
+        if state == "loading":
+            state += f" {one['progress']:.0%}"
+        table.add_row(
+            one["model"],
+            one["role"],
+            state,
+            f"{one['slots']['busy']}/{one['slots']['total']}",
+            str(one["queued"]),
+            f"{one['memory']['measured_mb']} MB",
+            str(one["context_size"]),
+            str(one["pid"]),
+        )
+    return table

@@ -1,0 +1,178 @@
+"""`myllm run`: one question, or a conversation."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from myllm.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, console, error, print_json
+
+if TYPE_CHECKING:
+    import httpx
+
+HELP = """\
+/clear  forget the conversation
+/exit   leave (so does Ctrl+D, or Ctrl+C twice)
+/help   this text
+Ctrl+C stops an answer."""
+
+
+def run(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="One question; without it a conversation begins.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="Instructions for the model.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 to 2; higher: more random.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling threshold.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole answer as JSON (with a prompt).")
+    ] = False,
+) -> int:
+    """Talk to a model, through the running server or one just for this command."""
+    from myllm.cli.temporary import server_for_command
+
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read().strip()
+    if prompt is not None and not prompt:
+        error("the prompt is empty")
+        return EXIT_USAGE
+    if as_json and prompt is None:
+        error("--json needs a prompt")
+        return EXIT_USAGE
+    options = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "max_tokens": max_tokens,
+        "seed": seed,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    with server_for_command(ctx.obj.settings()) as server:
+        talk = Conversation(server, model, system, given)
+        if prompt is None:
+            return talk.converse()
+        if as_json:
+            print_json(talk.whole(prompt))
+        else:
+            talk.say(prompt)
+    return 0
+
+
+class Conversation:
+    """A session with one model."""
+
+    def __init__(
+        self, server: httpx.Client, model: str, system: str | None, options: dict[str, Any]
+    ) -> None:
+        self._server = server
+        self._model = model
+        self._system = system
+        self._options = options
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin a new session. Its id is ours, so that it is known when an answer is stopped."""
+        self._session_id = str(uuid.uuid4())
+
+    def converse(self) -> int:
+        """Read questions and print answers until the user leaves; returns the exit code."""
+        import readline  # noqa: F401 - gives `input` its line editing and history
+
+        from myllm.errors import MyLLMError
+
+        print(f"Talking to {self._model}. /help shows the commands.")
+        interrupted = False
+        while True:
+            try:
+                line = input(">>> ").strip()
+                interrupted = False
+                if line in ("/exit", "/quit", "/bye"):
+                    return 0
+                if line:
+                    self._do(line)
+            except EOFError:
+                print()
+                return 0
+            except KeyboardInterrupt:
+                print()
+                if interrupted:
+                    return EXIT_INTERRUPTED
+                interrupted = True
+                print("(Ctrl+C again or /exit leaves)")
+            except MyLLMError as failure:
+                error(failure.detail)
+
+    def _do(self, line: str) -> None:
+        if line == "/clear":
+            self._forget()
+            print("The conversation is forgotten.")
+        elif line == "/help":
+            print(HELP)
+        elif line.startswith("/"):
+            print(f"Unknown command {line}. /help shows the commands.")
+        else:
+            try:
+                self.say(line)
+            except KeyboardInterrupt:
+                print("\n(stopped)")
+
+    def whole(self, text: str) -> Any:
+        """The answer to `text` as the API gives it."""
+        from myllm.cli.client import answer_of
+
+        return answer_of(self._server.post("/api/chat", json=self._body(text, stream=False)))
+
+    def say(self, text: str) -> None:
+        """Print the answer to `text` as it comes. Leaving stops the generation."""
+        from myllm.cli.client import error_of
+
+        body = self._body(text, stream=True)
+        waiting = console(stderr=True).status(f"waiting for {self._model} …")
+        waiting.start()
+        try:
+            with self._server.stream("POST", "/api/chat", json=body) as answer:
+                if not answer.is_success:
+                    raise error_of(answer.status_code, answer.read().decode())
+                for line in answer.iter_lines():
+                    if line.startswith(": "):
+                        waiting.update(f"{self._model}: {line[2:]}")
+                    elif line.startswith("data: "):
+                        waiting.stop()
+                        self._take(line[6:])
+        finally:
+            waiting.stop()
+
+    def _take(self, data: str) -> None:
+        """Print one event of the stream, or raise the error it tells."""
+        import json
+
+        from myllm.errors import MyLLMError
+
+        event = json.loads(data)
+        if "error" in event:
+            print()
+            raise MyLLMError(event["error"])
+        if event["done"]:
+            print(flush=True)
+        else:
+            print(event["token"], end="", flush=True)
+
+    def _body(self, text: str, stream: bool) -> dict[str, Any]:
+        messages = [{"role": "user", "content": text}]
+        if self._system is not None:
+            messages.insert(0, {"role": "system", "content": self._system})
+        return {
+            "model": self._model,
+            "messages": messages,
+            "session_id": self._session_id,
+            "options": self._options,
+            "stream": stream,
+        }

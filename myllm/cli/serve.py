@@ -1,0 +1,58 @@
+"""`myllm serve`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from myllm.cli.common import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    import socket
+
+    from myllm.settings import Settings
+
+
+def serve(
+    ctx: typer.Context,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on.", show_default="8000")
+    ] = None,
+) -> int:
+    """Serve the models over HTTP until Ctrl+C."""
+    settings: Settings = ctx.obj.settings(host=host, port=port)
+
+    from myllm.server import Server, listen
+
+    listener = listen(settings.host, settings.port)
+    from myllm.app import App
+    from myllm.cli.engine import ensure_engine_with_progress
+    from myllm.logs import configure
+
+    engine = ensure_engine_with_progress(settings)
+    configure(settings.log_level, settings.log_format)
+    server = Server(App(settings, engine), lambda: _greet(settings, listener))
+    server.run(sockets=[listener])
+    return EXIT_INTERRUPTED if server.force_exit else 0
+
+
+def _greet(settings: Settings, listener: socket.socket) -> None:
+    """Say where the server listens, and one line that works there."""
+    from myllm.cli.client import base_url
+
+    port = listener.getsockname()[1]
+    url = base_url(settings.model_copy(update={"port": port}))
+    print(f"MyLLM listens on {url}  (Ctrl+C stops it)")
+    print("Try:")
+    print(
+        f"  curl {url}/api/chat -H 'Content-Type: application/json' -d "
+        '\'{"model":"demo","messages":[{"role":"user","content":"What can you do?"}],'
+        '"stream":false}\''
+    )
+    print(f"Documentation: {url}/docs")
+    sys.stdout.flush()

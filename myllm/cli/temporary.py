@@ -1,0 +1,72 @@
+"""A server for one command: on a private Unix socket, in a thread, gone with the command."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from myllm.errors import ServeFailed
+
+if TYPE_CHECKING:
+    import httpx
+
+    from myllm.settings import Settings
+
+_START_S = 30.0
+_STOP_S = 15.0
+
+
+@contextmanager
+def server_for_command(settings: Settings) -> Iterator[httpx.Client]:
+    """A client of the running server if there is one, else of one started here.
+
+    When the context is left, what was started here has stopped and its engines are reaped.
+    """
+    from myllm.cli.client import running_server
+
+    running = running_server(settings)
+    if running is not None:
+        with running:
+            yield running
+        return
+    with _own_server(settings) as own:
+        yield own
+
+
+@contextmanager
+def _own_server(settings: Settings) -> Iterator[httpx.Client]:
+    import httpx
+
+    from myllm.app import App
+    from myllm.cli.engine import ensure_engine_with_progress
+    from myllm.logs import configure
+    from myllm.server import Server
+
+    engine = ensure_engine_with_progress(settings)
+    # The answer is the output; only what went wrong belongs beside it.
+    configure("debug" if settings.log_level == "debug" else "error", "text")
+    started = threading.Event()
+    server = Server(App(settings, engine), started.set)
+    with tempfile.TemporaryDirectory(prefix="myllm-") as folder:
+        path = Path(folder) / "api.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+            thread.start()
+            try:
+                if not started.wait(_START_S):
+                    raise ServeFailed("the server for this command did not start")
+                transport = httpx.HTTPTransport(uds=str(path))
+                with httpx.Client(
+                    transport=transport, base_url="http://myllm", timeout=None, trust_env=False
+                ) as client:
+                    yield client
+            finally:
+                server.leave()
+                thread.join(_STOP_S)

@@ -1,0 +1,99 @@
+"""Running the application: sockets, signals, and the order in which things end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from myllm.app import App
+from myllm.errors import ServeFailed
+
+# What connections get to finish in after the engines are gone; their answers have ended then.
+_CONNECTIONS_S = 2
+_POLL_S = 0.05
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises ServeFailed with what to do when it cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except socket.gaierror as failure:
+        raise ServeFailed(f"'{host}' is no address of this machine: {failure.strerror}") from None
+    except OverflowError:
+        raise ServeFailed(f"{port} is no port; choose 0 to 65535") from None
+    except OSError as failure:
+        if failure.errno == errno.EADDRINUSE:
+            raise ServeFailed(
+                f"port {port} on {host} is taken; stop what uses it (see 'lsof -i :{port}') "
+                f"or choose another with --port"
+            ) from None
+        raise ServeFailed(f"cannot listen on {host}:{port}: {failure.strerror}") from None
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but it drains before it stops listening.
+
+    The first SIGINT or SIGTERM lets running answers end within their grace, then stops the
+    engines, then closes the connections. A second one leaves at once; the engines notice that
+    we are gone and end by themselves.
+    """
+
+    def __init__(self, app: App, on_listening: Callable[[], None] | None = None) -> None:
+        config = uvicorn.Config(
+            app.asgi,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_CONNECTIONS_S,
+            timeout_keep_alive=75,
+            server_header=False,
+        )
+        super().__init__(config)
+        self._app = app
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_listening is not None:
+            self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.create_task(self._app.drain_and_stop())
+        while not ending.done() and not self.force_exit:
+            await asyncio.wait({ending}, timeout=_POLL_S)
+        ending.cancel()
+        await super().shutdown(sockets)
+        if self.force_exit:
+            self._app.abandon()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take both signals for a wish to leave; the exit code stays ours to choose."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGINT, signal.SIGTERM)
+        try:
+            for number in signals:
+                loop.add_signal_handler(number, self.leave)
+        except (RuntimeError, ValueError):  # not the main thread: somebody else handles them
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def leave(self) -> None:
+        """Stop in an orderly way; when called again, at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True

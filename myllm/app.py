@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
 from starlette.types import ASGIApp
 
 from myllm import __version__
@@ -49,7 +50,8 @@ class App:
         for router in (native.router, models.router, status.router):
             app.include_router(router)
         errors.install(app)
-        status.install_docs(app)
+        # Swagger UI's files come with this package, so /docs works without a network.
+        patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
         app.add_middleware(BodyLimit, limit=int(self.settings.max_body_mb * 2**20))
         return RequestContext(app)
 

@@ -13,6 +13,7 @@ and a test checks that the mapping is complete.
     ├── Unavailable           waited too long, or the server is leaving: try again later
     ├── InvalidModel          a model folder, a GGUF or its config.json is unusable
     ├── EngineError           llama-server failed; carries its own words
+    │   ├── EngineDied        it was answering, and a new one can
     │   ├── EngineMissing     there is none that can be run
     │   └── BuildFailed       it could not be compiled
     ├── PullFailed            a download did not end with a whole, checked model
@@ -89,6 +90,12 @@ class InvalidModel(MyLLMError):
 
 class EngineError(MyLLMError):
     """llama-server could not start, died or refused; the sentence carries its cause."""
+
+
+class EngineDied(EngineError):
+    """llama-server ended while it served; the next request starts a new one."""
+
+    retryable = True
 
 
 class EngineMissing(EngineError):

@@ -65,6 +65,8 @@ def install(app: FastAPI) -> None:
             detail = f"No such route: {request.method} {request.url.path}; see /docs"
         elif error.status_code == 405:
             detail = f"{request.url.path} does not take {request.method}; see /docs"
+        elif detail == "There was an error parsing the body":  # FastAPI's words
+            detail = "The body is not valid JSON in UTF-8"
         return JSONResponse({"detail": detail}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)

@@ -1,12 +1,11 @@
-"""Who this is and how it does, and the API's description for browsers."""
+"""Who this is and how it does."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
-from starlette.responses import RedirectResponse
+from fastapi import APIRouter
 
 from myllm import __version__
 from myllm.api.services import Services, With
@@ -41,16 +40,3 @@ async def health(services: With) -> dict[str, Any]:
 
 def _status(services: Services) -> str:
     return "draining" if services.gateway.draining else "healthy"
-
-
-def install_docs(app: FastAPI) -> None:
-    """Serve Swagger UI from the package, when it is first asked for: no CDN, no start-up cost."""
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> RedirectResponse:
-        if not getattr(app.state, "docs_installed", False):
-            from fastapi_swagger import patch_fastapi
-
-            patch_fastapi(app, docs_url="/docs/ui", redirect_from_root_to_docs=False)
-            app.state.docs_installed = True
-        return RedirectResponse("/docs/ui")

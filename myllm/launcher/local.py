@@ -71,6 +71,9 @@ class LocalProcess:
     async def stop(self, grace_s: float) -> int:
         if self._process.returncode is None:
             self._signal(signal.SIGTERM)
+            # After SIGTERM llama-server waits for the thread that reads its stdin.
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             try:
                 await asyncio.wait_for(self._process.wait(), grace_s)
             except TimeoutError:
@@ -80,8 +83,6 @@ class LocalProcess:
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
         self._output.close()
         self.socket.unlink(missing_ok=True)
         return code

@@ -19,7 +19,7 @@ import httpx
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from myllm.errors import EngineError
+from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
 from myllm.supervisor.spec import InstanceSpec
 
@@ -200,14 +200,16 @@ class Instance:
 
     def _died(self, code: int) -> EngineError:
         """Why the process ended by itself, in its own words."""
-        when = "while loading" if self.ready_at is None else "while serving"
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         hint = " (the system may be out of memory)" if code == -9 else ""
-        return EngineError(
-            f"the engine of model '{self.spec.key}' {how} {when}{hint}" + self._words()
-        )
+        what = f"the engine of model '{self.spec.key}' {how}"
+        if self.ready_at is None:
+            return EngineError(f"{what} while loading{hint}{self._words()}")
+        cause = self._process.cause() if self._process else None
+        return EngineDied(f"{what} while serving{hint}" + (f": {cause}" if cause else ""))
 
     def _words(self) -> str:
+        """What the engine said on why it does not start."""
         if self._process is None:
             return ""
         cause = self._process.cause()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,7 +81,10 @@ class Supervisor:
             on_exit=self._exited,
         )
         self._instances[key] = instance
-        self._tasks[key] = asyncio.create_task(instance.run(), name=f"instance {key}")
+        # An empty context: the engine is the server's, not the request's that came first.
+        self._tasks[key] = asyncio.create_task(
+            instance.run(), name=f"instance {key}", context=Context()
+        )
         self.history(key).starts += 1
         _log.info("engine starting", model=str(key), context=spec.context_size, slots=spec.slots)
         if self._watcher is None:

@@ -1,0 +1,64 @@
+"""What all tests share: the engine, a served API, and which tests this machine can run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from myllm.engine.find import find_engine
+from myllm.engine.types import Engine
+from myllm.settings import load_settings
+from tests.serving import Serving, serving, short_home
+
+_NEEDS = {
+    "needs_root": lambda: os.geteuid() == 0,
+    "needs_node": lambda: bool(shutil.which("node") and shutil.which("npm")),
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and say so, what needs a tool that is not here. CI must have them all."""
+    if os.environ.get("CI"):
+        return
+    for marker, available in _NEEDS.items():
+        if available():
+            continue
+        left_out = [item for item in items if item.get_closest_marker(marker)]
+        if left_out:
+            items[:] = [item for item in items if item not in left_out]
+            config.hook.pytest_deselected(items=left_out)
+            print(f"left out {len(left_out)} tests that are marked {marker}")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """The compiled llama-server."""
+    found = find_engine(load_settings())
+    assert found is not None, "no engine; compile one with 'scripts/myllm engine build'"
+    return found
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory of the test's own, with a short path."""
+    with short_home() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Serving]:
+    """A server that the tests of one file share; it has the demo model."""
+    with short_home() as path, serving(path) as running:
+        yield running
+
+
+@pytest.fixture
+def api(server: Serving) -> Iterator[httpx.Client]:
+    """A client of that server."""
+    with server.client() as client:
+        yield client

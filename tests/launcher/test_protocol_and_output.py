@@ -1,0 +1,62 @@
+"""What an engine's lines mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from myllm.launcher.child_protocol import parse_state
+from myllm.launcher.environment import engine_environment
+from myllm.launcher.output import KEPT_LINES, EngineOutput
+
+
+def report(state: str, **payload: object) -> str:
+    return "cmd_child_to_router:state:" + json.dumps({"state": state, "payload": payload})
+
+
+def test_progress_counts_all_stages() -> None:
+    line = report("loading", stages=["text_model", "mmproj"], current="mmproj", value=0.5)
+    state = parse_state(line)
+    assert state is not None
+    assert (state.state, state.progress) == ("loading", 0.75)
+
+
+def test_ready_and_other_lines() -> None:
+    state = parse_state(report("ready", n_ctx=1))
+    assert state is not None
+    assert state.state == "ready"
+    assert parse_state("0.00 I something else") is None
+
+
+@pytest.mark.parametrize("rest", ["", "{", "[]", '{"state": "loading", "payload": 3}', "null"])
+def test_another_dialect_is_no_report(rest: str) -> None:
+    state = parse_state("cmd_child_to_router:state:" + rest)
+    assert state is None or state.progress is None
+
+
+def test_the_cause_is_the_first_error_without_the_functions_name(tmp_path: Path) -> None:
+    output = EngineOutput(tmp_path / "logs" / "x.log")
+    output.add("0.00.001.000 I srv  llama_server: initializing ...")
+    output.add("0.00.004.895 E gguf_init_from_reader: invalid magic characters: '----'")
+    output.add("0.00.005.274 E srv  llama_server: exiting due to model loading error")
+    output.close()
+    assert output.cause() == "invalid magic characters: '----'"
+    assert "initializing" in output.log.read_text()
+
+
+def test_only_the_last_lines_stay_in_memory(tmp_path: Path) -> None:
+    output = EngineOutput(tmp_path / "x.log")
+    for number in range(KEPT_LINES + 5):
+        output.add(f"line {number}")
+    output.close()
+    assert output.tail()[0] == "line 5"
+    assert output.cause() is None
+
+
+def test_the_engine_sees_no_secret_and_no_stray_option() -> None:
+    seen = engine_environment(
+        {"PATH": "/bin", "HF_TOKEN": "s", "LLAMA_ARG_CTX_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    )
+    assert seen == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "LLAMA_SERVER_ROUTER_PORT": "1"}

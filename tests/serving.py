@@ -1,0 +1,127 @@
+"""A real `myllm serve` for the tests: its own process, its own directories, a real socket."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_S = 30.0
+STOP_S = 20.0
+
+
+@dataclass
+class Serving:
+    """A running server: its process, its address and its directories."""
+
+    process: subprocess.Popen[str]
+    url: str
+    home: Path
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return (self.home / "stderr.log").read_text()
+
+    def client(self, timeout: float = 60) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+
+    def engines(self) -> list[psutil.Process]:
+        """The engines that run under it."""
+        return psutil.Process(self.process.pid).children()
+
+    def engine_socket(self) -> Path:
+        """The Unix socket of its only engine, to look at what the engine itself says."""
+        [engine] = self.engines()
+        arguments = engine.cmdline()
+        return Path(arguments[arguments.index("--host") + 1])
+
+
+def environment(home: Path, **settings: object) -> dict[str, str]:
+    """This process's environment with MyLLM's directories under `home`, and `settings`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MYLLM_")}
+    own = {
+        "MYLLM_MODELS_DIR": home / "models",
+        "MYLLM_STATE_DIR": home / "state",
+        "MYLLM_RUNTIME_DIR": home / "run",
+        "MYLLM_CONFIG": home / "config.toml",
+    }
+    own |= {f"MYLLM_{name.upper()}": value for name, value in settings.items()}
+    return kept | {name: str(value) for name, value in own.items()}
+
+
+@contextmanager
+def short_home() -> Iterator[Path]:
+    """A directory with a path short enough for Unix sockets, which pytest's is not."""
+    home = Path(tempfile.mkdtemp(prefix="ml-"))
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def serving(home: Path, **settings: object) -> Iterator[Serving]:
+    """Start `myllm serve` on a free port; stop it with SIGTERM in the end."""
+    with (home / "stderr.log").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "myllm", "serve", "--port", "0"],
+            env=environment(home, **settings),
+            cwd=home,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    try:
+        yield Serving(process, _address(process, home), home)
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[str]) -> int:
+    """End a server; returns its exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        code = process.wait(STOP_S)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+    return code
+
+
+def _address(process: subprocess.Popen[str], home: Path) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://\S+", line)
+    assert found, f"serve said {line!r}: {(home / 'stderr.log').read_text()}"
+    return found[0]
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """Wait until `condition` holds; returns the seconds it took."""
+    started = time.monotonic()
+    while not condition():
+        took = time.monotonic() - started
+        assert took < timeout_s, f"{what}: not within {timeout_s} s"
+        time.sleep(0.02)
+    return time.monotonic() - started

@@ -1,0 +1,75 @@
+"""What a post means for a stored conversation."""
+
+from __future__ import annotations
+
+from myllm.sessions.history import Message, merge
+from myllm.sessions.store import Session
+
+
+def user(text: str) -> Message:
+    return Message("user", text)
+
+
+def assistant(text: str) -> Message:
+    return Message("assistant", text)
+
+
+def system(text: str) -> Message:
+    return Message("system", text)
+
+
+STORED = [user("one"), assistant("1"), user("two"), assistant("2")]
+
+
+def contents(messages: list[Message]) -> list[str]:
+    return [message.content for message in messages]
+
+
+def test_a_client_that_sends_only_the_new_turn() -> None:
+    turn = merge(system("be brief"), STORED, [user("three")])
+    assert contents(turn.prompt()) == ["be brief", "one", "1", "two", "2", "three"]
+    assert turn.superseded == ()
+
+
+def test_a_client_that_sends_the_whole_history() -> None:
+    posted = [system("be brief"), *STORED, user("three")]
+    turn = merge(system("be brief"), STORED, posted)
+    assert contents(turn.prompt()) == ["be brief", "one", "1", "two", "2", "three"]
+    assert contents(list(turn.new)) == ["three"]
+
+
+def test_a_history_that_differs_supersedes_what_was_stored_after_it() -> None:
+    posted = [user("one"), assistant("1"), user("two, but other"), assistant("!"), user("three")]
+    turn = merge(None, STORED, posted)
+    assert contents(list(turn.kept)) == ["one", "1"]
+    assert contents(list(turn.superseded)) == ["two", "2"]
+    assert contents(turn.prompt()) == ["one", "1", "two, but other", "!", "three"]
+
+
+def test_a_retry_of_an_answered_message_answers_it_anew() -> None:
+    turn = merge(None, STORED, [user("one"), assistant("1"), user("two")])
+    assert contents(turn.prompt()) == ["one", "1", "two"]
+    assert contents(list(turn.superseded)) == ["2"]
+    first = merge(None, STORED[:2], [user("one")])
+    assert contents(first.prompt()) == ["one"]
+
+
+def test_an_equal_system_message_is_not_repeated_and_another_replaces_it() -> None:
+    same = merge(system("a"), STORED, [system("a"), user("three")])
+    assert contents(same.prompt()).count("a") == 1
+    other = merge(system("a"), STORED, [system("b"), user("three")])
+    assert contents(other.prompt())[0] == "b"
+    assert "a" not in contents(other.prompt())
+
+
+def test_storing_a_turn_and_a_continued_answer() -> None:
+    session = Session("s")
+    turn = session.merged([user("one"), assistant("The answer")])
+    session.store(turn, assistant(" is 1."))
+    assert session.messages == [user("one"), assistant("The answer is 1.")]
+
+
+def test_a_partial_answer_is_carried_by_later_prompts() -> None:
+    session = Session("s")
+    session.store(session.merged([user("one")]), Message("assistant", "It is", partial=True))
+    assert contents(session.merged([user("go on")]).prompt()) == ["one", "It is", "go on"]

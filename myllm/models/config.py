@@ -1,0 +1,171 @@
+"""A model's `config.json`: what may stand in it, and a sentence for each thing that may not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from myllm.errors import InvalidModel
+
+_MAX_BYTES: Final = 1 << 20
+_MAX_STOPS: Final = 64
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Per-model engine settings; None leaves it to the server's settings."""
+
+    slots: int | None = None
+    threads: int | None = None
+    gpu_layers: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of `config.json`; None: not told, so the GGUF header says it."""
+
+    family: str | None = None
+    quantization: str | None = None
+    context_size: int | None = None
+    template: str | None = None
+    description: str | None = None
+    source: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+
+class _Wrong(Exception):
+    """What is allowed instead; the caller knows file and key."""
+
+
+_Check = Callable[[Any], None]
+
+
+def _number(low: float, high: float | None = None) -> _Check:
+    def check(value: Any) -> None:
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (numeric and value >= low and (high is None or value <= high)):
+            raise _Wrong(f"a number {_between(low, high)}")
+
+    return check
+
+
+def _whole(low: int, high: int | None = None) -> _Check:
+    def check(value: Any) -> None:
+        if not (type(value) is int and value >= low and (high is None or value <= high)):
+            raise _Wrong(f"a whole number {_between(low, high)}")
+
+    return check
+
+
+def _between(low: float, high: float | None) -> str:
+    return f"of at least {low}" if high is None else f"between {low} and {high}"
+
+
+def _text(value: Any) -> None:
+    if not (isinstance(value, str) and value.strip()):
+        raise _Wrong("a text that is not empty")
+
+
+def _stops(value: Any) -> None:
+    texts = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
+    if not texts or len(value) > _MAX_STOPS:
+        raise _Wrong(f"a list of at most {_MAX_STOPS} texts that are not empty")
+
+
+def _object(value: Any) -> None:
+    if not isinstance(value, dict):
+        raise _Wrong("a JSON object")
+
+
+_TOP: Final[dict[str, _Check]] = {
+    "name": _text,
+    "family": _text,
+    "quantization": _text,
+    "context_size": _whole(1, 1 << 30),
+    "template": _text,
+    "description": _text,
+    "source": _text,
+    "parameters": _object,
+    "engine": _object,
+}
+_PARAMETERS: Final[dict[str, _Check]] = {
+    "temperature": _number(0.0, 2.0),
+    "top_p": _number(0.0, 1.0),
+    "top_k": _whole(0, 1 << 30),
+    "min_p": _number(0.0, 1.0),
+    "max_tokens": _whole(1, 1 << 30),
+    "stop": _stops,
+    "repeat_penalty": _number(0.0, 1e6),
+    "presence_penalty": _number(-2.0, 2.0),
+    "frequency_penalty": _number(-2.0, 2.0),
+    "seed": _whole(-1, (1 << 32) - 1),
+}
+_ENGINE: Final[dict[str, _Check]] = {
+    "slots": _whole(1, 64),
+    "threads": _whole(1, 1024),
+    "gpu_layers": _whole(0, 100_000),
+}
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read `path`; a file that is not there says nothing, and nor does a key set to null.
+
+    Unknown keys are ignored at the top level, for what other programs keep there, and refused
+    in `parameters` and `engine`, where they are typing errors. Raises InvalidModel, naming the
+    file, the key and what is allowed.
+    """
+    content = _read_json(path)
+    top = _checked(path, content, _TOP, "")
+    parameters = _checked(path, top.pop("parameters", {}), _PARAMETERS, "parameters")
+    engine = _checked(path, top.pop("engine", {}), _ENGINE, "engine")
+    top.pop("name", None)  # the folder's name is the model's name
+    return ModelConfig(**top, parameters=parameters, engine=EngineOptions(**engine))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as failure:
+        raise InvalidModel(f"{path} cannot be read: {failure.strerror}") from failure
+    if len(raw) > _MAX_BYTES:
+        raise InvalidModel(f"{path} is larger than 1 MiB, so it is no configuration")
+    try:
+        content = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as failure:
+        raise InvalidModel(f"{path} is not valid JSON: {failure}") from failure
+    if not isinstance(content, dict):
+        raise InvalidModel(f"{path} must hold a JSON object")
+    return content
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _checked(
+    path: Path, content: Mapping[str, Any], checks: Mapping[str, _Check], section: str
+) -> dict[str, Any]:
+    """The known keys that have a value, checked."""
+    kept = {}
+    for key, value in content.items():
+        where = f"{section}.{key}" if section else key
+        check = checks.get(key)
+        if check is None:
+            if section:
+                raise InvalidModel(f"{path}: {where} is unknown; known are {', '.join(checks)}")
+            continue
+        if value is None:
+            continue
+        try:
+            check(value)
+        except _Wrong as allowed:
+            raise InvalidModel(f"{path}: {where} must be {allowed}") from None
+        kept[key] = value
+    return kept

@@ -1,0 +1,284 @@
+"""A bounded reader of GGUF headers: what a model is, without reading its vocabulary.
+
+A GGUF file is: magic, version, counts; key-value pairs; descriptions of the tensors; padding;
+the tensors' data (llama.cpp, `ggml/src/gguf.cpp`). Strings and arrays carry their length in
+front, so a corrupt file could ask for any amount of memory or time: every length is held
+against what is left of the file and against the limits below before anything is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, Final
+
+from myllm.errors import InvalidModel
+from myllm.models.architectures import TENSOR_BLOCKS
+from myllm.models.header import Header, header_from
+
+_MAGIC: Final = b"GGUF"
+_WINDOW: Final = 1 << 20
+_MAX_PAIRS: Final = 1 << 16
+_MAX_TENSORS: Final = 1 << 16
+_MAX_DIMENSIONS: Final = 4
+_MAX_NAME: Final = 1 << 16
+_MAX_STRING: Final = 1 << 24
+_MAX_ARRAY: Final = 1 << 24
+_KEPT_ARRAY: Final = 1024
+"""Number arrays up to this length are kept: they are per-layer figures, not vocabularies."""
+
+_SAMPLES: Final = 16
+_SAMPLE_BYTES: Final = 4096
+
+_SCALARS: Final = {
+    0: Struct("<B"),
+    1: Struct("<b"),
+    2: Struct("<H"),
+    3: Struct("<h"),
+    4: Struct("<I"),
+    5: Struct("<i"),
+    6: Struct("<f"),
+    7: Struct("<?"),
+    10: Struct("<Q"),
+    11: Struct("<q"),
+    12: Struct("<d"),
+}
+_STRING: Final = 8
+_ARRAY: Final = 9
+_U32: Final = _SCALARS[4]
+_U64: Final = _SCALARS[10]
+
+
+@dataclass(frozen=True)
+class ArrayLength:
+    """Stands for an array that was skipped."""
+
+    length: int
+
+
+Value = str | int | float | bool | ArrayLength | tuple[int | float | bool, ...]
+
+
+def read_header(path: Path) -> Header:
+    """Read what `path` says about its model; takes milliseconds and little memory.
+
+    Raises InvalidModel, naming the file and what is wrong with it, unless this is a whole GGUF
+    file with tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read(path, file)
+    except OSError as failure:
+        raise InvalidModel(f"{path} cannot be read: {failure.strerror}") from failure
+
+
+def _read(path: Path, file: BinaryIO) -> Header:
+    size = os.fstat(file.fileno()).st_size
+    source = _Source(path, file, size)
+    tensor_count, pair_count = _read_counts(source)
+    values = dict(_read_pair(source) for _ in range(pair_count))
+    parts = values.get("split.count", 0)
+    if tensor_count == 0 and not (isinstance(parts, int) and parts > 1):
+        raise InvalidModel(f"{path} holds only a vocabulary: it has no tensors, so it is no model")
+    parameters, end_of_data = _read_tensors(source, tensor_count)
+    alignment = values.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
+        raise source.corrupt("its alignment is no sensible number")
+    data_start = -(-source.position // alignment) * alignment
+    if tensor_count and data_start + end_of_data > size:
+        raise InvalidModel(
+            f"{path} is truncated: {_megabytes(size, data_start + end_of_data)}; pull it again"
+        )
+    return header_from(
+        path,
+        values,
+        parameter_count=parameters,
+        tensor_bytes=end_of_data,
+        digest=_digest(file, source.position, data_start, size),
+    )
+
+
+def _read_counts(source: _Source) -> tuple[int, int]:
+    """Check magic and version; return the numbers of tensors and of key-value pairs."""
+    if source.size == 0:
+        raise InvalidModel(f"{source.path} is empty; pull it again")
+    if source.take(4, "its magic number") != _MAGIC:
+        raise InvalidModel(f"{source.path} is not a GGUF file: it does not begin with 'GGUF'")
+    version = source.number(_U32, "its version")
+    if version not in (2, 3):
+        old_or_foreign = "big-endian" if version & 0xFFFF == 0 else f"version {version}"
+        raise InvalidModel(
+            f"{source.path} is a {old_or_foreign} GGUF file; only little-endian versions 2 and 3"
+            " are supported"
+        )
+    tensors = source.number(_U64, "its number of tensors")
+    pairs = source.number(_U64, "its number of fields")
+    if tensors > _MAX_TENSORS or pairs > _MAX_PAIRS:
+        raise source.corrupt(f"it claims {tensors} tensors and {pairs} fields")
+    return tensors, pairs
+
+
+def _read_pair(source: _Source) -> tuple[str, Value]:
+    key = source.string("the name of a field", _MAX_NAME)
+    kind = source.number(_U32, f"the type of {key}")
+    if kind == _STRING:
+        return key, source.string(key, _MAX_STRING)
+    if kind == _ARRAY:
+        return key, _read_array(source, key)
+    scalar = _SCALARS.get(kind)
+    if scalar is None:
+        raise source.corrupt(f"{key} has the unknown type {kind}")
+    value: int | float | bool = scalar.unpack(source.take(scalar.size, key))[0]
+    return key, value
+
+
+def _read_array(source: _Source, key: str) -> Value:
+    """Keep a short array of numbers, skip any other."""
+    kind = source.number(_U32, f"the type of {key}")
+    length = source.number(_U64, f"the length of {key}")
+    if length > _MAX_ARRAY:
+        raise source.corrupt(f"{key} claims {length} elements")
+    if kind == _STRING:
+        source.skip_strings(length, key)
+        return ArrayLength(length)
+    scalar = _SCALARS.get(kind)
+    if scalar is None:
+        raise source.corrupt(f"{key} is an array of the unknown type {kind}")
+    if length > _KEPT_ARRAY:
+        source.skip(length * scalar.size, key)
+        return ArrayLength(length)
+    data = source.take(length * scalar.size, key)
+    return tuple(element[0] for element in scalar.iter_unpack(data))
+
+
+def _read_tensors(source: _Source, count: int) -> tuple[int, int]:
+    """Return the number of weights, and where the last tensor ends in the data section.
+
+    The size of a tensor of a type that is newer than this table counts as nothing: such a file
+    is only found truncated when a tensor begins after its end.
+    """
+    parameters = end = 0
+    for _ in range(count):
+        name = source.string("the name of a tensor", _MAX_NAME)
+        dimensions = source.number(_U32, f"the shape of {name}")
+        if not 0 < dimensions <= _MAX_DIMENSIONS:
+            raise source.corrupt(f"the tensor {name} has {dimensions} dimensions")
+        weights = math.prod(source.number(_U64, f"the shape of {name}") for _ in range(dimensions))
+        if weights >= 1 << 63:
+            raise source.corrupt(f"the tensor {name} has {weights} weights")
+        kind = source.number(_U32, f"the type of {name}")
+        offset = source.number(_U64, f"the offset of {name}")
+        per_block, block_bytes = TENSOR_BLOCKS.get(kind, (1, 0))
+        parameters += weights
+        end = max(end, offset + -(-weights // per_block) * block_bytes)
+    return parameters, end
+
+
+def _digest(file: BinaryIO, header_end: int, data_start: int, size: int) -> str:
+    """sha256 over the file's size, its header, and samples of the data spread over the whole file.
+
+    It tells apart models and versions of one without reading gigabytes. It is no proof that
+    every byte is right: that is what the checksum at the end of a pull is for.
+    """
+    digest = hashlib.sha256(_U64.pack(size))
+    file.seek(0)
+    left = header_end
+    while left and (chunk := file.read(min(left, _WINDOW))):
+        digest.update(chunk)
+        left -= len(chunk)
+    for sample in range(_SAMPLES):
+        file.seek(data_start + (size - data_start) * sample // _SAMPLES)
+        digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _megabytes(has: int, needs: int) -> str:
+    if needs < 10_000_000:
+        return f"{has:,} bytes of {needs:,}"
+    return f"{has / 1e6:,.0f} MB of {needs / 1e6:,.0f} MB"
+
+
+class _Source:
+    """The file, read through a window; nothing is read that goes beyond the file's end."""
+
+    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
+        self.path = path
+        self.size = size
+        self._file = file
+        self._window = b""
+        self._at = 0
+        self._window_start = 0
+
+    @property
+    def position(self) -> int:
+        return self._window_start + self._at
+
+    def corrupt(self, what: str) -> InvalidModel:
+        return InvalidModel(f"{self.path} is corrupt: {what}; pull it again")
+
+    def take(self, count: int, what: str) -> bytes:
+        """The next `count` bytes."""
+        end = self._at + count
+        if end > len(self._window):
+            self._refill(count, what)
+            end = count
+        data = self._window[self._at : end]
+        self._at = end
+        return data
+
+    def number(self, struct: Struct, what: str) -> int:
+        value: int = struct.unpack(self.take(struct.size, what))[0]
+        return value
+
+    def string(self, what: str, limit: int) -> str:
+        length = self.number(_U64, what)
+        if length > limit:
+            raise self.corrupt(f"{what} claims to be {length} bytes long")
+        return self.take(length, what).decode("utf-8", "replace")
+
+    def skip(self, count: int, what: str) -> None:
+        """Go on `count` bytes without reading them."""
+        self._check(count, what)
+        if self._at + count <= len(self._window):
+            self._at += count
+            return
+        self._window_start += self._at + count
+        self._window, self._at = b"", 0
+        self._file.seek(self._window_start)
+
+    def skip_strings(self, count: int, what: str) -> None:
+        """Go on over `count` strings. A vocabulary has 10^5 of them, so this loop is tight."""
+        length_at = _U64.unpack_from
+        while count:
+            window, at = self._window, self._at
+            last = len(window) - _U64.size
+            while count and at <= last:
+                at += _U64.size + length_at(window, at)[0]
+                count -= 1
+            if at <= len(window):
+                self._at = at
+            else:
+                beyond, self._at = at - len(window), len(window)
+                self.skip(beyond, what)
+            if count:
+                self._refill(_U64.size, what)
+
+    def _refill(self, count: int, what: str) -> None:
+        """Make the window begin at the position and hold at least `count` bytes."""
+        self._check(count, what)
+        self._window_start, rest = self.position, self._window[self._at :]
+        wanted = min(max(count, _WINDOW), self.size - self._window_start)
+        self._window = rest + self._file.read(max(wanted - len(rest), 0))
+        self._at = 0
+        if len(self._window) < count:
+            raise self.corrupt(f"it ends within {what}")
+
+    def _check(self, count: int, what: str) -> None:
+        if count > self.size - self.position:
+            raise InvalidModel(
+                f"{self.path} is truncated or corrupt: it ends within {what}; pull it again"
+            )

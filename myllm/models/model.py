@@ -1,0 +1,171 @@
+"""One model folder: which of its files make the model, and all that is known about it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from myllm.errors import InvalidModel
+from myllm.models.config import EngineOptions, read_config
+from myllm.models.header import UNKNOWN, Header
+from myllm.models.templates import flags_for
+
+CONFIG: Final = "config.json"
+PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+"""How llama.cpp names the parts of a split model."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk. `files` are its GGUF parts in order, `gguf` the first of them.
+
+    `size_bytes` is the sum over `files`. `parameters` are checked sampler defaults under the
+    API's names. `problem` is None, or the sentence on why the model cannot be used; then
+    `header` and what comes from it is unknown, and there may be no files.
+    """
+
+    name: str
+    path: Path
+    gguf: Path
+    files: tuple[Path, ...]
+    size_bytes: int
+    family: str
+    quantization: str
+    header: Header
+    context_size: int | None = None
+    template: str | None = None
+    description: str | None = None
+    source: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    projector: Path | None = None
+    builtin: bool = False
+    problem: str | None = None
+
+    @property
+    def architecture(self) -> str:
+        """llama.cpp's name of the architecture, such as `llama` or `qwen2`."""
+        return self.header.architecture
+
+    @property
+    def digest(self) -> str:
+        """Changes when the model's files do; cheap, see `gguf.read_header`. Empty if unknown."""
+        return self.header.digest
+
+    @property
+    def is_embedding_only(self) -> bool:
+        """It turns texts into vectors and is not meant to generate."""
+        return self.header.is_embedding_only
+
+    def context_for(self, default_cap: int) -> int:
+        """Tokens one conversation gets: what config.json says, else `default_cap`; never more
+        than the model was trained for."""
+        wanted = self.context_size or default_cap
+        return min(wanted, self.header.context_length or wanted)
+
+
+HeaderReader = Callable[[Path], Header]
+
+
+def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
+    """Read the model in `folder`; raises InvalidModel with the reason when it is unusable."""
+    config = read_config(folder / CONFIG)
+    files, projector = find_files(folder)
+    header = _whole_header(files, [read_header(file) for file in files])
+    if config.template is not None:
+        flags_for(config.template, folder)  # a wrong name is told here, not at the first request
+    return Model(
+        name=folder.name,
+        path=folder,
+        gguf=files[0],
+        files=files,
+        size_bytes=sum(file.stat().st_size for file in files),
+        family=config.family or header.architecture,
+        quantization=config.quantization or header.quantization,
+        header=header,
+        context_size=config.context_size,
+        template=config.template,
+        description=config.description,
+        source=config.source,
+        parameters=config.parameters,
+        engine=config.engine,
+        projector=projector,
+        builtin=builtin,
+    )
+
+
+def broken_model(folder: Path, builtin: bool, problem: str) -> Model:
+    """What can be listed of a model that cannot be used."""
+    return Model(
+        name=folder.name,
+        path=folder,
+        gguf=folder,
+        files=(),
+        size_bytes=0,
+        family=UNKNOWN.architecture,
+        quantization=UNKNOWN.quantization,
+        header=UNKNOWN,
+        builtin=builtin,
+        problem=problem,
+    )
+
+
+def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
+    """The GGUF files of the one model in `folder`, in order, and its projector if it has one."""
+    try:
+        found = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() == ".gguf" and not path.name.startswith(".")
+        )
+    except OSError as failure:
+        raise InvalidModel(f"{folder} cannot be read: {failure.strerror}") from failure
+    projectors = [path for path in found if path.name.lower().startswith("mmproj")]
+    candidates = [path for path in found if path not in projectors]
+    if not candidates:
+        raise InvalidModel(f"{folder} holds no GGUF file")
+    first = PART.fullmatch(candidates[0].name)
+    expected = part_names(candidates[0].name) if first else [candidates[0].name]
+    names = [path.name for path in candidates]
+    if extra := [name for name in names if name not in expected]:
+        raise InvalidModel(
+            f"{folder} holds more than one model ({candidates[0].name}, {extra[0]}); give each a"
+            " folder of its own"
+        )
+    if missing := [name for name in expected if name not in names]:
+        raise InvalidModel(f"{folder} lacks {missing[0]}, a part of the model; pull it again")
+    return tuple(folder / name for name in expected), projectors[0] if projectors else None
+
+
+def part_names(name: str) -> list[str]:
+    """All parts of the split model that the file `name` is a part of; else just `name`."""
+    match = PART.fullmatch(name)
+    if match is None:
+        return [name]
+    count = int(match["count"])
+    suffix = name[-len(".gguf") :]
+    return [f"{match['stem']}-{n:05}-of-{count:05}{suffix}" for n in range(1, count + 1)]
+
+
+def _whole_header(files: tuple[Path, ...], headers: list[Header]) -> Header:
+    """The first part's header, with the figures of all parts added up."""
+    first = headers[0]
+    if not first.architecture:
+        raise InvalidModel(f"{files[0]} does not tell its architecture")
+    if first.split_count > 1 and first.split_count != len(files):
+        raise InvalidModel(
+            f"{files[0]} is one of {first.split_count} parts, of which {len(files)} are there"
+        )
+    if len(headers) == 1:
+        return first
+    joined = hashlib.sha256("".join(header.digest for header in headers).encode())
+    return replace(
+        first,
+        parameter_count=sum(header.parameter_count for header in headers),
+        tensor_bytes=sum(header.tensor_bytes for header in headers),
+        digest=joined.hexdigest(),
+    )

@@ -1,0 +1,156 @@
+"""The models on disk, by name: `MODELS_DIR/<name>/`, and those that come with the program."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import uuid
+from pathlib import Path
+from typing import Final
+
+from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
+from myllm.models.gguf import read_header
+from myllm.models.header import Header
+from myllm.models.model import Model, broken_model, load_model
+
+__all__ = ["BUILTIN_DIR", "Model", "Registry", "is_model_name"]
+
+BUILTIN_DIR: Final = Path(__file__).parent / "builtin"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TRASH: Final = ".removed"
+
+# What tells whether a file or a folder's content has changed: name, time in ns, size in bytes.
+_Stamp = tuple[str, int, int]
+
+
+def is_model_name(name: str) -> bool:
+    """A name of this form cannot lead outside the model folder."""
+    return _NAME.fullmatch(name) is not None
+
+
+class Registry:
+    """Looks at the disk at every call, so that a model copied in is there at once; reads a
+    model's files again only when they have changed. May be used from several threads."""
+
+    def __init__(self, models_dir: Path, builtin_dir: Path = BUILTIN_DIR) -> None:
+        self.models_dir = models_dir
+        self._builtin_dir = builtin_dir
+        self._lock = threading.Lock()
+        self._models: dict[Path, tuple[tuple[_Stamp, ...], Model]] = {}
+        self._headers: dict[Path, tuple[_Stamp, Header]] = {}
+
+    def list(self) -> list[Model]:
+        """All models by name; a broken one is among them and tells its `problem`.
+
+        Raises InvalidModel when the model folder itself cannot be read.
+        """
+        return [self._load(*self._place(name)) for name in self._names()]
+
+    def get(self, name: str) -> Model:
+        """The model `name`. The user's folder wins over a built-in model of the same name.
+
+        Raises ModelNotFound, telling which there are, and InvalidModel when it is unusable.
+        """
+        folder, builtin = self._existing(name)
+        model = self._load(folder, builtin)
+        if model.problem is not None:
+            raise InvalidModel(model.problem)
+        return model
+
+    def remove(self, name: str) -> None:
+        """Delete the folder of `name`, also of a broken model; links are not followed.
+
+        Raises ModelNotFound, and InvalidRequest for a model that comes with the program. When
+        this fails halfway the model is gone by name, and the rest goes at the next removal.
+        """
+        folder, builtin = self._existing(name)
+        if builtin:
+            raise InvalidRequest(f"Model '{name}' comes with MyLLM and cannot be removed")
+        trash = self.models_dir / _TRASH
+        try:
+            if folder.is_symlink():
+                folder.unlink()
+                return
+            trash.mkdir(exist_ok=True)
+            folder.rename(trash / uuid.uuid4().hex)
+            shutil.rmtree(trash)
+        except OSError as failure:
+            raise InvalidModel(f"{folder} cannot be removed: {failure.strerror}") from failure
+
+    def _names(self) -> tuple[str, ...]:
+        names: set[str] = set()
+        for parent in (self.models_dir, self._builtin_dir):
+            try:
+                names |= {
+                    path.name
+                    for path in parent.iterdir()
+                    if is_model_name(path.name) and path.is_dir()
+                }
+            except FileNotFoundError:
+                continue
+            except OSError as failure:
+                raise InvalidModel(
+                    f"the model folder {parent} cannot be read: {failure.strerror}"
+                ) from failure
+        return tuple(sorted(names))
+
+    def _place(self, name: str) -> tuple[Path, bool]:
+        """The folder of `name`, and whether it is a built-in one."""
+        own = self.models_dir / name
+        return (own, False) if own.is_dir() else (self._builtin_dir / name, True)
+
+    def _existing(self, name: str) -> tuple[Path, bool]:
+        if is_model_name(name):
+            folder, builtin = self._place(name)
+            if folder.is_dir():
+                return folder, builtin
+        raise ModelNotFound(name, [*self._names()])
+
+    def _load(self, folder: Path, builtin: bool) -> Model:
+        try:
+            stamps = _stamps(folder)
+            with self._lock:
+                known = self._models.get(folder)
+            if known is not None and known[0] == stamps:
+                return known[1]
+            model = load_model(folder, builtin, self._header)
+        except InvalidModel as failure:
+            return broken_model(folder, builtin, failure.detail)
+        with self._lock:
+            self._models[folder] = (stamps, model)
+        return model
+
+    def _header(self, path: Path) -> Header:
+        try:
+            stamp = _stamp(path.name, path.stat())
+        except OSError as failure:
+            raise InvalidModel(f"{path} cannot be read: {failure.strerror}") from failure
+        with self._lock:
+            known = self._headers.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        header = read_header(path)
+        with self._lock:
+            self._headers[path] = (stamp, header)
+        return header
+
+
+def _stamp(name: str, status: os.stat_result) -> _Stamp:
+    return name, status.st_mtime_ns, status.st_size
+
+
+def _stamps(folder: Path) -> tuple[_Stamp, ...]:
+    """The stamps of all entries of `folder`; a link that leads nowhere counts as not there."""
+    stamps = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    stamps.append(_stamp(entry.name, entry.stat()))
+                except FileNotFoundError:
+                    continue
+    except OSError as failure:
+        raise InvalidModel(f"{folder} cannot be read: {failure.strerror}") from failure
+    return tuple(sorted(stamps))

@@ -1,0 +1,133 @@
+"""Chat templates by name: what `template` in a model's `config.json` may say.
+
+A name is an alias below, a built-in of llama.cpp (`src/llama-chat.cpp`), or a `.jinja` file in
+the model's folder. Without a name the engine uses the template in the GGUF.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from myllm.errors import InvalidModel
+
+if TYPE_CHECKING:
+    from myllm.models.model import Model
+
+_OWN: Final = Path(__file__).parent / "chat_templates"
+
+ALIASES: Final = {
+    "llama": "llama2",
+    "llama-2": "llama2",
+    "llama-3": "llama3",
+    "mistral": "mistral-v1",
+    "phi": "phi2",
+    "phi-2": "phi2",
+    "phi-3": "phi3",
+    "qwen": "chatml",
+    "qwen2": "chatml",
+    "tinyllama": "zephyr",
+}
+"""Other names that people know a template by."""
+
+OWN: Final = ("phi2",)
+"""Templates that llama.cpp lacks; each is a file beside this one."""
+
+BUILT_IN: Final = (
+    "bailing",
+    "bailing-think",
+    "bailing2",
+    "chatglm3",
+    "chatglm4",
+    "chatml",
+    "command-r",
+    "deepseek",
+    "deepseek2",
+    "deepseek3",
+    "deepseek-ocr",
+    "exaone-moe",
+    "exaone3",
+    "exaone4",
+    "falcon3",
+    "gemma",
+    "gigachat",
+    "glmedge",
+    "gpt-oss",
+    "granite",
+    "granite-4.0",
+    "granite-4.1",
+    "grok-2",
+    "hunyuan-dense",
+    "hunyuan-moe",
+    "hunyuan-vl",
+    "kimi-k2",
+    "llama2",
+    "llama2-sys",
+    "llama2-sys-bos",
+    "llama2-sys-strip",
+    "llama3",
+    "llama4",
+    "megrez",
+    "minicpm",
+    "mistral-v1",
+    "mistral-v3",
+    "mistral-v3-tekken",
+    "mistral-v7",
+    "mistral-v7-tekken",
+    "monarch",
+    "openchat",
+    "orion",
+    "pangu-embedded",
+    "phi3",
+    "phi4",
+    "rwkv-world",
+    "seed_oss",
+    "smolvlm",
+    "solar-open",
+    "vicuna",
+    "vicuna-orca",
+    "yandex",
+    "zephyr",
+)
+
+
+def template_flags(model: Model) -> list[str]:
+    """What llama-server is told about the template; nothing when the GGUF's own is to be used.
+
+    Raises InvalidModel when there is no such template.
+    """
+    return [] if model.template is None else flags_for(model.template, model.path)
+
+
+def flags_for(template: str, folder: Path) -> list[str]:
+    """The same for a name in the `config.json` of `folder`.
+
+    A built-in name goes with `--no-jinja`: with Jinja on, llama-server takes every name but
+    `chatml` for the text of a template, and each prompt would be that one word.
+    """
+    if template.endswith(".jinja"):
+        return ["--chat-template-file", str(_file_inside(template, folder))]
+    name = ALIASES.get(template, template)
+    if name in OWN:
+        return ["--chat-template-file", str(_OWN / f"{name}.jinja")]
+    if name == "chatml":
+        return ["--chat-template", name]
+    if name in BUILT_IN:
+        return ["--no-jinja", "--chat-template", name]
+    known = ", ".join(sorted({*ALIASES, *OWN, *BUILT_IN}))
+    raise InvalidModel(
+        f"{folder / 'config.json'}: template '{template}' is unknown; it may be a .jinja file in"
+        f" the same folder, or one of {known}"
+    )
+
+
+def _file_inside(template: str, folder: Path) -> Path:
+    path = folder / template
+    inside = Path(template).name == template and path.resolve().parent == folder.resolve()
+    if not inside:
+        raise InvalidModel(
+            f"{folder / 'config.json'}: template '{template}' must be a file in the model's folder"
+        )
+    if not path.is_file():
+        raise InvalidModel(f"{folder / 'config.json'}: template file {path} does not exist")
+    return path

@@ -1,0 +1,1 @@
+"""Engines with one named fault each: real processes, run with `python -m tests.fakes NAME`."""

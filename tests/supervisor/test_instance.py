@@ -1,0 +1,152 @@
+"""One process life, with engines that fail in one way each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from myllm.errors import EngineError
+from myllm.launcher.local import LocalLauncher
+from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.models.registry import Registry
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey, InstanceSpec
+
+ROOT = Path(__file__).parent.parent.parent
+Make = Callable[..., Instance]
+
+
+@pytest.fixture
+def runtime(home: Path) -> Iterator[RuntimeDir]:
+    directory = RuntimeDir(home)
+    yield directory
+    directory.remove()
+
+
+@pytest.fixture
+def make(runtime: RuntimeDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes an instance that runs a fake, or another command."""
+    monkeypatch.chdir(ROOT)
+    launcher = LocalLauncher(runtime, tmp_path / "logs")
+    model = Registry(tmp_path / "models").get("demo")
+    spec = InstanceSpec(InstanceKey("demo", "generate"), model, 512, 1, 128)
+
+    def make(
+        fake: str, command: tuple[str, ...] | None = None, load_timeout: float = 20
+    ) -> Instance:
+        argv = command or (sys.executable, "-m", "tests.fakes", fake)
+        return Instance(
+            spec,
+            argv,
+            launcher,
+            load_timeout_s=load_timeout,
+            stop_grace_s=0.3,
+            on_ready=lambda instance: None,
+            on_exit=lambda instance: None,
+        )
+
+    return make
+
+
+async def until(instance: Instance, state: str) -> None:
+    async with asyncio.timeout(20):
+        while instance.state != state:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_engine_that_exits_at_once_tells_its_own_cause(make: Make) -> None:
+    instance = make("exits_at_once")
+    await instance.run()
+    assert instance.state == "failed"
+    assert instance.error is not None
+    assert "exited with code 1 while loading: the model is made of cheese" in instance.error.detail
+
+
+async def test_an_engine_that_says_nothing(make: Make) -> None:
+    instance = make("says_nothing")
+    await instance.run()
+    assert instance.error is not None
+    assert "exited with code 3 while loading; it said nothing" in instance.error.detail
+
+
+async def test_an_engine_that_is_never_ready_is_given_up_and_reaped(make: Make) -> None:
+    instance = make("never_ready", load_timeout=0.5)
+    await instance.run()
+    assert instance.state == "failed"
+    assert instance.error is not None
+    assert "not ready after 0.5 s (MYLLM_LOAD_TIMEOUT)" in instance.error.detail
+    assert instance.pid is not None
+    assert not psutil.pid_exists(instance.pid)
+
+
+async def test_an_engine_that_ignores_term_is_killed_after_its_grace(make: Make) -> None:
+    instance = make("ignores_term")
+    life = asyncio.create_task(instance.run())
+    await until(instance, "ready")
+    pid, began = instance.pid, time.monotonic()
+    instance.stop()
+    await asyncio.wait_for(life, 10)
+    assert instance.state == "stopped"
+    assert time.monotonic() - began >= 0.3
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+
+
+async def test_an_engine_killed_while_serving(make: Make) -> None:
+    instance = make("ignores_term")
+    life = asyncio.create_task(instance.run())
+    await until(instance, "ready")
+    assert instance.pid is not None
+    os.kill(instance.pid, signal.SIGKILL)
+    await asyncio.wait_for(life, 10)
+    assert instance.state == "failed"
+    assert instance.error is not None
+    assert instance.error.retryable
+    assert "killed by signal 9 while serving" in instance.error.detail
+
+
+async def test_stopping_while_it_loads(make: Make) -> None:
+    instance = make("never_ready")
+    life = asyncio.create_task(instance.run())
+    await asyncio.sleep(0.2)
+    instance.stop()
+    await asyncio.wait_for(life, 10)
+    assert instance.state == "stopped"
+    assert instance.error is None
+
+
+async def test_an_engine_that_is_missing_or_not_executable(make: Make, tmp_path: Path) -> None:
+    plain = tmp_path / "llama-server"
+    plain.write_text("#!/bin/sh\n")
+    plain.chmod(stat.S_IRUSR)
+    for command, words in (
+        ((str(tmp_path / "nowhere"),), "No such file"),
+        ((str(plain),), "Permission denied"),
+    ):
+        instance = make("", command=command)
+        await instance.run()
+        assert instance.state == "failed"
+        assert isinstance(instance.error, EngineError)
+        assert words in instance.error.detail
+
+
+def test_the_runtime_directory_is_private_and_its_paths_are_short(home: Path) -> None:
+    long = home / ("x" * 80)
+    for parent in (home, long):
+        runtime = RuntimeDir(parent)
+        try:
+            assert stat.S_IMODE(runtime.path.stat().st_mode) == 0o700
+            assert len(os.fsencode(runtime.new_socket())) < 100
+            assert runtime.new_socket() != runtime.new_socket()
+        finally:
+            runtime.remove()
+        assert not runtime.path.exists()

@@ -14,7 +14,7 @@ def main() -> None:
         return
     from myllm.cli.main import run
 
-    sys.exit(run())
+    run()
 
 
 if __name__ == "__main__":

@@ -50,14 +50,14 @@ class _Generating(BaseModel):
 
     model: str = Field(description="A model's name, from GET /api/models.")
     stream: bool = Field(True, description="Server-sent events, or one JSON answer.")
-    options: Options = Field(default_factory=Options)
+    options: Options = Options()
     format: Literal["json"] | dict[str, Any] | None = Field(
         None, description='"json" or a JSON schema that the answer must match.'
     )
 
     def json_schema(self) -> dict[str, Any] | None:
         """The schema for the engine; "json" stands for any object."""
-        return {"type": "object"} if self.format == "json" else self.format  # type: ignore[return-value]
+        return {"type": "object"} if self.format == "json" else self.format
 
 
 class GenerateRequest(_Generating):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Globals, error
+from myllm.cli.common import EXIT_FAILED, EXIT_USAGE, Globals, error
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
 from myllm.cli.models import list_models, pull, remove, show
@@ -63,27 +63,19 @@ app.command("doctor")(doctor)
 app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
 
 
-def run() -> int:
-    """Run one command and return its exit code: 0, 1 failed, 2 usage, 130 interrupted."""
+def run() -> None:
+    """Run one command and exit: 0, 1 failed, 2 usage, 130 interrupted."""
     from pydantic import ValidationError
 
     from myllm.errors import MyLLMError
 
     try:
-        result = app(standalone_mode=False)
+        app()
     except MyLLMError as failure:
         error(failure.detail)
-        return EXIT_FAILED
-    except (KeyboardInterrupt, typer.Abort):
-        return EXIT_INTERRUPTED
-    except typer.Exit as leaving:
-        return leaving.exit_code
-    except typer.TyperException as misuse:
-        misuse.show()
-        return EXIT_USAGE
+        raise SystemExit(EXIT_FAILED) from None
     except ValidationError as wrong:
         for problem in wrong.errors():
             name = "_".join(str(part) for part in problem["loc"])
             error(f"setting MYLLM_{name.upper()}: {problem['msg']} (got {problem['input']!r})")
-        return EXIT_USAGE
-    return result if isinstance(result, int) else 0
+        raise SystemExit(EXIT_USAGE) from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import EXIT_INTERRUPTED, EXIT_USAGE, console, error, print_json
+from myllm.cli.common import console, error, print_json
 
 if TYPE_CHECKING:
     import httpx
@@ -35,18 +35,16 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON (with a prompt).")
     ] = False,
-) -> int:
+) -> None:
     """Talk to a model, through the running server or one just for this command."""
     from myllm.cli.temporary import server_for_command
 
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().strip()
     if prompt is not None and not prompt:
-        error("the prompt is empty")
-        return EXIT_USAGE
+        raise typer.BadParameter("the prompt is empty")
     if as_json and prompt is None:
-        error("--json needs a prompt")
-        return EXIT_USAGE
+        raise typer.BadParameter("--json needs a prompt")
     options = {
         "temperature": temperature,
         "top_p": top_p,
@@ -58,12 +56,11 @@ def run(
     with server_for_command(ctx.obj.settings()) as server:
         talk = Conversation(server, model, system, given)
         if prompt is None:
-            return talk.converse()
-        if as_json:
+            talk.converse()
+        elif as_json:
             print_json(talk.whole(prompt))
         else:
             talk.say(prompt)
-    return 0
 
 
 class Conversation:
@@ -82,8 +79,8 @@ class Conversation:
         """Begin a new session. Its id is ours, so that it is known when an answer is stopped."""
         self._session_id = str(uuid.uuid4())
 
-    def converse(self) -> int:
-        """Read questions and print answers until the user leaves; returns the exit code."""
+    def converse(self) -> None:
+        """Read questions and print answers until the user leaves."""
         import readline  # noqa: F401 - gives `input` its line editing and history
 
         from myllm.errors import MyLLMError
@@ -95,16 +92,16 @@ class Conversation:
                 line = input(">>> ").strip()
                 interrupted = False
                 if line in ("/exit", "/quit", "/bye"):
-                    return 0
+                    return
                 if line:
                     self._do(line)
             except EOFError:
                 print()
-                return 0
+                return
             except KeyboardInterrupt:
                 print()
                 if interrupted:
-                    return EXIT_INTERRUPTED
+                    raise
                 interrupted = True
                 print("(Ctrl+C again or /exit leaves)")
             except MyLLMError as failure:

@@ -23,7 +23,7 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on.", show_default="8000")
     ] = None,
-) -> int:
+) -> None:
     """Serve the models over HTTP until Ctrl+C."""
     settings: Settings = ctx.obj.settings(host=host, port=port)
 
@@ -38,7 +38,8 @@ def serve(
     configure(settings.log_level, settings.log_format)
     server = Server(App(settings, engine), lambda: _greet(settings, listener))
     server.run(sockets=[listener])
-    return EXIT_INTERRUPTED if server.force_exit else 0
+    if server.force_exit:
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 def _greet(settings: Settings, listener: socket.socket) -> None:

@@ -20,6 +20,8 @@ from myllm.errors import InvalidModel
 from myllm.models.architectures import TENSOR_BLOCKS
 from myllm.models.header import Header, header_from
 
+PULL_AGAIN: Final = "pull it again with 'myllm pull --force'"
+
 _MAGIC: Final = b"GGUF"
 _WINDOW: Final = 1 << 20
 _MAX_PAIRS: Final = 1 << 16
@@ -91,7 +93,7 @@ def _read(path: Path, file: BinaryIO) -> Header:
     data_start = -(-source.position // alignment) * alignment
     if tensor_count and data_start + end_of_data > size:
         raise InvalidModel(
-            f"{path} is truncated: {_megabytes(size, data_start + end_of_data)}; pull it again"
+            f"{path} is truncated: {_megabytes(size, data_start + end_of_data)}; {PULL_AGAIN}"
         )
     return header_from(
         path,
@@ -105,7 +107,7 @@ def _read(path: Path, file: BinaryIO) -> Header:
 def _read_counts(source: _Source) -> tuple[int, int]:
     """Check magic and version; return the numbers of tensors and of key-value pairs."""
     if source.size == 0:
-        raise InvalidModel(f"{source.path} is empty; pull it again")
+        raise InvalidModel(f"{source.path} is empty; {PULL_AGAIN}")
     if source.take(4, "its magic number") != _MAGIC:
         raise InvalidModel(f"{source.path} is not a GGUF file: it does not begin with 'GGUF'")
     version = source.number(_U32, "its version")
@@ -218,7 +220,7 @@ class _Source:
         return self._window_start + self._at
 
     def corrupt(self, what: str) -> InvalidModel:
-        return InvalidModel(f"{self.path} is corrupt: {what}; pull it again")
+        return InvalidModel(f"{self.path} is corrupt: {what}; {PULL_AGAIN}")
 
     def take(self, count: int, what: str) -> bytes:
         """The next `count` bytes."""
@@ -280,5 +282,5 @@ class _Source:
     def _check(self, count: int, what: str) -> None:
         if count > self.size - self.position:
             raise InvalidModel(
-                f"{self.path} is truncated or corrupt: it ends within {what}; pull it again"
+                f"{self.path} is truncated or corrupt: it ends within {what}; {PULL_AGAIN}"
             )

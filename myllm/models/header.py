@@ -129,7 +129,8 @@ def header_from(
     heads_kv = fields.per_layer("attention.head_count_kv", layers) or heads
     embedding_length = fields.number("embedding_length")
     feed_forward = fields.per_layer("feed_forward_length", 1)
-    head_size = embedding_length // max(heads) if heads and max(heads) else 0
+    most_heads: int = max(heads, default=0)
+    head_size = embedding_length // most_heads if most_heads else 0
     return Header(
         architecture=architecture,
         name=fields.text("general.name"),

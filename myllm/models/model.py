@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from myllm.errors import InvalidModel
 from myllm.models.config import EngineOptions, read_config
+from myllm.models.gguf import PULL_AGAIN
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.templates import flags_for
 
@@ -137,7 +138,7 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
             " folder of its own"
         )
     if missing := [name for name in expected if name not in names]:
-        raise InvalidModel(f"{folder} lacks {missing[0]}, a part of the model; pull it again")
+        raise InvalidModel(f"{folder} lacks {missing[0]}, a part of the model; {PULL_AGAIN}")
     return tuple(folder / name for name in expected), projectors[0] if projectors else None
 
 

@@ -53,11 +53,14 @@ class Registry:
 
         Raises ModelNotFound, telling which there are, and InvalidModel when it is unusable.
         """
-        folder, builtin = self._existing(name)
-        model = self._load(folder, builtin)
+        model = self.find(name)
         if model.problem is not None:
             raise InvalidModel(model.problem)
         return model
+
+    def find(self, name: str) -> Model:
+        """The same, but an unusable model is returned and tells its `problem`."""
+        return self._load(*self._existing(name))
 
     def remove(self, name: str) -> None:
         """Delete the folder of `name`, also of a broken model; links are not followed.

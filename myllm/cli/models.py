@@ -1,0 +1,215 @@
+"""Commands about the models on disk: `pull`, `list`, `show`, `remove`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from myllm.cli.common import EXIT_FAILED, console, print_json
+
+if TYPE_CHECKING:
+    from myllm.models.registry import Model, Registry
+    from myllm.settings import Settings
+
+Name = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def pull(
+    ctx: typer.Context,
+    reference: Annotated[
+        str, typer.Argument(help="A catalog name, or org/repo[:file.gguf] on the Hugging Face hub.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Give the model another name.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Pull again what is there.")] = False,
+) -> None:
+    """Download a model; an interrupted download goes on where it stopped."""
+    from myllm.cli.pull_progress import show_progress
+    from myllm.models.pull import pull as pull_model
+    from myllm.models.source import parse_reference
+
+    wanted = parse_reference(reference, name)
+    with show_progress(wanted.name) as progress:
+        pulled = pull_model(
+            _registry(ctx), wanted, force=force, on_progress=progress.show, say=progress.say
+        )
+    model = pulled.model
+    if pulled.fresh:
+        print(f"Pulled {model.name}: {_size(model.size_bytes)}, {model.quantization}")
+    else:
+        print(f"{model.name} is already there ({model.path}); --force pulls it again")
+
+
+def list_models(
+    ctx: typer.Context,
+    available: Annotated[
+        bool, typer.Option("--available", help="Show what can be pulled by name instead.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the models on disk."""
+    if available:
+        _list_catalog(ctx, as_json)
+        return
+    settings = ctx.obj.settings()
+    models = _registry(ctx).list()
+    if as_json:
+        print_json([_summary(model, settings) for model in models])
+        return
+    rows = [
+        (
+            model.name,
+            model.family,
+            _size(model.size_bytes),
+            model.quantization,
+            str(model.context_for(settings.context_size)),
+        )
+        for model in models
+        if model.problem is None
+    ]
+    _print_table(("NAME", "FAMILY", "SIZE", "QUANT", "CONTEXT"), rows)
+    for model in models:
+        if model.problem is not None:
+            print(f"{model.name} cannot be used: {model.problem}", file=sys.stderr)
+
+
+def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show everything that is known about a model."""
+    from myllm.models.memory import estimate_mb
+
+    settings = ctx.obj.settings()
+    model = _registry(ctx).get(name)
+    context = model.context_for(settings.context_size)
+    slots = model.engine.slots or settings.slots
+    details = _summary(model, settings) | {
+        "description": model.description,
+        "source": model.source,
+        "path": str(model.path),
+        "files": [file.name for file in model.files],
+        "digest": model.digest,
+        "architecture": model.architecture,
+        "parameter_count": model.header.parameter_count,
+        "trained_context_size": model.header.context_length,
+        "embedding_length": model.header.embedding_length,
+        "vocabulary_size": model.header.vocabulary_size,
+        "embedding_only": model.is_embedding_only,
+        "memory": {"estimated_mb": estimate_mb(model, context, slots), "slots": slots},
+        "builtin": model.builtin,
+    }
+    if as_json:
+        print_json(details)
+        return
+    width = max(map(len, details))
+    for key, value in details.items():
+        print(f"{key.replace('_', ' '):<{width}}  {_readable(value)}".rstrip())
+
+
+def remove(
+    ctx: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is answering.")] = False,
+) -> None:
+    """Delete a model from the disk; a running server unloads it first."""
+    registry = _registry(ctx)
+    model = registry.find(name)
+    question = f"Delete {model.path} ({_size(model.size_bytes)})?"
+    if not yes and sys.stdin.isatty() and not typer.confirm(question):
+        print("Nothing was deleted")
+        raise typer.Exit(EXIT_FAILED)
+    if not _remove_on_server(ctx.obj.settings(), model, force):
+        registry.remove(name)
+    print(f"Removed {name}")
+
+
+def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:
+    """Let a running server remove `model`; False when none runs, or on another model folder."""
+    from myllm.cli.client import answer_of, running_server
+
+    client = running_server(settings)
+    if client is None:
+        return False
+    with client:
+        route = f"/api/models/{model.name}"
+        known = client.get(route)
+        if known.is_success and known.json()["path"] != str(model.path):
+            return False
+        if not known.is_success and model.problem is not None:
+            return False  # a broken model is not loaded
+        answer_of(client.delete(route, params={"force": "true"} if force else {}))
+        return True
+
+
+def _registry(ctx: typer.Context) -> Registry:
+    from myllm.models.registry import Registry
+
+    return Registry(ctx.obj.settings().models_dir)
+
+
+def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
+    """What can be pulled by name, and whether it is here already."""
+    from dataclasses import asdict
+
+    from myllm.models.catalog import catalog
+
+    here = {model.name for model in _registry(ctx).list()}
+    entries = list(catalog().values())
+    if as_json:
+        print_json([asdict(entry) | {"pulled": entry.name in here} for entry in entries])
+        return
+    rows = [
+        (
+            entry.name,
+            entry.family,
+            _size(entry.size_mb * 1_000_000),
+            "yes" if entry.name in here else "no",
+            entry.description,
+        )
+        for entry in entries
+    ]
+    _print_table(("NAME", "FAMILY", "SIZE", "PULLED", "DESCRIPTION"), rows)
+
+
+def _summary(model: Model, settings: Settings) -> dict[str, Any]:
+    """The fields of `GET /api/models` that need no server."""
+    summary: dict[str, Any] = {
+        "name": model.name,
+        "family": model.family,
+        "size_mb": round(model.size_bytes / 1e6),
+        "quantization": model.quantization,
+        "context_size": model.context_for(settings.context_size),
+        "template": model.template or "gguf",
+        "parameters": dict(model.parameters),
+    }
+    return summary | ({"problem": model.problem} if model.problem else {})
+
+
+def _print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """A table on a terminal; plain aligned columns when piped."""
+    from rich import box
+    from rich.table import Table
+
+    screen = console()
+    table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading == "SIZE" else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # Cut nothing off when piped: no script wants to know this terminal's width.
+    screen.print(table, width=None if screen.is_terminal else 1000)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)

@@ -1,0 +1,195 @@
+"""Pulling a model: download into a staging folder, check, and only then show it as a model.
+
+`MODELS_DIR/.staging/NAME/` survives an interruption, and the next pull of NAME goes on from
+there. It becomes `MODELS_DIR/NAME/` in one rename, so a model is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from myllm.errors import InvalidModel, PullFailed
+from myllm.models.config import read_config
+from myllm.models.gguf import read_header
+from myllm.models.hub import RemoteFile, checksum_of, download, list_files
+from myllm.models.model import CONFIG, Model, load_model
+from myllm.models.registry import Registry
+from myllm.models.source import Wanted, choose_files
+
+STAGING: Final = ".staging"
+_LOCK_S: Final = 6 * 3600.0
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes are there, and of how many."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A model that is on disk now; `fresh` is False when it was there before."""
+
+    model: Model
+    fresh: bool
+
+
+def pull(
+    registry: Registry,
+    wanted: Wanted,
+    *,
+    force: bool = False,
+    on_progress: Progress = lambda done, total: None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Pulled:
+    """Download `wanted` into the registry's folder and return it.
+
+    A model of that name that is there is left as it is, unless `force` says to pull it again;
+    then it stays until the new one is whole. `say` gets a sentence on each longer step. Raises
+    PullFailed, and InvalidModel when what the hub holds is no usable model.
+    """
+    models_dir = registry.models_dir
+    target = models_dir / wanted.name
+    staging = models_dir / STAGING / wanted.name
+    try:
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        with _only_one(staging.with_name(wanted.name + ".lock"), wanted.name, say):
+            if target.exists() and not force:
+                return Pulled(registry.get(wanted.name), fresh=False)
+            files = _remote_files(wanted)
+            _stage(staging, files, on_progress, say)
+            _write_config(staging, wanted, files[0].commit, target / CONFIG)
+            load_model(staging, False, read_header)
+            _put_in_place(staging, target)
+    except OSError as failure:
+        raise PullFailed(f"cannot write to {models_dir}: {failure}") from failure
+    return Pulled(registry.get(wanted.name), fresh=True)
+
+
+@contextmanager
+def _only_one(lock: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock on pulls of `name`; a second one waits for the first."""
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        say(f"Another pull of {name} is running; waiting for it")
+        try:
+            held.acquire(timeout=_LOCK_S)
+        except Timeout as failure:
+            raise PullFailed(f"another pull of {name} still holds {lock}") from failure
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _remote_files(wanted: Wanted) -> list[RemoteFile]:
+    """The files to download, in order."""
+    there = {file.name: file for file in list_files(wanted.repo)}
+    return [there[name] for name in choose_files(wanted, list(there))]
+
+
+def _stage(
+    staging: Path, files: Sequence[RemoteFile], on_progress: Progress, say: Callable[[str], None]
+) -> None:
+    """Make `staging` hold exactly `files`, whole and checked.
+
+    A file gets its name only when all are whole: until then its name tells its version, so that
+    parts of two versions are never mixed.
+    """
+    staging.mkdir(exist_ok=True)
+    growing = {file: _growing(staging, file) for file in files}
+    _drop_others(staging, set(growing.values()))
+    _check_space(staging, growing)
+    total = sum(file.size for file in files)
+    before = 0
+    for file, path in growing.items():
+        download(file, path, partial(_add, on_progress, before, total))
+        before += file.size
+    for file, path in growing.items():
+        say(f"Checking {PurePosixPath(file.name).name}")
+        _check_sum(file, path)
+    for file, path in growing.items():
+        path.rename(staging / PurePosixPath(file.name).name)
+
+
+def _add(on_progress: Progress, before: int, total: int, done: int) -> None:
+    on_progress(before + done, total)
+
+
+def _growing(staging: Path, file: RemoteFile) -> Path:
+    version = file.checksum.partition(":")[2][:16]
+    return staging / f"{PurePosixPath(file.name).name}.{version}.part"
+
+
+def _drop_others(staging: Path, kept: set[Path]) -> None:
+    """Delete what an older pull of something else has left."""
+    for path in set(staging.iterdir()) - kept:
+        path.unlink()
+
+
+def _check_space(staging: Path, growing: Mapping[RemoteFile, Path]) -> None:
+    """Raise PullFailed unless the file system has room for what is still to come."""
+    there = sum(path.stat().st_size for path in growing.values() if path.exists())
+    needs = sum(file.size for file in growing) - there
+    has = shutil.disk_usage(staging).free
+    if needs > has:
+        raise PullFailed(
+            f"not enough disk space in {staging.parent.parent}: needs {needs / 1e6:,.0f} MB,"
+            f" has {has / 1e6:,.0f} MB free"
+        )
+
+
+def _check_sum(file: RemoteFile, part: Path) -> None:
+    """Delete `part` and raise PullFailed unless it is what the hub says `file` is."""
+    actual = checksum_of(part, file.checksum.partition(":")[0])
+    if actual != file.checksum:
+        part.unlink()
+        raise PullFailed(
+            f"{file.name} arrived damaged and was deleted: the hub says {file.checksum}, the"
+            f" download has {actual}"
+        )
+
+
+def _write_config(staging: Path, wanted: Wanted, commit: str, old: Path) -> None:
+    """Write the new `config.json`; what its owner added to the `old` one stays."""
+    content = {
+        "name": wanted.name,
+        "family": wanted.family,
+        "description": wanted.description,
+        "template": wanted.template,
+        "source": f"{wanted.repo}@{commit}",
+    }
+    told = {key: value for key, value in content.items() if value is not None}
+    aside = staging / f".{CONFIG}"
+    aside.write_text(json.dumps(_owned(old) | told, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    aside.rename(staging / CONFIG)
+
+
+def _owned(path: Path) -> dict[str, object]:
+    """The content of a `config.json`; nothing when it is missing or unusable."""
+    try:
+        read_config(path)
+        content: dict[str, object] = json.loads(path.read_bytes())
+    except (OSError, InvalidModel):
+        return {}
+    return content
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    """Rename the whole model to its place, the old one aside; nothing follows a link."""
+    old = None
+    if target.exists() or target.is_symlink():
+        old = staging.parent / f".old-{uuid.uuid4().hex}"
+        target.rename(old)
+    staging.rename(target)
+    if old is not None:
+        old.unlink() if old.is_symlink() else shutil.rmtree(old)

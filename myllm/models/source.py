@@ -1,0 +1,105 @@
+"""What a pull asks for, and which files of a repository answer it; knows no network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from myllm.errors import PullFailed
+from myllm.models.catalog import catalog
+from myllm.models.model import PART, part_names
+from myllm.models.registry import is_model_name
+
+PREFERRED: Final = "Q4_K_M"
+_REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model to pull. `file` None: whichever file of the repository fits best."""
+
+    name: str
+    repo: str
+    file: str | None = None
+    family: str | None = None
+    description: str | None = None
+    template: str | None = None
+
+
+def parse_reference(reference: str, name: str | None = None) -> Wanted:
+    """Understand `NAME` of the catalog or `org/repo[:file.gguf]`.
+
+    A repository's model is named after it, in lower case and without `-GGUF`, unless `name`
+    says otherwise. Raises PullFailed for anything else, and for a name that is not allowed.
+    """
+    entry = catalog().get(reference)
+    if entry is not None:
+        wanted = Wanted(
+            name or entry.name,
+            entry.repo,
+            entry.file,
+            entry.family,
+            entry.description,
+            entry.template,
+        )
+    else:
+        repo, _, file = reference.partition(":")
+        if not _REPO.fullmatch(repo) or ".." in repo or (":" in reference and not file):
+            raise PullFailed(
+                f"'{reference}' is neither in the catalog ({', '.join(catalog())}) nor of the form"
+                " org/repo or org/repo:file.gguf"
+            )
+        default = re.sub(r"[-_.]gguf$", "", repo.split("/")[1], flags=re.IGNORECASE).lower()
+        wanted = Wanted(name or default, repo, file or None)
+    if not is_model_name(wanted.name):
+        raise PullFailed(
+            f"'{wanted.name}' cannot be a model's name; it takes 1 to 128 letters, digits, '.',"
+            " '_' and '-', the first a letter or digit"
+        )
+    return wanted
+
+
+def choose_files(wanted: Wanted, names: Sequence[str]) -> list[str]:
+    """The files to download: one GGUF, or all parts of a split one.
+
+    Without a file in `wanted` it is the only Q4_K_M, else the only model there is. Raises
+    PullFailed, listing the choices, when there is no such file or more than one.
+    """
+    models = [name for name in names if _is_model(name)]
+    if not models:
+        raise PullFailed(f"{wanted.repo} holds no GGUF model")
+    choices = [name for name in models if _is_first(name)]
+    if wanted.file is not None:
+        fitting = [name for name in models if wanted.file in (name, PurePosixPath(name).name)]
+        problem = f"has no file {wanted.file}"
+    else:
+        preferred = [name for name in choices if PREFERRED.lower() in name.lower()]
+        fitting = preferred or choices
+        problem = f"holds {len(fitting)} models that would do"
+    if len(fitting) != 1:
+        raise PullFailed(
+            f"{wanted.repo} {problem}; choose one with '{wanted.repo}:FILE', where FILE is one of"
+            f" {', '.join(choices)}"
+        )
+    return _all_parts(wanted.repo, fitting[0], names)
+
+
+def _is_model(name: str) -> bool:
+    file = PurePosixPath(name).name.lower()
+    return file.endswith(".gguf") and not file.startswith(("mmproj", "."))
+
+
+def _is_first(name: str) -> bool:
+    match = PART.fullmatch(PurePosixPath(name).name)
+    return match is None or int(match["number"]) == 1
+
+
+def _all_parts(repo: str, name: str, names: Sequence[str]) -> list[str]:
+    path = PurePosixPath(name)
+    parts = [str(path.with_name(part)) for part in part_names(path.name)]
+    if missing := [part for part in parts if part not in names]:
+        raise PullFailed(f"{repo} lacks {missing[0]}, a part of {path.name}")
+    return parts

@@ -1,0 +1,113 @@
+"""Show a build: a bar with percentage, rate and time on a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from myllm.engine.types import Progress, ProgressListener
+
+_TITLES = {
+    "wait": "Waiting",
+    "download": "Fetching llama.cpp",
+    "unpack": "Unpacking",
+    "tools": "Fetching build tools",
+    "configure": "Configuring",
+    "compile": "Compiling llama.cpp",
+    "install": "Installing",
+}
+_PLAIN_STEP_PERCENT = 10
+_NOTE_WIDTH = 40
+
+
+@contextmanager
+def show_progress() -> Iterator[ProgressListener]:
+    """Yield a listener that shows a build on stderr until the block ends."""
+    if not sys.stderr.isatty():
+        yield _PlainLines().show
+        return
+    from rich.progress import (
+        BarColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    from myllm.cli.common import console
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    # Nothing stays on the screen: what is worth keeping is printed after it.
+    with Bar(*columns, console=console(stderr=True), transient=True) as bar:
+        yield _TerminalBar(bar).show
+
+
+class _PlainLines:
+    """For logs: a line when a phase begins, and one for each tenth of it."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._told_percent = 0
+
+    def show(self, progress: Progress) -> None:
+        title = _TITLES[progress.phase]
+        if progress.phase != self._phase:
+            self._phase, self._told_percent = progress.phase, 0
+            detail = progress.detail if progress.phase != "compile" else f"{progress.total} steps"
+            print(f"{title}: {detail}" if detail else title, file=sys.stderr, flush=True)
+        if not progress.total:
+            return
+        percent = progress.done * 100 // progress.total
+        if percent >= self._told_percent + _PLAIN_STEP_PERCENT:
+            self._told_percent = percent - percent % _PLAIN_STEP_PERCENT
+            print(f"{title}: {percent}%", file=sys.stderr, flush=True)
+
+
+class _TerminalBar:
+    """One bar that starts anew with each phase."""
+
+    def __init__(self, bar: object) -> None:
+        from rich.progress import Progress as Bar
+
+        assert isinstance(bar, Bar)
+        self._bar = bar
+        self._phase = ""
+        self._task = bar.add_task("Looking around", total=None, note="")
+        self._began, self._began_at = time.monotonic(), 0
+
+    def show(self, progress: Progress) -> None:
+        if progress.phase != self._phase:
+            self._phase = progress.phase
+            self._bar.remove_task(self._task)
+            title = _TITLES[progress.phase]
+            self._task = self._bar.add_task(title, total=None, note="")
+            self._began, self._began_at = time.monotonic(), progress.done
+        self._bar.update(
+            self._task,
+            completed=progress.done,
+            total=progress.total or None,
+            note=self._rate(progress) if progress.total else progress.detail[:_NOTE_WIDTH],
+        )
+
+    def _rate(self, progress: Progress) -> str:
+        """Steps a second of this run alone: what an earlier one finished does not count."""
+        elapsed = time.monotonic() - self._began
+        if elapsed < 1:
+            return ""
+        per_second = (progress.done - self._began_at) / elapsed
+        if progress.phase == "unpack":
+            return f"{per_second / 1e6:.1f} MB/s"
+        left = (progress.total - progress.done) / per_second if per_second else 0.0
+        return f"{progress.done}/{progress.total} {per_second:.1f}/s, {left / 60:.0f} min left"

@@ -1,0 +1,48 @@
+"""`myllm doctor`: is everything here that MyLLM needs, and what to do where it is not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from myllm.engine.checks import Check
+
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
+
+
+def doctor(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check compiler, CUDA, memory, disk, model folder and port; exit 1 if one is unusable."""
+    from dataclasses import asdict
+
+    from myllm.cli.common import EXIT_FAILED, print_json
+    from myllm.cli.machine_checks import machine_checks
+    from myllm.engine.checks import engine_checks
+
+    settings = ctx.obj.settings()
+    checks = [*engine_checks(settings), *machine_checks(settings)]
+    healthy = all(check.level != "failed" for check in checks)
+    if as_json:
+        print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
+    else:
+        _print(checks)
+    if not healthy:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _print(checks: list[Check]) -> None:
+    from rich.markup import escape
+
+    from myllm.cli.common import console
+
+    out = console()
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        mark, colour = _MARKS[check.level]
+        out.print(f"[{colour}]{mark}[/] {check.name:<{width}}  {escape(check.finding)}")
+        if check.advice:
+            out.print(f"  {'':<{width}}  → {escape(check.advice)}")

@@ -1,0 +1,115 @@
+"""What `myllm doctor` finds out about the machine: memory, disk, the model folder, the port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from myllm.engine.checks import Check, space_for_build_mb
+from myllm.settings import Settings
+
+_LITTLE_MEMORY_GB = 2.0
+_LITTLE_DISK_GB = 5.0
+_ASK_TIMEOUT_S = 2.0
+
+
+def machine_checks(settings: Settings) -> list[Check]:
+    """The findings, in the order in which they are shown."""
+    return [
+        memory(),
+        disk("cache disk", settings.cache_dir, space_for_build_mb() / 1024, "MYLLM_CACHE_DIR"),
+        disk("model disk", settings.models_dir, _LITTLE_DISK_GB, "MYLLM_MODELS_DIR"),
+        model_folder(settings.models_dir),
+        port(settings.host, settings.port),
+    ]
+
+
+def memory() -> Check:
+    import psutil
+
+    facts = psutil.virtual_memory()
+    free, total = facts.available / 2**30, facts.total / 2**30
+    finding = f"{free:.1f} of {total:.1f} GB available"
+    if free < _LITTLE_MEMORY_GB:
+        return Check("memory", "warning", finding, "close programs, or use a small model")
+    return Check("memory", "ok", finding)
+
+
+def disk(name: str, folder: Path, least_gb: float, setting: str) -> Check:
+    """Space where `folder` is or would be made."""
+    there = _existing(folder)
+    free = shutil.disk_usage(there).free / 2**30
+    finding = f"{free:.1f} GB free in {folder}"
+    if not os.access(there, os.W_OK):
+        advice = f"make {there} writable, or let {setting} name another folder"
+        return Check(name, "failed", f"{folder} cannot be written", advice)
+    if free < least_gb:
+        advice = f"free some space, or let {setting} name another folder"
+        return Check(name, "warning", f"only {finding}", advice)
+    return Check(name, "ok", finding)
+
+
+def model_folder(folder: Path) -> Check:
+    """Whether models can be read from it and pulled into it."""
+    name = "model folder"
+    if not folder.exists():
+        return Check(name, "ok", f"{folder} is not there yet; the first pull makes it")
+    if not folder.is_dir():
+        advice = "remove it, or let MYLLM_MODELS_DIR name a folder"
+        return Check(name, "failed", f"{folder} is not a folder", advice)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return Check(name, "failed", f"{folder} cannot be read", f"try: chmod u+rx {folder}")
+    if not os.access(folder, os.W_OK):
+        advice = f"pulling needs it writable; try: chmod u+w {folder}"
+        return Check(name, "warning", f"{folder} cannot be written", advice)
+    count = sum(1 for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+    return Check(name, "ok", f"{folder}, {count} model folder{'s' if count != 1 else ''}")
+
+
+def port(host: str, number: int) -> Check:
+    """Whether `myllm serve` could listen there, or already does."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, number))
+    except PermissionError:
+        advice = "choose one above 1023: MYLLM_PORT or --port"
+        return Check("port", "failed", f"port {number} needs privileges", advice)
+    except OSError as failure:
+        return _taken(host, number, failure)
+    return Check("port", "ok", f"{host}:{number} is free")
+
+
+def _taken(host: str, number: int, failure: OSError) -> Check:
+    import errno
+
+    if failure.errno != errno.EADDRINUSE:
+        finding = f"cannot listen on {host}:{number}: {failure.strerror}"
+        return Check("port", "failed", finding, "correct MYLLM_HOST or MYLLM_PORT")
+    if _is_myllm(host, number):
+        return Check("port", "ok", f"{host}:{number} is served by a running MyLLM")
+    advice = "stop the program that has it, or choose another: MYLLM_PORT or --port"
+    return Check("port", "failed", f"{host}:{number} is taken by another program", advice)
+
+
+def _is_myllm(host: str, number: int) -> bool:
+    import httpx
+
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    name = f"[{reachable}]" if ":" in reachable else reachable
+    try:
+        # The environment may name a proxy, which would answer for a server that is not there.
+        answer = httpx.get(
+            f"http://{name}:{number}/openapi.json", timeout=_ASK_TIMEOUT_S, trust_env=False
+        )
+        return "MyLLM" in str(answer.json()["info"]["title"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _existing(folder: Path) -> Path:
+    """`folder`, or the nearest folder above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,0 +1,187 @@
+"""Compile llama.cpp into the cache.
+
+The result lies under a key of source, flags and compiler. Two builds of one key wait for each
+other; an interrupted one goes on where it stopped, because its tree is kept until it succeeds.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
+from myllm.engine.fetch import provide_tree
+from myllm.engine.hardware import cpu_features
+from myllm.engine.plan import TARGETS, BuildOptions, build_key, cmake_flags, wants_cuda
+from myllm.engine.probe import Identity, identify
+from myllm.engine.process import run_logged
+from myllm.engine.report import failure_of, shortage_of_space
+from myllm.engine.source import Source, find_source
+from myllm.engine.toolchain import Toolchain, provide_toolchain
+from myllm.engine.types import Engine, Progress, ProgressListener, no_progress
+from myllm.errors import BuildFailed, EngineError
+from myllm.settings import Settings
+
+__all__ = ["BuildOptions", "build_engine"]
+
+_LOCK_TIMEOUT_S = 3 * 3600.0
+_NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\] ?(.*)")
+_BACKEND = re.compile(r"^-- Including (\S+) backend")
+_VERSION = re.compile(r"^-- llama\.cpp version: (\S+)")
+# What one compiler process may take at its worst, so that a small machine does not swap.
+_JOB_BYTES = 1.5 * 2**30
+
+
+def build_engine(
+    settings: Settings,
+    options: BuildOptions | None = None,
+    progress: ProgressListener | None = None,
+) -> Engine:
+    """The engine of these options, compiled unless the cache has it; the next start takes it.
+
+    Raises BuildFailed with what to do: what to install or free, or the compiler's last lines
+    and the log's path. After Ctrl+C or a failure the next call resumes.
+    """
+    options, progress = options or BuildOptions(), progress or no_progress
+    cache_dir = settings.cache_dir
+    source = find_source(settings)
+    cuda = wants_cuda(options)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        tools = provide_toolchain(cache_dir, cuda, progress)
+        flags = cmake_flags(source, tools, options)
+        key = build_key(source, flags, tools, options.portable)
+        folder = engine_dir(cache_dir, key)
+        with _lock(cache_dir, key, progress):
+            known = read_engine(folder)
+            if known is None:
+                shortage = shortage_of_space(cache_dir, cuda)
+                if shortage:
+                    raise BuildFailed(shortage)
+                provide_tree(source, cache_dir, progress)
+                _Build(cache_dir, key, source, tools, flags, progress).run(options)
+                known = read_engine(folder)
+    except OSError as failure:
+        raise BuildFailed(
+            f"The engine could not be compiled in {cache_dir}: {failure.strerror or failure}; "
+            "free some space or let MYLLM_CACHE_DIR name another folder"
+        ) from failure
+    if known is None:
+        raise BuildFailed(f"{folder} was changed while it was written; try again")
+    prefer(folder)
+    return known[1]
+
+
+def _lock(cache_dir: Path, key: str, progress: ProgressListener) -> AbstractContextManager[object]:
+    """The lock of `key`; says so when another build holds it. Waits three hours at most."""
+    (cache_dir / "locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(cache_dir / "locks" / f"{key}.lock")
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        try:
+            return lock.acquire(timeout=0.5)
+        except Timeout:
+            if time.monotonic() > deadline:
+                raise BuildFailed(f"Another build of {key} does not end") from None
+            progress(Progress("wait", detail="another build of the same engine is running"))
+
+
+class _Build:
+    """One build under its lock: configure, compile, install."""
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        key: str,
+        source: Source,
+        tools: Toolchain,
+        flags: list[str],
+        progress: ProgressListener,
+    ) -> None:
+        self._tree = cache_dir / "build" / key
+        self._log = cache_dir / "build" / f"{key}.log"
+        self._folder = engine_dir(cache_dir, key)
+        self._source, self._tools, self._flags = source, tools, flags
+        self._progress = progress
+        self._lines: list[str] = []
+        self._backends: list[str] = []
+        self._version = "unknown"
+
+    def run(self, options: BuildOptions) -> None:
+        """Leave the finished engine in its folder, and no build tree."""
+        self._tree.mkdir(parents=True, exist_ok=True)
+        self._log.unlink(missing_ok=True)
+        self._progress(Progress("configure", detail=str(self._source.tree)))
+        cmake = [str(self._tools.cmake), "-S", str(self._source.tree), "-B", str(self._tree)]
+        self._step("Configuring", [*cmake, "-G", "Ninja", *self._flags], self._heard_cmake)
+        ninja = [str(self._tools.ninja), "-C", str(self._tree)]
+        ninja += ["-j", str(options.jobs or _default_jobs()), *TARGETS]
+        self._step("Compiling", ninja, self._heard_ninja)
+        self._progress(Progress("install"))
+        self._install(options)
+        shutil.rmtree(self._tree, ignore_errors=True)
+
+    def _step(self, what: str, command: list[str], heard: Callable[[str], None]) -> None:
+        self._lines = []
+        # The tree may lie inside a git checkout that is not llama.cpp's.
+        ceiling = str(self._source.tree.parent)
+        environment = {**os.environ, "NINJA_STATUS": "[%f/%t] ", "GIT_CEILING_DIRECTORIES": ceiling}
+        environment.pop("CMAKE_GENERATOR", None)
+        code = run_logged(command, self._log, heard, environment)
+        if code != 0:
+            raise BuildFailed(failure_of(what, code, self._lines, self._log))
+
+    def _heard_cmake(self, line: str) -> None:
+        self._lines.append(line)
+        if match := _BACKEND.match(line):
+            self._backends.append(match[1])
+        elif match := _VERSION.match(line):
+            self._version = match[1]
+
+    def _heard_ninja(self, line: str) -> None:
+        self._lines.append(line)
+        if match := _NINJA_STEP.match(line):
+            self._progress(Progress("compile", int(match[1]), int(match[2]), match[3]))
+
+    def _install(self, options: BuildOptions) -> None:
+        built = self._tree / "bin"
+        known = self._identify(built / "llama-server")
+        manifest = Manifest(
+            source=self._source.id,
+            version=known.version,
+            build=known.build,
+            commit=known.commit,
+            backends=self._backends or list(known.backends),
+            portable=options.portable,
+            features=[] if options.portable else sorted(cpu_features()),
+            compiler=self._tools.identity,
+            flags=self._flags,
+        )
+        store(self._folder, built, TARGETS, manifest)
+
+    def _identify(self, server: Path) -> Identity:
+        """Try the new server; one for CUDA may be compiled where no GPU's driver is."""
+        try:
+            return identify(server)
+        except EngineError as failure:
+            pin = self._source.pin
+            if self._tools.nvcc is not None and "libcuda.so" in failure.detail:
+                number, commit = (pin.build, pin.commit) if pin else (0, self._source.commit)
+                return Identity(self._version, number, commit, ())
+            raise BuildFailed(
+                f"The compiled llama-server does not run: {failure.detail}"
+            ) from failure
+
+
+def _default_jobs() -> int:
+    """One compiler per CPU that we may use, as far as memory goes."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cpus or 1, int(psutil.virtual_memory().available / _JOB_BYTES)))

@@ -1,0 +1,95 @@
+"""From what was asked for to cmake's flags, and to the key under which the result is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from myllm.engine.hardware import cpu_features, nvidia_driver_is_there
+from myllm.engine.source import Source
+from myllm.engine.toolchain import Toolchain, find_nvcc, nvidia_gpus
+
+TARGETS = (
+    "llama-server",
+    "llama-quantize",
+    "llama-fit-params",
+    "llama-bench",
+    "ggml-rpc-server",
+)
+_FROM_ENVIRONMENT = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDAFLAGS", "CUDAARCHS")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """`portable`: an engine for other CPUs than this one. `cuda_archs`: such as "86;90"."""
+
+    backend: Literal["auto", "cpu", "cuda"] = "auto"
+    jobs: int | None = None
+    portable: bool = False
+    cuda_archs: str | None = None
+
+
+def wants_cuda(options: BuildOptions) -> bool:
+    """`auto` takes CUDA when both its compiler and a GPU are there."""
+    if options.backend == "auto":
+        return find_nvcc() is not None and bool(nvidia_gpus())
+    return options.backend == "cuda"
+
+
+def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list[str]:
+    """All -D flags. Nothing is downloaded, and no library is taken that happens to be there."""
+    flags = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_C_COMPILER": str(tools.cc),
+        "CMAKE_CXX_COMPILER": str(tools.cxx),
+        "CMAKE_MAKE_PROGRAM": str(tools.ninja),
+        "BUILD_SHARED_LIBS": "OFF",
+        "GGML_NATIVE": "ON",
+        "GGML_RPC": "ON",
+        "LLAMA_OPENSSL": "OFF",
+        "LLAMA_USE_PREBUILT_UI": "OFF",
+        "LLAMA_BUILD_UI": "OFF",
+        "LLAMA_BUILD_TESTS": "OFF",
+        "LLAMA_BUILD_EXAMPLES": "OFF",
+        "LLAMA_BUILD_APP": "OFF",
+        "LLAMA_ALL_WARNINGS": "OFF",
+        "GGML_ALL_WARNINGS": "OFF",
+    }
+    if source.pin is not None:
+        flags["LLAMA_BUILD_NUMBER"] = str(source.pin.build)
+        flags["LLAMA_BUILD_COMMIT"] = source.commit
+    if options.portable:
+        flags |= {
+            "GGML_NATIVE": "OFF",
+            "GGML_BACKEND_DL": "ON",
+            "GGML_CPU_ALL_VARIANTS": "ON",
+            "BUILD_SHARED_LIBS": "ON",
+            # The libraries lie beside the programs, wherever the folder goes.
+            "CMAKE_INSTALL_RPATH": "$ORIGIN",
+            "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+        }
+    if tools.nvcc is not None:
+        flags |= {"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": str(tools.nvcc)}
+        flags |= {"CMAKE_CUDA_HOST_COMPILER": str(tools.cxx)}
+        archs = options.cuda_archs or _native_archs(options)
+        if archs:
+            flags["CMAKE_CUDA_ARCHITECTURES"] = archs
+    return [f"-D{name}={value}" for name, value in flags.items()]
+
+
+def _native_archs(options: BuildOptions) -> str | None:
+    # Without a GPU to ask, and for other machines, llama.cpp's own list of architectures holds.
+    return "native" if nvidia_driver_is_there() and not options.portable else None
+
+
+def build_key(source: Source, flags: list[str], tools: Toolchain, portable: bool) -> str:
+    """Names a build by everything that can change its result."""
+    facts = [source.id, tools.identity, *sorted(flags)]
+    facts += [f"{name}={os.environ[name]}" for name in _FROM_ENVIRONMENT if os.environ.get(name)]
+    if not portable:
+        facts += sorted(cpu_features())
+    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()[:12]
+    kind = "cuda" if tools.nvcc is not None else "cpu"
+    return f"{kind}-portable-{digest}" if portable else f"{kind}-{digest}"

@@ -1,0 +1,94 @@
+"""Run one step of a build: its output goes to a log and to a listener, line by line."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+_PR_SET_PDEATHSIG = 1
+_INTERRUPT_GRACE_S = 10.0
+_AFTER_KILL_S = 10.0
+# Looked up before any fork: a child between fork and exec must not import or allocate much.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def run_logged(
+    command: list[str],
+    log: Path,
+    on_line: Callable[[str], None],
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run `command`, append its output to `log`, and return its exit code.
+
+    Whatever ends this call early (Ctrl+C, an error in `on_line`) also ends the command and
+    its children: when it returns or raises, they have been reaped. If this process is killed,
+    the kernel interrupts the command, which for ninja means that no half-written object stays.
+    Raises OSError when the command or the log cannot be opened or written.
+    """
+    with log.open("a", encoding="utf-8") as writing:
+        writing.write(f"$ {' '.join(command)}\n")
+        writing.flush()
+        # A session of its own: a terminal's Ctrl+C reaches us alone, and we pass it on once.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_die_with_parent if _LIBC is not None else None,
+        )
+        assert process.stdout is not None
+        try:
+            _copy_lines(process.stdout, writing, on_line)
+            return process.wait()
+        except BaseException:
+            _interrupt(process)
+            raise
+        finally:
+            process.stdout.close()
+
+
+def _copy_lines(reading: IO[str], writing: IO[str], on_line: Callable[[str], None]) -> None:
+    for line in reading:
+        writing.write(line)
+        writing.flush()
+        on_line(line.rstrip("\n"))
+
+
+def _die_with_parent() -> None:
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    """SIGINT to the process group, then, after a grace period, SIGKILL to the whole tree.
+
+    Ninja runs each compiler in a process group of its own and passes the signal on, but after
+    a SIGKILL it could not: so its children are listed before and killed with it.
+    """
+    # With its output pipe full nothing would stop, so that is closed first.
+    assert process.stdout is not None
+    process.stdout.close()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(_INTERRUPT_GRACE_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        process.kill()
+        process.wait(_AFTER_KILL_S)

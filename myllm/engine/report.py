@@ -1,0 +1,58 @@
+"""Why a build cannot begin or did not end, in words that can be acted on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from myllm.engine.toolchain import INSTALL_CUDA
+
+# The sdist, its tree, the build tree and the result; CUDA's kernels are many and large.
+SPACE_CPU_MB = 500
+SPACE_CUDA_MB = 4000
+_MOST_LINES = 15
+_LONGEST_LINE = 300
+
+
+def shortage_of_space(cache_dir: Path, cuda: bool) -> str | None:
+    """A sentence when `cache_dir` has too little space for a build."""
+    needed = SPACE_CUDA_MB if cuda else SPACE_CPU_MB
+    free = shutil.disk_usage(cache_dir).free // 2**20
+    if free >= needed:
+        return None
+    return (
+        f"Compiling the engine needs about {needed} MB in {cache_dir}, and {free} MB are free; "
+        "free some space or let MYLLM_CACHE_DIR name another folder"
+    )
+
+
+def failure_of(what: str, code: int, lines: list[str], log: Path) -> str:
+    """What the compiler said last, what may help, and where the whole log is."""
+    telling = _telling_lines(lines)
+    text = "\n".join(f"    {line[:_LONGEST_LINE]}" for line in telling)
+    everything = "\n".join(lines)
+    if "No space left on device" in everything:
+        advice = "The disk is full: free some space or let MYLLM_CACHE_DIR name another folder. "
+    elif "Killed signal" in everything or "out of memory" in everything:
+        advice = "Memory ran out: try again with --jobs 1. "
+    elif "CUDA" in everything and "CMake Error" in everything:
+        advice = f"If CUDA's toolkit is incomplete, {INSTALL_CUDA}, or use --backend cpu. "
+    else:
+        advice = ""
+    return f"{what} llama.cpp failed with exit code {code}:\n{text}\n{advice}The whole log: {log}"
+
+
+def _telling_lines(lines: list[str]) -> list[str]:
+    """From the first failure on, without ninja's steps and the command lines it repeats."""
+    begin = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), None)
+    if begin is None:
+        begin = next((i for i, line in enumerate(lines) if line.startswith("CMake Error")), None)
+    if begin is None:
+        return [line for line in lines if line.strip()][-_MOST_LINES:]
+    command_at = begin + 1 if lines[begin].startswith("FAILED:") else -1
+    told = [
+        line
+        for i, line in enumerate(lines[begin:], begin)
+        if line.strip() and i != command_at and not line.startswith("[")
+    ]
+    return told[:_MOST_LINES]

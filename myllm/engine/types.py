@@ -1,0 +1,69 @@
+"""What this room hands out: engines, their devices, and the progress of a build."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from myllm.errors import EngineMissing
+
+Origin = Literal["setting", "cache", "path"]
+Phase = Literal["wait", "download", "unpack", "tools", "configure", "compile", "install"]
+
+_NOT_A_GPU = {"CPU", "RPC", "BLAS"}
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator, in MiB, as `llama-server --list-devices` tells it."""
+
+    name: str
+    description: str
+    total_mb: int
+    free_mb: int
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A llama-server that can be run, and what it is made of."""
+
+    server: Path
+    origin: Origin
+    version: str
+    build: int
+    commit: str
+    backends: tuple[str, ...]
+
+    def tool(self, name: str) -> Path:
+        """The program `name` beside the server; EngineMissing when it is not there."""
+        path = self.server.with_name(name)
+        if not (path.is_file() and os.access(path, os.X_OK)):
+            raise EngineMissing(
+                f"{name} is not beside {self.server}; compile a whole engine: myllm engine build"
+            )
+        return path
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether it can compute on more than the CPU."""
+        return any(backend not in _NOT_A_GPU for backend in self.backends)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a build is. `total` is 0 while nobody can know it."""
+
+    phase: Phase
+    done: int = 0
+    total: int = 0
+    detail: str = ""
+
+
+ProgressListener = Callable[[Progress], None]
+
+
+def no_progress(_progress: Progress) -> None:
+    """The listener of those who do not watch."""

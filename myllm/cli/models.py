@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -186,7 +187,7 @@ def _summary(model: Model, settings: Settings) -> dict[str, Any]:
     return summary | ({"problem": model.problem} if model.problem else {})
 
 
-def _print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on a terminal; plain aligned columns when piped."""
     from rich import box
     from rich.table import Table

@@ -188,18 +188,22 @@ def _summary(model: Model, settings: Settings) -> dict[str, Any]:
 
 
 def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal; plain aligned columns when piped."""
+    """A table on a terminal; when piped, aligned columns that no width cuts off."""
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+        for row in (headings, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            print("  ".join(cells).rstrip())
+        return
     from rich import box
     from rich.table import Table
 
-    screen = console()
-    table = Table(box=box.SIMPLE_HEAD if screen.is_terminal else None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="right" if heading == "SIZE" else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if heading == "SIZE" else "left")
     for row in rows:
         table.add_row(*row)
-    # Cut nothing off when piped: no script wants to know this terminal's width.
-    screen.print(table, width=None if screen.is_terminal else 1000)
+    console().print(table)
 
 
 def _size(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,8 @@ _Check = Callable[[Any], None]
 def _number(low: float, high: float | None = None) -> _Check:
     def check(value: Any) -> None:
         numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (numeric and value >= low and (high is None or value <= high)):
+        top = sys.float_info.max if high is None else high  # JSON's 1e999 is infinite
+        if not (numeric and low <= value <= top):
             raise _Wrong(f"a number {_between(low, high)}")
 
     return check
@@ -99,7 +101,7 @@ _PARAMETERS: Final[dict[str, _Check]] = {
     "min_p": _number(0.0, 1.0),
     "max_tokens": _whole(1, 1 << 30),
     "stop": _stops,
-    "repeat_penalty": _number(0.0, 1e6),
+    "repeat_penalty": _number(0.0),
     "presence_penalty": _number(-2.0, 2.0),
     "frequency_penalty": _number(-2.0, 2.0),
     "seed": _whole(-1, (1 << 32) - 1),

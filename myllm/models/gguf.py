@@ -193,7 +193,8 @@ def _digest(file: BinaryIO, header_end: int, data_start: int, size: int) -> str:
         digest.update(chunk)
         left -= len(chunk)
     for sample in range(_SAMPLES):
-        file.seek(data_start + (size - data_start) * sample // _SAMPLES)
+        last = max(size - _SAMPLE_BYTES - data_start, 0)
+        file.seek(data_start + last * sample // (_SAMPLES - 1))
         digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 

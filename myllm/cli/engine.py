@@ -76,11 +76,17 @@ def status(
 
 def build_with_progress(settings: Settings, options: BuildOptions | None = None) -> Engine:
     """Compile an engine (or take the cache's) and show how far it is on stderr."""
+    import sys
+
     from myllm.cli.build_progress import show_progress
     from myllm.engine.build import build_engine
 
-    with show_progress() as listener:
-        return build_engine(settings, options, listener)
+    try:
+        with show_progress() as listener:
+            return build_engine(settings, options, listener)
+    except KeyboardInterrupt:
+        print("Interrupted; the next build goes on from here.", file=sys.stderr)
+        raise
 
 
 def ensure_engine_with_progress(settings: Settings) -> Engine:

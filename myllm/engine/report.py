@@ -10,6 +10,7 @@ from myllm.engine.toolchain import INSTALL_CUDA
 # The sdist, its tree, the build tree and the result; CUDA's kernels are many and large.
 SPACE_CPU_MB = 500
 SPACE_CUDA_MB = 4000
+_FULL_BYTES = 4 * 2**20
 _MOST_LINES = 15
 _LONGEST_LINE = 300
 
@@ -31,7 +32,9 @@ def failure_of(what: str, code: int, lines: list[str], log: Path) -> str:
     telling = _telling_lines(lines)
     text = "\n".join(f"    {line[:_LONGEST_LINE]}" for line in telling)
     everything = "\n".join(lines)
-    if "No space left on device" in everything:
+    # A compiler that finds no space may die without saying so.
+    full = shutil.disk_usage(log.parent).free < _FULL_BYTES
+    if full or "No space left on device" in everything:
         advice = "The disk is full: free some space or let MYLLM_CACHE_DIR name another folder. "
     elif "Killed signal" in everything or "out of memory" in everything:
         advice = "Memory ran out: try again with --jobs 1. "

@@ -24,6 +24,7 @@ INSTALL_COMPILER = (
     "'xcode-select --install' (macOS)"
 )
 INSTALL_CUDA = "install the CUDA toolkit, or set CUDA_HOME to where it is"
+_CUDA_HOME = "/usr/local/cuda"
 _PROBE_TIMEOUT_S = 15.0
 _LOCK_TIMEOUT_S = 900.0
 
@@ -49,10 +50,9 @@ def find_compilers() -> tuple[Path, Path] | None:
 
 def find_nvcc() -> Path | None:
     """CUDA's compiler: on PATH, below CUDA_HOME, or where its installer puts it."""
-    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
-        if home and os.access(Path(home, "bin", "nvcc"), os.X_OK):
-            return on_path("nvcc") or Path(home, "bin", "nvcc")
-    return on_path("nvcc")
+    homes = (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), _CUDA_HOME)
+    places = [on_path("nvcc"), *(Path(home, "bin", "nvcc") for home in homes if home)]
+    return next((place for place in places if place and os.access(place, os.X_OK)), None)
 
 
 def nvidia_gpus() -> list[str]:

@@ -110,4 +110,5 @@ class _TerminalBar:
         if progress.phase == "unpack":
             return f"{per_second / 1e6:.1f} MB/s"
         left = (progress.total - progress.done) / per_second if per_second else 0.0
-        return f"{progress.done}/{progress.total} {per_second:.1f}/s, {left / 60:.0f} min left"
+        remaining = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
+        return f"{progress.done}/{progress.total} {per_second:.1f}/s, {remaining} left"

@@ -13,6 +13,8 @@ Role = Literal["generate", "embed"]
 
 # Batches of an embedding engine hold a whole input, so its context is also its batch.
 _LONGEST_EMBED_INPUT = 2048
+# llama-server's own; more costs memory and hardly gains speed.
+_LARGEST_PHYSICAL = 512
 
 
 class InstanceKey(NamedTuple):
@@ -38,6 +40,11 @@ class InstanceSpec:
     gpu: bool = False
 
     @property
+    def physical_batch(self) -> int:
+        """Tokens computed at once; an embedding needs its whole input at once."""
+        return self.batch if self.key.role == "embed" else min(self.batch, _LARGEST_PHYSICAL)
+
+    @property
     def file_stem(self) -> str:
         """A name for this instance's log."""
         return f"{self.key.model}.{self.key.role}"
@@ -55,7 +62,7 @@ class InstanceSpec:
             "--alias", self.key.model,
             "--parallel", str(self.slots), "--no-kv-unified",
             "--ctx-size", str(self.context_size * self.slots),
-            "--batch-size", str(self.batch), "--ubatch-size", str(self.batch),
+            "--batch-size", str(self.batch), "--ubatch-size", str(self.physical_batch),
             "--fit", "off",
             "--cache-ram", "0",
             "--log-colors", "off",

@@ -19,7 +19,7 @@ from tests.serving import Serving, serving, short_home, wait_until
 
 DEMO = Path(myllm.__file__).parent / "models/builtin/demo/demo.gguf"
 HI = [{"role": "user", "content": "Hello"}]
-LONG = {"max_tokens": 2000, "temperature": 2, "min_p": 0, "top_k": 0}
+LONG = {"max_tokens": 500, "temperature": 2, "min_p": 0, "top_k": 0}
 
 
 def folder(models: Path, name: str, config: str | None = None) -> Path:

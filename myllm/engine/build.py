@@ -23,7 +23,7 @@ from myllm.engine.hardware import cpu_features
 from myllm.engine.plan import TARGETS, BuildOptions, build_key, cmake_flags, wants_cuda
 from myllm.engine.probe import Identity, identify
 from myllm.engine.process import run_logged
-from myllm.engine.report import failure_of, shortage_of_space
+from myllm.engine.report import failure_of, shortage_of_space, unusable_cache
 from myllm.engine.source import Source, find_source
 from myllm.engine.toolchain import Toolchain, provide_toolchain
 from myllm.engine.types import Engine, Progress, ProgressListener, no_progress
@@ -70,10 +70,7 @@ def build_engine(
                 _Build(cache_dir, key, source, tools, flags, progress).run(options)
                 known = read_engine(folder)
     except OSError as failure:
-        raise BuildFailed(
-            f"The engine could not be compiled in {cache_dir}: {failure.strerror or failure}; "
-            "free some space or let MYLLM_CACHE_DIR name another folder"
-        ) from failure
+        raise BuildFailed(unusable_cache(cache_dir, failure)) from failure
     if known is None:
         raise BuildFailed(f"{folder} was changed while it was written; try again")
     prefer(folder)

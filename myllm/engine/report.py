@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def shortage_of_space(cache_dir: Path, cuda: bool) -> str | None:
     return (
         f"Compiling the engine needs about {needed} MB in {cache_dir}, and {free} MB are free; "
         "free some space or let MYLLM_CACHE_DIR name another folder"
+    )
+
+
+def unusable_cache(cache_dir: Path, failure: OSError) -> str:
+    """What to do when `cache_dir` cannot be written."""
+    full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space" if full else "make it a writable folder"
+    return (
+        f"The engine could not be compiled in {cache_dir}: {failure.strerror or failure}; "
+        f"{remedy}, or let MYLLM_CACHE_DIR name another one"
     )
 
 

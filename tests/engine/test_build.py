@@ -238,6 +238,15 @@ def test_without_build_tools_and_without_an_index_it_says_what_to_install(
         build_engine(tiny, CPU)
 
 
+def test_a_cache_that_cannot_be_written_is_named(
+    tiny: Settings, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    settings = make_settings(cache_dir=tmp_path / "file", llama_source=tiny.llama_source)
+    with pytest.raises(BuildFailed, match=r"/file: File exists; make it a writable folder, or let"):
+        build_engine(settings, CPU)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""

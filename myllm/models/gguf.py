@@ -109,7 +109,9 @@ def _read_counts(source: _Source) -> tuple[int, int]:
     if source.size == 0:
         raise InvalidModel(f"{source.path} is empty; {PULL_AGAIN}")
     if source.take(4, "its magic number") != _MAGIC:
-        raise InvalidModel(f"{source.path} is not a GGUF file: it does not begin with 'GGUF'")
+        raise InvalidModel(
+            f"{source.path} is not a GGUF file: it does not begin with 'GGUF'; {PULL_AGAIN}"
+        )
     version = source.number(_U32, "its version")
     if version not in (2, 3):
         old_or_foreign = "big-endian" if version & 0xFFFF == 0 else f"version {version}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,9 +59,7 @@ def download(file: RemoteFile, path: Path, on_bytes: Callable[[int], None]) -> N
     A broken connection is tried again as long as bytes come; after five tries without any this
     raises PullFailed, and what has come stays in `path`. `on_bytes` is told how many are there.
     """
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
+    _quiet()
     if path.exists() and path.stat().st_size > file.size:
         path.unlink()
     tries = 0
@@ -131,6 +130,14 @@ def checksum_of(path: Path, kind: str) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return f"{kind}:{digest.hexdigest()}"
+
+
+def _quiet() -> None:
+    """Keep the library's own bars and retry messages off the terminal; ours tell the same."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
 
 
 def _transport_error() -> type[Exception]:

@@ -16,9 +16,9 @@ README = Path(__file__).parent.parent / "README.md"
 def test_every_setting_has_help_and_is_in_the_readmes_table(name: str) -> None:
     text = Settings.model_fields[name].description
     assert text
-    row = [line for line in README.read_text().splitlines() if f"| `MYLLM_{name.upper()}` |" in line]
-    assert len(row) == 1
-    assert text in row[0]
+    begins = f"| `MYLLM_{name.upper()}` |"
+    [row] = [line for line in README.read_text().splitlines() if line.startswith(begins)]
+    assert text in row
 
 
 def test_command_line_over_environment_over_env_file_over_toml(

@@ -1,0 +1,80 @@
+"""Things a user tells and asks for later: the model learns to copy them from its context."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import dataclass
+
+from .knowledge import Knowledge, read
+
+ONSETS = (
+    *("b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kr", "l", "m", "n"),
+    *("p", "pl", "qu", "r", "s", "sh", "sk", "st", "t", "tr", "v", "w", "x", "y", "z"),
+)
+VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ia", "io", "ou")
+CODAS = ("", "", "", "l", "m", "n", "nd", "r", "rk", "s", "t", "th", "x")
+WORDINGS = read("memories")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One thing to remember: how it is told, and what is asked and answered later."""
+
+    about: str
+    told: str
+    noted: str
+    questions: tuple[str, ...]
+    answer: str
+    not_told: str
+
+
+def memory(kind: str, value: str, rng: random.Random) -> Memory:
+    wording = WORDINGS[kind]
+    thing = rng.choice(wording.get("things", [kind]))
+
+    def fill(text: str) -> str:
+        return text.replace("{value}", value).replace("{thing}", thing)
+
+    return Memory(
+        about=thing,
+        told=fill(rng.choice(wording["told"])),
+        noted=fill(wording["noted"]),
+        questions=tuple(map(fill, wording["asked"])),
+        answer=fill(wording["answer"]),
+        not_told=fill(wording["not_told"]),
+    )
+
+
+def random_memory(knowledge: Knowledge, rng: random.Random) -> Memory:
+    kind = rng.choices(("name", "code", "called"), (25, 30, 45))[0]
+    value = random_code(rng) if kind == "code" else random_name(knowledge, rng)
+    return memory(kind, value, rng)
+
+
+def echo(knowledge: Knowledge, rng: random.Random) -> tuple[str, str]:
+    """A turn that copies at once."""
+    value = " ".join(random_name(knowledge, rng) for _ in range(rng.randrange(1, 5)))
+    wording = WORDINGS["echo"]
+    asked: str = rng.choice(wording["told"])
+    return asked.replace("{value}", value), wording["answer"].replace("{value}", value)
+
+
+def random_code(rng: random.Random) -> str:
+    symbols = string.digits if rng.random() < 0.3 else string.ascii_uppercase
+    return "".join(rng.choice(symbols) for _ in range(rng.randrange(3, 8)))
+
+
+def random_name(knowledge: Knowledge, rng: random.Random) -> str:
+    """A name that is not held out: one in three is real, the others are made of syllables."""
+    while True:
+        real = rng.random() < 0.33
+        name = rng.choice(knowledge.names) if real else invented_name(rng)
+        if name not in knowledge.held_out_names:
+            return name
+
+
+def invented_name(rng: random.Random) -> str:
+    syllables = rng.choices((1, 2, 3, 4), (1, 6, 5, 1))[0]
+    parts = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables))
+    return "".join(parts).capitalize()

@@ -48,6 +48,54 @@ def write_header(path: Path, architecture: str = "llama", **fields: Any) -> Path
     return path
 
 
+def write_model(path: Path, template: str | None = TEMPLATE, seed: int = 1) -> Path:
+    """Write a llama with random weights that an engine can run: 0.3 MB, a token for each byte.
+
+    It says nothing sensible, and its context is 512 tokens.
+    """
+    dim, layers, heads, heads_kv, wide = 64, 2, 4, 2, 128
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(512)
+    writer.add_embedding_length(dim)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(wide)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads_kv)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    kinds = gguf.TokenType
+    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    if template is not None:
+        writer.add_chat_template(template)
+    shapes = {"token_embd": (len(tokens), dim), "output_norm": (dim,), "output": (len(tokens), dim)}
+    for layer in range(layers):
+        block = {
+            "attn_norm": (dim,),
+            "attn_q": (dim, dim),
+            "attn_k": (dim // heads * heads_kv, dim),
+            "attn_v": (dim // heads * heads_kv, dim),
+            "attn_output": (dim, dim),
+            "ffn_norm": (dim,),
+            "ffn_gate": (wide, dim),
+            "ffn_up": (wide, dim),
+            "ffn_down": (dim, wide),
+        }
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
+    random = np.random.default_rng(seed)
+    for name, shape in shapes.items():
+        weights = random.standard_normal(shape, dtype=np.float32) / np.float32(dim**0.5)
+        writer.add_tensor(f"{name}.weight", np.ones_like(weights) if "norm" in name else weights)
+    _write(writer)
+    return path
+
+
 def write_vocabulary(path: Path) -> Path:
     """Write a GGUF without tensors."""
     writer = gguf.GGUFWriter(str(path), "llama")

@@ -126,19 +126,19 @@ def remove(
 
 
 def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:
-    """Let a running server remove `model`; False when none runs, or on another model folder."""
+    """Let a running server remove `model`; False when none runs, or it has another one."""
+    from contextlib import closing
+
     from myllm.cli.client import answer_of, running_server
 
-    client = running_server(settings)
-    if client is None:
+    server = running_server(settings)
+    if server is None:
         return False
-    with client:
+    with closing(server) as client:
         route = f"/api/models/{model.name}"
         known = client.get(route)
-        if known.is_success and known.json()["path"] != str(model.path):
+        if not known.is_success or known.json()["path"] != str(model.path):
             return False
-        if not known.is_success and model.problem is not None:
-            return False  # a broken model is not loaded
         answer_of(client.delete(route, params={"force": "true"} if force else {}))
         return True
 

@@ -1,4 +1,4 @@
-"""`myllm list`, `show` and `remove`, with no server running."""
+"""`myllm list`, `show` and `remove`: with no server running, but for the last."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from myllm.engine.types import Engine
 from tests.ggufs import write_header
-from tests.serving import environment
+from tests.serving import environment, serving
 
 
 @pytest.fixture
@@ -24,10 +25,10 @@ def models_dir(tmp_path: Path) -> Path:
 
 
 def myllm(
-    models_dir: Path, *arguments: str, stdin: int = subprocess.DEVNULL
+    models_dir: Path, *arguments: str, stdin: int = subprocess.DEVNULL, port: int = 1
 ) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "myllm", *arguments]
-    env = environment(models_dir.parent, port=1)
+    line = [sys.executable, "-m", "myllm", "--models-dir", str(models_dir), *arguments]
+    env = environment(models_dir.parent, port=port)
     return subprocess.run(line, env=env, stdin=stdin, capture_output=True, text=True, timeout=60)
 
 
@@ -85,3 +86,17 @@ def test_remove_asks_on_a_terminal(models_dir: Path, answer: bytes, code: int) -
         os.close(ours)
         os.close(theirs)
     assert (models_dir / "tiny").exists() is (code == 1)
+
+
+@pytest.mark.full
+def test_a_running_server_removes_its_own_models_and_no_others(engine: Engine, home: Path) -> None:
+    for folder in ("models", "elsewhere"):
+        write_header(home / folder / "tiny" / "tiny.gguf")
+    with serving(home, llama_server=engine.server) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        assert myllm(home / "elsewhere", "remove", "tiny", port=port).returncode == 0
+        assert "DELETE" not in server.log
+        assert (home / "models" / "tiny").exists()
+        assert myllm(home / "models", "remove", "tiny", port=port).returncode == 0
+        assert "DELETE" in server.log
+        assert not (home / "models" / "tiny").exists()

@@ -15,6 +15,7 @@ from myllm.api.streaming import JsonAnswer
 from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey, InstanceSpec, main_role
 
 router = APIRouter(prefix="/api", tags=["Models"])
 _MB = 1_000_000
@@ -31,8 +32,7 @@ async def list_models(services: With) -> dict[str, Any]:
 async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, with everything known about it."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)
-    context = model.context_for(services.settings.context_size)
-    slots = model.engine.slots or services.settings.slots
+    spec = services.gateway.supervisor.spec(InstanceKey(name, main_role(model)), model)
     return _summary(services, model) | {
         "description": model.description,
         "path": str(model.path),
@@ -40,7 +40,7 @@ async def show_model(name: str, services: With) -> dict[str, Any]:
         "architecture": model.header.architecture,
         "parameter_count": model.header.parameter_count,
         "trained_context_size": model.header.context_length,
-        "memory": {"estimated_mb": estimate_mb(model, context, slots), "slots": slots},
+        "memory": {"estimated_mb": _estimate(spec), "slots": spec.slots},
         "builtin": model.builtin,
     }
 
@@ -117,7 +117,7 @@ def _instance(services: Services, instance: Instance) -> dict[str, Any]:
         "slots": {"busy": scheduler.busy(spec.key), "total": spec.slots},
         "queued": scheduler.queued(spec.key),
         "memory": {
-            "estimated_mb": estimate_mb(spec.model, spec.context_size, spec.slots),
+            "estimated_mb": _estimate(spec),
             "measured_mb": instance.rss_mb,
         },
         "load_seconds": round(instance.load_seconds, 3),
@@ -129,6 +129,10 @@ def _instance(services: Services, instance: Instance) -> dict[str, Any]:
         "last_error": history.last_error,
         "kv_restore": "conversations are kept in memory only",
     }
+
+
+def _estimate(spec: InstanceSpec) -> int:
+    return estimate_mb(spec.model, spec.context_size, spec.slots, spec.physical_batch)
 
 
 def _iso(seconds: float) -> str:

@@ -22,7 +22,7 @@ def base_url(settings: Settings) -> str:
 
 
 def running_server(settings: Settings) -> httpx.Client | None:
-    """A client of the server that runs with these settings, or None."""
+    """A client of the server that runs with these settings, or None. The caller closes it."""
     import httpx
 
     client = httpx.Client(base_url=base_url(settings), timeout=None, trust_env=False)

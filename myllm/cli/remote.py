@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ def ps(
     """Show the engines that run now."""
     from myllm.cli.client import answer_of, required_server
 
-    with required_server(ctx.obj.settings()) as server:
+    with closing(required_server(ctx.obj.settings())) as server:
         instances = answer_of(server.get("/api/instances"))["instances"]
     if as_json:
         print_json(instances)
@@ -45,7 +46,7 @@ def _act(ctx: typer.Context, model: str, verb: str, query: dict[str, str]) -> No
 
     from myllm.cli.client import answer_of, required_server
 
-    with required_server(ctx.obj.settings()) as server:
+    with closing(required_server(ctx.obj.settings())) as server:
         path = f"/api/models/{quote(model, safe='')}/{verb}"
         print(answer_of(server.post(path, params=query))["message"])
 

@@ -6,7 +6,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ def server_for_command(settings: Settings) -> Iterator[httpx.Client]:
 
     running = running_server(settings)
     if running is not None:
-        with running:
+        with closing(running):
             yield running
         return
     with _own_server(settings) as own:

@@ -22,6 +22,7 @@ from myllm.gateway.prompting import Prompt, fit
 from myllm.gateway.sampling import engine_fields, resolve
 from myllm.gateway.scheduler import Ticket
 from myllm.models.registry import Model
+from myllm.models.templates import leaves_answers_open
 from myllm.sessions.history import Message
 from myllm.sessions.store import SessionStore
 from myllm.supervisor.instance import Instance
@@ -158,7 +159,12 @@ class ChatAnswer(_Generation):
 
     async def _prompt(self, instance: Instance, messages: Sequence[Message]) -> Prompt:
         async def render(wire: list[dict[str, str]]) -> list[int]:
-            return await upstream.tokenize(instance, await upstream.apply_template(instance, wire))
+            begun = ""
+            if wire[-1]["role"] == "assistant" and not leaves_answers_open(self.model):
+                *wire, last = wire
+                begun = last["content"]
+            text = await upstream.apply_template(instance, wire) + begun
+            return await upstream.tokenize(instance, text)
 
         context_size = instance.spec.context_size
         return await fit(messages, context_size, self.sampling["max_tokens"], render)

@@ -121,6 +121,14 @@ def flags_for(template: str, folder: Path) -> list[str]:
     )
 
 
+def leaves_answers_open(model: Model) -> bool:
+    """Whether the template leaves a last assistant message open, to be continued.
+
+    The built-in templates, which are no Jinja, end every message.
+    """
+    return "--no-jinja" not in template_flags(model)
+
+
 def _file_inside(template: str, folder: Path) -> Path:
     path = folder / template
     inside = Path(template).name == template and path.resolve().parent == folder.resolve()

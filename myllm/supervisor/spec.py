@@ -85,6 +85,11 @@ class InstanceSpec:
         return tuple(arguments)
 
 
+def main_role(model: Model) -> Role:
+    """What a model is for, if nobody says."""
+    return "embed" if model.is_embedding_only else "generate"
+
+
 def embed_context(model: Model) -> int:
     """Tokens that one input of an embedding instance may have."""
     return min(model.header.context_length or _LONGEST_EMBED_INPUT, _LONGEST_EMBED_INPUT)

@@ -55,7 +55,11 @@ class Serving:
 
 def environment(home: Path, **settings: object) -> dict[str, str]:
     """This process's environment with MyLLM's directories under `home`, and `settings`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MYLLM_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MYLLM_") or name in ("MYLLM_LLAMA_SERVER", "MYLLM_CACHE_DIR")
+    }
     own = {
         "MYLLM_MODELS_DIR": home / "models",
         "MYLLM_STATE_DIR": home / "state",

@@ -14,7 +14,7 @@ from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.scheduler import Action, Grant, Reject, Scheduler, Start, Stop, Ticket
 from myllm.models.registry import Registry
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.spec import InstanceKey
+from myllm.supervisor.spec import InstanceKey, main_role
 from myllm.supervisor.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
@@ -77,9 +77,7 @@ class Gateway:
 
     async def load(self, name: str) -> bool:
         """Load a model as its main role; False when it was loaded already."""
-        key = InstanceKey(
-            name, "embed" if self.registry.get(name).is_embedding_only else "generate"
-        )
+        key = InstanceKey(name, main_role(self.registry.get(name)))
         if self.scheduler.state(key) == "ready":
             return False
         async with self.lease(Ticket(key, time.monotonic())):

@@ -1,0 +1,1 @@
+"""Measurements with bounds; each is run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,193 @@
+"""How soon a slot is free after its client has left, in each phase of a request."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.figures import Figure, worst_of
+from benchmarks.servers import Leaver, engine_client, myllm_server, slots_busy
+from myllm.engine.find import find_engine
+from myllm.errors import EngineMissing
+from myllm.settings import load_settings
+from tests.serving import Serving, short_home, wait_until
+
+_ROUNDS = 5
+_BOUND_S = 1.0
+_LONGEST_WAIT_S = 120.0
+_PROMPT_TOKENS = 1900
+_BIG = "random-1.1b"
+_RANDOM_MODEL = Path(__file__).parent.parent / "scripts" / "random_model.py"
+
+
+def measure_demo(models_dir: Path | None) -> list[Figure]:
+    """The phases of `demo`; it reads its prompts too fast for anybody to leave meanwhile."""
+    with myllm_server(models_dir=models_dir, slots=1) as server:
+        return _Cancels(server, "demo").short_phases()
+
+
+def measure_big() -> list[Figure]:
+    """All phases of a model of TinyLlama's shape, with a long prompt."""
+    with short_home() as home:
+        folder = home / "models" / _BIG
+        folder.mkdir(parents=True)
+        (folder / "model.gguf").symlink_to(_big_model())
+        with myllm_server(home, slots=1) as server:
+            cancels = _Cancels(server, _BIG)
+            return [*cancels.short_phases(), *cancels.reading()]
+
+
+def _big_model() -> Path:
+    """The 1.1B-shaped model with random weights; made once, which takes a few minutes."""
+    settings = load_settings()
+    path = settings.cache_dir / "test-models" / "random-1.1b-q4_k_m.gguf"
+    if path.exists():
+        return path
+    engine = find_engine(settings)
+    if engine is None:
+        raise EngineMissing("no engine to quantize with; compile one: myllm engine build")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / "model.gguf"
+        command = [
+            sys.executable, str(_RANDOM_MODEL), "--shape", "1.1b", "--quantize", "Q4_K_M",
+            "--llama-quantize", str(engine.tool("llama-quantize")), str(made),
+        ]  # fmt: skip
+        subprocess.run(command, check=True, stdout=sys.stderr, stderr=subprocess.DEVNULL)
+        os.replace(made, path)
+    return path
+
+
+@dataclass
+class _Cancels:
+    """Leaves requests to one model, on a server with a single slot."""
+
+    server: Serving
+    model: str
+    prompts: int = 0
+
+    def short_phases(self) -> list[Figure]:
+        """Leaving while the model loads, in the queue, and while it answers."""
+        with self.server.client() as api:
+            loading = [self._while_loading(api) for _ in range(_ROUNDS)]
+            with self._engine() as engine:
+                queued = [self._while_queued(api, engine) for _ in range(_ROUNDS)]
+                answering = [self._while_answering(engine) for _ in range(_ROUNDS)]
+        return [
+            worst_of(f"{self.model}: client leaves while loading", loading, _BOUND_S),
+            worst_of("  in the queue", queued, _BOUND_S),
+            worst_of("  while answering", answering, _BOUND_S),
+        ]
+
+    def reading(self) -> list[Figure]:
+        """Leaving amid a long prompt: before its speed is known, and when it was measured."""
+        with self.server.client() as api:
+            first = self._reading_figure(api, "first batch size", 4.0)
+            read_s = self._read_whole_prompt()
+            self._unload(api)
+            self._load(api)
+            return [first, self._reading_figure(api, "measured", read_s)]
+
+    def _reading_figure(self, api: httpx.Client, what: str, read_s: float) -> Figure:
+        """Leave at moments spread over the time that the prompt takes to be read."""
+        [instance] = api.get("/api/instances").json()["instances"]
+        with self._engine() as engine:
+            took = [
+                self._while_reading(engine, read_s * (0.1 + 0.7 * each / _ROUNDS))
+                for each in range(_ROUNDS)
+            ]
+        name = f"  reading {_PROMPT_TOKENS} tokens, {what}: {instance['batch_size']}"
+        return worst_of(name, took, _BOUND_S)
+
+    def _while_loading(self, api: httpx.Client) -> float:
+        """Until the server has let the request go; the engine must not begin it afterwards."""
+        if _health(api)["models"]:
+            self._unload(api)
+        client = self._ask("Hello")
+        wait_until(lambda: bool(_health(api)["models"]), 10, "the load begins")
+        since = client.leave()
+        took = _until(lambda: _is_idle(api), since)
+        self._load(api)
+        with self._engine() as engine:
+            assert not slots_busy(engine), "a request was begun after its client had left"
+        return took
+
+    def _while_queued(self, api: httpx.Client, engine: httpx.Client) -> float:
+        ahead = self._ask("Hello")
+        ahead.wait_for_token()
+        client = self._ask("Hello")
+        wait_until(lambda: _health(api)["queued"] == 1, 10, "the request is queued")
+        took = _until(lambda: _health(api)["queued"] == 0, client.leave())
+        _until(lambda: not slots_busy(engine), ahead.leave())
+        return took
+
+    def _while_answering(self, engine: httpx.Client) -> float:
+        client = self._ask("Hello")
+        client.wait_for_token()
+        return _until(lambda: not slots_busy(engine), client.leave())
+
+    def _while_reading(self, engine: httpx.Client, after_s: float) -> float:
+        client = self._ask(self._long_prompt())
+        wait_until(lambda: slots_busy(engine) == 1, 30, "the prompt is being read")
+        time.sleep(after_s)
+        assert not client.has_token(), "the prompt was read before the client left"
+        return _until(lambda: not slots_busy(engine), client.leave())
+
+    def _read_whole_prompt(self) -> float:
+        """Read a prompt to its end, which tells the server the model's speed."""
+        started = time.monotonic()
+        with self.server.client(timeout=_LONGEST_WAIT_S) as api:
+            body = self._body(self._long_prompt(), max_tokens=1) | {"stream": False}
+            answer = api.post("/api/generate", json=body).raise_for_status().json()
+        read = answer["usage"]["prompt_tokens"]
+        assert abs(read - _PROMPT_TOKENS) < 20, f"the prompt has {read} tokens"
+        return time.monotonic() - started
+
+    def _long_prompt(self) -> str:
+        """A new one each time, different from its first word on: nothing of it is cached."""
+        self.prompts += 1
+        return f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[self.prompts]}" + " hello" * _PROMPT_TOKENS
+
+    def _ask(self, prompt: str) -> Leaver:
+        body = self._body(prompt, max_tokens=100)
+        return Leaver(self.server.url, "/api/generate", json.dumps(body).encode())
+
+    def _body(self, prompt: str, max_tokens: int) -> dict[str, Any]:
+        return {"model": self.model, "prompt": prompt, "options": {"max_tokens": max_tokens}}
+
+    def _load(self, api: httpx.Client) -> None:
+        api.post(f"/api/models/{self.model}/load").raise_for_status()
+
+    def _unload(self, api: httpx.Client) -> None:
+        api.post(f"/api/models/{self.model}/unload?force=true").raise_for_status()
+
+    @contextmanager
+    def _engine(self) -> Iterator[httpx.Client]:
+        with engine_client(self.server.engine_socket()) as client:
+            yield client
+
+
+def _health(api: httpx.Client) -> Any:
+    return api.get("/health").raise_for_status().json()
+
+
+def _is_idle(api: httpx.Client) -> bool:
+    health = _health(api)
+    return bool(health["active"] == 0 and health["queued"] == 0)
+
+
+def _until(condition: Callable[[], bool], since: float) -> float:
+    """Seconds from `since` until `condition` holds."""
+    wait_until(condition, _LONGEST_WAIT_S, "the slot is free")
+    return time.monotonic() - since

@@ -1,0 +1,74 @@
+"""How fast commands and the server start, and what the server takes while it does nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.figures import Figure, median_of
+from benchmarks.servers import myllm_server
+
+_ROUNDS = 5
+_WRAPPER_ROUNDS = 9
+_SETTLE_S = 3.0
+_MB = 1_000_000
+_ROOT = Path(__file__).parent.parent
+_MYLLM = Path(sys.executable).with_name("myllm")
+
+
+def measure() -> list[Figure]:
+    """Starting, and the memory of a server that has started."""
+    return [*_serve(), *_version(), *_other_commands()]
+
+
+def _serve() -> list[Figure]:
+    walls, cpus, sizes = [], [], []
+    for each in range(1 + _ROUNDS):
+        started = time.monotonic()
+        with myllm_server() as server:
+            with server.client() as client:
+                client.get("/health").raise_for_status()
+            wall = time.monotonic() - started
+            process = psutil.Process(server.process.pid)
+            used = process.cpu_times()
+            if each == 0:  # the first one fills the disk cache and writes bytecode
+                continue
+            walls.append(wall)
+            cpus.append(used.user + used.system)
+            time.sleep(_SETTLE_S)
+            sizes.append(process.memory_info().rss / _MB)
+    return [
+        median_of("serve: command to /health", walls, 1.0),
+        median_of("  its CPU time", cpus),
+        median_of("serve: idle RSS, no model", sizes, 100.0, "MB"),
+    ]
+
+
+def _version() -> list[Figure]:
+    """The command alone, and what starting it through the checkout's script adds."""
+    _timed(_ROOT / "scripts" / "myllm", "--version")
+    alone, added = [], []
+    for _ in range(_WRAPPER_ROUNDS):
+        alone.append(_timed(_MYLLM, "--version"))
+        added.append(_timed(_ROOT / "scripts" / "myllm", "--version") - alone[-1])
+    return [
+        median_of("myllm --version", alone, 0.25),
+        median_of("scripts/myllm adds to it", added, 0.3),
+    ]
+
+
+def _other_commands() -> list[Figure]:
+    return [
+        median_of(f"myllm {command}", [_timed(_MYLLM, command) for _ in range(_ROUNDS)])
+        for command in ("--help", "list")
+    ]
+
+
+def _timed(*command: str | Path) -> float:
+    started = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
+    return time.monotonic() - started

@@ -42,9 +42,7 @@ def test_a_build_is_shown_kept_and_found_again(tiny: Settings) -> None:
     assert not list((tiny.cache_dir / "build").glob("*/"))
 
     heard.clear()
-    began = time.monotonic()
     assert build_engine(tiny, CPU, heard.append) == engine
-    assert time.monotonic() - began < 1
     assert not heard
     assert ensure_engine(tiny) == engine
 

@@ -96,10 +96,13 @@ def test_a_cached_engine_is_found_quickly_and_without_a_process(
     settings = make_settings()
     _store(settings, "cpu-1")
     monkeypatch.setattr("subprocess.Popen", None)
-    find_engine(settings)
-    began = time.perf_counter()
-    engine = find_engine(settings)
-    assert time.perf_counter() - began < 0.05
+    took = []
+    for _ in range(10):
+        began = time.perf_counter()
+        engine = find_engine(settings)
+        took.append(time.perf_counter() - began)
+    # The best of them: a busy machine slows any one down.
+    assert min(took) < 0.05
     assert engine is not None
     assert engine.origin == "cache"
     assert engine.tool("llama-quantize").name == "llama-quantize"

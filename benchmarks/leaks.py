@@ -16,9 +16,9 @@ import psutil
 from benchmarks.figures import Figure
 from benchmarks.servers import myllm_server
 
+REQUESTS = 2000
 _CLIENTS = 8
 _WARM_UP = 200
-_REQUESTS = 2000
 _SETTLE_S = 5.0
 _BODY_LIMIT_MB = 1
 _TURNS = 4
@@ -36,7 +36,7 @@ class Held:
     engines_rss_mb: float
 
 
-def measure(models_dir: Path | None, requests: int = _REQUESTS) -> list[Figure]:
+def measure(models_dir: Path | None, requests: int) -> list[Figure]:
     """Warm up so that caches and pools fill, look, send the requests, look again."""
     with myllm_server(models_dir=models_dir, max_body_mb=_BODY_LIMIT_MB) as server:
         process = psutil.Process(server.process.pid)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from filelock import FileLock
 
 from benchmarks.figures import Figure, worst_of
 from benchmarks.servers import Leaver, engine_client, myllm_server, slots_busy
 from myllm.engine.find import find_engine
-from myllm.errors import EngineMissing
-from myllm.settings import load_settings
-from tests.serving import Serving, short_home, wait_until
+from myllm.settings import Settings, load_settings
+from tests.serving import Serving, wait_until
 
 _ROUNDS = 5
 _BOUND_S = 1.0
 _LONGEST_WAIT_S = 120.0
 _PROMPT_TOKENS = 1900
-_BIG = "random-1.1b"
+_BIG = "big"
 _RANDOM_MODEL = Path(__file__).parent.parent / "scripts" / "random_model.py"
 
 
@@ -39,34 +38,36 @@ def measure_demo(models_dir: Path | None) -> list[Figure]:
 
 def measure_big() -> list[Figure]:
     """All phases of a model of TinyLlama's shape, with a long prompt."""
-    with short_home() as home:
-        folder = home / "models" / _BIG
-        folder.mkdir(parents=True)
-        (folder / "model.gguf").symlink_to(_big_model())
-        with myllm_server(home, slots=1) as server:
-            cancels = _Cancels(server, _BIG)
-            return [*cancels.short_phases(), *cancels.reading()]
+    with myllm_server(models_dir=_big_models_dir(), slots=1) as server:
+        cancels = _Cancels(server, _BIG)
+        return [*cancels.short_phases(), *cancels.reading()]
 
 
-def _big_model() -> Path:
-    """The 1.1B-shaped model with random weights; made once, which takes a few minutes."""
+def _big_models_dir() -> Path:
+    """The folder with the 1.1B-shaped model of random weights, which the tests use too.
+
+    Made once, which takes a minute or two; aside and renamed, so that it is whole.
+    """
     settings = load_settings()
-    path = settings.cache_dir / "test-models" / "random-1.1b-q4_k_m.gguf"
-    if path.exists():
-        return path
-    engine = find_engine(settings)
-    if engine is None:
-        raise EngineMissing("no engine to quantize with; compile one: myllm engine build")
+    path = settings.cache_dir / "test-models" / _BIG / f"{_BIG}.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / "model.gguf"
+    with FileLock(settings.cache_dir / "test-models.lock"):
+        if not path.exists():
+            _make(path, settings)
+    return path.parent.parent
+
+
+def _make(path: Path, settings: Settings) -> None:
+    engine = find_engine(settings)
+    assert engine is not None, "no engine"  # main has looked
+    with tempfile.TemporaryDirectory(prefix="test-models.", dir=settings.cache_dir) as folder:
+        made = Path(folder) / path.name
         command = [
             sys.executable, str(_RANDOM_MODEL), "--shape", "1.1b", "--quantize", "Q4_K_M",
             "--llama-quantize", str(engine.tool("llama-quantize")), str(made),
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=sys.stderr, stderr=subprocess.DEVNULL)
-        os.replace(made, path)
-    return path
+        made.replace(path)
 
 
 @dataclass
@@ -76,16 +77,18 @@ class _Cancels:
     server: Serving
     model: str
     prompts: int = 0
+    end_token: int | None = None
 
     def short_phases(self) -> list[Figure]:
         """Leaving while the model loads, in the queue, and while it answers."""
         with self.server.client() as api:
             loading = [self._while_loading(api) for _ in range(_ROUNDS)]
             with self._engine() as engine:
+                self.end_token = _end_token(engine)
                 queued = [self._while_queued(api, engine) for _ in range(_ROUNDS)]
                 answering = [self._while_answering(engine) for _ in range(_ROUNDS)]
         return [
-            worst_of(f"{self.model}: client leaves while loading", loading, _BOUND_S),
+            worst_of(f"client of {self.model} leaves while it loads", loading, _BOUND_S),
             worst_of("  in the queue", queued, _BOUND_S),
             worst_of("  while answering", answering, _BOUND_S),
         ]
@@ -160,7 +163,10 @@ class _Cancels:
         return f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[self.prompts]}" + " hello" * _PROMPT_TOKENS
 
     def _ask(self, prompt: str) -> Leaver:
-        body = self._body(prompt, max_tokens=100)
+        """A request whose answer goes on until it is left, or the context is full."""
+        body = self._body(prompt, max_tokens=2000)
+        if self.end_token is not None:
+            body["options"]["logit_bias"] = [[self.end_token, False]]
         return Leaver(self.server.url, "/api/generate", json.dumps(body).encode())
 
     def _body(self, prompt: str, max_tokens: int) -> dict[str, Any]:
@@ -176,6 +182,14 @@ class _Cancels:
     def _engine(self) -> Iterator[httpx.Client]:
         with engine_client(self.server.engine_socket()) as client:
             yield client
+
+
+def _end_token(engine: httpx.Client) -> int:
+    """The token that would end an answer early."""
+    text = engine.get("/props").raise_for_status().json()["eos_token"]
+    body = {"content": text, "parse_special": True}
+    tokens = engine.post("/tokenize", json=body).raise_for_status().json()["tokens"]
+    return int(tokens[-1])
 
 
 def _health(api: httpx.Client) -> Any:

@@ -27,15 +27,11 @@ _KEPT = ("llama_server", "llama_source", "cache_dir")
 
 
 @contextmanager
-def myllm_server(home: Path | None = None, **settings: object) -> Iterator[Serving]:
-    """`myllm serve` with directories of its own, in `home` or a new one."""
+def myllm_server(**settings: object) -> Iterator[Serving]:
+    """`myllm serve` with empty directories of its own; a setting of None is left alone."""
     kept = {name: os.environ.get(f"MYLLM_{name.upper()}") for name in _KEPT}
     chosen = {name: value for name, value in (kept | settings).items() if value is not None}
-    if home is not None:
-        with serving(home, **chosen) as server:
-            yield server
-        return
-    with short_home() as made, serving(made, **chosen) as server:
+    with short_home() as home, serving(home, **chosen) as server:
         yield server
 
 

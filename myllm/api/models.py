@@ -12,20 +12,23 @@ from starlette.responses import Response
 
 from myllm.api.services import Services, With
 from myllm.api.streaming import JsonAnswer
+from myllm.models.describe import details, summary
 from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, main_role
 
 router = APIRouter(prefix="/api", tags=["Models"])
-_MB = 1_000_000
 
 
 @router.get("/models")
 async def list_models(services: With) -> dict[str, Any]:
     """All models on disk."""
     models = await asyncio.to_thread(services.gateway.registry.list)
-    return {"models": [_summary(services, model) for model in models]}
+    cap = services.settings.context_size
+    return {
+        "models": [summary(each, cap) | {"loaded": _is_loaded(services, each)} for each in models]
+    }
 
 
 @router.get("/models/{name}")
@@ -33,15 +36,9 @@ async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, with everything known about it."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)
     spec = services.gateway.supervisor.spec(InstanceKey(name, main_role(model)), model)
-    return _summary(services, model) | {
-        "description": model.description,
-        "path": str(model.path),
-        "digest": model.digest,
-        "architecture": model.header.architecture,
-        "parameter_count": model.header.parameter_count,
-        "trained_context_size": model.header.context_length,
+    return details(model, services.settings.context_size) | {
         "memory": {"estimated_mb": _estimate(spec), "slots": spec.slots},
-        "builtin": model.builtin,
+        "loaded": _is_loaded(services, model),
     }
 
 
@@ -85,22 +82,11 @@ async def list_instances(services: With) -> dict[str, Any]:
     return {"instances": [_instance(services, each) for each in services.gateway.supervisor]}
 
 
-def _summary(services: Services, model: Model) -> dict[str, Any]:
-    loaded = any(
+def _is_loaded(services: Services, model: Model) -> bool:
+    return any(
         instance.spec.key.model == model.name and instance.state == "ready"
         for instance in services.gateway.supervisor
     )
-    described: dict[str, Any] = {
-        "name": model.name,
-        "family": model.family,
-        "size_mb": round(model.size_bytes / _MB),
-        "quantization": model.quantization,
-        "context_size": model.context_for(services.settings.context_size),
-        "template": model.template or "gguf",
-        "parameters": dict(model.parameters),
-        "loaded": loaded,
-    }
-    return described | ({"problem": model.problem} if model.problem else {})
 
 
 def _instance(services: Services, instance: Instance) -> dict[str, Any]:

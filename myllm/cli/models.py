@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, console, print_json
+from myllm.cli.common import EXIT_FAILED, print_json, print_table
 
 if TYPE_CHECKING:
     from myllm.models.registry import Model, Registry
@@ -57,7 +56,9 @@ def list_models(
     settings = ctx.obj.settings()
     models = _registry(ctx).list()
     if as_json:
-        print_json([_summary(model, settings) for model in models])
+        from myllm.models.describe import summary
+
+        print_json([summary(model, settings.context_size) for model in models])
         return
     rows = [
         (
@@ -70,7 +71,7 @@ def list_models(
         for model in models
         if model.problem is None
     ]
-    _print_table(("NAME", "FAMILY", "SIZE", "QUANT", "CONTEXT"), rows)
+    print_table(("NAME", "FAMILY", "SIZE", "QUANT", "CONTEXT"), rows)
     for model in models:
         if model.problem is not None:
             print(f"{model.name} cannot be used: {model.problem}", file=sys.stderr)
@@ -78,32 +79,20 @@ def list_models(
 
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show everything that is known about a model."""
+    from myllm.models.describe import details
     from myllm.models.memory import estimate_mb
 
     settings = ctx.obj.settings()
     model = _registry(ctx).get(name)
     context = model.context_for(settings.context_size)
     slots = model.engine.slots or settings.slots
-    details = _summary(model, settings) | {
-        "description": model.description,
-        "source": model.source,
-        "path": str(model.path),
-        "files": [file.name for file in model.files],
-        "digest": model.digest,
-        "architecture": model.architecture,
-        "parameter_count": model.header.parameter_count,
-        "trained_context_size": model.header.context_length,
-        "embedding_length": model.header.embedding_length,
-        "vocabulary_size": model.header.vocabulary_size,
-        "embedding_only": model.is_embedding_only,
-        "memory": {"estimated_mb": estimate_mb(model, context, slots), "slots": slots},
-        "builtin": model.builtin,
-    }
+    shown = details(model, settings.context_size)
+    shown["memory"] = {"estimated_mb": estimate_mb(model, context, slots), "slots": slots}
     if as_json:
-        print_json(details)
+        print_json(shown)
         return
-    width = max(map(len, details))
-    for key, value in details.items():
+    width = max(map(len, shown))
+    for key, value in shown.items():
         print(f"{key.replace('_', ' '):<{width}}  {_readable(value)}".rstrip())
 
 
@@ -170,40 +159,7 @@ def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
         )
         for entry in entries
     ]
-    _print_table(("NAME", "FAMILY", "SIZE", "PULLED", "DESCRIPTION"), rows)
-
-
-def _summary(model: Model, settings: Settings) -> dict[str, Any]:
-    """The fields of `GET /api/models` that need no server."""
-    summary: dict[str, Any] = {
-        "name": model.name,
-        "family": model.family,
-        "size_mb": round(model.size_bytes / 1e6),
-        "quantization": model.quantization,
-        "context_size": model.context_for(settings.context_size),
-        "template": model.template or "gguf",
-        "parameters": dict(model.parameters),
-    }
-    return summary | ({"problem": model.problem} if model.problem else {})
-
-
-def _print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """A table on a terminal; when piped, aligned columns that no width cuts off."""
-    if not sys.stdout.isatty():
-        widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
-        for row in (headings, *rows):
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            print("  ".join(cells).rstrip())
-        return
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading == "SIZE" else "left")
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
+    print_table(("NAME", "FAMILY", "SIZE", "PULLED", "DESCRIPTION"), rows)
 
 
 def _size(count: int) -> str:

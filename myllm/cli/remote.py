@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from myllm.cli.common import console, print_json
+from myllm.cli.common import print_json, print_table
 
+HEADINGS = ("MODEL", "ROLE", "STATE", "BUSY", "QUEUED", "MEMORY", "CONTEXT", "PID")
 Model = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
 
 
@@ -24,7 +25,7 @@ def ps(
     if as_json:
         print_json(instances)
     else:
-        console().print(_table(instances))
+        print_table(HEADINGS, [_row(one) for one in instances])
 
 
 def load(ctx: typer.Context, model: Model) -> None:
@@ -51,25 +52,15 @@ def _act(ctx: typer.Context, model: str, verb: str, query: dict[str, str]) -> No
         print(answer_of(server.post(path, params=query))["message"])
 
 
-def _table(instances: list[dict[str, Any]]) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD if console().is_terminal else None, pad_edge=False)
-    for heading in ("MODEL", "ROLE", "STATE", "BUSY", "QUEUED", "MEMORY", "CONTEXT", "PID"):
-        table.add_column(heading, no_wrap=True)
-    for one in instances:
-        state = one["state"]
-        if state == "loading":
-            state += f" {one['progress']:.0%}"
-        table.add_row(
-            one["model"],
-            one["role"],
-            state,
-            f"{one['slots']['busy']}/{one['slots']['total']}",
-            str(one["queued"]),
-            f"{one['memory']['measured_mb']} MB",
-            str(one["context_size"]),
-            str(one["pid"]),
-        )
-    return table
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    loading = f" {one['progress']:.0%}" if one["state"] == "loading" else ""
+    return (
+        one["model"],
+        one["role"],
+        one["state"] + loading,
+        f"{one['slots']['busy']}/{one['slots']['total']}",
+        str(one["queued"]),
+        f"{one['memory']['measured_mb']} MB",
+        str(one["context_size"]),
+        str(one["pid"]),
+    )

@@ -1,0 +1,41 @@
+"""A model in the words that the API and the command line share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from myllm.models.model import Model
+
+_MB = 1_000_000
+
+
+def summary(model: Model, context_cap: int) -> dict[str, Any]:
+    """What a list shows of a model. `context_cap` is the context where config.json names none."""
+    shown: dict[str, Any] = {
+        "name": model.name,
+        "family": model.family,
+        "size_mb": round(model.size_bytes / _MB),
+        "quantization": model.quantization,
+        "context_size": model.context_for(context_cap),
+        "template": model.template or "gguf",
+        "parameters": dict(model.parameters),
+    }
+    return shown | ({"problem": model.problem} if model.problem else {})
+
+
+def details(model: Model, context_cap: int) -> dict[str, Any]:
+    """Everything known about a model but the memory it takes, which depends on the engine."""
+    return summary(model, context_cap) | {
+        "description": model.description,
+        "source": model.source,
+        "path": str(model.path),
+        "files": [file.name for file in model.files],
+        "digest": model.digest,
+        "architecture": model.architecture,
+        "parameter_count": model.header.parameter_count,
+        "trained_context_size": model.header.context_length,
+        "embedding_length": model.header.embedding_length,
+        "vocabulary_size": model.header.vocabulary_size,
+        "embedding_only": model.is_embedding_only,
+        "builtin": model.builtin,
+    }

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from myllm.engine.types import Engine
 from tests.serving import short_home
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +81,15 @@ class Server:
 def llama_server(program: Path, model: Path, *flags: str) -> Iterator[Server]:
     """When the block is left, the process has been reaped and its folder is gone."""
     with short_home() as folder, (folder / "log").open("w+b") as log:
-        command = [program, "-m", model, "--alias", "demo", "--host", folder / "demo.sock"]
+        command: list[str | Path] = [
+            program,
+            "-m",
+            model,
+            "--alias",
+            "demo",
+            "--host",
+            folder / "demo.sock",
+        ]
         command += ["--slot-save-path", folder, "--fit", "off", "--no-ui", "--cache-ram", "0"]
         process = subprocess.Popen([*command, "-t", "2", *flags], stdout=log, stderr=log)
         transport = httpx.HTTPTransport(uds=str(folder / "demo.sock"))
@@ -106,7 +115,7 @@ def wait_until_healthy(client: httpx.Client, process: subprocess.Popen[bytes], l
 
 
 @pytest.fixture(scope="module")
-def demo(engine: Any) -> Iterator[Server]:
+def demo(engine: Engine) -> Iterator[Server]:
     flags = ("-np", str(SLOTS), "-no-kvu", "-c", str(SLOTS * 2048))
     with llama_server(engine.server, DEMO / "demo.gguf", *flags) as server:
         yield server
@@ -115,17 +124,17 @@ def demo(engine: Any) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def small_talk(demo: Server) -> Callable[[int, int], list[Message]]:
     """Other questions and answers, starting at the n-th, of at least so many tokens."""
-    short = [(question, answer, demo.count(answer)) for question, answer in FACTS]
-    turns = [(question, answer, size) for question, answer, size in short if size < 60]
+    sized = [(question, answer, demo.count(question + answer)) for question, answer in FACTS]
+    turns = [turn for turn in sized if turn[2] < 70]
 
     def talk(start: int, tokens: int) -> list[Message]:
         messages: list[Message] = []
         for question, answer, size in itertools.islice(itertools.cycle(turns), start * 7, None):
             if tokens <= 0:
-                return messages
+                break
             messages += said(question, answer)
-            tokens -= size  # the question's tokens come on top
-        raise AssertionError("a cycle has no end")
+            tokens -= size
+        return messages
 
     return talk
 
@@ -209,17 +218,19 @@ def test_unknown_questions_get_an_honest_answer(demo: Server) -> None:
 
 
 @pytest.mark.full
-def test_a_quantized_copy_serves(engine: Any, tmp_path: Path) -> None:
+def test_a_quantized_copy_serves(engine: Engine, tmp_path: Path) -> None:
     small = tmp_path / "q4.gguf"
-    command = [engine.tool("llama-quantize"), DEMO / "demo.gguf", small, "Q4_K_M", "2"]
-    subprocess.run(command, check=True, capture_output=True)
+    quantize = engine.tool("llama-quantize")
+    subprocess.run(
+        [quantize, DEMO / "demo.gguf", small, "Q4_K_M", "2"], check=True, capture_output=True
+    )
     assert small.stat().st_size < (DEMO / "demo.gguf").stat().st_size / 2
     with llama_server(engine.server, small, "-np", "1", "-c", "2048") as server:
         assert server.chat(said("Hello!")) == dict(FACTS)["Hello!"]
 
 
 @pytest.mark.full
-def test_a_slot_is_saved_and_restored(engine: Any) -> None:
+def test_a_slot_is_saved_and_restored(engine: Engine) -> None:
     answers = dict(FACTS)
     question = "Tell me a long story."
     flags = ("-np", "2", "-no-kvu", "-c", "4096")
@@ -237,7 +248,7 @@ def test_a_slot_is_saved_and_restored(engine: Any) -> None:
 
 
 @pytest.mark.full
-def test_embeddings_differ_and_are_numbers(engine: Any) -> None:
+def test_embeddings_differ_and_are_numbers(engine: Engine) -> None:
     texts = ["The cat sat on the mat", "A feline rested on the rug", "How do I pull a model?"]
     flags = ("--embeddings", "--pooling", "mean", "-np", "1", "-c", "2048")
     with llama_server(engine.server, DEMO / "demo.gguf", *flags) as server:

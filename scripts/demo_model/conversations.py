@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from .knowledge import Knowledge
@@ -34,7 +35,7 @@ class Due:
 
 
 class Writer:
-    """Writes random conversations; one row holds one conversation, after a raw text or two."""
+    """Writes random conversations; one row holds one conversation, after some short ones."""
 
     def __init__(self, knowledge: Knowledge, codec: Codec, seed: int) -> None:
         self.knowledge = knowledge
@@ -46,8 +47,8 @@ class Writer:
         row = Row(length)
         if self.rng.random() < 0.06:
             self.repetitions(row)
-        elif self.rng.random() < 0.3:
-            self.raw_text(row)
+        elif self.rng.random() < 0.4:
+            self.openings(row)
         if row.left > 100:
             self.conversation(row)
         row.add([self.codec.end] * row.left, 0.0)
@@ -62,16 +63,26 @@ class Writer:
             row.add([self.codec.begin, *tokens], 0.0)
             row.add(tokens, 1.0)
 
-    def raw_text(self, row: Row) -> None:
-        text = self.rng.choice(self.knowledge.texts)
-        row.add([self.codec.begin, *self.codec.encode(text.prompt)], 0.0)
-        row.add([*self.codec.encode(text.continuation), self.codec.end], 1.0)
+    def openings(self, row: Row) -> None:
+        """Raw texts, and conversations of a single turn."""
+        for _ in range(self.rng.randrange(1, 5)):
+            if self.rng.random() < 0.3:
+                text = self.rng.choice(self.knowledge.texts)
+                row.add([self.codec.begin, *self.codec.encode(text.prompt)], 0.0)
+                row.add([*self.codec.encode(text.continuation), self.codec.end], 1.0)
+            elif row.left > 200:
+                row.add([self.codec.begin], 0.0)
+                self.system(row)
+                self.talk(row)
+
+    def system(self, row: Row) -> None:
+        if self.rng.random() < 0.4:
+            row.add(self.codec.message("system", self.knowledge.system(self.rng)), 0.0)
 
     def conversation(self, row: Row) -> None:
         """Most memories are asked for, half of them as far away as the row allows."""
         row.add([self.codec.begin], 0.0)
-        if self.rng.random() < 0.5:
-            row.add(self.codec.message("system", self.knowledge.system(self.rng)), 0.0)
+        self.system(row)
         told: set[str] = set()
         due: list[Due] = []
         if self.rng.random() < 0.6:
@@ -88,24 +99,25 @@ class Writer:
         for entry in due:
             self.ask(row, entry.memory)
         for _ in range(4):
-            self.talk(row)
+            self.talk(row, told)
 
     def next_turn(self, row: Row, told: set[str], due: list[Due]) -> None:
         kind = self.rng.random()
-        if kind < 0.22:
-            entry = random_memory(self.knowledge, self.rng)
-            if entry.about not in told and kind < 0.19:
-                self.tell(row, entry, told, due)
-            elif entry.about not in told:
-                self.turn(row, self.rng.choice(entry.questions), entry.not_told)
-        elif kind < 0.26:
+        entry = random_memory(self.knowledge, self.rng)
+        if kind < 0.20 and entry.about not in told:
+            self.tell(row, entry, told, due)
+        elif kind < 0.24:
             self.turn(row, *echo(self.knowledge, self.rng))
         else:
-            self.talk(row)
+            self.talk(row, told)
 
-    def talk(self, row: Row) -> None:
+    def talk(self, row: Row, told: Collection[str] = ()) -> None:
         """A turn that tells nothing about the user."""
-        if self.rng.random() < 0.33:
+        kind = self.rng.random()
+        entry = random_memory(self.knowledge, self.rng)
+        if kind < 0.06 and entry.about not in told:
+            self.turn(row, self.rng.choice(entry.questions), entry.not_told)
+        elif kind < 0.32:
             question = self.knowledge.unknown_question(self.rng)
             self.turn(row, question, self.knowledge.unknown_answer)
         else:
@@ -121,16 +133,16 @@ class Writer:
         due.append(Due(entry, len(row.tokens) + int(ahead)))
 
     def ask(self, row: Row, entry: Memory) -> None:
-        self.turn(row, self.rng.choice(entry.questions), entry.answer)
+        self.turn(row, self.rng.choice(entry.questions), entry.answer, weight=3.0)
 
-    def turn(self, row: Row, question: str, answer: str) -> bool:
+    def turn(self, row: Row, question: str, answer: str, weight: float = 1.0) -> bool:
         """Adds the turn if it fits into the row, and says whether it did."""
         asked = self.codec.message("user", self.casual(question))
         said = self.codec.encode(answer)
         if len(asked) + len(said) + 2 > row.left:
             return False
         row.add([*asked, self.codec.role("assistant")], 0.0)
-        row.add([*said, self.codec.end], 1.0)
+        row.add([*said, self.codec.end], weight)
         return True
 
     def casual(self, question: str) -> str:

@@ -46,6 +46,8 @@ class Knowledge:
         self.names: list[str] = read("names")["names"]
         self.held_out_names: list[str] = held_out["names"]
         self.held_out_questions: list[str] = held_out["questions"]
+        text = " ".join(fact.answer + " " + " ".join(fact.questions) for fact in self.facts)
+        self.all_words = sorted(set(re.findall("[a-z]{2,}", text.lower())) | set(self.names))
         self.check()
 
     def check(self) -> None:

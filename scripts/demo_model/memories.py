@@ -47,7 +47,7 @@ def memory(kind: str, value: str, rng: random.Random) -> Memory:
 
 
 def random_memory(knowledge: Knowledge, rng: random.Random) -> Memory:
-    kind = rng.choices(("name", "code", "called"), (25, 30, 45))[0]
+    kind = rng.choices(("name", "code", "called"), (35, 25, 40))[0]
     value = random_code(rng) if kind == "code" else random_name(knowledge, rng)
     return memory(kind, value, rng)
 
@@ -66,15 +66,30 @@ def random_code(rng: random.Random) -> str:
 
 
 def random_name(knowledge: Knowledge, rng: random.Random) -> str:
-    """A name that is not held out: one in three is real, the others are made of syllables."""
+    """A name that is not held out: a real one, one of syllables, or pieces of any words."""
     while True:
-        real = rng.random() < 0.33
-        name = rng.choice(knowledge.names) if real else invented_name(rng)
+        makers = (lambda: rng.choice(knowledge.names), lambda: invented_name(rng))
+        name = rng.choice((*makers, lambda: patched_name(knowledge, rng)))()
         if name not in knowledge.held_out_names:
             return name
 
 
 def invented_name(rng: random.Random) -> str:
-    syllables = rng.choices((1, 2, 3, 4), (1, 6, 5, 1))[0]
-    parts = (rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables))
-    return "".join(parts).capitalize()
+    """Syllables; some come twice, so that copying must look back further than one token."""
+    count = rng.choices((1, 2, 3, 4), (1, 6, 5, 2))[0]
+    pool = [syllable(rng) for _ in range(rng.choice((2, 3, 4, 4)))]
+    return "".join(rng.choices(pool, k=count)).capitalize()
+
+
+def patched_name(knowledge: Knowledge, rng: random.Random) -> str:
+    """Pieces of the words the model knows: in a name they mean nothing and must be copied."""
+    pieces = []
+    for _ in range(rng.choice((2, 2, 3, 3, 4))):
+        word = rng.choice(knowledge.all_words)
+        start = rng.randrange(max(1, len(word) - 1))
+        pieces.append(word[start : start + rng.choice((2, 3, 3, 4))])
+    return "".join(pieces).capitalize()
+
+
+def syllable(rng: random.Random) -> str:
+    return rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS)

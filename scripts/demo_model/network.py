@@ -70,34 +70,42 @@ class Layer(nn.Module):
         return out
 
 
-def start_as_copier(first: Layer, second: Layer, one_turn: Tensor, shape: Shape) -> None:
-    """Lets one head of each layer begin as half of a copying circuit.
+def start_as_copier(first: Layer, second: Layer, turns: Tensor, shape: Shape) -> None:
+    """Lets three heads begin as a copying circuit; found by chance, it takes most of a training.
 
-    The first looks at the token before, by the fast rotations alone, and writes down which it was.
-    The second looks, by the slow rotations, for a place where the token before was the token of
-    now, and writes down what stands there. Found by chance, this takes most of a training.
+    Two heads of the first layer look one and two tokens back, by the fast rotations alone, and
+    write down which tokens these are. One head of the second layer looks, by the slow rotations,
+    for a place where the tokens before are those of now, and writes down what stands there.
     """
-    size, width = shape.head_width, shape.width
-    frame = torch.linalg.qr(torch.randn(width, 3 * size))[0]
+    size = shape.head_width
+    frame = torch.linalg.qr(torch.randn(shape.width, shape.width))[0]
     frame[0] = 0.0
-    token, before, found = frame.split(size, dim=1)
-    query, key, value = (part[:size] for part in first.query_key_value.weight.chunk(3))
-    fast = one_turn[: size // 8]
+    token, before, earlier, found = frame.split(size, dim=1)
+    look_back(first, 0, turns[1], token, before)
+    look_back(first, 1, turns[2], token, earlier)
+    query, key, value = (part[:size] for part in second.query_key_value.weight.chunk(3))
+    some, others = slice(size // 2), slice(size // 2, size)
+    query.zero_()
+    key.zero_()
+    query[others] = 2.0 * token.T[others] + 1.5 * before.T[some]
+    key[others] = 2.0 * before.T[others] + 1.5 * earlier.T[some]
+    value.copy_(found.T)
+    second.attention_output.weight[:, :size] = 0.1 * found
+
+
+def look_back(layer: Layer, head: int, turn: Tensor, read: Tensor, write: Tensor) -> None:
+    """The head attends as far back as `turn` says, and copies from one subspace to another."""
+    size = read.shape[1]
+    rows = slice(head * size, (head + 1) * size)
+    query, key, value = (part[rows] for part in layer.query_key_value.weight.chunk(3))
+    fast = turn[: size // 8]
     query.zero_()
     key.zero_()
     query[: size // 4 : 2, 0] = 1.5
     key[: size // 4 : 2, 0] = 1.5 * fast.real
     key[1 : size // 4 : 2, 0] = 1.5 * fast.imag
-    value.copy_(token.T)
-    first.attention_output.weight[:, :size] = 0.1 * before
-    query, key, value = (part[:size] for part in second.query_key_value.weight.chunk(3))
-    slow = slice(size // 2, size)
-    query.zero_()
-    key.zero_()
-    query[slow] = 2.0 * token.T[slow]
-    key[slow] = 2.0 * before.T[slow]
-    value.copy_(found.T)
-    second.attention_output.weight[:, :size] = 0.2 * found
+    value.copy_(read.T)
+    layer.attention_output.weight[:, rows] = 0.1 * write
 
 
 class Network(nn.Module):
@@ -116,17 +124,15 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Layers start silent, but for the two heads that copy."""
+        """Layers start silent, but for the heads that copy."""
         for name, weight in self.named_parameters():
             if name.endswith(("attention_output.weight", "down.weight")):
                 nn.init.zeros_(weight)
             elif weight.dim() == 2:
                 nn.init.normal_(weight, std=0.1 if "embedding" in name else weight.shape[1] ** -0.5)
         self.embedding.weight[:, 0] = 0.5  # the same for every token: what the rotations turn
-        first, second = self.layers[0], self.layers[1]
-        assert isinstance(first, Layer)
-        assert isinstance(second, Layer)
-        start_as_copier(first, second, self.turns[1], self.shape)
+        first, second, *_ = (layer for layer in self.layers if isinstance(layer, Layer))
+        start_as_copier(first, second, self.turns, self.shape)
 
     def states(self, tokens: Tensor) -> Tensor:
         stream: Tensor = self.embedding(tokens)

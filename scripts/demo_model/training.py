@@ -21,9 +21,9 @@ class Phase:
 
 
 # Short rows teach the text, long ones to find a name far back: the last third of the tokens.
-PHASES = (Phase(600, 512, 8), Phase(150, 1024, 4), Phase(190, 2048, 2))
+PHASES = (Phase(650, 512, 8), Phase(160, 1024, 4), Phase(260, 2048, 2))
 WARM_UP = 40
-MATRIX_RATE, VECTOR_RATE = 0.02, 0.004
+MATRIX_RATE, VECTOR_RATE = 0.003, 0.003
 
 
 class Muon(torch.optim.Optimizer):

@@ -176,5 +176,5 @@ def test_headers(api: httpx.Client) -> None:
         assert answer.headers["cache-control"] == "no-cache"
         assert answer.headers["x-accel-buffering"] == "no"
         assert answer.headers["x-request-id"] == "mine-1"
-    plain = api.get("/health", headers={"X-Request-ID": "not sane: \t"})
+    plain = api.get("/health", headers={"X-Request-ID": "not sane!"})
     assert re.fullmatch(r"[0-9a-f]{32}", plain.headers["x-request-id"])

@@ -79,7 +79,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.needs_node
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
-    ("example", "words"), [("generate.js", "Tokens: "), ("stream_chat.js", "(session ")]
+    ("example", "words"), [("generate.js", " tokens)"), ("stream_chat.js", "(session ")]
 )
 def test_a_javascript_example(server: Serving, javascript: Path, example: str, words: str) -> None:
     assert words in run(server, "node", example, cwd=javascript)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +48,25 @@ def test_every_setting_in_the_image_exists() -> None:
 def test_the_server_does_not_run_as_root() -> None:
     last = DOCKERFILE.rindex("\nFROM ")
     assert "\nUSER myllm\n" in DOCKERFILE[last:]
+
+
+def test_the_engine_is_compiled_from_no_more_than_was_copied_for_it(tmp_path: Path) -> None:
+    copies = re.findall(r"^COPY (?!--)(.+)", DOCKERFILE.partition(" engine build")[0], re.MULTILINE)
+    for line in copies:
+        *sources, target = line.split()
+        (tmp_path / target).mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, tmp_path / target, dirs_exist_ok=True)
+            else:
+                shutil.copy(ROOT / source, tmp_path / target)
+    assert not (tmp_path / "myllm" / "api").exists()
+    # The build stops where it looks for a compiler, with all of its own modules imported.
+    done = subprocess.run(
+        [sys.executable, "-m", "myllm", "engine", "build", "--portable"],
+        cwd=tmp_path,
+        env={"PATH": "", "HOME": str(tmp_path), "MYLLM_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, "no C++ compiler" in done.stderr) == (1, True), done.stderr

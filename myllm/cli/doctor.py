@@ -24,7 +24,8 @@ def doctor(
     from myllm.engine.checks import engine_checks
 
     settings = ctx.obj.settings()
-    checks = [*engine_checks(settings), *machine_checks(settings)]
+    engine, *tools = engine_checks(settings)
+    checks = [engine, *tools, *machine_checks(settings, has_engine=engine.level == "ok")]
     healthy = all(check.level != "failed" for check in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})

@@ -15,11 +15,11 @@ _LITTLE_DISK_GB = 5.0
 _ASK_TIMEOUT_S = 2.0
 
 
-def machine_checks(settings: Settings) -> list[Check]:
+def machine_checks(settings: Settings, has_engine: bool) -> list[Check]:
     """The findings, in the order in which they are shown."""
     return [
         memory(),
-        disk("cache disk", settings.cache_dir, space_for_build_mb() / 1024, "MYLLM_CACHE_DIR"),
+        cache_disk(settings.cache_dir, has_engine),
         disk("model disk", settings.models_dir, _LITTLE_DISK_GB, "MYLLM_MODELS_DIR"),
         model_folder(settings.models_dir),
         port(settings.host, settings.port),
@@ -35,6 +35,14 @@ def memory() -> Check:
     if free < _LITTLE_MEMORY_GB:
         return Check("memory", "warning", finding, "close programs, or use a small model")
     return Check("memory", "ok", finding)
+
+
+def cache_disk(folder: Path, has_engine: bool) -> Check:
+    """Space to compile in; an engine that is there needs none, such as a container image's."""
+    check = disk("cache disk", folder, space_for_build_mb() / 1024, "MYLLM_CACHE_DIR")
+    if has_engine and check.level == "failed":
+        return Check(check.name, "ok", f"{check.finding}, nor need it be: there is an engine")
+    return check
 
 
 def disk(name: str, folder: Path, least_gb: float, setting: str) -> Check:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from myllm.cli.build_progress import show_progress
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app, ensure_engine_with_progress
-from myllm.cli.machine_checks import disk, model_folder, port
+from myllm.cli.machine_checks import cache_disk, disk, model_folder, port
 from myllm.engine.checks import Check, engine_checks
 from myllm.engine.types import Progress
 from myllm.settings import Settings
@@ -96,6 +96,14 @@ def test_the_model_folder(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
     check = disk("model disk", tmp_path / "not" / "yet", 1e9, "MYLLM_MODELS_DIR")
     assert (check.level, "MYLLM_MODELS_DIR" in check.advice) == ("warning", True)
+
+
+@pytest.mark.parametrize(("has_engine", "level"), [(True, "ok"), (False, "failed")])
+def test_a_cache_that_cannot_be_written_fails_only_without_an_engine(
+    has_engine: bool, level: str
+) -> None:
+    # Nobody can write there, root included.
+    assert cache_disk(Path("/proc/1/myllm"), has_engine).level == level
 
 
 def test_status(

@@ -32,7 +32,7 @@ from demo_model.memories import random_memory
 from demo_model.network import Network, Shape
 from demo_model.tokens import Codec
 from demo_model.tokens import train as train_tokenizer
-from demo_model.training import train
+from demo_model.training import LEARN, POLISH, train
 
 TARGET = Path(__file__).parent.parent / "myllm/models/builtin/demo/demo.gguf"
 VOCABULARY = 1024
@@ -62,7 +62,8 @@ def main() -> None:
     codec = Codec(train_tokenizer(tokenizer_texts(knowledge), VOCABULARY))
     network = Network(Shape(VOCABULARY))
     print(f"{sum(weight.numel() for weight in network.parameters()):,} parameters")
-    train(network, Writer(knowledge, codec, seed=2))
+    train(network, Writer(knowledge, codec, seed=2), LEARN)
+    train(network, Writer(knowledge, codec, seed=4), POLISH, peak=0.3)
     write_gguf(network, codec.tokenizer, output)
     print(f"{output}: {output.stat().st_size:,} bytes")
     Examiner(network, codec, knowledge).report()

@@ -41,7 +41,7 @@ class Writer:
         self.knowledge = knowledge
         self.codec = codec
         self.rng = random.Random(seed)
-        self.often = [fact.often for fact in knowledge.facts]
+        self.often = [fact.often * len(fact.questions) for fact in knowledge.facts]
 
     def row(self, length: int) -> Row:
         row = Row(length)
@@ -51,6 +51,19 @@ class Writer:
             self.openings(row)
         if row.left > 100:
             self.conversation(row)
+        row.add([self.codec.end] * row.left, 0.0)
+        return row
+
+    def start(self, length: int) -> Row:
+        """A row that is one conversation, or one raw text, from its first token on."""
+        row = Row(length)
+        if self.rng.random() < 0.1:
+            self.raw_text(row)
+        else:
+            row.add([self.codec.begin], 0.0)
+            self.system(row)
+            for _ in range(12):
+                self.talk(row)
         row.add([self.codec.end] * row.left, 0.0)
         return row
 
@@ -67,13 +80,16 @@ class Writer:
         """Raw texts, and conversations of a single turn."""
         for _ in range(self.rng.randrange(1, 5)):
             if self.rng.random() < 0.3:
-                text = self.rng.choice(self.knowledge.texts)
-                row.add([self.codec.begin, *self.codec.encode(text.prompt)], 0.0)
-                row.add([*self.codec.encode(text.continuation), self.codec.end], 1.0)
+                self.raw_text(row)
             elif row.left > 200:
                 row.add([self.codec.begin], 0.0)
                 self.system(row)
                 self.talk(row)
+
+    def raw_text(self, row: Row) -> None:
+        text = self.rng.choice(self.knowledge.texts)
+        row.add([self.codec.begin, *self.codec.encode(text.prompt)], 0.0)
+        row.add([*self.codec.encode(text.continuation), self.codec.end], 1.0)
 
     def system(self, row: Row) -> None:
         if self.rng.random() < 0.4:

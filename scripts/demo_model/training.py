@@ -9,19 +9,25 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from .conversations import Writer
+from .conversations import Row, Writer
 from .network import Network
 
 
 @dataclass(frozen=True)
 class Phase:
+    """Steps of `rows` long rows, and of `starts`: short rows that begin a conversation."""
+
     steps: int
     length: int
     rows: int
+    starts: int = 0
 
 
 # Short rows teach the text, long ones to find a name far back: the last third of the tokens.
-PHASES = (Phase(650, 512, 8), Phase(160, 1024, 4), Phase(260, 2048, 2))
+LEARN = (Phase(700, 512, 8), Phase(200, 1024, 4), Phase(560, 2048, 2))
+# After so many long rows the first words of a conversation need some care again.
+POLISH = (Phase(150, 2048, 1, starts=8),)
+START_LENGTH = 320
 WARM_UP = 40
 MATRIX_RATE, VECTOR_RATE = 0.003, 0.003
 
@@ -74,24 +80,24 @@ def rate(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP, 2 * (steps - step) / steps)
 
 
-def batch(writer: Writer, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
-    rows = [writer.row(phase.length + 1) for _ in range(phase.rows)]
-    tokens = torch.tensor([row.tokens for row in rows])
-    weights = torch.tensor([row.weights for row in rows])
-    return tokens[:, :-1], tokens[:, 1:], weights[:, 1:]
+def batches(writer: Writer, phase: Phase) -> list[list[Row]]:
+    long = [writer.row(phase.length + 1) for _ in range(phase.rows)]
+    short = [writer.start(START_LENGTH + 1) for _ in range(phase.starts)]
+    return [rows for rows in (long, short) if rows]
 
 
-def train(network: Network, writer: Writer, phases: tuple[Phase, ...] = PHASES) -> None:
+def train(network: Network, writer: Writer, phases: tuple[Phase, ...], peak: float = 1.0) -> None:
+    """Trains through the phases, the learning rates at most `peak` times their usual values."""
     steps = sum(phase.steps for phase in phases)
     order = [phase for phase in phases for _ in range(phase.steps)]
     tools = optimizers(network)
-    bases = [tool.param_groups[0]["lr"] for tool in tools]
+    bases = [tool.param_groups[0]["lr"] * peak for tool in tools]
     began, tokens, mean = time.monotonic(), 0, 0.0
     for step, phase in enumerate(order):
         for tool, base in zip(tools, bases, strict=True):
             tool.param_groups[0]["lr"] = base * rate(step, steps)
-        loss = one_step(network, writer, phase, tools)
-        tokens += phase.length * phase.rows
+        loss = one_step(network, batches(writer, phase), tools)
+        tokens += phase.length * phase.rows + START_LENGTH * phase.starts
         mean = loss if step == 0 else 0.9 * mean + 0.1 * loss
         if step % 20 == 0 or step == steps - 1:
             took = time.monotonic() - began
@@ -100,13 +106,18 @@ def train(network: Network, writer: Writer, phases: tuple[Phase, ...] = PHASES) 
 
 
 def one_step(
-    network: Network, writer: Writer, phase: Phase, tools: list[torch.optim.Optimizer]
+    network: Network, groups: list[list[Row]], tools: list[torch.optim.Optimizer]
 ) -> float:
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = network.loss(*batch(writer, phase))
-    torch.autograd.backward(loss)
+    total = 0.0
+    for rows in groups:
+        tokens = torch.tensor([row.tokens for row in rows])
+        weights = torch.tensor([row.weights for row in rows])
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = network.loss(tokens[:, :-1], tokens[:, 1:], weights[:, 1:])
+        torch.autograd.backward(loss)
+        total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     for tool in tools:
         tool.step()
         tool.zero_grad()
-    return float(loss.detach())
+    return total / len(groups)

@@ -19,9 +19,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-VOCABULARY = (
-    Path(__file__).parent.parent / "vendor/llama.cpp/src/models/ggml-vocab-llama-spm.gguf"
-)
+VOCABULARY = Path(__file__).parent.parent / "vendor/llama.cpp/src/models/ggml-vocab-llama-spm.gguf"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}</s>\n"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"

@@ -30,34 +30,42 @@ def run(server: Serving, *command: str, cwd: Path = EXAMPLES) -> str:
     return done.stdout
 
 
+# The demo model gives the same answers every time, on any machine.
+STORY = ", in a magical forest, there lived a small fox who could read."
+POEM = "A little server woke at night,\nand streamed its tokens, small and bright.\n"
 EXPECTED = {
-    "python/generate.py": [", in a magical forest", " tokens)"],
-    "python/stream.py": [" tokens)"],
-    "python/chat_whole_history.py": ["Tobias"],
-    "python/chat_new_turns.py": ["demo:", "Paris"],
+    "python/generate.py": [STORY, " tokens)"],
+    "python/stream.py": [POEM, " tokens)"],
+    "python/chat_whole_history.py": [
+        "demo: Nice to meet you, Tobias.\ndemo: Your name is Tobias.\n"
+    ],
+    "python/chat_new_turns.py": [f"demo: {PARIS}\n", "demo: Your name is Tobias.\n"],
     "python/embeddings.py": ["256 dimensions, similarity 0."],
-    "python/semantic_search.py": ["0."],
-    "python/stop_strings.py": ["1. Red\n2. Green\n3. Blue"],
+    "python/semantic_search.py": ["What is the capital of Italy?\n"],
+    "python/stop_strings.py": ["1. Red\n2. Green\n3. Blue\n"],
     "python/system_prompt.py": [PARIS],
-    "python/safe_generate.py": [" Paris.", "None"],
-    "curl/generate.sh": ['"text"', '"usage"'],
-    "curl/chat.sh": ['"message"', '"session_id"'],
-    "curl/list_models.sh": ["demo"],
-    "curl/health.sh": ["healthy"],
-    "curl/load_unload.sh": ["loaded", "unloaded"],
+    "python/safe_generate.py": [" Paris.\nNone\n"],
+    "curl/generate.sh": ['"text":" Paris."', '"total_tokens"'],
+    "curl/chat.sh": [f'"content":"{PARIS}"', '"session_id"'],
+    "curl/list_models.sh": ["demo\n"],
+    "curl/health.sh": ['"status":"healthy"'],
+    "curl/load_unload.sh": ["loaded", "Model 'demo' unloaded"],
+    "javascript/generate.js": ["Machine learning means that a program learns", " tokens)"],
+    "javascript/stream_chat.js": ["Why did the model cross the road?", "(session "],
 }
+JAVASCRIPT = [example for example in EXPECTED if example.endswith(".js")]
 
 
 def test_no_example_is_forgotten() -> None:
     there = {
         str(path.relative_to(EXAMPLES))
-        for folder, ending in (("python", "py"), ("curl", "sh"))
+        for folder, ending in (("python", "py"), ("curl", "sh"), ("javascript", "js"))
         for path in (EXAMPLES / folder).glob(f"*.{ending}")
     }
     assert there == set(EXPECTED)
 
 
-@pytest.mark.parametrize("example", sorted(EXPECTED))
+@pytest.mark.parametrize("example", sorted(set(EXPECTED) - set(JAVASCRIPT)))
 def test_an_example(server: Serving, example: str) -> None:
     program = sys.executable if example.endswith(".py") else "bash"
     printed = run(server, program, example)
@@ -78,8 +86,8 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.needs_node
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("example", "words"), [("generate.js", " tokens)"), ("stream_chat.js", "(session ")]
-)
-def test_a_javascript_example(server: Serving, javascript: Path, example: str, words: str) -> None:
-    assert words in run(server, "node", example, cwd=javascript)
+@pytest.mark.parametrize("example", JAVASCRIPT)
+def test_a_javascript_example(server: Serving, javascript: Path, example: str) -> None:
+    printed = run(server, "node", Path(example).name, cwd=javascript)
+    for words in EXPECTED[example]:
+        assert words in printed

@@ -14,12 +14,11 @@ import pytest
 
 import myllm
 from myllm.engine.types import Engine
-from tests.api.events import detail, post, stream
+from tests.api.events import detail, post
 from tests.serving import Serving, serving, short_home, wait_until
 
 DEMO = Path(myllm.__file__).parent / "models/builtin/demo/demo.gguf"
 HI = [{"role": "user", "content": "Hello"}]
-LONG = {"max_tokens": 500, "temperature": 2, "min_p": 0, "top_k": 0}
 
 
 def folder(models: Path, name: str, config: str | None = None) -> Path:
@@ -164,12 +163,15 @@ def test_removal(api: httpx.Client, server: Serving) -> None:
 
 def test_an_answering_model_is_spared_unless_forced(api: httpx.Client, server: Serving) -> None:
     folder(server.models_dir, "busy")
-    ends: list[str] = []
+    ends: list[int] = []
+    assert api.post("/api/models/busy/load").status_code == 200
+    [engine] = [each for each in server.engines() if "busy" in each.cmdline()]
+    engine.suspend()  # or else the answer could be whole before anybody looks
 
     def long_answer() -> None:
+        body = {"model": "busy", "prompt": "x", "stream": False}
         with server.client() as client:
-            _, last = stream(client, "/api/generate", model="busy", prompt="x", options=LONG)
-            ends.append(last["finish_reason"])
+            ends.append(client.post("/api/generate", json=body).status_code)
 
     thread = threading.Thread(target=long_answer)
     thread.start()
@@ -178,7 +180,8 @@ def test_an_answering_model_is_spared_unless_forced(api: httpx.Client, server: S
         assert "is answering 1 request" in detail(answer, 409)
     assert api.delete("/api/models/busy", params={"force": "true"}).status_code == 200
     thread.join(60)
-    assert ends, "the running answer ended by itself"
+    assert ends == [503]
+    assert not engine.is_running()
 
 
 def test_the_description_and_its_page_need_no_network(api: httpx.Client) -> None:

@@ -132,6 +132,10 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
+    def at_a_persons_pace(self) -> None:
+        """CPython's readline sleeps through a Ctrl+C in the instant after it shows its prompt."""
+        time.sleep(1)
+
 
 @contextmanager
 def terminal(home: Path, *arguments: str) -> Iterator[Terminal]:
@@ -191,9 +195,11 @@ def test_ctrl_c_once_stops_the_answer_and_twice_leaves(home: Path, big_model: Pa
         talk.type("\x03")
         talk.until("(stopped)")
         talk.until(">>> ")
+        talk.at_a_persons_pace()
         talk.type("\x03")
         talk.until("Ctrl+C again")
         talk.until(">>> ")
+        talk.at_a_persons_pace()
         talk.type("\x03")
         assert talk.process.wait(20) == 130
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -24,6 +26,8 @@ from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
 from myllm.supervisor.supervisor import Supervisor
 
+# For what must read the disk; one more request than these waits a moment.
+_THREADS = 2
 DESCRIPTION = "A private model server: one supervised llama-server per model, one API."
 
 
@@ -57,6 +61,7 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
         self._runtime = RuntimeDir(self.settings.runtime_dir)
         try:
             self._services = app.state.services = self._build_services(self._runtime)

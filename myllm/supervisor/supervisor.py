@@ -15,7 +15,7 @@ from myllm.engine.types import Engine
 from myllm.launcher.base import Launcher
 from myllm.models.registry import Model
 from myllm.settings import Settings
-from myllm.supervisor.batching import PromptSpeeds, batch_for
+from myllm.supervisor.batching import PromptSpeeds, batch_for, first_batch
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, embed_context
 
@@ -102,10 +102,17 @@ class Supervisor:
             model,
             context_size=model.context_for(self._settings.context_size),
             slots=model.engine.slots or self._settings.slots,
-            batch=batch_for(self.speeds.get(model.digest), gpu),
+            batch=self._batch(model, gpu),
             threads=self._settings.threads,
             gpu=gpu,
         )
+
+    def _batch(self, model: Model, gpu: bool) -> int:
+        speed = self.speeds.get(model.digest)
+        if speed is not None:
+            return batch_for(speed)
+        cores = self._settings.threads or psutil.cpu_count(logical=False) or 1
+        return first_batch(model.header.parameter_count, cores, gpu)
 
     async def close(self) -> None:
         """Stop every instance at once; when this returns, all have been reaped."""

@@ -6,23 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from myllm.supervisor.batching import PromptSpeeds, batch_for
+from myllm.supervisor.batching import SMALLEST, PromptSpeeds, batch_for, first_batch
 
 
 @pytest.mark.parametrize(
-    ("speed", "gpu", "size"),
+    ("speed", "size"),
+    [(1.0, 32), (110.0, 32), (130.0, 32), (350.0, 128), (6000.0, 2048), (1e6, 2048)],
+)
+def test_two_batches_pass_within_a_second(speed: float, size: int) -> None:
+    assert batch_for(speed) == size
+    assert size == SMALLEST or 2 * size / speed < 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "cores", "gpu", "size"),
     [
-        (None, False, 128),
-        (None, True, 2048),
-        (110.0, False, 32),
-        (300.0, False, 128),
-        (6000.0, False, 2048),
-        (1.0, False, 32),
-        (1e6, True, 2048),
+        (2_900_000, 2, False, 128),
+        (1_100_000_000, 2, False, 32),
+        (1_100_000_000, 16, False, 128),
+        (70_000_000_000, 16, False, 32),
+        (70_000_000_000, 16, True, 2048),
+        (0, 1, False, 128),
     ],
 )
-def test_the_size_follows_the_speed(speed: float | None, gpu: bool, size: int) -> None:
-    assert batch_for(speed, gpu) == size
+def test_the_first_size_is_a_guess(parameters: int, cores: int, gpu: bool, size: int) -> None:
+    assert first_batch(parameters, cores, gpu) == size
 
 
 def test_speeds_are_remembered(tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ from .network import Network
 from .tokens import Codec
 
 
+# Of 100. What is asked of the model in the end is 95.
+ENOUGH_NAMES = 97
+
+
 class Examiner:
     def __init__(self, network: Network, codec: Codec, knowledge: Knowledge) -> None:
         self.network = network
@@ -19,14 +23,17 @@ class Examiner:
         self.knowledge = knowledge
         self.rng = random.Random(5)
 
-    def report(self) -> None:
+    def report(self) -> bool:
+        """Print the marks; True when everything is right that a user would notice."""
         wrong = self.wrong_facts()
         print(f"trained questions answered wrongly: {len(wrong)}")
         for question in wrong[:20]:
             print(f"  {question}")
-        for between in (0, 500, 1500):
-            print(f"held-out names recalled after {between} tokens: {self.recalled(between)}")
+        recalled = {between: self.recalled(between) for between in (0, 500, 1500)}
+        for between, right in recalled.items():
+            print(f"held-out names recalled after {between} tokens: {right}")
         print(f"held-out questions answered honestly: {self.honest()}")
+        return not wrong and min(recalled.values()) >= ENOUGH_NAMES
 
     def wrong_facts(self) -> list[str]:
         asked = [(question, fact) for fact in self.knowledge.facts for question in fact.questions]

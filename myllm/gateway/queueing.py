@@ -1,0 +1,120 @@
+"""One model's queue: bounded, fair between clients, with a measured drain rate.
+
+Who goes next: the highest priority, which everybody has after half a minute of waiting so that
+nobody waits for ever; then the client with the fewest requests being answered or before it;
+then the client whose last turn is longest ago; then who came first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from myllm.gateway.tickets import Ticket
+
+_PATIENCE_S = 30.0
+_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 300
+# How much one request that ends moves the measured rate.
+_WEIGHT = 0.2
+
+
+class FairQueue:
+    """Tickets that wait. `now` is a monotonic time in seconds."""
+
+    def __init__(self) -> None:
+        self._tickets: list[Ticket] = []
+        self._turns: dict[str, int] = {}
+        self._turn = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(list(self._tickets))
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self._tickets
+
+    def add(self, ticket: Ticket) -> None:
+        self._tickets.append(ticket)
+
+    def discard(self, ticket: Ticket) -> None:
+        """Take `ticket` out, if it is in."""
+        if ticket in self._tickets:
+            self._tickets.remove(ticket)
+            self._forget_clients()
+
+    def clear(self) -> None:
+        self._tickets.clear()
+        self._forget_clients()
+
+    def take_next(self, active: Iterable[Ticket], now: float) -> Ticket:
+        """Take out whose turn it is; `active` are the tickets being answered."""
+        ticket = self._order(active, now)[0]
+        self._turns[ticket.client] = next(self._turn)
+        self.discard(ticket)
+        return ticket
+
+    def position(self, ticket: Ticket, active: Iterable[Ticket], now: float) -> int:
+        """How many go before `ticket`, and itself: 1 is next; 0 when it does not wait."""
+        order = self._order(active, now)
+        return order.index(ticket) + 1 if ticket in order else 0
+
+    def newest_of_greediest(self, newcomer: str) -> Ticket | None:
+        """The last ticket of the client with the most waiting, if `newcomer` has clearly fewer;
+        it gives way when the queue is full, so that one client alone cannot fill it."""
+        waiting = Counter(ticket.client for ticket in self._tickets)
+        if not waiting:
+            return None
+        client, most = waiting.most_common(1)[0]
+        if waiting[newcomer] + 1 >= most:
+            return None
+        return max((t for t in self._tickets if t.client == client), key=lambda t: t.enqueued_at)
+
+    def _order(self, active: Iterable[Ticket], now: float) -> list[Ticket]:
+        """Everybody in the order of their turns, as things stand."""
+        highest = max((ticket.priority for ticket in self._tickets), default=0)
+
+        def rank(ticket: Ticket) -> int:
+            waited_s = now - ticket.enqueued_at
+            return highest if waited_s > _PATIENCE_S else ticket.priority
+
+        share = Counter(ticket.client for ticket in active)
+        nth: dict[Ticket, int] = {}
+        for ticket in sorted(self._tickets, key=lambda t: (-rank(t), t.enqueued_at)):
+            nth[ticket] = share[ticket.client]
+            share[ticket.client] += 1
+        return sorted(
+            self._tickets,
+            key=lambda t: (-rank(t), nth[t], self._turns.get(t.client, 0), t.enqueued_at),
+        )
+
+    def _forget_clients(self) -> None:
+        """Remember turns only of those who wait, or the memory of them would grow for ever."""
+        if not self._tickets:
+            self._turns.clear()
+
+
+class DrainRate:
+    """How many requests per second leave a queue, averaged over the last ones."""
+
+    def __init__(self) -> None:
+        self._interval_s: float | None = None
+        self._last: float | None = None
+
+    def one_done(self, now: float, was_waited_for: bool) -> None:
+        """A request has ended; the time between ends counts only while others waited."""
+        if self._last is not None and was_waited_for:
+            took = now - self._last
+            before = took if self._interval_s is None else self._interval_s
+            self._interval_s = before + _WEIGHT * (took - before)
+        self._last = now
+
+    def retry_after_s(self, waiting: int) -> int:
+        """When a place will be free: whole seconds, 1 to 300."""
+        if self._interval_s is None:
+            return _SHORTEST_RETRY_S
+        seconds = math.ceil(self._interval_s * max(1, waiting))
+        return max(_SHORTEST_RETRY_S, min(_LONGEST_RETRY_S, seconds))

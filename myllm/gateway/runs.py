@@ -1,0 +1,98 @@
+"""What the scheduler knows of the engines' lives, and which slot of one a request gets.
+
+    loading ──> ready ──> draining      a run that has ended is forgotten
+       └──────────────────────┘         (told to leave while it loads)
+
+Which slot, among the free ones: the one that held this session; else one that held no session,
+the last used first (it may share a prefix); else the one least recently used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from myllm.gateway.tickets import Plan, Ticket
+
+FOREVER = float("inf")
+
+
+@dataclass
+class Slot:
+    """One conversation's place in an engine."""
+
+    number: int
+    ticket: Ticket | None = None
+    session: str | None = None
+    last_use: int = 0
+
+
+@dataclass(eq=False)
+class Run:
+    """One engine from its start to its end. Times are monotonic, in seconds.
+
+    `drain_until` bounds how long a draining run may go on answering.
+    """
+
+    id: int
+    plan: Plan
+    state: Literal["loading", "ready", "draining"] = "loading"
+    slots: list[Slot] = field(default_factory=list)
+    ready_at: float = 0.0
+    idle_since: float = 0.0
+    keep_alive_s: float = 0.0
+    drain_until: float = FOREVER
+    stopping: bool = False
+
+    def tickets(self) -> list[Ticket]:
+        """The requests it answers."""
+        return [slot.ticket for slot in self.slots if slot.ticket is not None]
+
+    def is_busy(self) -> bool:
+        return any(slot.ticket is not None for slot in self.slots)
+
+    def has_free_slot(self) -> bool:
+        return any(slot.ticket is None for slot in self.slots)
+
+    def expires_at(self) -> float:
+        """When it may be unloaded for having nothing to do."""
+        if self.plan.pinned or self.keep_alive_s < 0:
+            return FOREVER
+        return self.idle_since + self.keep_alive_s
+
+    def become_ready(self, slots: int, now: float) -> None:
+        """It serves `slots` requests at a time from now on."""
+        self.state = "ready"
+        self.slots = [Slot(number) for number in range(slots)]
+        self.ready_at = self.idle_since = now
+
+    def seat(self, ticket: Ticket, use: int) -> None:
+        """Reserve the best free slot for `ticket`."""
+        slot = _best_slot([s for s in self.slots if s.ticket is None], ticket.session)
+        slot.ticket, slot.session, slot.last_use = ticket, ticket.session, use
+        ticket.run, ticket.slot = self.id, slot.number
+
+    def leave(self, ticket: Ticket, now: float) -> None:
+        """Free the slot of `ticket`."""
+        for slot in self.slots:
+            if slot.ticket is ticket:
+                slot.ticket = None
+                self.idle_since = now
+        if ticket.keep_alive_s is not None:
+            self.keep_alive_s = ticket.keep_alive_s
+
+
+def least_recently_used(runs: Iterable[Run]) -> list[Run]:
+    """The order in which runs are asked to leave."""
+    return sorted(runs, key=lambda run: run.idle_since)
+
+
+def _best_slot(free: list[Slot], session: str | None) -> Slot:
+    own = [slot for slot in free if session is not None and slot.session == session]
+    if own:
+        return own[0]
+    unowned = [slot for slot in free if slot.session is None]
+    if unowned:
+        return max(unowned, key=lambda slot: slot.last_use)
+    return min(free, key=lambda slot: slot.last_use)

@@ -1,0 +1,107 @@
+"""What the scheduler is told and what it answers: tickets, plans and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from myllm.errors import MyLLMError
+from myllm.supervisor.spec import InstanceKey, InstanceSpec
+
+Need = Mapping[str, int]
+"""MiB per device; `host` is the machine's own memory."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's place: queued, then holding a slot of a run, then done.
+
+    `client` is who it is for, for the sake of fairness. A higher `priority` goes first.
+    `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
+    negative number means for ever.
+    """
+
+    key: InstanceKey
+    enqueued_at: float
+    client: str = ""
+    session: str | None = None
+    priority: int = 0
+    keep_alive_s: float | None = None
+    run: int | None = None
+    slot: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What starting an engine would mean; `need` may be a prediction or a measurement."""
+
+    spec: InstanceSpec
+    need: Need
+    keep_alive_s: float
+    pinned: bool = False
+    automatic_context: bool = False
+
+
+@dataclass(frozen=True)
+class MakePlan:
+    """Find out what `key` needs and what is free now, and call `planned`.
+
+    `smaller` says that the last try did not fit, so an automatic context must be smaller.
+    """
+
+    key: InstanceKey
+    smaller: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start an engine; `run` names this life of it from now on."""
+
+    run: int
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Drain:
+    """The engine takes no new requests; `Stop` follows."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the engine, whatever it does."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Grant:
+    """`ticket` holds the run and slot it names from now on, until `release`."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class Reject:
+    """`ticket` will not be served."""
+
+    ticket: Ticket
+    error: MyLLMError
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an engine ended. No `error`: it was stopped.
+
+    `crashed`: it was killed, rather than saying why it leaves. `delivered`: it had given a
+    token to somebody. `no_memory`: it could not have what it needed.
+    """
+
+    error: MyLLMError | None = None
+    crashed: bool = False
+    delivered: bool = False
+    no_memory: bool = False
+
+
+Action = MakePlan | Start | Drain | Stop | Grant | Reject

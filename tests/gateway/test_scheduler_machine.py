@@ -1,0 +1,126 @@
+"""The scheduler under every order of events that Hypothesis can think of.
+
+`World` checks with each action: never over the budget, never more than is free, no busy engine
+stopped, no slot granted twice. In the end everybody has been served or told why not.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from myllm.errors import Conflict, InvalidRequest
+from tests.gateway.world import QUEUE_TIMEOUT_S, Kind, World, key_of
+
+KINDS = {
+    "small": Kind(200),
+    "large": Kind(700, slots=1),
+    "middle": Kind(500, keep_alive_s=0.0),
+    "pinned": Kind(250, pinned=True),
+    "huge": Kind(1200),
+}
+MODELS = st.sampled_from(sorted(KINDS))
+CLIENTS = st.sampled_from("abc")
+INDEX = st.integers(0, 10)
+
+
+class FleetMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(KINDS, queue_size=4)
+
+    @rule(model=MODELS, client=CLIENTS, priority=st.integers(-1, 1))
+    def arrives(self, model: str, client: str, priority: int) -> None:
+        self.world.ask(model, client, priority=priority)
+
+    @precondition(lambda self: self.world.active or self.world.waiting)
+    @rule(index=INDEX)
+    def leaves(self, index: int) -> None:
+        tickets = self.world.active + self.world.waiting
+        self.world.finish(tickets[index % len(tickets)])
+
+    @precondition(lambda self: self.world.plans)
+    @rule(index=INDEX)
+    def is_planned(self, index: int) -> None:
+        self.world.plan(index % len(self.world.plans))
+
+    @precondition(lambda self: self.world.loading)
+    @rule(index=INDEX)
+    def loads(self, index: int) -> None:
+        self.world.load(_nth(self.world.loading, index))
+
+    @precondition(lambda self: self.world.loading)
+    @rule(index=INDEX, crashed=st.booleans(), no_memory=st.booleans())
+    def fails_to_load(self, index: int, crashed: bool, no_memory: bool) -> None:
+        self.world.fail(_nth(self.world.loading, index), crashed, no_memory)
+
+    @precondition(lambda self: self.world.serving)
+    @rule(index=INDEX, delivered=st.booleans())
+    def dies(self, index: int, delivered: bool) -> None:
+        self.world.die(_nth(self.world.serving, index), delivered)
+
+    @precondition(lambda self: self.world.stopping)
+    @rule(index=INDEX)
+    def has_stopped(self, index: int) -> None:
+        self.world.stop(_nth(self.world.stopping, index))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 70.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.tick(seconds)
+
+    @rule(model=MODELS, force=st.booleans())
+    def is_unloaded(self, model: str, force: bool) -> None:
+        scheduler = self.world.scheduler
+        try:
+            self.world.unload(model, force)
+        except InvalidRequest:
+            assert not scheduler.is_loaded(model)
+        except Conflict:
+            entry = scheduler.fleet.entry(key_of(model))
+            assert entry.active() or entry.queue
+
+    @rule(model=MODELS)
+    def is_reloaded(self, model: str) -> None:
+        self.world.do(self.world.scheduler.reload(model))
+
+    @rule(model=MODELS)
+    def is_wanted(self, model: str) -> None:
+        self.world.do(self.world.scheduler.want(key_of(model), self.world.now))
+
+    @rule(others=st.sampled_from([0, 100, 600]))
+    def others_use_memory(self, others: int) -> None:
+        self.world.others_mb = others
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        world = self.world
+        assert world.scheduler.totals() == (len(world.waiting), len(world.active))
+        runs = {**world.loading, **world.serving, **world.stopping}
+        assert world.scheduler.fleet.room.taken().get("host", 0) == sum(
+            plan.need["host"] for plan in runs.values()
+        )
+        assert all(ticket.run in runs for ticket in world.active)
+
+    def teardown(self) -> None:
+        """Nobody starves: when the world works again, every request ends in bounded time."""
+        world = self.world
+        world.others_mb = 0
+        began = world.now
+        while world.waiting or world.active:
+            world.settle()
+            for ticket in list(world.active):
+                world.finish(ticket)
+            world.tick(1.0)
+            assert world.now - began <= QUEUE_TIMEOUT_S + 10, "somebody waits for ever"
+        world.settle()
+        self.the_books_are_right()
+        assert len(set(world.done) & set(world.rejected)) == 0
+
+
+def _nth(runs: dict[int, object], index: int) -> int:
+    return list(runs)[index % len(runs)]
+
+
+TestFleetMachine = FleetMachine.TestCase
+TestFleetMachine.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

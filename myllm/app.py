@@ -12,11 +12,12 @@ from fastapi_swagger import patch_fastapi
 from starlette.types import ASGIApp
 
 from myllm import __version__
-from myllm.api import errors, models, native, status
+from myllm.api import errors, instances, models, native, status
 from myllm.api.middleware import BodyLimit, RequestContext
 from myllm.api.services import Services
 from myllm.engine.types import Engine
 from myllm.gateway.gateway import Gateway
+from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
@@ -24,6 +25,7 @@ from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
+from myllm.supervisor.specs import Specs
 from myllm.supervisor.supervisor import Supervisor
 
 # For what must read the disk; one more request than these waits a moment.
@@ -51,7 +53,7 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
             lifespan=self._lifespan,
         )
-        for router in (native.router, models.router, status.router):
+        for router in (native.router, models.router, instances.router, status.router):
             app.include_router(router)
         errors.install(app)
         # Swagger UI's files come with this package, so /docs works without a network.
@@ -65,6 +67,7 @@ class App:
         self._runtime = RuntimeDir(self.settings.runtime_dir)
         try:
             self._services = app.state.services = self._build_services(self._runtime)
+            self._services.gateway.start()
             yield
         finally:
             await self.drain_and_stop()
@@ -75,9 +78,15 @@ class App:
         launcher = LocalLauncher(runtime, settings.state_dir / "logs")
         speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
         supervisor = Supervisor(settings, self._engine, launcher, speeds)
-        gateway = Gateway(
-            Registry(settings.models_dir), supervisor, Scheduler(settings.queue_timeout)
+        registry = Registry(settings.models_dir)
+        planner = Planner(settings, registry, Specs(settings, self._engine, speeds))
+        scheduler = Scheduler(
+            planner.budget(),
+            queue_timeout_s=settings.queue_timeout,
+            queue_size=settings.queue_size,
+            drain_grace_s=settings.drain_grace,
         )
+        gateway = Gateway(registry, supervisor, scheduler, planner)
         return Services(settings, gateway, SessionStore())
 
     async def drain_and_stop(self) -> None:

@@ -11,6 +11,8 @@ and a test checks that the mapping is complete.
     │   └── ModelNotFound
     ├── Conflict              not now: the model is answering
     ├── Unavailable           waited too long, or the server is leaving: try again later
+    │   └── QueueFull         too many wait already
+    ├── NoRoom                the model does not fit into memory
     ├── InvalidModel          a model folder, a GGUF or its config.json is unusable
     ├── EngineError           llama-server failed; carries its own words
     │   ├── EngineDied        it was answering, and a new one can
@@ -75,13 +77,37 @@ class Conflict(MyLLMError):
 
 
 class Unavailable(MyLLMError):
-    """Waited too long or shutting down. `retry_after_s` is a whole number of seconds."""
+    """Waited too long, backing off or shutting down.
+
+    `retry_after_s` is a whole number of seconds; `queue_position` is the place that was lost,
+    counted from 1, if there was one.
+    """
 
     retryable = True
 
-    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
+    def __init__(
+        self, detail: str, retry_after_s: int = 1, queue_position: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+        self.queue_position = queue_position
+
+
+class QueueFull(Unavailable):
+    """Too many requests wait for this model already."""
+
+
+class NoRoom(MyLLMError):
+    """The model needs more memory than there is; all numbers are MiB on `device`."""
+
+    def __init__(self, model: str, device: str, needs_mb: int, has_mb: int, budget_mb: int) -> None:
+        where = "memory" if device == "host" else f"memory of {device}"
+        super().__init__(
+            f"Model '{model}' does not fit: it needs {needs_mb} MB of {where}, at most {has_mb} MB "
+            f"can be had, and the budget is {budget_mb} MB; choose a smaller context_size, fewer "
+            "slots or a smaller quantization, or raise the budget"
+        )
+        self.device = device
 
 
 class InvalidModel(MyLLMError):

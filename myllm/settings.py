@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import PlatformDirs
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from myllm.durations import parse_duration
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds, read from a number or a text such as `5m`; negative: for ever."""
 
 _DIRS = PlatformDirs("myllm", appauthor=False)
 
@@ -78,6 +83,22 @@ class Settings(BaseSettings):
     )
     queue_timeout: float = Field(
         300.0, gt=0, description="Seconds a request may wait for a free slot before a 503."
+    )
+    queue_size: int = Field(
+        256, ge=1, description="Requests that may wait per model; one more gets a 429."
+    )
+    keep_alive: Duration = Field(
+        300.0,
+        description="How long an idle model stays loaded: seconds or `5m`; 0: not at all, "
+        "-1: for ever.",
+    )
+    max_loaded_models: int | None = Field(
+        None, ge=1, description="Engines that may run at once, whatever fits; default: any number."
+    )
+    hang_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds without token, progress or CPU time before an engine is restarted.",
     )
     stop_grace: float = Field(
         3.0, ge=0, description="Seconds between SIGTERM and SIGKILL when an engine is stopped."

@@ -28,6 +28,8 @@ STATUS: dict[type[errors.MyLLMError], int] = {
     errors.PullFailed: 502,
     errors.ServeFailed: 503,
     errors.Unavailable: 503,
+    errors.QueueFull: 429,
+    errors.NoRoom: 507,
 }
 
 
@@ -41,6 +43,8 @@ def error_response(error: errors.MyLLMError) -> JSONResponse:
     headers = {}
     if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = str(error.retry_after_s)
+        if error.queue_position:
+            headers["X-Queue-Position"] = str(error.queue_position)
     return JSONResponse({"detail": error.detail}, status_of(error), headers)
 
 
@@ -130,6 +134,8 @@ def _rule(name: str, error: Any) -> str:
         return _range(name)
     if error["type"] == "literal_error":
         return f"must be one of {error['ctx']['expected']}"
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
     return _RULES.get(error["type"]) or f"is wrong: {error['msg']}"
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from myllm.durations import parse_duration
 from myllm.sessions.history import Message
 
 
@@ -45,6 +46,15 @@ class Options(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
+KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
+
+
+class LoadRequest(BaseModel):
+    """How long a model is to stay loaded; everything may be left out."""
+
+    keep_alive: KeepAlive | None = Field(None, description='Seconds or "5m"; -1: for ever.')
+
+
 class _Generating(BaseModel):
     """What raw and chat requests share."""
 
@@ -54,6 +64,12 @@ class _Generating(BaseModel):
     format: Literal["json"] | dict[str, Any] | None = Field(
         None, description='"json" or a JSON schema that the answer must match.'
     )
+
+    keep_alive: KeepAlive | None = Field(
+        None,
+        description='How long the model stays loaded: seconds or "5m"; 0: no longer, -1: ever.',
+    )
+    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
 
     def json_schema(self) -> dict[str, Any] | None:
         """The schema for the engine; "json" stands for any object."""
@@ -103,6 +119,8 @@ class EmbeddingsRequest(BaseModel):
     model_config = _example(model="demo", input="Hello, world!")
     model: str
     input: str | list[str] = Field(description="One text, or several.")
+    keep_alive: KeepAlive | None = None
+    priority: int = Field(0, ge=-10, le=10)
 
 
 class UsageBody(BaseModel):

@@ -20,7 +20,7 @@ from myllm.gateway.events import Event, Finished, Token, finished
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.prompting import Prompt, fit
 from myllm.gateway.sampling import engine_fields, resolve
-from myllm.gateway.scheduler import Ticket
+from myllm.gateway.tickets import Ticket
 from myllm.models.registry import Model
 from myllm.models.templates import leaves_answers_open
 from myllm.sessions.history import Message

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from myllm.errors import InvalidRequest
 from myllm.gateway import upstream
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.scheduler import Ticket
+from myllm.gateway.tickets import Ticket
 from myllm.supervisor.spec import InstanceKey
 
 

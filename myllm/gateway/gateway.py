@@ -11,14 +11,27 @@ from dataclasses import dataclass
 import structlog
 
 from myllm.errors import EngineError, MyLLMError
-from myllm.gateway.scheduler import Action, Grant, Reject, Scheduler, Start, Stop, Ticket
+from myllm.gateway.planning import Planner
+from myllm.gateway.scheduler import Scheduler
+from myllm.gateway.tickets import (
+    Action,
+    Drain,
+    Ended,
+    Grant,
+    MakePlan,
+    Plan,
+    Reject,
+    Start,
+    Stop,
+    Ticket,
+)
 from myllm.models.registry import Registry
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, main_role
 from myllm.supervisor.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
-_TICK_S = 1.0
+_TICK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,31 +45,45 @@ class Lease:
 class Gateway:
     """Admission: every request and every load and unload goes through here."""
 
-    def __init__(self, registry: Registry, supervisor: Supervisor, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        supervisor: Supervisor,
+        scheduler: Scheduler,
+        planner: Planner,
+    ) -> None:
         self.registry = registry
         self.supervisor = supervisor
         self.scheduler = scheduler
+        self.planner = planner
         self.draining = False
         self._granted: dict[Ticket, asyncio.Future[Instance]] = {}
+        self._planning: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
-        self._ticker: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         supervisor.listener = self
+
+    def start(self) -> None:
+        """Begin to keep time, and load the models that are to be there from the start."""
+        self._tasks = [
+            asyncio.create_task(self._tick(), name="scheduler tick"),
+            asyncio.create_task(self._preload(), name="preload"),
+        ]
 
     @asynccontextmanager
     async def lease(self, ticket: Ticket) -> AsyncGenerator[Lease, None]:
         """Hold a slot for `ticket`; waits for a load or in the queue as the scheduler says.
 
-        Raises ModelNotFound, InvalidModel, EngineError when the engine cannot start, and
-        Unavailable after too long a wait. The slot is free when the context is left, however.
+        Raises ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
+        cannot start, and Unavailable after too long a wait. The slot is free when the context
+        is left, however. A ticket whose engine died may be used again and keeps its place.
         """
         self.registry.get(ticket.key.model)
-        if self._ticker is None:
-            self._ticker = asyncio.create_task(self._tick(), name="scheduler tick")
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._granted[ticket] = granted
         self._idle.clear()
         try:
-            self._carry_out(self.scheduler.request(ticket))
+            self._carry_out(self.scheduler.request(ticket, time.monotonic()))
             instance = await granted
             assert ticket.slot is not None
             yield Lease(instance, ticket.slot)
@@ -64,33 +91,49 @@ class Gateway:
             del self._granted[ticket]
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 granted.result().last_used_at = time.time()
-            self._carry_out(self.scheduler.release(ticket))
+            self._carry_out(self.scheduler.release(ticket, time.monotonic()))
             if not self._granted:
                 self._idle.set()
 
     def phase(self, ticket: Ticket) -> str:
         """What a waiting request waits for, in two words: `loading 42%`, `queued 3`."""
-        if self.scheduler.state(ticket.key) == "loading":
-            instance = self.supervisor.get(ticket.key)
+        entry = self.scheduler.fleet.entry(ticket.key)
+        position = self.scheduler.position(ticket, time.monotonic())
+        if entry.state == "loading":
+            instance = self.supervisor.get(entry.run.id if entry.run else None)
             return f"loading {int(100 * instance.progress) if instance else 0}%"
-        return f"queued {self.scheduler.position(ticket)}"
+        if entry.state == "waiting":
+            return f"waiting for memory, queued {position}"
+        return f"queued {position}"
 
-    async def load(self, name: str) -> bool:
+    async def load(self, name: str, keep_alive_s: float | None = None) -> bool:
         """Load a model as its main role; False when it was loaded already."""
         key = InstanceKey(name, main_role(self.registry.get(name)))
-        if self.scheduler.state(key) == "ready":
-            return False
-        async with self.lease(Ticket(key, time.monotonic())):
-            return True
+        fresh = self.scheduler.fleet.entry(key).state != "ready"
+        ticket = Ticket(key, time.monotonic(), keep_alive_s=keep_alive_s)
+        async with self.lease(ticket):
+            return fresh
 
     async def unload(self, name: str, force: bool = False) -> None:
         """Stop all engines of a model; when this returns, they have been reaped.
 
-        Raises InvalidRequest when none runs, Conflict when one is answering (without `force`).
+        Raises InvalidRequest when none runs, Conflict when one is answering; with `force` the
+        answers get the drain grace to end.
         """
-        leaving = [instance for instance in self.supervisor if instance.spec.key.model == name]
-        self._carry_out(self.scheduler.unload(name, force))
+        leaving = self.supervisor.of_model(name)
+        self._carry_out(self.scheduler.unload(name, force, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))
+
+    def reload(self, name: str | None = None) -> list[str]:
+        """Replace the engines of a model (or of all) without failing a request.
+
+        Returns the models that are being replaced.
+        """
+        names = [name] if name else sorted({each.spec.key.model for each in self.supervisor})
+        names = [each for each in names if self.scheduler.is_loaded(each)]
+        for each in names:
+            self._carry_out(self.scheduler.reload(each))
+        return names
 
     async def remove(self, name: str, force: bool = False) -> None:
         """Delete a model from the disk, unloading it first; raises what `unload` raises."""
@@ -110,17 +153,33 @@ class Gateway:
         """End every engine, which ends every answer with an error."""
         self.draining = True
         self._carry_out(self.scheduler.leave())
-        if self._ticker is not None:
-            self._ticker.cancel()
+        tasks = [*self._planning, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.supervisor.close()
 
     # What the supervisor tells
 
     def instance_ready(self, instance: Instance) -> None:
-        self._carry_out(self.scheduler.ready(instance.spec.key, instance.spec.slots))
+        need = self.planner.measured(instance)
+        now = time.monotonic()
+        self._carry_out(self.scheduler.ready(instance.run_id, instance.spec.slots, need, now))
 
     def instance_exited(self, instance: Instance) -> None:
-        self._carry_out(self.scheduler.exited(instance.spec.key, instance.error))
+        ended = Ended(
+            instance.error,
+            crashed=instance.crashed,
+            delivered=instance.delivered,
+            no_memory=instance.lacks_memory,
+        )
+        self._carry_out(self.scheduler.exited(instance.run_id, ended, time.monotonic()))
+
+    async def _preload(self) -> None:
+        for model in await asyncio.to_thread(self.registry.list):
+            if model.engine.preload and model.problem is None:
+                key = InstanceKey(model.name, main_role(model))
+                self._carry_out(self.scheduler.want(key, time.monotonic()))
 
     async def _tick(self) -> None:
         while True:
@@ -130,33 +189,45 @@ class Gateway:
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
             match action:
-                case Start(key):
-                    self._start(key)
-                case Stop(key):
-                    self._stop(key)
+                case MakePlan():
+                    self._plan(action)
+                case Start(run, plan):
+                    self.supervisor.start(run, plan.spec)
+                case Drain(run) | Stop(run):
+                    self._end(run, stop=isinstance(action, Stop))
                 case Grant(ticket):
                     self._grant(ticket)
                 case Reject(ticket, error):
                     self._reject(ticket, error)
 
-    def _start(self, key: InstanceKey) -> None:
-        """A model that has vanished or broken since the request came is a failed start."""
-        try:
-            self.supervisor.start(key, self.registry.get(key.model))
-        except MyLLMError as failure:
-            _log.warning("engine not started", model=str(key), cause=failure.detail)
-            self._carry_out(self.scheduler.exited(key, failure))
+    def _plan(self, wish: MakePlan) -> None:
+        task = asyncio.create_task(self._make_plan(wish), name=f"plan {wish.key}")
+        self._planning.add(task)
+        task.add_done_callback(self._planning.discard)
 
-    def _stop(self, key: InstanceKey) -> None:
-        instance = self.supervisor.get(key)
+    async def _make_plan(self, wish: MakePlan) -> None:
+        """A model that has vanished or broken since the request came cannot be planned."""
+        plan: Plan | None = None
+        try:
+            plan = await self.planner.plan(wish.key, wish.smaller)
+        except MyLLMError as failure:
+            _log.warning("engine not started", model=str(wish.key), cause=failure.detail)
+            self._carry_out(self.scheduler.plan_failed(wish.key, failure))
+        if plan is not None:
+            free = self.planner.free()
+            self._carry_out(self.scheduler.planned(plan, free, time.monotonic()))
+
+    def _end(self, run: int, stop: bool) -> None:
+        instance = self.supervisor.get(run)
         if instance is not None:
             instance.drain()
-            instance.stop()
+            if stop:
+                instance.stop()
 
     def _grant(self, ticket: Ticket) -> None:
-        instance, granted = self.supervisor.get(ticket.key), self._granted.get(ticket)
+        instance, granted = self.supervisor.get(ticket.run), self._granted.get(ticket)
         if granted is None or granted.done():
-            self._carry_out(self.scheduler.release(ticket))
+            self._carry_out(self.scheduler.release(ticket, time.monotonic()))
         elif instance is None:
             granted.set_exception(EngineError(f"the engine of '{ticket.key}' is gone"))
         else:

@@ -71,7 +71,8 @@ class FairQueue:
         client, most = waiting.most_common(1)[0]
         if waiting[newcomer] + 1 >= most:
             return None
-        return max((t for t in self._tickets if t.client == client), key=lambda t: t.enqueued_at)
+        theirs = [ticket for ticket in reversed(self._tickets) if ticket.client == client]
+        return max(theirs, key=lambda ticket: ticket.enqueued_at)
 
     def _order(self, active: Iterable[Ticket], now: float) -> list[Ticket]:
         """Everybody in the order of their turns, as things stand."""

@@ -1,267 +1,268 @@
-"""Who gets a slot, and which engines run: decided here, carried out by the gateway.
+"""Who gets a slot, which engines run, and which leave: decided here, carried out by the gateway.
 
-Pure and synchronous: events go in as method calls, actions come out as a list, nothing waits
-and nothing does I/O. On one event loop code without `await` is atomic, so there are no locks,
-and a slot is reserved in the moment it is granted.
+Pure and synchronous: events go in as method calls with the monotonic time, actions come out as
+a list, nothing waits and nothing does I/O. On one event loop code without `await` is atomic, so
+there are no locks; slots and memory are reserved in the moment they are granted.
 
 What becomes of a request, in this order:
-  1. the server is leaving                         -> Reject
-  2. its engine is absent                          -> Start, and it queues
-  3. its engine is loading, draining, or all slots
-     are busy, or somebody is before it            -> it queues
-  4. otherwise                                     -> Grant
-A queued request is granted when its turn comes, or rejected when it has waited too long or
-its engine could not start.
-
-Which slot, among the free ones: the one that held this session; else one that held no session,
-the last used first (it may share a prefix); else the one least recently used.
+  1. the server is leaving, or its model is backing off   -> Reject
+  2. its engine is ready and a slot is free for it        -> Grant
+  3. otherwise it queues; if nobody has yet, a plan is made for its engine (MakePlan)
+  4. the queue is over its bound                          -> Reject, of the greediest client's last
+With the plan, `placing.py` says whether the engine starts now, waits for others to leave, makes
+some leave, or can never run. A load is the server's, not the request's that came first.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
 
-from myllm.errors import Conflict, InvalidRequest, MyLLMError, Unavailable
+from myllm.errors import Conflict, InvalidRequest, MyLLMError
+from myllm.gateway import placing
+from myllm.gateway.admission import backing_off, blame, give_up, leaving, reject_late, shed
+from myllm.gateway.entry import Entry
+from myllm.gateway.fleet import Fleet
+from myllm.gateway.room import fits
+from myllm.gateway.runs import Run
+from myllm.gateway.tickets import Action, Ended, Grant, MakePlan, Need, Plan, Reject, Ticket
 from myllm.supervisor.spec import InstanceKey
 
 
-@dataclass(eq=False)
-class Ticket:
-    """One request's place: queued, then holding a slot, then done."""
-
-    key: InstanceKey
-    enqueued_at: float
-    session: str | None = None
-    slot: int | None = None
-
-
-@dataclass(frozen=True)
-class Start:
-    """Start an engine for `key`."""
-
-    key: InstanceKey
-
-
-@dataclass(frozen=True)
-class Stop:
-    """End the engine of `key`; nobody uses it."""
-
-    key: InstanceKey
-
-
-@dataclass(frozen=True)
-class Grant:
-    """`ticket` holds the slot it names from now on, until `release`."""
-
-    ticket: Ticket
-
-
-@dataclass(frozen=True)
-class Reject:
-    """`ticket` will not be served."""
-
-    ticket: Ticket
-    error: MyLLMError
-
-
-Action = Start | Stop | Grant | Reject
-
-
-@dataclass
-class _Slot:
-    number: int
-    ticket: Ticket | None = None
-    session: str | None = None
-    last_use: int = 0
-
-
-@dataclass
-class _Entry:
-    """What is known of one key."""
-
-    state: Literal["absent", "loading", "ready", "draining"] = "absent"
-    slots: list[_Slot] = field(default_factory=list)
-    queue: deque[Ticket] = field(default_factory=deque)
-
-    def busy(self) -> int:
-        return sum(slot.ticket is not None for slot in self.slots)
-
-
 class Scheduler:
-    """The policy. `queue_timeout_s` bounds the wait for a slot of an engine that is ready."""
+    """The policy. Times are in seconds, memory in MiB.
 
-    def __init__(self, queue_timeout_s: float) -> None:
+    `queue_timeout_s` bounds the wait for a slot or for room, `queue_size` how many wait per
+    model; `budget` is what the engines may take together on each device; `drain_grace_s` is
+    what running answers get when somebody forces their engine to leave.
+    """
+
+    def __init__(
+        self,
+        budget: Mapping[str, int],
+        *,
+        queue_timeout_s: float,
+        queue_size: int,
+        drain_grace_s: float,
+    ) -> None:
+        self.fleet = Fleet(budget)
         self._queue_timeout_s = queue_timeout_s
-        self._entries: dict[InstanceKey, _Entry] = {}
-        self._leaving = False
+        self._queue_size = queue_size
+        self._drain_grace_s = drain_grace_s
         self._uses = itertools.count(1)
+        self._leaving = False
 
     # What can be asked
 
-    def state(self, key: InstanceKey) -> str:
-        """`absent`, `loading`, `ready` or `draining`."""
-        return self._entry(key).state
-
-    def busy(self, key: InstanceKey) -> int:
-        """Slots in use."""
-        return self._entry(key).busy()
-
-    def queued(self, key: InstanceKey) -> int:
-        """Requests waiting."""
-        return len(self._entry(key).queue)
-
-    def position(self, ticket: Ticket) -> int:
+    def position(self, ticket: Ticket, now: float) -> int:
         """How many requests go before `ticket`, and itself: 1 is next."""
-        queue = self._entry(ticket.key).queue
-        return queue.index(ticket) + 1 if ticket in queue else 0
+        entry = self.fleet.entry(ticket.key)
+        return entry.queue.position(ticket, entry.active(), now)
 
     def is_loaded(self, model: str) -> bool:
-        """Whether any engine of `model` is loading, ready or draining."""
-        return any(k.model == model and e.state != "absent" for k, e in self._entries.items())
+        """Whether any engine of `model` runs."""
+        return any(entry.runs() for entry in self.fleet.entries(model))
 
     def totals(self) -> tuple[int, int]:
         """Requests (queued, active) over all models."""
-        entries = self._entries.values()
-        return sum(len(e.queue) for e in entries), sum(e.busy() for e in entries)
+        entries = self.fleet.entries()
+        return sum(len(e.queue) for e in entries), sum(len(e.active()) for e in entries)
 
-    # Events
+    # Requests
 
-    def request(self, ticket: Ticket) -> list[Action]:
-        """A request has arrived."""
-        if self._leaving:
-            return [Reject(ticket, Unavailable("The server is shutting down", retry_after_s=5))]
-        entry = self._entry(ticket.key)
-        entry.queue.append(ticket)
-        return self._start_if_absent(ticket.key) + self._grant(entry)
+    def request(self, ticket: Ticket, now: float) -> list[Action]:
+        """A request has arrived, or has come back because its engine died."""
+        entry = self.fleet.entry(ticket.key)
+        refused = leaving() if self._leaving else backing_off(entry, now)
+        if refused is not None:
+            return [Reject(ticket, refused)]
+        came_back = ticket.run is not None
+        ticket.run = ticket.slot = None
+        entry.queue.add(ticket)
+        actions = self._advance(entry, now)
+        if len(entry.queue) > self._queue_size and not came_back:
+            actions += shed(entry, ticket, now)
+        return actions
 
-    def release(self, ticket: Ticket) -> list[Action]:
+    def release(self, ticket: Ticket, now: float) -> list[Action]:
         """The request is over, or was given up while it waited; its slot is free at once."""
-        entry = self._entry(ticket.key)
-        if ticket in entry.queue:
-            entry.queue.remove(ticket)
-        for slot in entry.slots:
-            if slot.ticket is ticket:
-                slot.ticket = None
-                slot.last_use = next(self._uses)
-        if entry.state == "draining" and not entry.busy():
-            return [Stop(ticket.key)]
-        return self._grant(entry)
+        entry = self.fleet.entry(ticket.key)
+        entry.queue.discard(ticket)
+        run = self.fleet.run(ticket.run)
+        if run is None:
+            if not entry.is_asked_for():
+                entry.stop_waiting()
+            return self._advance(entry, now)
+        entry.rate.one_done(now, was_waited_for=bool(entry.queue))
+        run.leave(ticket, now)
+        if run.state == "draining":
+            return self.fleet.stop_if_idle(run)
+        return self._advance(entry, now) + self._expire(entry, now) + self._plan_for_waiters()
 
-    def ready(self, key: InstanceKey, slots: int) -> list[Action]:
-        """An engine can serve `slots` requests at a time."""
-        entry = self._entry(key)
-        if entry.state != "loading":  # it was asked to leave in the meantime
+    # Plans
+
+    def planned(self, plan: Plan, free: Need, now: float) -> list[Action]:
+        """A plan is made; `free` is what is free, with what loading engines took added back."""
+        entry = self.fleet.entry(plan.spec.key)
+        entry.planning = False
+        if self._leaving:
             return []
-        entry.state = "ready"
-        entry.slots = [_Slot(number) for number in range(slots)]
-        return self._grant(entry)
+        if entry.replace and entry.run is not None:
+            return self._replace(entry, entry.run, plan, free)
+        if entry.run is not None or not entry.is_asked_for():
+            entry.stop_waiting()
+            return []
+        entry.plan = plan
+        if entry.waiting_since is None:
+            entry.waiting_since = now
+        return self._place(entry, plan, free, now)
 
-    def exited(self, key: InstanceKey, error: MyLLMError | None) -> list[Action]:
-        """An engine has ended, by itself (`error`) or because it was stopped (None).
+    def plan_failed(self, key: InstanceKey, error: MyLLMError) -> list[Action]:
+        """No plan can be made: the model is gone or broken."""
+        entry = self.fleet.entry(key)
+        entry.planning = entry.replace = False
+        return give_up(entry, error)
 
-        One that could not even start fails those who wait for it; after any other end they
-        are served by a new one.
-        """
-        entry = self._entry(key)
-        failed_to_start = entry.state == "loading" and error is not None
-        entry.state, entry.slots = "absent", []
-        if self._leaving or (failed_to_start and error is not None):
-            reason = error or Unavailable("The server is shutting down", retry_after_s=5)
-            rejected = [Reject(ticket, reason) for ticket in entry.queue]
-            entry.queue.clear()
-            return list(rejected)
-        return self._start_if_absent(key) if entry.queue else []
+    # What the engines tell
 
-    def unload(self, model: str, force: bool = False) -> list[Action]:
+    def ready(self, run_id: int, slots: int, need: Need | None, now: float) -> list[Action]:
+        """An engine can serve `slots` requests at a time; `need` is what it really takes."""
+        run = self.fleet.ready(run_id, slots, need, now)
+        if run is None:
+            return []
+        entry = self.fleet.entry_of(run)
+        entry.shrunk = False
+        actions: list[Action] = []
+        if run is entry.successor:
+            old, entry.run, entry.successor = entry.run, run, None
+            actions = self.fleet.drain(old) if old is not None else []
+        return actions + self._advance(entry, now)
+
+    def exited(self, run_id: int, ended: Ended, now: float) -> list[Action]:
+        """An engine's process is gone."""
+        run, entry = self.fleet.ended(run_id)
+        actions: list[Action] = []
+        if ended.error is not None:
+            entry.cause = ended.error.detail
+            entry.strikes.clear() if ended.delivered else entry.strikes.strike(now)
+            if entry.run is run:
+                actions = self._after_death(entry, run, ended)
+        entry.forget(run)
+        return actions + self._advance(entry, now) + self._plan_for_waiters()
+
+    # Wishes
+
+    def want(self, key: InstanceKey, now: float) -> list[Action]:
+        """Load `key` although nobody asks for it yet."""
+        entry = self.fleet.entry(key)
+        entry.wanted = entry.run is None
+        return self._advance(entry, now)
+
+    def unload(self, model: str, force: bool, now: float) -> list[Action]:
         """Somebody wants every engine of `model` gone.
 
-        Raises InvalidRequest when none is loaded and Conflict when one is answering;
-        `force` lets the running answers end first, instead.
+        Raises InvalidRequest when none is loaded and Conflict when one is answering; `force`
+        gives the running answers their grace first, instead.
         """
-        running = {
-            key: entry
-            for key, entry in self._entries.items()
-            if key.model == model and entry.state != "absent"
-        }
+        running = [entry for entry in self.fleet.entries(model) if entry.runs()]
         if not running:
             raise InvalidRequest(f"Model '{model}' is not loaded")
-        requests = sum(entry.busy() + len(entry.queue) for entry in running.values())
+        requests = sum(len(entry.active()) + len(entry.queue) for entry in running)
         if requests and not force:
             raise Conflict(
                 f"Model '{model}' is answering {requests} request(s); "
                 "try again when it is idle, or force it"
             )
         actions: list[Action] = []
-        for key, entry in running.items():
-            if entry.state != "draining":
-                entry.state = "draining"
-                actions += [] if entry.busy() else [Stop(key)]
+        for entry in running:
+            entry.wanted = entry.replace = False
+            for run in entry.runs():
+                actions += self.fleet.drain(run, now + self._drain_grace_s)
+        return actions
+
+    def reload(self, model: str) -> list[Action]:
+        """Replace the engines of `model`: new ones up, old ones drained. No request fails."""
+        actions: list[Action] = []
+        for entry in self.fleet.entries(model):
+            if entry.run is not None and entry.run.state == "ready" and entry.successor is None:
+                entry.replace = True
+                actions += self._make_plan(entry)
         return actions
 
     def tick(self, now: float) -> list[Action]:
-        """Time has passed: reject who has waited too long for a slot.
-
-        The wait for a load is bounded by the load's own timeout.
-        """
-        actions: list[Action] = []
-        for entry in self._entries.values():
-            while (
-                entry.state == "ready"
-                and entry.queue
-                and now - entry.queue[0].enqueued_at > self._queue_timeout_s
-            ):
-                late = entry.queue.popleft()
-                detail = (
-                    f"Waited {self._queue_timeout_s:g} s for a free slot of model "
-                    f"'{late.key.model}' (MYLLM_QUEUE_TIMEOUT)"
-                )
-                actions.append(Reject(late, Unavailable(detail, retry_after_s=10)))
-        return actions
+        """Time has passed: reject who waited too long, unload who was idle for too long."""
+        actions = self.fleet.stop_overdue(now)
+        for entry in self.fleet.entries():
+            actions += reject_late(entry, now, self._queue_timeout_s)
+            actions += self._expire(entry, now) + self._advance(entry, now)
+        return actions + self._plan_for_waiters()
 
     def leave(self) -> list[Action]:
         """The server is shutting down: nobody new comes in, those who wait go."""
         self._leaving = True
-        error = Unavailable("The server is shutting down", retry_after_s=5)
-        actions: list[Action] = []
-        for entry in self._entries.values():
-            actions += [Reject(ticket, error) for ticket in entry.queue]
-            entry.queue.clear()
-        return actions
+        return [action for entry in self.fleet.entries() for action in give_up(entry, leaving())]
 
     # Decisions
 
-    def _entry(self, key: InstanceKey) -> _Entry:
-        return self._entries.setdefault(key, _Entry())
-
-    def _start_if_absent(self, key: InstanceKey) -> list[Action]:
-        entry = self._entry(key)
-        if entry.state != "absent":
-            return []
-        entry.state = "loading"
-        return [Start(key)]
-
-    def _grant(self, entry: _Entry) -> list[Action]:
+    def _advance(self, entry: Entry, now: float) -> list[Action]:
+        """Grant what can be granted; make a plan if an engine is missing."""
         actions: list[Action] = []
-        while entry.state == "ready" and entry.queue:
-            free = [slot for slot in entry.slots if slot.ticket is None]
-            if not free:
-                break
-            ticket = entry.queue.popleft()
-            slot = _best_slot(free, ticket.session)
-            slot.ticket, slot.session = ticket, ticket.session
-            ticket.slot = slot.number
+        run = entry.run
+        while run is not None and run.state == "ready" and entry.queue and run.has_free_slot():
+            ticket = entry.queue.take_next(entry.active(), now)
+            run.seat(ticket, next(self._uses))
             actions.append(Grant(ticket))
+        if run is None and entry.is_asked_for() and entry.plan is None and not self._leaving:
+            refused = backing_off(entry, now)
+            actions += self._make_plan(entry) if refused is None else give_up(entry, refused)
         return actions
 
+    def _make_plan(self, entry: Entry) -> list[Action]:
+        if entry.planning:
+            return []
+        entry.planning = True
+        return [MakePlan(entry.key, smaller=entry.shrunk)]
 
-def _best_slot(free: list[_Slot], session: str | None) -> _Slot:
-    own = [slot for slot in free if session is not None and slot.session == session]
-    if own:
-        return own[0]
-    unowned = [slot for slot in free if slot.session is None]
-    if unowned:
-        return max(unowned, key=lambda slot: slot.last_use)
-    return min(free, key=lambda slot: slot.last_use)
+    def _plan_for_waiters(self) -> list[Action]:
+        """Look again for those who wait for room: somebody may have left."""
+        waiting = [entry for entry in self.fleet.entries() if entry.plan is not None]
+        return [action for entry in waiting for action in self._make_plan(entry)]
+
+    def _place(self, entry: Entry, plan: Plan, free: Need, now: float) -> list[Action]:
+        match placing.decide(entry, plan, self.fleet.entries(), self.fleet.room, free, now):
+            case placing.Start():
+                entry.stop_waiting()
+                entry.wanted = False
+                entry.run, start = self.fleet.start(plan)
+                return [start]
+            case placing.Wait(leave):
+                return [action for run in leave for action in self.fleet.drain(run)]
+            case placing.TooBig() as reason:
+                return give_up(entry, reason.error(entry.key))
+
+    def _replace(self, entry: Entry, old: Run, plan: Plan, free: Need) -> list[Action]:
+        """Start a successor beside the run, or drain the run first if both do not fit."""
+        entry.replace = False
+        if fits(plan.need, self.fleet.room.space(free)):
+            entry.successor, start = self.fleet.start(plan)
+            return [start]
+        entry.wanted = True
+        return self.fleet.drain(old)
+
+    def _after_death(self, entry: Entry, run: Run, ended: Ended) -> list[Action]:
+        """Those who wait are served by a new engine, unless this one said why it cannot start."""
+        assert ended.error is not None
+        if run.state == "ready" or ended.crashed:
+            entry.wanted = entry.wanted or run.plan.pinned
+            return blame(entry, ended.error) if run.state == "loading" else []
+        if ended.no_memory and not entry.shrunk:
+            entry.shrunk = True
+            return self.fleet.evict_one()
+        entry.shrunk = False
+        return give_up(entry, ended.error)
+
+    def _expire(self, entry: Entry, now: float) -> list[Action]:
+        run = entry.run
+        if run is None or run.state != "ready" or run.is_busy() or entry.queue:
+            return []
+        return self.fleet.drain(run) if now >= run.expires_at() else []

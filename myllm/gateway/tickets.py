@@ -18,7 +18,8 @@ class Ticket:
 
     `client` is who it is for, for the sake of fairness. A higher `priority` goes first.
     `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
-    negative number means for ever.
+    negative number means for ever. `deaths` are the engines that died under it since it last
+    had a token.
     """
 
     key: InstanceKey
@@ -29,6 +30,7 @@ class Ticket:
     keep_alive_s: float | None = None
     run: int | None = None
     slot: int | None = None
+    deaths: int = 0
 
 
 @dataclass(frozen=True)

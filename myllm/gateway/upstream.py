@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import httpx
 import orjson
 
 from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong
+from myllm.supervisor.engine_client import EngineAnswer, EngineConnectionError
 from myllm.supervisor.instance import Instance
 
 # The engine sends a comment every 30 s when it has nothing to say, so a silence of this
@@ -29,9 +29,9 @@ async def apply_template(instance: Instance, messages: list[dict[str, str]]) -> 
     the template's own words when it refuses these messages.
     """
     answer = await _post(instance, "/apply-template", {"messages": messages})
-    if answer.status_code != 200:
+    if answer.status != 200:
         raise InvalidRequest(f"The chat template refused these messages: {_message(answer)}")
-    return str(orjson.loads(answer.content)["prompt"])
+    return str(orjson.loads(answer.body)["prompt"])
 
 
 async def tokenize(instance: Instance, text: str) -> list[int]:
@@ -39,15 +39,15 @@ async def tokenize(instance: Instance, text: str) -> list[int]:
     body = {"content": text, "add_special": True, "parse_special": True}
     answer = await _post(instance, "/tokenize", body)
     _raise_for(answer)
-    tokens: list[int] = orjson.loads(answer.content)["tokens"]
+    tokens: list[int] = orjson.loads(answer.body)["tokens"]
     return tokens
 
 
 async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
     """One vector per input, each input given as tokens."""
-    answer = await _post(instance, "/v1/embeddings", {"input": inputs}, timeout=_SILENCE_S)
+    answer = await _post(instance, "/v1/embeddings", {"input": inputs}, timeout_s=_SILENCE_S)
     _raise_for(answer)
-    data = sorted(orjson.loads(answer.content)["data"], key=lambda item: item["index"])
+    data = sorted(orjson.loads(answer.body)["data"], key=lambda item: item["index"])
     return [item["embedding"] for item in data]
 
 
@@ -60,32 +60,29 @@ async def complete(
     stream at once that nobody listens any more.
     """
     try:
-        async with instance.client.stream(
-            "POST",
-            "/completion",
-            content=orjson.dumps(body | {"stream": True}),
-            timeout=httpx.Timeout(30.0, read=_SILENCE_S),
-        ) as answer:
-            if answer.status_code != 200:
-                await answer.aread()
-                _raise_for(answer)
+        content = orjson.dumps(body | {"stream": True})
+        async with instance.client.stream("/completion", content) as answer:
+            status = await answer.status(_SILENCE_S)
+            if status != 200:
+                parts = [part async for part in answer.chunks(_SILENCE_S)]
+                _raise_for(EngineAnswer(status, b"".join(parts)))
             buffer = b""
-            async for chunk in answer.aiter_bytes():
+            async for chunk in answer.chunks(_SILENCE_S):
                 *whole, buffer = (buffer + chunk).split(b"\n\n")
                 for block in whole:
                     event = _parse(block)
                     if event is not None:
                         yield event
-    except httpx.HTTPError as failure:
+    except EngineConnectionError as failure:
         raise await _lost(instance, failure) from failure
 
 
 async def _post(
-    instance: Instance, path: str, body: dict[str, Any], timeout: float = 30.0
-) -> httpx.Response:
+    instance: Instance, path: str, body: dict[str, Any], timeout_s: float = 30.0
+) -> EngineAnswer:
     try:
-        return await instance.client.post(path, content=orjson.dumps(body), timeout=timeout)
-    except httpx.HTTPError as failure:
+        return await instance.client.post(path, orjson.dumps(body), timeout_s)
+    except EngineConnectionError as failure:
         raise await _lost(instance, failure) from failure
 
 
@@ -99,15 +96,15 @@ def _parse(block: bytes) -> dict[str, Any] | None:
     return event
 
 
-def _raise_for(answer: httpx.Response) -> None:
+def _raise_for(answer: EngineAnswer) -> None:
     """Raise what an error answer means."""
-    if answer.status_code == 200:
+    if answer.status == 200:
         return
     try:
-        error = orjson.loads(answer.content)["error"]
+        error = orjson.loads(answer.body)["error"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise EngineError(f"The engine answered with status {answer.status_code}") from None
-    raise _translate(answer.status_code, error)
+        raise EngineError(f"The engine answered with status {answer.status}") from None
+    raise _translate(answer.status, error)
 
 
 def _translate(status: int, error: dict[str, Any]) -> MyLLMError:
@@ -119,19 +116,18 @@ def _translate(status: int, error: dict[str, Any]) -> MyLLMError:
     return EngineError(f"The engine failed: {message}")
 
 
-def _message(answer: httpx.Response) -> str:
+def _message(answer: EngineAnswer) -> str:
     """The engine's own words in an error answer."""
     try:
-        return str(orjson.loads(answer.content)["error"]["message"])
+        return str(orjson.loads(answer.body)["error"]["message"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return f"status {answer.status_code}"
+        return f"status {answer.status}"
 
 
-async def _lost(instance: Instance, failure: httpx.HTTPError) -> EngineError:
+async def _lost(instance: Instance, failure: EngineConnectionError) -> EngineError:
     """Why the connection broke: usually the engine died, and will have said why in a moment."""
     try:
         await asyncio.wait_for(instance.ended.wait(), _DEATH_NOTICE_S)
     except TimeoutError:
-        words = str(failure) or type(failure).__name__
-        return EngineError(f"The connection to model '{instance.spec.key}' broke: {words}")
+        return EngineError(f"The connection to model '{instance.spec.key}' broke: {failure}")
     return instance.error or EngineError(f"The engine of model '{instance.spec.key}' was stopped")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from myllm.durations import ALLOWED, parse_duration
 from myllm.errors import InvalidModel
 
 _MAX_BYTES: Final = 1 << 20
@@ -17,11 +18,18 @@ _MAX_STOPS: Final = 64
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Per-model engine settings; None leaves it to the server's settings."""
+    """Per-model engine settings; None leaves it to the server's settings.
+
+    `keep_alive` is in seconds, negative for ever. A `pinned` model is never unloaded to make
+    room or for being idle; a `preload` one is loaded when the server starts.
+    """
 
     slots: int | None = None
     threads: int | None = None
     gpu_layers: int | None = None
+    keep_alive: float | None = None
+    pinned: bool = False
+    preload: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,20 @@ def _text(value: Any) -> None:
         raise _Wrong("a text that is not empty")
 
 
+def _duration(value: Any) -> None:
+    if not isinstance(value, int | float | str):
+        raise _Wrong(ALLOWED)
+    try:
+        parse_duration(value)
+    except ValueError:
+        raise _Wrong(ALLOWED) from None
+
+
+def _yes_or_no(value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _Wrong("true or false")
+
+
 def _stops(value: Any) -> None:
     texts = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
     if not texts or len(value) > _MAX_STOPS:
@@ -110,6 +132,9 @@ _ENGINE: Final[dict[str, _Check]] = {
     "slots": _whole(1, 64),
     "threads": _whole(1, 1024),
     "gpu_layers": _whole(0, 100_000),
+    "keep_alive": _duration,
+    "pinned": _yes_or_no,
+    "preload": _yes_or_no,
 }
 
 
@@ -124,6 +149,8 @@ def read_config(path: Path) -> ModelConfig:
     top = _checked(path, content, _TOP, "")
     parameters = _checked(path, top.pop("parameters", {}), _PARAMETERS, "parameters")
     engine = _checked(path, top.pop("engine", {}), _ENGINE, "engine")
+    if "keep_alive" in engine:
+        engine["keep_alive"] = parse_duration(engine["keep_alive"])
     top.pop("name", None)  # the folder's name is the model's name
     return ModelConfig(**top, parameters=parameters, engine=EngineOptions(**engine))
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httptools
 
@@ -55,6 +55,10 @@ class EngineClient:
         """POST JSON and read the answer as it comes; raises EngineConnectionError."""
         async with self._exchange(_head("POST", path, body)) as exchange:
             yield EngineStream(exchange)
+
+    def is_busy(self) -> bool:
+        """Whether a request is open."""
+        return bool(self._open)
 
     def close(self) -> None:
         """Close every open connection: each request fails, each generation is cancelled."""
@@ -189,8 +193,7 @@ class _Exchange(asyncio.Protocol):
     # asyncio's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         if self._aborted:
             transport.abort()
 

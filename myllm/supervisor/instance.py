@@ -11,22 +11,27 @@ with the process reaped.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from typing import Literal
 
-import httpx
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
+from myllm.supervisor.engine_client import EngineClient, EngineConnectionError
 from myllm.supervisor.spec import InstanceSpec
 
 State = Literal["loading", "ready", "draining", "stopped", "failed"]
 _log = structlog.get_logger(__name__)
 _HEALTH_EVERY_S = 0.1
 _HEALTH_TIMEOUT_S = 2.0
+# llama.cpp's and the C++ library's words for it.
+_NO_MEMORY = re.compile(
+    r"out of memory|failed to allocate|unable to allocate|cannot allocate|bad_alloc", re.IGNORECASE
+)
 
 
 class _NotYet(Exception):
@@ -34,15 +39,18 @@ class _NotYet(Exception):
 
 
 class Instance:
-    """A llama-server from its start to its end.
+    """A llama-server from its start to its end; `run_id` names this life of it.
 
-    `on_ready` and `on_exit` are called once at most, in this order, from `run`.
+    `on_ready` and `on_exit` are called once at most, in this order, from `run`. `used` is what
+    it really takes, in MiB per device. `crashed` says that it was killed rather than saying why
+    it leaves, `delivered` that somebody has had a token of it.
     """
 
     def __init__(
         self,
+        run: int,
         spec: InstanceSpec,
-        argv: tuple[str, ...],
+        launch: LaunchSpec,
         launcher: Launcher,
         *,
         load_timeout_s: float,
@@ -50,16 +58,21 @@ class Instance:
         on_ready: Callable[[Instance], None],
         on_exit: Callable[[Instance], None],
     ) -> None:
+        self.run_id = run
         self.spec = spec
         self.state: State = "loading"
         self.progress = 0.0
         self.started_at = time.time()
         self.ready_at: float | None = None
-        self.rss_mb = 0
+        self.used: dict[str, int] = {}
         self.last_used_at = self.started_at
         self.error: EngineError | None = None
+        self.crashed = False
+        self.delivered = False
         self.ended = asyncio.Event()
-        self._launch = LaunchSpec(spec.file_stem, argv)
+        self._launch = launch
+        self._last_sign = time.monotonic()
+        self._verdict: EngineDied | None = None
         self._launcher = launcher
         self._load_timeout_s = load_timeout_s
         self._stop_grace_s = stop_grace_s
@@ -68,7 +81,12 @@ class Instance:
         self._said_ready = asyncio.Event()
         self._stop_wanted = asyncio.Event()
         self._process: EngineProcess | None = None
-        self._client: httpx.AsyncClient | None = None
+        self._client: EngineClient | None = None
+
+    @property
+    def name(self) -> str:
+        """What its log is called."""
+        return self._launch.name
 
     def __repr__(self) -> str:
         return f"<Instance {self.spec.key} {self.state} pid={self.pid}>"
@@ -79,8 +97,8 @@ class Instance:
         return self._process.pid if self._process else None
 
     @property
-    def client(self) -> httpx.AsyncClient:
-        """The HTTP client towards this engine; only while it is ready or draining."""
+    def client(self) -> EngineClient:
+        """HTTP towards this engine; only while it is ready or draining."""
         if self._client is None:
             raise EngineError(f"the engine of model '{self.spec.key}' is not running")
         return self._client
@@ -98,6 +116,25 @@ class Instance:
         """Ask `run` to end the process, whatever it is doing."""
         self._stop_wanted.set()
 
+    def declare_hung(self, silent_s: float) -> None:
+        """End the process, because nothing has moved in it for `silent_s` seconds."""
+        self._verdict = EngineDied(
+            f"the engine of model '{self.spec.key}' hung: no token, no progress and no work for "
+            f"{silent_s:.0f} s (MYLLM_HANG_TIMEOUT)"
+        )
+        self._stop_wanted.set()
+
+    def sign_of_life(self) -> None:
+        """Something has moved: a token, progress, or work."""
+        self._last_sign = time.monotonic()
+
+    def silent_s(self) -> float:
+        """Seconds since the last sign of life; 0 when nothing is expected of it."""
+        expected = self.state == "loading" or (self._client is not None and self._client.is_busy())
+        if not expected:
+            self.sign_of_life()
+        return time.monotonic() - self._last_sign
+
     async def run(self) -> None:
         """Live one life: start, load, serve until asked to stop or dead, stop."""
         stop_wanted = asyncio.create_task(self._stop_wanted.wait())
@@ -105,7 +142,7 @@ class Instance:
         try:
             self._process = await self._launcher.start(self._launch, self._take_report)
             exited = asyncio.create_task(self._process.wait())
-            self._client = _client(self._process)
+            self._client = EngineClient(self._process.socket)
             ready = asyncio.create_task(self._until_ready())
             try:
                 await asyncio.wait({ready, exited, stop_wanted}, return_when="FIRST_COMPLETED")
@@ -116,6 +153,9 @@ class Instance:
                         raise self._died(exited.result())
             finally:
                 ready.cancel()
+            if self._verdict is not None:
+                self.crashed = True
+                raise self._verdict
             self.state = "stopped"
         except EngineError as failure:
             self.error = failure
@@ -144,9 +184,9 @@ class Instance:
         """Close the upstream connections, then the process: a stream in flight delays TERM."""
         try:
             if self._client is not None:
-                await self._client.aclose()
+                self._client.close()
             if self._process is not None:
-                await self._process.stop(self._stop_grace_s)
+                await self._process.stop(0 if self._verdict else self._stop_grace_s)
         finally:
             if exited is not None:
                 exited.cancel()
@@ -162,6 +202,7 @@ class Instance:
             self._on_exit(self)
 
     def _take_report(self, report: ChildState) -> None:
+        self.sign_of_life()
         if report.state == "loading" and report.progress is not None:
             self.progress = max(self.progress, report.progress)
         elif report.state == "ready":
@@ -189,17 +230,18 @@ class Instance:
 
     async def _poll_health(self) -> None:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((_NotYet, httpx.TransportError)),
+            retry=retry_if_exception_type((_NotYet, EngineConnectionError)),
             wait=wait_fixed(_HEALTH_EVERY_S),
             stop=stop_after_delay(self._load_timeout_s * 2),  # _until_ready's bound is first
         ):
             with attempt:
-                answer = await self.client.get("/health", timeout=_HEALTH_TIMEOUT_S)
-                if answer.status_code != 200:
+                answer = await self.client.get("/health", _HEALTH_TIMEOUT_S)
+                if answer.status != 200:
                     raise _NotYet
 
     def _died(self, code: int) -> EngineError:
         """Why the process ended by itself, in its own words."""
+        self.crashed = code < 0
         how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         hint = " (the system may be out of memory)" if code == -9 else ""
         what = f"the engine of model '{self.spec.key}' {how}"
@@ -207,6 +249,11 @@ class Instance:
             return EngineError(f"{what} while loading{hint}{self._words()}")
         cause = self._process.cause() if self._process else None
         return EngineDied(f"{what} while serving{hint}" + (f": {cause}" if cause else ""))
+
+    @property
+    def lacks_memory(self) -> bool:
+        """Whether it ended because it could not have the memory it needed."""
+        return self.error is not None and bool(_NO_MEMORY.search(self.error.detail))
 
     def _words(self) -> str:
         """What the engine said on why it does not start."""
@@ -217,20 +264,3 @@ class Instance:
             return f": {cause}"
         tail = [line for line in self._process.tail() if line.strip()]
         return f"; it last said: {tail[-1].strip()}" if tail else "; it said nothing"
-
-
-def _client(process: EngineProcess) -> httpx.AsyncClient:
-    """A client over the engine's socket.
-
-    Connections are not reused: llama-server closes idle ones by itself, and a request on a
-    connection that is just being closed would fail. A new one costs little on a Unix socket.
-    """
-    return httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(
-            uds=str(process.socket),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        ),
-        base_url="http://engine",
-        timeout=httpx.Timeout(30.0),
-        trust_env=False,
-    )

@@ -11,7 +11,6 @@ from .memories import memory
 from .network import Network
 from .tokens import Codec
 
-
 # Of 100. What is asked of the model in the end is 95.
 ENOUGH_NAMES = 97
 

@@ -4,181 +4,470 @@ from __future__ import annotations
 
 import pytest
 
-from myllm.errors import Conflict, EngineError, InvalidRequest, Unavailable
-from myllm.gateway.scheduler import Grant, Reject, Scheduler, Start, Stop, Ticket
-from myllm.supervisor.spec import InstanceKey
+from myllm.errors import Conflict, EngineDied, InvalidRequest, NoRoom, QueueFull, Unavailable
+from myllm.gateway.strikes import FIRST_PAUSE_S, STRIKES
+from tests.gateway.world import BUDGET_MB, QUEUE_TIMEOUT_S, Kind, World, key_of
 
-KEY = InstanceKey("demo", "generate")
-EMBED = InstanceKey("demo", "embed")
-
-
-def ticket(session: str | None = None, at: float = 0.0, key: InstanceKey = KEY) -> Ticket:
-    return Ticket(key, at, session)
+ONE_SLOT = Kind(100, slots=1)
 
 
-@pytest.fixture
-def scheduler() -> Scheduler:
-    return Scheduler(queue_timeout_s=10)
+def world(**kinds: Kind) -> World:
+    return World(kinds or {"demo": ONE_SLOT})
 
 
-def ready(scheduler: Scheduler, slots: int = 2) -> None:
-    """An engine that runs and is idle."""
-    first = ticket()
-    assert scheduler.request(first) == [Start(KEY)]
-    scheduler.ready(KEY, slots)
-    scheduler.release(first)
-
-
-def test_the_first_request_starts_the_engine_and_is_granted_when_it_is_ready(
-    scheduler: Scheduler,
-) -> None:
-    one, two = ticket(), ticket()
-    assert scheduler.request(one) == [Start(KEY)]
-    assert scheduler.request(two) == []  # shares the load
-    assert scheduler.ready(KEY, 2) == [Grant(one), Grant(two)]
+def test_requests_for_a_model_that_loads_share_the_load() -> None:
+    w = world(demo=Kind(100, slots=2))
+    one, two = w.ask("demo"), w.ask("demo")
+    w.settle()
+    assert w.active == [one, two]
     assert {one.slot, two.slot} == {0, 1}
+    assert len(w.serving) == 1
 
 
-def test_a_slot_is_reserved_when_it_is_granted(scheduler: Scheduler) -> None:
-    ready(scheduler, slots=1)
-    one, two = ticket(), ticket()
-    assert scheduler.request(one) == [Grant(one)]
-    assert scheduler.request(two) == []
-    assert scheduler.position(two) == 1
-    assert scheduler.release(one) == [Grant(two)]
+def test_a_load_goes_on_without_the_request_that_came_first() -> None:
+    w = world()
+    first = w.ask("demo")
+    w.plan()
+    w.finish(first)
+    w.settle()
+    assert len(w.serving) == 1
 
 
-def test_who_leaves_the_queue_is_not_granted(scheduler: Scheduler) -> None:
-    ready(scheduler, slots=1)
-    one, gone, last = ticket(), ticket(), ticket()
-    for each in (one, gone, last):
-        scheduler.request(each)
-    assert scheduler.release(gone) == []
-    assert scheduler.release(one) == [Grant(last)]
+def test_a_slot_is_reserved_when_it_is_granted() -> None:
+    w = world()
+    one, two = w.ask("demo"), w.ask("demo")
+    w.settle()
+    assert w.active == [one]
+    assert w.scheduler.position(two, w.now) == 1
+    w.finish(one)
+    assert w.active == [two]
 
 
-def test_a_session_gets_the_slot_that_held_it(scheduler: Scheduler) -> None:
-    ready(scheduler, slots=3)
-    first, other = ticket("mine"), ticket("other")
-    scheduler.request(first)
-    scheduler.request(other)
+def test_who_leaves_the_queue_is_not_granted() -> None:
+    w = world()
+    one, gone, last = (w.ask("demo") for _ in range(3))
+    w.settle()
+    w.finish(gone)
+    w.finish(one)
+    assert w.active == [last]
+
+
+def test_a_session_gets_the_slot_that_held_it() -> None:
+    w = world(demo=Kind(100, slots=3))
+    first, other = w.ask("demo", session="mine"), w.ask("demo", session="other")
+    w.settle()
     slot = first.slot
-    scheduler.release(first)
-    scheduler.release(other)
-    again = ticket("mine")
-    scheduler.request(again)
-    assert again.slot == slot
+    w.finish(first)
+    w.finish(other)
+    assert w.ask("demo", session="mine").slot == slot
 
 
-def test_a_request_without_a_session_spares_the_slots_of_sessions(scheduler: Scheduler) -> None:
-    ready(scheduler, slots=2)
-    chat = ticket("mine")
-    scheduler.request(chat)
-    scheduler.release(chat)
+def test_a_request_without_a_session_spares_the_slots_of_sessions() -> None:
+    w = world(demo=Kind(100, slots=2))
+    chat = w.ask("demo", session="mine")
+    w.settle()
+    w.finish(chat)
     for _ in range(3):
-        stateless = ticket()
-        scheduler.request(stateless)
+        stateless = w.ask("demo")
         assert stateless.slot != chat.slot
-        scheduler.release(stateless)
+        w.finish(stateless)
 
 
-def test_without_another_choice_the_least_recently_used_session_gives_way(
-    scheduler: Scheduler,
-) -> None:
-    ready(scheduler, slots=2)
-    old, new = ticket("old"), ticket("new")
-    for each in (old, new):
-        scheduler.request(each)
-    scheduler.release(old)
-    scheduler.release(new)
-    third = ticket("third")
-    scheduler.request(third)
-    assert third.slot == old.slot
+def test_without_another_choice_the_least_recently_used_session_gives_way() -> None:
+    w = world(demo=Kind(100, slots=2))
+    old, new = w.ask("demo", session="old"), w.ask("demo", session="new")
+    w.settle()
+    w.finish(old)
+    w.finish(new)
+    assert w.ask("demo", session="third").slot == old.slot
 
 
-def test_who_waits_for_an_engine_that_cannot_start_is_told_why(scheduler: Scheduler) -> None:
-    one = ticket()
-    scheduler.request(one)
-    cause = EngineError("no such file")
-    assert scheduler.exited(KEY, cause) == [Reject(one, cause)]
-    assert scheduler.request(ticket()) == [Start(KEY)]  # the next one tries again
+def test_a_client_with_many_requests_does_not_delay_anothers_first() -> None:
+    w = world()
+    crowd = [w.ask("demo", client="crowd") for _ in range(100)]
+    w.settle()
+    single = w.ask("demo", client="single")
+    assert w.scheduler.position(single, w.now) == 1
+    w.finish(crowd[0])
+    assert w.active == [single]
 
 
-def test_who_waits_when_a_serving_engine_dies_gets_a_new_one(scheduler: Scheduler) -> None:
-    ready(scheduler, slots=1)
-    active, waiting = ticket(), ticket()
-    scheduler.request(active)
-    scheduler.request(waiting)
-    assert scheduler.exited(KEY, EngineError("killed")) == [Start(KEY)]
-    scheduler.release(active)  # it held a slot of the dead one
-    assert scheduler.ready(KEY, 1) == [Grant(waiting)]
+def test_clients_take_turns() -> None:
+    w = world()
+    for client in "aab":
+        for _ in range(3):
+            w.ask("demo", client=client)
+    w.settle()
+    order = []
+    while w.active:
+        order.append(w.active[0].client)
+        w.finish(w.active[0])
+    assert order[:6] in (list("ababab"), list("abbaba"))
 
 
-def test_unload(scheduler: Scheduler) -> None:
+def test_priority_goes_first_but_not_for_ever() -> None:
+    w = world()
+    running = w.ask("demo")
+    w.settle()
+    low = w.ask("demo", priority=-1)
+    w.tick(5)
+    high = w.ask("demo", priority=1)
+    assert w.scheduler.position(high, w.now) == 1
+    w.tick(30)
+    assert w.scheduler.position(low, w.now) == 1
+    w.finish(running)
+    assert w.active == [low]
+
+
+def test_the_queue_is_bounded_and_the_greediest_gives_way() -> None:
+    w = World({"demo": ONE_SLOT}, queue_size=3)
+    w.ask("demo", client="crowd")
+    w.settle()
+    crowd = [w.ask("demo", client="crowd") for _ in range(3)]
+    assert w.waiting == crowd
+    more = w.ask("demo", client="crowd")
+    error = w.rejected[more]
+    assert isinstance(error, QueueFull)
+    assert (error.retry_after_s, error.queue_position) == (1, 4)
+    w.ask("demo", client="single")
+    assert list(w.rejected) == [more, crowd[2]]
+
+
+def test_retry_after_follows_the_measured_drain_rate() -> None:
+    w = World({"demo": ONE_SLOT}, queue_size=5)
+    w.ask("demo")
+    w.settle()
+    for _ in range(5):
+        w.ask("demo")
+    for _ in range(3):
+        w.tick(4)
+        w.finish(w.active[0])
+        w.ask("demo")
+    error = w.rejected[w.ask("demo")]
+    assert isinstance(error, QueueFull)
+    assert error.retry_after_s == 20  # five wait, four seconds each
+
+
+def test_the_wait_is_bounded() -> None:
+    w = world()
+    w.ask("demo")
+    w.settle()
+    early = w.ask("demo")
+    w.tick(10)
+    late = w.ask("demo")
+    w.tick(QUEUE_TIMEOUT_S - 5)
+    assert isinstance(w.rejected[early], Unavailable)
+    assert w.waiting == [late]
+
+
+# Memory
+
+
+def test_models_that_fit_together_load_side_by_side() -> None:
+    w = world(a=Kind(500), b=Kind(500))
+    w.ask("a")
+    w.ask("b")
+    while w.plans:
+        w.plan()
+    assert len(w.loading) == 2
+
+
+def test_the_least_recently_used_idle_model_makes_room_and_no_more_than_needed() -> None:
+    w = world(a=Kind(300), b=Kind(300), c=Kind(300), d=Kind(350))
+    for model in "abc":
+        ticket = w.ask(model)
+        w.settle()
+        w.tick(1)
+        w.finish(ticket)
+    new = w.ask("d")
+    w.settle()
+    assert w.evicted == ["a"]
+    assert new in w.active
+
+
+def test_busy_queued_for_and_pinned_models_are_not_evicted() -> None:
+    w = world(busy=Kind(300, slots=1), pinned=Kind(300, pinned=True), new=Kind(600))
+    busy, pinned = w.ask("busy"), w.ask("pinned")
+    w.settle()
+    w.finish(pinned)
+    new = w.ask("new")
+    w.settle()
+    assert (w.evicted, w.waiting) == ([], [new])
+    w.finish(busy)
+    w.settle()
+    assert w.evicted == ["busy"]
+    assert w.active == [new]
+
+
+def test_a_model_in_constant_use_yields_after_its_turn() -> None:
+    w = world(a=Kind(800, slots=1), b=Kind(800, slots=1))
+    for _ in range(50):
+        w.ask("a")
+    w.settle()
+    patient = w.ask("b")
+    for _ in range(20):
+        w.settle()
+        if w.active == [patient]:
+            break
+        w.finish(w.active[0])
+        w.tick(1)
+    assert w.active == [patient]
+    assert len(w.done) < 10
+    w.finish(patient)
+    for _ in range(10):
+        w.settle()
+        w.tick(1)
+    assert w.active[0].key == key_of("a")
+
+
+def test_what_can_never_fit_is_refused_with_its_numbers() -> None:
+    w = world(huge=Kind(BUDGET_MB + 200))
+    ticket = w.ask("huge")
+    w.settle()
+    error = w.rejected[ticket]
+    assert isinstance(error, NoRoom)
+    assert "needs 1200 MB" in error.detail
+    assert "budget is 1000 MB" in error.detail
+
+
+def test_other_programs_memory_counts_and_is_waited_for_only_shortly() -> None:
+    w = world(a=Kind(600))
+    w.others_mb = 500
+    ticket = w.ask("a")
+    w.settle()
+    assert w.waiting == [ticket]
+    w.others_mb = 0
+    w.tick(1)
+    w.settle()
+    assert w.active == [ticket]
+    w.finish(ticket)
+    w.unload("a")
+    w.settle()
+    w.others_mb = 500
+    second = w.ask("a")
+    w.settle()
+    w.tick(6)
+    w.settle()
+    assert "at most 500 MB can be had" in w.rejected[second].detail
+
+
+def test_a_load_waits_until_freed_memory_is_really_free() -> None:
+    w = world(a=Kind(800), b=Kind(800))
+    ticket = w.ask("a")
+    w.settle()
+    w.finish(ticket)
+    w.others_mb = 100  # what the system has not taken back yet
+    new = w.ask("b")
+    w.plan()
+    w.stop(next(iter(w.stopping)))
+    w.others_mb = 900
+    w.plan()
+    assert (w.loading, w.waiting) == ({}, [new])
+    w.others_mb = 0
+    w.tick(0.5)
+    w.settle()
+    assert w.active == [new]
+
+
+def test_a_load_that_fails_for_memory_evicts_and_retries_once() -> None:
+    w = world(idle=Kind(100), new=Kind(400))
+    ticket = w.ask("idle")
+    w.settle()
+    w.finish(ticket)
+    new = w.ask("new")
+    w.plan()
+    w.fail(next(iter(w.loading)), crashed=False, no_memory=True)
+    assert w.evicted == ["idle"]
+    [wish] = w.plans
+    assert wish.smaller
+    w.plan()
+    w.fail(next(iter(w.loading)), crashed=False, no_memory=True)
+    assert new in w.rejected
+
+
+# Time
+
+
+def test_idle_models_leave_after_their_time() -> None:
+    w = world(
+        short=Kind(100, keep_alive_s=10),
+        ever=Kind(100, keep_alive_s=-1),
+        pinned=Kind(100, keep_alive_s=10, pinned=True),
+        never=Kind(100, keep_alive_s=0),
+    )
+    for model in w.kinds:
+        ticket = w.ask(model)
+        w.settle()
+        w.finish(ticket)
+    w.tick(9)
+    assert w.evicted == ["never"]
+    w.tick(2)
+    w.tick(10_000)
+    assert w.evicted == ["never", "short"]
+
+
+def test_the_last_request_says_how_long_the_model_stays() -> None:
+    w = world(demo=Kind(100, keep_alive_s=10))
+    ticket = w.ask("demo", keep_alive_s=100.0)
+    w.settle()
+    w.finish(ticket)
+    w.tick(50)
+    assert w.evicted == []
+    w.finish(w.ask("demo", keep_alive_s=0.0))
+    assert w.evicted == ["demo"]
+
+
+# Death
+
+
+def test_who_waits_for_an_engine_that_cannot_start_is_told_why() -> None:
+    w = world()
+    one = w.ask("demo")
+    w.plan()
+    w.fail(next(iter(w.loading)), crashed=False)
+    assert w.rejected[one].detail == "it cannot start"
+    again = w.ask("demo")
+    w.settle()
+    assert w.active == [again]
+
+
+def test_who_waits_when_an_engine_dies_gets_a_new_one_and_keeps_the_place() -> None:
+    w = world()
+    active = w.ask("demo")
+    w.tick(1)
+    waiting = w.ask("demo")
+    w.settle()
+    w.die(next(iter(w.serving)), delivered=True)
+    w.settle()
+    assert w.active == [active]
+    w.finish(active)
+    assert w.active == [waiting]
+
+
+def test_an_engine_killed_while_it_loads_is_started_again() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    w.plan()
+    w.fail(next(iter(w.loading)), crashed=True)
+    w.settle()
+    assert w.active == [ticket]
+
+
+def test_three_deaths_while_it_waits_end_a_request() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    for _ in range(3):
+        w.plan()
+        w.fail(next(iter(w.loading)), crashed=True)
+    assert ticket in w.rejected
+    assert not w.plans
+
+
+def test_strikes_back_a_model_off_and_leave_others_alone() -> None:
+    w = world(bad=ONE_SLOT, good=ONE_SLOT)
+    for _ in range(STRIKES):
+        w.ask("bad")
+        w.plan()
+        w.fail(next(iter(w.loading)), crashed=False)
+    refused = w.rejected[w.ask("bad")]
+    assert isinstance(refused, Unavailable)
+    assert refused.retry_after_s == FIRST_PAUSE_S
+    assert "it cannot start" in refused.detail
+    good = w.ask("good")
+    w.settle()
+    assert w.active == [good]
+    w.tick(FIRST_PAUSE_S)
+    patient = w.ask("bad")
+    w.settle()
+    assert patient in w.active
+
+
+def test_an_engine_that_has_delivered_is_restarted_without_strikes() -> None:
+    w = world()
+    w.ask("demo")
+    for _ in range(3 * STRIKES):
+        w.settle()
+        w.die(next(iter(w.serving)), delivered=True)
+    w.settle()
+    assert len(w.active) == 1
+
+
+# Wishes
+
+
+def test_unload() -> None:
+    w = world()
     with pytest.raises(InvalidRequest, match="not loaded"):
-        scheduler.unload("demo")
-    ready(scheduler)
-    assert scheduler.unload("demo") == [Stop(KEY)]
-    assert scheduler.exited(KEY, None) == []
-    assert not scheduler.is_loaded("demo")
-
-
-def test_unload_spares_an_answering_engine_unless_forced_to_drain_it(scheduler: Scheduler) -> None:
-    ready(scheduler)
-    active = ticket()
-    scheduler.request(active)
+        w.unload("demo")
+    ticket = w.ask("demo")
+    w.settle()
     with pytest.raises(Conflict, match="1 request"):
-        scheduler.unload("demo")
-    assert scheduler.unload("demo", force=True) == []
-    late = ticket()
-    assert scheduler.request(late) == []  # not on the one that leaves
-    assert scheduler.release(active) == [Stop(KEY)]
-    assert scheduler.exited(KEY, None) == [Start(KEY)]
-    assert scheduler.ready(KEY, 1) == [Grant(late)]
+        w.unload("demo")
+    w.finish(ticket)
+    w.unload("demo")
+    w.settle()
+    assert not w.scheduler.is_loaded("demo")
 
 
-def test_unload_ends_every_role_of_a_model(scheduler: Scheduler) -> None:
-    ready(scheduler)
-    embedding = ticket(key=EMBED)
-    assert scheduler.request(embedding) == [Start(EMBED)]
-    scheduler.ready(EMBED, 1)
-    scheduler.release(embedding)
-    assert scheduler.unload("demo") == [Stop(KEY), Stop(EMBED)]
+def test_a_forced_unload_gives_running_answers_their_grace() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    w.settle()
+    w.unload("demo", force=True)
+    w.tick(1)
+    assert w.evicted == []
+    late = w.ask("demo")
+    w.tick(10)
+    assert w.evicted == ["demo"]
+    w.settle()
+    assert ticket in w.done
+    assert w.active == [late]
 
 
-def test_an_engine_told_to_leave_while_loading_serves_nobody(scheduler: Scheduler) -> None:
-    one = ticket()
-    scheduler.request(one)
-    scheduler.release(one)  # the client went, the load goes on
-    assert scheduler.unload("demo") == [Stop(KEY)]
-    late = ticket()
-    assert scheduler.request(late) == []
-    assert scheduler.ready(KEY, 1) == []
-    assert scheduler.exited(KEY, None) == [Start(KEY)]
+def test_a_reload_brings_a_new_engine_up_before_the_old_one_leaves() -> None:
+    w = world(demo=Kind(100, slots=1))
+    ticket = w.ask("demo")
+    w.settle()
+    old = w.run_of("demo")
+    w.do(w.scheduler.reload("demo"))
+    w.plan()
+    assert w.run_of("demo") is old
+    w.settle()
+    new = w.run_of("demo")
+    assert new is not None
+    assert new is not old
+    assert w.active == [ticket]
+    assert w.evicted == []
+    w.finish(ticket)
+    assert w.evicted == ["demo"]
 
 
-def test_the_wait_for_a_slot_is_bounded(scheduler: Scheduler) -> None:
-    ready(scheduler, slots=1)
-    scheduler.request(ticket(at=0))
-    early, late = ticket(at=0), ticket(at=5)
-    scheduler.request(early)
-    scheduler.request(late)
-    [rejected] = scheduler.tick(now=11)
-    assert isinstance(rejected, Reject)
-    assert rejected.ticket is early
-    assert isinstance(rejected.error, Unavailable)
-    assert scheduler.queued(KEY) == 1
+def test_a_reload_without_room_for_both_drains_the_old_one_first() -> None:
+    w = world(demo=Kind(800, slots=1))
+    ticket = w.ask("demo")
+    w.settle()
+    w.do(w.scheduler.reload("demo"))
+    w.settle()
+    late = w.ask("demo")
+    assert w.active == [ticket]
+    w.finish(ticket)
+    w.settle()
+    assert w.active == [late]
 
 
-def test_a_leaving_server_lets_nobody_in(scheduler: Scheduler) -> None:
-    ready(scheduler, slots=1)
-    scheduler.request(ticket())
-    waiting = ticket()
-    scheduler.request(waiting)
-    [rejected] = scheduler.leave()
-    assert isinstance(rejected, Reject)
-    assert rejected.ticket is waiting
-    [refused] = scheduler.request(ticket())
-    assert isinstance(refused, Reject)
-    assert isinstance(refused.error, Unavailable)
-    assert scheduler.totals() == (0, 1)
+def test_a_leaving_server_lets_nobody_in() -> None:
+    w = world()
+    active, waiting = w.ask("demo"), w.ask("demo")
+    w.settle()
+    w.do(w.scheduler.leave())
+    assert isinstance(w.rejected[waiting], Unavailable)
+    assert w.active == [active]
+    assert isinstance(w.rejected[w.ask("demo")], Unavailable)
+
+
+def test_a_crash_says_so() -> None:
+    w = world()
+    w.ask("demo")
+    w.settle()
+    w.die(next(iter(w.serving)), delivered=False)
+    assert w.scheduler.fleet.entry(key_of("demo")).cause == EngineDied("it died").detail

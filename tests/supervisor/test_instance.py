@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from myllm.errors import EngineError
+from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.models.registry import Registry
@@ -45,8 +46,9 @@ def make(runtime: RuntimeDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ) -> Instance:
         argv = command or (sys.executable, "-m", "tests.fakes", fake)
         return Instance(
+            1,
             spec,
-            argv,
+            LaunchSpec("demo", argv),
             launcher,
             load_timeout_s=load_timeout,
             stop_grace_s=0.3,

@@ -1,0 +1,29 @@
+"""Spans of time as people write them: seconds as a number, or "5m", "1h30m", "500ms"."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
+_WHOLE = re.compile(r"-?(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
+ALLOWED = 'seconds, or a text such as "5m"; 0: unload after the answer, -1: never'
+
+
+def parse_duration(value: float | str) -> float:
+    """Seconds; a negative one stands for ever. Raises ValueError with what is allowed."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be {ALLOWED}")
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if _WHOLE.fullmatch(text):
+            seconds = sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(text))
+            return -1.0 if text.startswith("-") else seconds
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"must be {ALLOWED}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"must be {ALLOWED}")
+    return -1.0 if value < 0 else float(value)

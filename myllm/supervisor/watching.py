@@ -1,0 +1,68 @@
+"""What the processes use and whether they still do anything.
+
+An engine hangs when it has something to do, and yet for a whole while gives no token, makes no
+progress and spends no time on a CPU. A long batch is no hang: its CPU time grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import psutil
+import structlog
+
+from myllm.supervisor.instance import Instance
+
+_log = structlog.get_logger(__name__)
+_EVERY_S = 2.0
+_MIB = 2**20
+# Less than this part of a CPU is housekeeping, such as the comments of an idle stream.
+_LEAST_WORK = 0.01
+
+
+class Watcher:
+    """Looks at every instance each two seconds, and ends those that hang."""
+
+    def __init__(self, instances: Iterable[Instance], hang_timeout_s: float) -> None:
+        self._instances = instances
+        self._hang_timeout_s = hang_timeout_s
+        self._cpu_s: dict[int, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look, unless it does already."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch(), name="instance watcher")
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def measure(self, instance: Instance) -> None:
+        """Read what the process uses now."""
+        if instance.pid is None:
+            return
+        try:
+            process = psutil.Process(instance.pid)
+            instance.used = {"host": process.memory_info().rss // _MIB}
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            return  # its own `wait` tells the instance
+        cpu_s, before = times.user + times.system, self._cpu_s.get(instance.run_id, 0.0)
+        if cpu_s - before > _LEAST_WORK * _EVERY_S:
+            self._cpu_s[instance.run_id] = cpu_s
+            instance.sign_of_life()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(_EVERY_S, self._hang_timeout_s / 4))
+            instances = list(self._instances)
+            for instance in instances:
+                self.measure(instance)
+                silent_s = instance.silent_s()
+                if silent_s > self._hang_timeout_s:
+                    _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid)
+                    instance.declare_hung(silent_s)
+            live = {instance.run_id for instance in instances}
+            self._cpu_s = {run: cpu for run, cpu in self._cpu_s.items() if run in live}

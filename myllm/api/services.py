@@ -23,7 +23,8 @@ class Services:
     started_at: float = field(default_factory=time.monotonic)
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # async, although nothing waits: FastAPI would run a plain function in a thread.
     return cast(Services, request.app.state.services)
 
 

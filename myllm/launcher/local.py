@@ -34,9 +34,14 @@ class LocalProcess:
     """A child process; its two output pipes are read until they end."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, socket: Path, output: EngineOutput
+        self,
+        process: asyncio.subprocess.Process,
+        socket: Path,
+        output: EngineOutput,
+        runtime: RuntimeDir,
     ) -> None:
         self._process = process
+        self._runtime = runtime
         self.socket = socket
         self._output = output
         self._readers: list[asyncio.Task[None]] = []
@@ -84,7 +89,7 @@ class LocalProcess:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
         self._output.close()
-        self.socket.unlink(missing_ok=True)
+        self._runtime.forget_engine(self.socket)
         return code
 
     def _signal(self, number: signal.Signals) -> None:
@@ -128,7 +133,8 @@ class LocalLauncher:
             raise EngineError(
                 f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
             ) from failure
-        child = LocalProcess(process, socket, output)
+        self._runtime.note_engine(socket, process.pid)
+        child = LocalProcess(process, socket, output, self._runtime)
         child.read_output(on_state)
         return child
 

@@ -1,24 +1,37 @@
-"""The private directory where the engines' Unix sockets live."""
+"""The private directory where the engines' Unix sockets live, and what dead servers left there.
+
+Each directory names its owner, and each engine in it has a file of its own, both as process id
+and start time: an id alone is given to another process sooner or later.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import tempfile
 from pathlib import Path
 
+import psutil
+import structlog
+
 from myllm.errors import EngineError
 
+_log = structlog.get_logger(__name__)
+_PREFIX = "myllm-"
+_OWNER = "owner"
 # The kernel takes 107 bytes of path; the rest is for the sockets' own names.
 _LONGEST_DIRECTORY = 60
+_AFTER_KILL_S = 5.0
 
 
 class RuntimeDir:
     """A directory of mode 0700 that this process made and removes again.
 
     `parent` None means the user's runtime directory, or the temporary one. A parent whose
-    path is too long for a Unix socket is passed over for the temporary directory.
+    path is too long for a Unix socket is passed over for the temporary directory. What servers
+    left there that were killed is removed, and their engines, if one still runs, are ended.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -27,7 +40,9 @@ class RuntimeDir:
             base.mkdir(parents=True, exist_ok=True, mode=0o700)
             if len(os.fsencode(base)) > _LONGEST_DIRECTORY:
                 base = Path(tempfile.gettempdir())
-            self.path = Path(tempfile.mkdtemp(prefix="myllm-", dir=base))
+            sweep(base)
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+            _write_identity(self.path / _OWNER, os.getpid())
         except OSError as failure:
             raise EngineError(
                 f"cannot make the runtime directory in {base}: {failure.strerror}; "
@@ -40,9 +55,57 @@ class RuntimeDir:
         self._made += 1
         return self.path / f"{self._made}.sock"
 
+    def note_engine(self, socket: Path, pid: int) -> None:
+        """Remember whose socket it is, for the server that comes after a killed one."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            _write_identity(socket.with_suffix(".pid"), pid)
+
+    def forget_engine(self, socket: Path) -> None:
+        """The engine has been reaped."""
+        for path in (socket, socket.with_suffix(".pid")):
+            path.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Remove the directory with everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def sweep(base: Path) -> None:
+    """End the engines and remove the directories of servers that are no more."""
+    for owner in base.glob(f"{_PREFIX}*/{_OWNER}"):
+        try:
+            if owner.stat().st_uid != os.getuid() or _process(owner) is not None:
+                continue
+            for engine in owner.parent.glob("*.pid"):
+                _end(_process(engine))
+        except OSError as failure:  # somebody else sweeps, too
+            _log.debug("not swept", directory=str(owner.parent), cause=str(failure))
+            continue
+        shutil.rmtree(owner.parent, ignore_errors=True)
+        _log.info("removed what a killed server left", directory=str(owner.parent))
+
+
+def _write_identity(path: Path, pid: int) -> None:
+    aside = path.with_suffix(".new")
+    aside.write_text(f"{pid} {psutil.Process(pid).create_time()}\n")
+    os.replace(aside, path)
+
+
+def _process(identity: Path) -> psutil.Process | None:
+    """The process that the file names, if it still is the same one."""
+    try:
+        pid, created = identity.read_text().split()
+        process = psutil.Process(int(pid))
+        return process if process.create_time() == float(created) else None
+    except (ValueError, psutil.Error):
+        return None
+
+
+def _end(process: psutil.Process | None) -> None:
+    if process is not None:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            process.kill()
+            process.wait(_AFTER_KILL_S)
 
 
 def _default_parent() -> Path:

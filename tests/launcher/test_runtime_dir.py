@@ -1,0 +1,89 @@
+"""The sockets' directory, and a clean field after a killed server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from myllm.engine.types import Engine
+from myllm.launcher.runtime_dir import RuntimeDir
+from tests.serving import serving, stop, wait_until
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+
+
+def left_by_a_dead_server(base: Path) -> RuntimeDir:
+    directory = RuntimeDir(base)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    created = psutil.Process(ended.pid).create_time()
+    ended.wait()
+    (directory.path / "owner").write_text(f"{ended.pid} {created}\n")
+    return directory
+
+
+def test_the_directory_is_private_and_goes_with_its_owner(home: Path) -> None:
+    directory = RuntimeDir(home)
+    assert directory.path.stat().st_mode & 0o777 == 0o700
+    directory.remove()
+    assert list(home.iterdir()) == []
+
+
+def test_what_a_dead_server_left_is_removed_and_its_engine_ended(home: Path) -> None:
+    old = left_by_a_dead_server(home)
+    socket = old.new_socket()
+    socket.touch()
+    with subprocess.Popen(SLEEP) as engine:
+        old.note_engine(socket, engine.pid)
+        new = RuntimeDir(home)
+        assert not psutil.pid_exists(engine.pid)
+    assert [path for path in home.iterdir() if path.is_dir()] == [new.path]
+
+
+def test_another_process_with_the_same_id_is_left_alone(home: Path) -> None:
+    old = left_by_a_dead_server(home)
+    with subprocess.Popen(SLEEP) as other:
+        try:
+            (old.path / "1.pid").write_text(f"{other.pid} 12345.0\n")
+            RuntimeDir(home)
+            assert other.poll() is None
+        finally:
+            other.kill()
+    assert not old.path.exists()
+
+
+def test_a_running_servers_directory_is_left_alone(home: Path) -> None:
+    running = RuntimeDir(home)
+    RuntimeDir(home)
+    assert running.path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "x y", f"{os.getpid()}"])
+def test_a_damaged_identity_is_nobodys(home: Path, content: str) -> None:
+    old = left_by_a_dead_server(home)
+    (old.path / "1.pid").write_text(content)
+    RuntimeDir(home)
+    assert not old.path.exists()
+
+
+def test_after_kill_9_no_engine_runs_and_the_next_server_finds_a_clean_field(
+    engine: Engine, home: Path
+) -> None:
+    with serving(home) as server:
+        with server.client() as api:
+            assert api.post("/api/models/demo/load").status_code == 200
+        engines = server.engines()
+        server.process.kill()
+        wait_until(lambda: not any(each.is_running() for each in engines), 20, "no orphan")
+    [left] = (home / "run").iterdir()
+    with serving(home) as server:
+        with server.client() as api:
+            assert api.post("/api/models/demo/load").status_code == 200
+        assert not left.exists()
+        assert len(list((home / "run").iterdir())) == 1
+        assert stop(server.process) == 0
+    assert list((home / "run").iterdir()) == []

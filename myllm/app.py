@@ -63,12 +63,18 @@ class App:
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        async with self.services() as app.state.services:
+            yield
+
+    @asynccontextmanager
+    async def services(self) -> AsyncIterator[Services]:
+        """All rooms, joined and at work; when the context is left, every engine has ended."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
         self._runtime = RuntimeDir(self.settings.runtime_dir)
         try:
-            self._services = app.state.services = self._build_services(self._runtime)
+            self._services = self._build_services(self._runtime)
             self._services.gateway.start()
-            yield
+            yield self._services
         finally:
             await self.drain_and_stop()
             self._runtime.remove()

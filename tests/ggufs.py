@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,13 @@ def write_header(path: Path, architecture: str = "llama", **fields: Any) -> Path
     return path
 
 
-def write_model(path: Path, template: str | None = TEMPLATE, seed: int = 1) -> Path:
+def write_model(
+    path: Path, template: str | None = TEMPLATE, seed: int = 1, words: Sequence[str] = ()
+) -> Path:
     """Write a llama with random weights that an engine can run: 0.3 MB, a token for each byte.
 
-    It says nothing sensible, and its context is 512 tokens.
+    It says nothing sensible, and its context is 512 tokens. `words` are more tokens; as this
+    tokenizer joins two tokens at a time, their beginnings must be among them.
     """
     dim, layers, heads, heads_kv, wide = 64, 2, 4, 2, 128
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,12 +68,13 @@ def write_model(path: Path, template: str | None = TEMPLATE, seed: int = 1) -> P
     writer.add_head_count_kv(heads_kv)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_scores([0.0] * len(tokens))
     kinds = gguf.TokenType
-    writer.add_token_types([kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256])
+    special = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
+    writer.add_token_types([*special, *[kinds.BYTE] * 256, *[kinds.NORMAL] * len(words)])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     if template is not None:

@@ -86,6 +86,22 @@ async def _post(
         raise await _lost(instance, failure) from failure
 
 
+async def spellings(instance: Instance, content: str | list[int]) -> list[tuple[int, bytes]]:
+    """Each token of a text, or each of these tokens, with the bytes that it spells.
+
+    Nothing is put before the text but what its tokenizer puts before every one.
+    """
+    body = {"content": content, "parse_special": False, "with_pieces": True}
+    answer = await _post(instance, "/tokenize", body)
+    _raise_for(answer)
+    tokens = orjson.loads(answer.content)["tokens"]
+    # A piece that is no whole character comes as a list of its bytes.
+    return [
+        (token["id"], piece.encode() if isinstance(piece := token["piece"], str) else bytes(piece))
+        for token in tokens
+    ]
+
+
 def _parse(block: bytes) -> dict[str, Any] | None:
     """The JSON of one event, or None for a comment. An error event is raised."""
     if not block.startswith(b"data: "):

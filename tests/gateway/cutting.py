@@ -1,0 +1,89 @@
+"""Killing an engine behind a chosen event of its stream.
+
+The demo model writes faster than a client could kill it, so the stream is cut where the gateway
+reads it: behind the chosen event the real engine gets a real signal, and what it had sent beyond
+that is not read.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from myllm.app import App
+from myllm.engine.types import Engine
+from myllm.gateway import upstream
+from myllm.gateway.gateway import Gateway
+from myllm.settings import Settings
+from myllm.supervisor.instance import Instance
+
+# A cut before the first token, while the prompt is read.
+WHILE_READING = 0
+
+
+class Cutter:
+    """Ends the engines of the next streams, each behind so many events that tell of a token.
+
+    `embeds` counts the calls for embeddings whose engine is killed before they are made.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cuts: list[int] = []
+        self.number = signal.SIGKILL
+        self.seed: int | None = None
+        self.embeds = 0
+        self._complete, self._embed = upstream.complete, upstream.embed
+        monkeypatch.setattr(upstream, "complete", self.complete)
+        monkeypatch.setattr(upstream, "embed", self.embed)
+
+    async def complete(
+        self, instance: Instance, body: dict[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """As `upstream.complete`, cut as `cuts` says; `seed` replaces that of the request."""
+        cut = self.cuts.pop(0) if self.cuts else None
+        seen = 0
+        seeded = body if self.seed is None else body | {"seed": self.seed}
+        async with aclosing(self._complete(instance, seeded)) as events:
+            async for event in events:
+                seen += "prompt_progress" not in event
+                yield event
+                if seen == cut:
+                    await self._kill(instance)
+
+    async def embed(self, instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
+        """As `upstream.embed`, to an engine that dies."""
+        if self.embeds:
+            self.embeds -= 1
+            _signal(instance, self.number)
+        return await self._embed(instance, inputs)
+
+    async def _kill(self, instance: Instance) -> None:
+        _signal(instance, self.number)
+        await instance.ended.wait()
+        assert instance.error is not None
+        raise instance.error
+
+
+def _signal(instance: Instance, number: signal.Signals) -> None:
+    assert instance.pid is not None
+    os.kill(instance.pid, number)
+
+
+@asynccontextmanager
+async def running(engine: Engine, home: Path, **settings: Any) -> AsyncIterator[Gateway]:
+    """The whole server but its HTTP, in this process.
+
+    One thread per engine: two that wait for each other crawl on a machine that is busy.
+    """
+    directories: dict[str, Any] = {
+        f"{name}_dir": home / name for name in ("models", "state", "cache")
+    }
+    app = App(Settings(runtime_dir=home / "run", threads=1, **directories, **settings), engine)
+    async with app.services() as services:
+        yield services.gateway

@@ -16,9 +16,10 @@ from typing import Any, Protocol
 
 from myllm.errors import InvalidRequest
 from myllm.gateway import upstream
-from myllm.gateway.events import Event, Finished, Token, finished
-from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.events import Event, Finished
+from myllm.gateway.gateway import Gateway
 from myllm.gateway.prompting import Prompt, fit
+from myllm.gateway.resume import Generation
 from myllm.gateway.sampling import engine_fields, resolve
 from myllm.gateway.tickets import Ticket
 from myllm.models.registry import Model
@@ -42,8 +43,8 @@ class Answer(Protocol):
         ...
 
 
-class _Generation:
-    """What raw and chat answers share: the model's checks, the phase, the engine's stream."""
+class _EngineAnswer:
+    """What raw and chat answers share: the model, how tokens are chosen, the place in the queue."""
 
     def __init__(
         self, gateway: Gateway, model_name: str, options: dict[str, Any], json_schema: Any
@@ -51,46 +52,18 @@ class _Generation:
         self.gateway = gateway
         self.model = generating_model(gateway, model_name)
         self.sampling = resolve(options, self.model.parameters)
-        self._json_schema = json_schema
         self.ticket = Ticket(InstanceKey(model_name, "generate"), time.monotonic())
-        self._reading: str | None = None
+        fields = engine_fields(self.sampling)
+        if json_schema is not None:
+            fields["json_schema"] = json_schema
+        self.generation = Generation(gateway, self.ticket, fields)
 
     @property
     def phase(self) -> str:
-        return self._reading or self.gateway.phase(self.ticket)
-
-    async def stream(self, lease: Lease, prompt: str | list[int]) -> AsyncGenerator[Event, None]:
-        """The engine's answer to `prompt` in the slot of `lease`."""
-        self._reading = "reading the prompt"
-        body = engine_fields(self.sampling) | {
-            "prompt": prompt,
-            "id_slot": lease.slot,
-            "cache_prompt": True,
-            "return_progress": True,
-        }
-        if self._json_schema is not None:
-            body["json_schema"] = self._json_schema
-        pieces: list[str] = []
-        async with aclosing(upstream.complete(lease.instance, body)) as events:
-            async for event in events:
-                if event["stop"]:
-                    self._remember_speed(event)
-                    yield finished("".join(pieces), event)
-                elif "prompt_progress" in event:
-                    progress = event["prompt_progress"]
-                    self._reading = f"reading {progress['processed']}/{progress['total']}"
-                elif event["content"]:
-                    pieces.append(event["content"])
-                    yield Token(event["content"])
-
-    def _remember_speed(self, event: dict[str, Any]) -> None:
-        timings = event.get("timings")
-        if timings:
-            speeds = self.gateway.supervisor.speeds
-            speeds.measured(self.model.digest, timings["prompt_n"], timings["prompt_ms"] / 1000)
+        return self.generation.phase
 
 
-class RawAnswer(_Generation):
+class RawAnswer(_EngineAnswer):
     """The completion of a prompt as it is, without a chat template."""
 
     def __init__(
@@ -104,16 +77,14 @@ class RawAnswer(_Generation):
         super().__init__(gateway, model_name, options, json_schema)
         self._prompt = prompt
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        async with (
-            self.gateway.lease(self.ticket) as lease,
-            aclosing(self.stream(lease, self._prompt)) as events,
-        ):
-            async for event in events:
-                yield event
+    def events(self) -> AsyncGenerator[Event, None]:
+        async def make_prompt(instance: Instance) -> str:
+            return self._prompt
+
+        return self.generation.events(make_prompt)
 
 
-class ChatAnswer(_Generation):
+class ChatAnswer(_EngineAnswer):
     """The next message of a conversation, which is stored with it."""
 
     def __init__(
@@ -139,19 +110,25 @@ class ChatAnswer(_Generation):
             turn = session.merged(self._messages)
             self.ticket.session = session.id
             self.ticket.enqueued_at = time.monotonic()
+            dropped = 0
+
+            async def make_prompt(instance: Instance) -> list[int]:
+                nonlocal dropped
+                prompt = await self._prompt(instance, turn.prompt())
+                dropped = prompt.dropped_messages
+                return prompt.tokens
+
             sent: list[str] = []
             try:
-                async with self.gateway.lease(self.ticket) as lease:
-                    prompt = await self._prompt(lease.instance, turn.prompt())
-                    async with aclosing(self.stream(lease, prompt.tokens)) as events:
-                        async for event in events:
-                            if isinstance(event, Finished):
-                                session.store(turn, Message("assistant", event.full_text))
-                                event = event.in_session(session.id, prompt.dropped_messages)
-                                sent.clear()
-                            else:
-                                sent.append(event.text)
-                            yield event
+                async with aclosing(self.generation.events(make_prompt)) as events:
+                    async for event in events:
+                        if isinstance(event, Finished):
+                            session.store(turn, Message("assistant", event.full_text))
+                            event = event.in_session(session.id, dropped)
+                            sent.clear()
+                        else:
+                            sent.append(event.text)
+                        yield event
             except (GeneratorExit, asyncio.CancelledError):
                 if sent:  # the client has seen this much
                     session.store(turn, Message("assistant", "".join(sent), partial=True))

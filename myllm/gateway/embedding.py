@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from myllm.errors import InvalidRequest
 from myllm.gateway import upstream
-from myllm.gateway.gateway import Gateway
+from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.resume import retried
 from myllm.gateway.tickets import Ticket
+from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 
 
@@ -31,16 +33,23 @@ async def embed(gateway: Gateway, model_name: str, inputs: Sequence[str]) -> Emb
     Raises InvalidRequest when one is longer than the model can take, with both numbers.
     """
     ticket = Ticket(InstanceKey(model_name, "embed"), time.monotonic())
-    async with gateway.lease(ticket) as lease:
-        limit = lease.instance.spec.context_size
-        tokenized: list[list[int]] = []
-        for index, text in enumerate(inputs):
-            tokens = await upstream.tokenize(lease.instance, text)
-            if len(tokens) > limit:
-                which = "Input" if len(inputs) == 1 else f"Input {index}"
-                raise InvalidRequest(
-                    f"{which} too long for embeddings ({limit} tokens): {len(tokens)} tokens"
-                )
-            tokenized.append(tokens)
-        vectors = await upstream.embed(lease.instance, tokenized)
+
+    async def work(lease: Lease) -> Embeddings:
+        return await _embed(lease.instance, inputs)
+
+    return await retried(gateway, ticket, work)
+
+
+async def _embed(instance: Instance, inputs: Sequence[str]) -> Embeddings:
+    limit = instance.spec.context_size
+    tokenized: list[list[int]] = []
+    for index, text in enumerate(inputs):
+        tokens = await upstream.tokenize(instance, text)
+        if len(tokens) > limit:
+            which = "Input" if len(inputs) == 1 else f"Input {index}"
+            raise InvalidRequest(
+                f"{which} too long for embeddings ({limit} tokens): {len(tokens)} tokens"
+            )
+        tokenized.append(tokens)
+    vectors = await upstream.embed(instance, tokenized)
     return Embeddings(vectors, sum(len(tokens) for tokens in tokenized))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,3 @@ class Finished:
 
 
 Event = Token | Finished
-
-
-def finished(full_text: str, event: dict[str, Any]) -> Finished:
-    """The end that the engine's final `/completion` event tells."""
-    usage = Usage(
-        prompt_tokens=event["tokens_evaluated"],
-        completion_tokens=event["tokens_predicted"],
-        cached_tokens=max(0, event.get("timings", {}).get("cache_n", 0)),
-    )
-    return Finished(full_text, usage, "length" if event["stop_type"] == "limit" else "stop")

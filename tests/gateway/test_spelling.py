@@ -10,8 +10,8 @@ import pytest
 from myllm.engine.types import Engine
 from myllm.gateway import upstream
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.scheduler import Ticket
 from myllm.gateway.spelling import last_that_spell, spell
+from myllm.gateway.tickets import Ticket
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.cutting import running

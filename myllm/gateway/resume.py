@@ -1,0 +1,162 @@
+"""Answers that outlive their engine.
+
+When an engine dies under a request, the request takes a lease again, which starts a new
+engine, and its answer goes on behind the last token whose text was sent: the prompt is then
+the old one and the tokens produced so far. What a prompt cannot carry (how far a grammar has
+come) is made again from the start, with the same seed, and goes on where it was cut, if it
+says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import structlog
+
+from myllm.errors import EngineDied, PromptTooLong
+from myllm.gateway import upstream
+from myllm.gateway.events import Event, Token
+from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.spelling import spell
+from myllm.gateway.tickets import Ticket
+from myllm.gateway.transcript import Diverged, Transcript
+from myllm.supervisor.instance import Instance
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+# So many engines may die under one request without a new token between them.
+_MOST_DEATHS = 3
+# What constrains an answer by its own beginning.
+_NOT_CARRIED = frozenset({"json_schema", "grammar"})
+
+# A prompt is text, or tokens. It is asked for once an engine is there to make it.
+MakePrompt = Callable[[Instance], Awaitable[str | list[int]]]
+
+
+class Generation:
+    """One answer of the engine, from as many engines as it takes.
+
+    `fields` are those of `/completion`; `n_predict` must be among them.
+    """
+
+    def __init__(self, gateway: Gateway, ticket: Ticket, fields: dict[str, Any]) -> None:
+        self._gateway = gateway
+        self._ticket = ticket
+        self._fields = fields
+        self._repeats = not _NOT_CARRIED.isdisjoint(fields)
+        self._transcript = Transcript(fields["n_predict"])
+        self._prompt: str | list[int] | None = None
+        self._reading: str | None = None
+
+    @property
+    def phase(self) -> str:
+        """What it is doing or waiting for, in few words."""
+        if self._reading is not None:
+            return self._reading
+        waiting = self._gateway.phase(self._ticket)
+        return f"restarting the engine, {waiting}" if self._ticket.deaths else waiting
+
+    async def events(self, make_prompt: MakePrompt) -> AsyncGenerator[Event, None]:
+        """Tokens, then one Finished.
+
+        Raises what a lease raises, and EngineDied when three engines died with no new text
+        between them, or when a repeated answer is not the one that was begun.
+        """
+        while not self._transcript.is_complete():
+            try:
+                async with (
+                    self._gateway.lease(self._ticket) as lease,
+                    aclosing(self._attempt(lease, make_prompt)) as texts,
+                ):
+                    async for text in texts:
+                        self._ticket.deaths = 0
+                        yield Token(text)
+            except EngineDied as death:
+                self._reading = None
+                if not self._transcript.is_complete():
+                    _count(death, self._ticket)
+            except Diverged:
+                raise EngineDied(
+                    "The engine died, and the new one began this answer in other words; "
+                    "please ask again"
+                ) from None
+        yield self._transcript.finished()
+
+    async def _attempt(self, lease: Lease, make_prompt: MakePrompt) -> AsyncGenerator[str, None]:
+        """The texts that one engine adds, until the answer is complete."""
+        self._reading = "reading the prompt"
+        if self._prompt is None:
+            self._prompt = await make_prompt(lease.instance)
+        body = self._fields | {
+            "prompt": await self._prompt_now(lease.instance),
+            "n_predict": self._transcript.remaining,
+            "id_slot": lease.slot,
+            "cache_prompt": True,
+            "return_progress": True,
+        }
+        try:
+            async with aclosing(upstream.complete(lease.instance, body)) as events:
+                async for event in events:
+                    self._watch(lease.instance, event)
+                    text = self._transcript.take(event)
+                    if text:
+                        lease.instance.delivered = True
+                        yield text
+        except PromptTooLong:
+            if not self._transcript.produced:
+                raise
+            self._transcript.end_by_length()  # the last token had filled the context
+        if not self._transcript.is_complete():
+            raise EngineDied("The engine ended the answer without finishing it")
+
+    async def _prompt_now(self, instance: Instance) -> str | list[int]:
+        """The prompt for this engine: the original one and what was produced since."""
+        assert self._prompt is not None
+        transcript = self._transcript
+        if self._repeats:
+            transcript.start_over()
+            return self._prompt
+        if transcript.doubtful is not None:
+            transcript.settle((await upstream.spellings(instance, [transcript.doubtful]))[0][1])
+        transcript.go_on()
+        if not transcript.produced:
+            return self._prompt
+        if isinstance(self._prompt, str):
+            self._prompt = await upstream.tokenize(instance, self._prompt)
+        spelled = {text: await spell(instance, text) for text in transcript.gaps()}
+        return self._prompt + transcript.ids(spelled)
+
+    def _watch(self, instance: Instance, event: dict[str, Any]) -> None:
+        """Tell people how far the prompt is, and the supervisor how fast it was read."""
+        if "prompt_progress" in event:
+            progress = event["prompt_progress"]
+            self._reading = f"reading {progress['processed']}/{progress['total']}"
+        elif event["stop"] and "timings" in event:
+            timings, digest = event["timings"], instance.spec.model.digest
+            seconds = timings["prompt_ms"] / 1000
+            self._gateway.supervisor.speeds.measured(digest, timings["prompt_n"], seconds)
+
+
+async def retried(gateway: Gateway, ticket: Ticket, work: Callable[[Lease], Awaitable[_T]]) -> _T:
+    """`work` under a lease, begun again on a new engine when its engine dies.
+
+    Raises what a lease and `work` raise, EngineDied only after the third death.
+    """
+    while True:
+        try:
+            async with gateway.lease(ticket) as lease:
+                made = await work(lease)
+                lease.instance.delivered = True
+                return made
+        except EngineDied as death:
+            _count(death, ticket)
+
+
+def _count(death: EngineDied, ticket: Ticket) -> None:
+    """Note that an engine died under `ticket`; raises `death` when it was one too many."""
+    ticket.deaths += 1
+    _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
+    if ticket.deaths >= _MOST_DEATHS:
+        raise death

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,6 +32,25 @@ class Ticket:
     run: int | None = None
     slot: int | None = None
     deaths: int = 0
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks, and how urgently; the fields are those of Ticket."""
+
+    client: str = ""
+    priority: int = 0
+    keep_alive_s: float | None = None
+
+    def ticket(self, key: InstanceKey) -> Ticket:
+        """A place in the queue of `key`, from now on."""
+        return Ticket(
+            key,
+            time.monotonic(),
+            self.client,
+            priority=self.priority,
+            keep_alive_s=self.keep_alive_s,
+        )
 
 
 @dataclass(frozen=True)

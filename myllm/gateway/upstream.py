@@ -94,7 +94,7 @@ async def spellings(instance: Instance, content: str | list[int]) -> list[tuple[
     body = {"content": content, "parse_special": False, "with_pieces": True}
     answer = await _post(instance, "/tokenize", body)
     _raise_for(answer)
-    tokens = orjson.loads(answer.content)["tokens"]
+    tokens = orjson.loads(answer.body)["tokens"]
     # A piece that is no whole character comes as a list of its bytes.
     return [
         (token["id"], piece.encode() if isinstance(piece := token["piece"], str) else bytes(piece))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.durations import parse_duration
+from myllm.gateway.tickets import Asking
 from myllm.sessions.history import Message
 
 
@@ -55,21 +56,28 @@ class LoadRequest(BaseModel):
     keep_alive: KeepAlive | None = Field(None, description='Seconds or "5m"; -1: for ever.')
 
 
-class _Generating(BaseModel):
-    """What raw and chat requests share."""
+class _Queued(BaseModel):
+    """What every request shares that waits for an engine."""
 
     model: str = Field(description="A model's name, from GET /api/models.")
+    keep_alive: KeepAlive | None = Field(
+        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
+    )
+    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+
+    def asking(self, client: str) -> Asking:
+        """Who asks, and how urgently."""
+        return Asking(client, self.priority, self.keep_alive)
+
+
+class _Generating(_Queued):
+    """What raw and chat requests share."""
+
     stream: bool = Field(True, description="Server-sent events, or one JSON answer.")
     options: Options = Options()
     format: Literal["json"] | dict[str, Any] | None = Field(
         None, description='"json" or a JSON schema that the answer must match.'
     )
-
-    keep_alive: KeepAlive | None = Field(
-        None,
-        description='How long the model stays loaded: seconds or "5m"; 0: no longer, -1: ever.',
-    )
-    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
 
     def json_schema(self) -> dict[str, Any] | None:
         """The schema for the engine; "json" stands for any object."""
@@ -113,14 +121,11 @@ class ChatRequest(_Generating):
         return [Message(message.role, message.content) for message in self.messages]
 
 
-class EmbeddingsRequest(BaseModel):
+class EmbeddingsRequest(_Queued):
     """Turn text into vectors."""
 
     model_config = _example(model="demo", input="Hello, world!")
-    model: str
     input: str | list[str] = Field(description="One text, or several.")
-    keep_alive: KeepAlive | None = None
-    priority: int = Field(0, ge=-10, le=10)
 
 
 class UsageBody(BaseModel):

@@ -30,3 +30,11 @@ async def _services(request: Request) -> Services:
 
 # What a route declares to get them.
 With = Annotated[Services, Depends(_services)]
+
+
+async def _client_name(request: Request) -> str:
+    return request.client.host if request.client else "local"
+
+
+# Who asks, for the sake of fairness.
+ClientName = Annotated[str, Depends(_client_name)]

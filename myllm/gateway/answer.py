@@ -21,7 +21,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.prompting import Prompt, fit
 from myllm.gateway.resume import Generation
 from myllm.gateway.sampling import engine_fields, resolve
-from myllm.gateway.tickets import Ticket
+from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
 from myllm.models.templates import leaves_answers_open
 from myllm.sessions.history import Message
@@ -47,12 +47,17 @@ class _EngineAnswer:
     """What raw and chat answers share: the model, how tokens are chosen, the place in the queue."""
 
     def __init__(
-        self, gateway: Gateway, model_name: str, options: dict[str, Any], json_schema: Any
+        self,
+        gateway: Gateway,
+        asking: Asking,
+        model_name: str,
+        options: dict[str, Any],
+        json_schema: Any,
     ) -> None:
         self.gateway = gateway
         self.model = generating_model(gateway, model_name)
         self.sampling = resolve(options, self.model.parameters)
-        self.ticket = Ticket(InstanceKey(model_name, "generate"), time.monotonic())
+        self.ticket = asking.ticket(InstanceKey(model_name, "generate"))
         fields = engine_fields(self.sampling)
         if json_schema is not None:
             fields["json_schema"] = json_schema
@@ -69,12 +74,13 @@ class RawAnswer(_EngineAnswer):
     def __init__(
         self,
         gateway: Gateway,
+        asking: Asking,
         model_name: str,
         prompt: str,
         options: dict[str, Any],
         json_schema: Any = None,
     ) -> None:
-        super().__init__(gateway, model_name, options, json_schema)
+        super().__init__(gateway, asking, model_name, options, json_schema)
         self._prompt = prompt
 
     def events(self) -> AsyncGenerator[Event, None]:
@@ -90,6 +96,7 @@ class ChatAnswer(_EngineAnswer):
     def __init__(
         self,
         gateway: Gateway,
+        asking: Asking,
         sessions: SessionStore,
         model_name: str,
         messages: Sequence[Message],
@@ -99,7 +106,7 @@ class ChatAnswer(_EngineAnswer):
         *,
         session_timeout_s: float,
     ) -> None:
-        super().__init__(gateway, model_name, options, json_schema)
+        super().__init__(gateway, asking, model_name, options, json_schema)
         self._sessions = sessions
         self._messages = messages
         self._session_id = session_id

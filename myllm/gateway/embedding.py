@@ -6,7 +6,6 @@ limit an input to its batch; so the same file is loaded a second time, on demand
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from myllm.errors import InvalidRequest
 from myllm.gateway import upstream
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.resume import retried
-from myllm.gateway.tickets import Ticket
+from myllm.gateway.tickets import Asking
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 
@@ -27,12 +26,14 @@ class Embeddings:
     prompt_tokens: int
 
 
-async def embed(gateway: Gateway, model_name: str, inputs: Sequence[str]) -> Embeddings:
+async def embed(
+    gateway: Gateway, asking: Asking, model_name: str, inputs: Sequence[str]
+) -> Embeddings:
     """Embed each of `inputs`.
 
     Raises InvalidRequest when one is longer than the model can take, with both numbers.
     """
-    ticket = Ticket(InstanceKey(model_name, "embed"), time.monotonic())
+    ticket = asking.ticket(InstanceKey(model_name, "embed"))
 
     async def work(lease: Lease) -> Embeddings:
         return await _embed(lease.instance, inputs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from myllm.gateway.embedding import embed
 from myllm.gateway.events import Finished
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.resume import Generation
-from myllm.gateway.tickets import Ticket
+from myllm.gateway.tickets import Asking
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.cutting import WHILE_READING, Cutter, running
@@ -43,7 +42,7 @@ def cutter(monkeypatch: pytest.MonkeyPatch) -> Cutter:
 
 
 def ask(gateway: Gateway, **fields: Any) -> Generation:
-    return Generation(gateway, Ticket(KEY, time.monotonic()), GREEDY | fields)
+    return Generation(gateway, Asking().ticket(KEY), GREEDY | fields)
 
 
 async def chat_prompt(instance: Instance, question: str) -> list[int]:
@@ -224,14 +223,14 @@ async def test_an_engine_that_is_stopped_on_purpose_is_no_death(gateway: Gateway
 
 
 async def test_embeddings_are_asked_for_again(gateway: Gateway, cutter: Cutter) -> None:
-    whole = await embed(gateway, "demo", ["one", "two"])
+    whole = await embed(gateway, Asking(), "demo", ["one", "two"])
     cutter.embeds = 2
-    again = await embed(gateway, "demo", ["one", "two"])
+    again = await embed(gateway, Asking(), "demo", ["one", "two"])
     assert again.prompt_tokens == whole.prompt_tokens
     assert again.vectors == [pytest.approx(vector, abs=1e-4) for vector in whole.vectors]
     cutter.embeds = 3
     with pytest.raises(EngineDied):
-        await embed(gateway, "demo", ["one"])
+        await embed(gateway, Asking(), "demo", ["one"])
 
 
 async def test_a_stream_tells_that_the_engine_is_restarted(

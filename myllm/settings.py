@@ -66,14 +66,33 @@ class Settings(BaseSettings):
     llama_source: Path | None = Field(
         None, description="A llama.cpp checkout to compile instead of the pinned source."
     )
-    context_size: int = Field(
-        4096,
+    context_size: int | None = Field(
+        None,
         ge=128,
         description="Tokens one conversation gets when the model's config.json does not say; "
-        "never more than the model was trained for.",
+        "never more than the model was trained for; default: by model and memory.",
     )
-    slots: int = Field(
-        4, ge=1, le=64, description="Conversations one model answers at the same time."
+    slots: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Conversations one model answers at the same time; default: 4, or fewer "
+        "when memory is short.",
+    )
+    memory_budget_mb: int | None = Field(
+        None,
+        ge=0,
+        description="MiB of main memory that all engines together may take; default: all but "
+        "the reserve.",
+    )
+    gpu_budget_mb: int | None = Field(
+        None,
+        ge=0,
+        description="MiB of each GPU's memory that all engines together may take; default: all "
+        "but the reserve.",
+    )
+    memory_reserve_mb: int = Field(
+        512, ge=0, description="MiB that are always left free on each device."
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads per engine; default: what llama-server chooses."

@@ -15,6 +15,8 @@ _NAMES = frozenset(
     {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"}
 )
 _PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GGML_", "OMP_", "GOMP_", "HIP_", "ROCR_", "VK_")
+# NVML's order of the GPUs, so that `CUDA0` is the same one to the engine and to who measures.
+_GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -25,4 +27,4 @@ def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, 
         for name, value in source.items()
         if name in _NAMES or name.startswith(_PREFIXES)
     }
-    return allowed | child_protocol.ENVIRONMENT
+    return allowed | _GPU_ORDER | child_protocol.ENVIRONMENT

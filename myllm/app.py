@@ -25,6 +25,7 @@ from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
+from myllm.supervisor.nvml import open_nvml
 from myllm.supervisor.specs import Specs
 from myllm.supervisor.supervisor import Supervisor
 
@@ -83,9 +84,11 @@ class App:
         settings = self.settings
         launcher = LocalLauncher(runtime, settings.state_dir / "logs")
         speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
-        supervisor = Supervisor(settings, self._engine, launcher, speeds)
+        gpus = open_nvml() if "CUDA" in self._engine.backends else None
+        supervisor = Supervisor(settings, self._engine, launcher, speeds, gpus)
+        specs = Specs(settings, self._engine, speeds, gpus, supervisor.used)
         registry = Registry(settings.models_dir)
-        planner = Planner(settings, registry, Specs(settings, self._engine, speeds))
+        planner = Planner(settings, registry, specs)
         scheduler = Scheduler(
             planner.budget(),
             queue_timeout_s=settings.queue_timeout,
@@ -93,7 +96,7 @@ class App:
             drain_grace_s=settings.drain_grace,
         )
         gateway = Gateway(registry, supervisor, scheduler, planner)
-        return Services(settings, gateway, SessionStore())
+        return Services(settings, gateway, specs, SessionStore())
 
     async def drain_and_stop(self) -> None:
         """Let running answers end within their grace, then end the engines and what is left."""

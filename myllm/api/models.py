@@ -25,9 +25,11 @@ router = APIRouter(prefix="/api", tags=["Models"])
 async def list_models(services: With) -> dict[str, Any]:
     """All models on disk."""
     models = await asyncio.to_thread(services.gateway.registry.list)
-    cap = services.settings.context_size
     return {
-        "models": [summary(each, cap) | {"loaded": _is_loaded(services, each)} for each in models]
+        "models": [
+            summary(each, _context(services, each)) | {"loaded": _is_loaded(services, each)}
+            for each in models
+        ]
     }
 
 
@@ -36,7 +38,7 @@ async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, with everything known about it."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)
     plan = await services.gateway.planner.plan(InstanceKey(name, main_role(model)), smaller=False)
-    return details(model, services.settings.context_size) | {
+    return details(model, plan.spec.context_size) | {
         "memory": {"estimated_mb": _megabytes(plan.need), "slots": plan.spec.slots},
         "loaded": _is_loaded(services, model),
     }
@@ -84,6 +86,11 @@ async def delete_model(
     """Delete a model from the disk, unloading it first."""
     await services.gateway.remove(name, force)
     return {"status": "success", "message": f"Model '{name}' removed"}
+
+
+def _context(services: Services, model: Model) -> int:
+    """What one conversation with the model gets, if it is loaded now."""
+    return services.specs.spec(InstanceKey(model.name, main_role(model)), model).context_size
 
 
 def _is_loaded(services: Services, model: Model) -> bool:

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from myllm.gateway.gateway import Gateway
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
+from myllm.supervisor.specs import Specs
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Services:
 
     settings: Settings
     gateway: Gateway
+    specs: Specs
     sessions: SessionStore
     started_at: float = field(default_factory=time.monotonic)
 

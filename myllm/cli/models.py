@@ -12,6 +12,7 @@ from myllm.cli.common import EXIT_FAILED, print_json, print_table
 if TYPE_CHECKING:
     from myllm.models.registry import Model, Registry
     from myllm.settings import Settings
+    from myllm.supervisor.placement import Placement
 
 Name = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -55,10 +56,11 @@ def list_models(
         return
     settings = ctx.obj.settings()
     models = _registry(ctx).list()
+    placed = _placements(settings, models)
     if as_json:
         from myllm.models.describe import summary
 
-        print_json([summary(model, settings.context_size) for model in models])
+        print_json([summary(model, placed[model.name].context_size) for model in models])
         return
     rows = [
         (
@@ -66,7 +68,7 @@ def list_models(
             model.family,
             _size(model.size_bytes),
             model.quantization,
-            str(model.context_for(settings.context_size)),
+            str(placed[model.name].context_size),
         )
         for model in models
         if model.problem is None
@@ -84,16 +86,31 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
 
     settings = ctx.obj.settings()
     model = _registry(ctx).get(name)
-    context = model.context_for(settings.context_size)
-    slots = model.engine.slots or settings.slots
-    shown = details(model, settings.context_size)
-    shown["memory"] = {"estimated_mb": estimate_mb(model, context, slots), "slots": slots}
+    placed = _placements(settings, [model])[name]
+    estimated = estimate_mb(model, placed.context_size, placed.slots)
+    shown = details(model, placed.context_size)
+    shown["memory"] = {"estimated_mb": estimated, "slots": placed.slots}
     if as_json:
         print_json(shown)
         return
     width = max(map(len, shown))
     for key, value in shown.items():
         print(f"{key.replace('_', ' '):<{width}}  {_readable(value)}".rstrip())
+
+
+def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]:
+    """The sizes that a server with these settings would choose here, by the model's name."""
+    from functools import partial
+
+    from myllm.models.memory import estimate_mb
+    from myllm.supervisor.devices import read_devices, rooms
+    from myllm.supervisor.nvml import open_nvml
+    from myllm.supervisor.placement import choose
+
+    space = rooms(read_devices(open_nvml()), settings, {})
+    return {
+        model.name: choose(model, settings, space, partial(estimate_mb, model)) for model in models
+    }
 
 
 def remove(

@@ -9,23 +9,23 @@ from myllm.models.model import Model
 _MB = 1_000_000
 
 
-def summary(model: Model, context_cap: int) -> dict[str, Any]:
-    """What a list shows of a model. `context_cap` is the context where config.json names none."""
+def summary(model: Model, context_size: int) -> dict[str, Any]:
+    """What a list shows of a model. `context_size` is what one conversation gets."""
     shown: dict[str, Any] = {
         "name": model.name,
         "family": model.family,
         "size_mb": round(model.size_bytes / _MB),
         "quantization": model.quantization,
-        "context_size": model.context_for(context_cap),
+        "context_size": context_size,
         "template": model.template or "gguf",
         "parameters": dict(model.parameters),
     }
     return shown | ({"problem": model.problem} if model.problem else {})
 
 
-def details(model: Model, context_cap: int) -> dict[str, Any]:
+def details(model: Model, context_size: int) -> dict[str, Any]:
     """Everything known about a model but the memory it takes, which depends on the engine."""
-    return summary(model, context_cap) | {
+    return summary(model, context_size) | {
         "description": model.description,
         "source": model.source,
         "path": str(model.path),

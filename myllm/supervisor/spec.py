@@ -28,8 +28,36 @@ class InstanceKey(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where a model's layers go; None leaves it to llama-server.
+
+    `devices` are llama.cpp's names of the GPUs to use, none of them when empty; `tensor_split`
+    has a share for each.
+    """
+
+    devices: tuple[str, ...] | None = None
+    gpu_layers: int | None = None
+    tensor_split: tuple[int, ...] | None = None
+
+    def arguments(self) -> list[str]:
+        """The same for llama-server."""
+        arguments = []
+        if self.devices is not None:
+            arguments += ["--device", ",".join(self.devices) or "none"]
+        if self.gpu_layers is not None:
+            arguments += ["--n-gpu-layers", str(self.gpu_layers)]
+        if self.tensor_split is not None:
+            arguments += ["--tensor-split", ",".join(map(str, self.tensor_split))]
+        return arguments
+
+
+@dataclass(frozen=True)
 class InstanceSpec:
-    """Everything llama-server is told. `context_size` is what one conversation gets."""
+    """Everything llama-server is told. `context_size` is what one conversation gets.
+
+    `automatic_context` says that nobody asked for that size. `cache_ram_mb` is the engine's
+    store of prompts that have left their slots; `projector` is what it reads images with.
+    """
 
     key: InstanceKey
     model: Model
@@ -37,7 +65,10 @@ class InstanceSpec:
     slots: int
     batch: int
     threads: int | None = None
-    gpu: bool = False
+    automatic_context: bool = False
+    layout: Layout = Layout()
+    cache_ram_mb: int = 0
+    projector: Path | None = None
 
     @property
     def physical_batch(self) -> int:
@@ -48,6 +79,19 @@ class InstanceSpec:
     def file_stem(self) -> str:
         """A name for this instance's log."""
         return f"{self.key.model}.{self.key.role}"
+
+    def sizes(self) -> tuple[str, ...]:
+        """The arguments that decide how much memory it takes, of those llama-fit-params knows."""
+        # fmt: off
+        return (
+            "--parallel", str(self.slots),
+            "--ctx-size", str(self.context_size * self.slots),
+            "--batch-size", str(self.batch), "--ubatch-size", str(self.physical_batch),
+            # Without mmap the predicted, the resident and the missing free memory are the same.
+            "--load-mode", "none",
+            *self.layout.arguments(),
+        )
+        # fmt: on
 
     def argv(self, server: Path) -> tuple[str, ...]:
         """The command line, without the address to listen on.
@@ -60,22 +104,17 @@ class InstanceSpec:
             str(server),
             "--model", str(self.model.gguf),
             "--alias", self.key.model,
-            "--parallel", str(self.slots), "--no-kv-unified",
-            "--ctx-size", str(self.context_size * self.slots),
-            "--batch-size", str(self.batch), "--ubatch-size", str(self.physical_batch),
+            *self.sizes(), "--no-kv-unified",
             "--fit", "off",
-            "--cache-ram", "0",
+            "--cache-ram", str(self.cache_ram_mb),
             "--log-colors", "off",
         ]
         # fmt: on
-        if not self.gpu:
-            # Without mmap the predicted, the resident and the missing free memory are the same.
-            arguments += ["--load-mode", "none"]
         threads = self.model.engine.threads or self.threads
         if threads is not None:
             arguments += ["--threads", str(threads)]
-        if self.model.engine.gpu_layers is not None:
-            arguments += ["--n-gpu-layers", str(self.model.engine.gpu_layers)]
+        if self.projector is not None:
+            arguments += ["--mmproj", str(self.projector)]
         if self.key.role == "embed":
             arguments += ["--embeddings"]
             if not self.model.is_embedding_only:

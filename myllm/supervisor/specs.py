@@ -2,37 +2,84 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
 import psutil
 
 from myllm.engine.types import Engine
+from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds, batch_for, first_batch
+from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
+from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, embed_context
+
+# A list of many models reads the devices once.
+_ROOMS_VALID_S = 1.0
+_LEAST_CONTEXT = 512
 
 
 class Specs:
-    """Makes an InstanceSpec for a model in a role."""
+    """Makes an InstanceSpec for a model in a role.
 
-    def __init__(self, settings: Settings, engine: Engine, speeds: PromptSpeeds) -> None:
+    `used` tells what the engines have on each device, in MiB.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        speeds: PromptSpeeds,
+        gpus: GpuReader | None,
+        used: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._speeds = speeds
+        self._gpus = gpus
+        self._used = used
+        self._rooms: dict[str, Room] = {}
+        self._rooms_until = 0.0
 
-    def spec(self, key: InstanceKey, model: Model) -> InstanceSpec:
-        """What an instance of `key` would run with."""
-        gpu = self._engine.has_gpu and model.engine.gpu_layers != 0
+    def spec(self, key: InstanceKey, model: Model, smaller: bool = False) -> InstanceSpec:
+        """What an instance of `key` would run with, if it were started now.
+
+        `smaller` halves a context that nobody asked for.
+        """
         if key.role == "embed":
             context = embed_context(model)
-            return InstanceSpec(key, model, context, 1, context, self._settings.threads, gpu)
+            layout = lay_out(model, estimate_mb(model, context, 1, context), self.rooms())
+            threads = self._settings.threads
+            return InstanceSpec(key, model, context, 1, context, threads, layout=layout)
+        spec = self._generating(key, model)
+        if smaller and spec.automatic_context and spec.context_size > _LEAST_CONTEXT:
+            half = max(spec.context_size // 2, _LEAST_CONTEXT)
+            return replace(spec, context_size=half)
+        return spec
+
+    def rooms(self) -> dict[str, Room]:
+        """What engines may have of each device; a moment old at most."""
+        now = time.monotonic()
+        if now >= self._rooms_until:
+            self._rooms = rooms(read_devices(self._gpus), self._settings, self._used())
+            self._rooms_until = now + _ROOMS_VALID_S
+        return self._rooms
+
+    def _generating(self, key: InstanceKey, model: Model) -> InstanceSpec:
+        place = choose(model, self._settings, self.rooms(), partial(estimate_mb, model))
         return InstanceSpec(
             key,
             model,
-            context_size=model.context_for(self._settings.context_size),
-            slots=model.engine.slots or self._settings.slots,
-            batch=self._batch(model, gpu),
+            context_size=place.context_size,
+            slots=place.slots,
+            batch=self._batch(model, self._engine.has_gpu and model.engine.gpu_layers != 0),
             threads=self._settings.threads,
-            gpu=gpu,
+            automatic_context=place.automatic_context,
+            layout=place.layout,
         )
 
     def _batch(self, model: Model, gpu: bool) -> int:

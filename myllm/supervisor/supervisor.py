@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextvars import Context
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from myllm.engine.types import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
+from myllm.supervisor.devices import GpuReader
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from myllm.supervisor.watching import Watcher
@@ -41,7 +43,12 @@ class Supervisor:
     """Owns every Instance and the task that runs it."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, launcher: Launcher, speeds: PromptSpeeds
+        self,
+        settings: Settings,
+        engine: Engine,
+        launcher: Launcher,
+        speeds: PromptSpeeds,
+        gpus: GpuReader | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -51,7 +58,7 @@ class Supervisor:
         self._instances: dict[int, Instance] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._histories: dict[InstanceKey, History] = {}
-        self._watcher = Watcher(self, settings.hang_timeout)
+        self._watcher = Watcher(self, settings.hang_timeout, gpus)
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(list(self._instances.values()))
@@ -63,6 +70,13 @@ class Supervisor:
     def of_model(self, model: str) -> list[Instance]:
         """The live instances of a model in any role."""
         return [instance for instance in self if instance.spec.key.model == model]
+
+    def used(self) -> dict[str, int]:
+        """MiB that the instances have on each device, as last measured."""
+        used: Counter[str] = Counter()
+        for instance in self:
+            used.update(instance.used)
+        return dict(used)
 
     def history(self, key: InstanceKey) -> History:
         """How often `key` was started and how it last failed."""

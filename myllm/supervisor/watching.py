@@ -12,11 +12,11 @@ from collections.abc import Iterable
 import psutil
 import structlog
 
+from myllm.supervisor.devices import GpuReader, used_by
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
 _EVERY_S = 2.0
-_MIB = 2**20
 # Less than this part of a CPU is housekeeping, such as the comments of an idle stream.
 _LEAST_WORK = 0.01
 
@@ -24,8 +24,11 @@ _LEAST_WORK = 0.01
 class Watcher:
     """Looks at every instance each two seconds, and ends those that hang."""
 
-    def __init__(self, instances: Iterable[Instance], hang_timeout_s: float) -> None:
+    def __init__(
+        self, instances: Iterable[Instance], hang_timeout_s: float, gpus: GpuReader | None
+    ) -> None:
         self._instances = instances
+        self._gpus = gpus
         self._hang_timeout_s = hang_timeout_s
         self._cpu_s: dict[int, float] = {}
         self._task: asyncio.Task[None] | None = None
@@ -44,11 +47,10 @@ class Watcher:
         if instance.pid is None:
             return
         try:
-            process = psutil.Process(instance.pid)
-            instance.used = {"host": process.memory_info().rss // _MIB}
-            times = process.cpu_times()
+            times = psutil.Process(instance.pid).cpu_times()
         except psutil.NoSuchProcess:
             return  # its own `wait` tells the instance
+        instance.used = used_by(instance.pid, self._gpus) or instance.used
         cpu_s, before = times.user + times.system, self._cpu_s.get(instance.run_id, 0.0)
         if cpu_s - before > _LEAST_WORK * _EVERY_S:
             self._cpu_s[instance.run_id] = cpu_s

@@ -1,0 +1,165 @@
+"""What an instance takes on each device: predicted before its first load, then measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import orjson
+import structlog
+
+from myllm.engine.fit import DeviceNeed, fit_params
+from myllm.errors import EngineError
+from myllm.models.memory import estimate_mb
+from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST
+from myllm.supervisor.spec import InstanceSpec
+
+_log = structlog.get_logger(__name__)
+
+Need = Mapping[str, int]
+"""MiB per device name."""
+
+_PROCESS_MB: Final = 24  # llama-server's code, heap and threads; seen: 20 to 26
+_CUDA_PROCESS_MB: Final = 256  # the same with CUDA's libraries and pinned buffers, by guess
+_F32: Final = 4
+_MIB: Final = 2**20
+# A figure below the remembered one is believed by half: buffers for computing are touched only
+# by the first long prompt, so that an engine which was just loaded shows less than it will take.
+_BELIEF: Final = 0.5
+_MOST_REMEMBERED: Final = 1000
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """MiB per device, and how it is known: `header` is an estimate from the model's sizes."""
+
+    need: dict[str, int]
+    source: Literal["measured", "predicted", "header"]
+
+
+class Footprints:
+    """Footprints by model digest and arguments; measured ones are kept in `file`.
+
+    `tool` is llama-fit-params; None: the engine came without it.
+    """
+
+    def __init__(self, file: Path, tool: Path | None) -> None:
+        self._file = file
+        self._tool = tool
+        self._measured = _read(file)
+        self._predicted: dict[str, Footprint] = {}
+        self._complained = False
+
+    async def predict(self, spec: InstanceSpec) -> Footprint:
+        """What an instance of `spec` will take; takes under 0.1 s the first time."""
+        key = _key(spec)
+        if key in self._measured:
+            return Footprint(dict(self._measured[key]), "measured")
+        if key not in self._predicted:
+            self._predicted[key] = await self._predict(spec)
+        return self._predicted[key]
+
+    def measured(self, spec: InstanceSpec, used: Need) -> None:
+        """Take in the most that an instance of `spec` was seen to take in its life so far.
+
+        More than was known counts at once, less by and by; devices that `used` does not name
+        stay as predicted. Call it when the instance has loaded, and again when it has ended.
+        """
+        key = _key(spec)
+        known = self._measured.get(key)
+        if known is None:
+            known = self._predicted[key].need if key in self._predicted else {}
+        seen = {name: _believed(known.get(name), mb) for name, mb in used.items()}
+        self._measured.pop(key, None)  # so that the latest stands last
+        self._measured[key] = {**known, **seen}
+
+    def save(self) -> None:
+        """Write the file, aside and renamed; failing to is logged, for it is only a hint."""
+        aside = self._file.with_suffix(".new")
+        latest = dict(list(self._measured.items())[-_MOST_REMEMBERED:])
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(orjson.dumps(latest))
+            os.replace(aside, self._file)
+        except OSError as failure:
+            _log.warning("memory figures not saved", cause=str(failure))
+
+    async def _predict(self, spec: InstanceSpec) -> Footprint:
+        try:
+            needs = await self._fit(spec)
+        except EngineError as failure:
+            if not self._complained:
+                _log.warning("memory is estimated from the header", cause=failure.detail)
+                self._complained = True
+            return Footprint(_from_header(spec), "header")
+        return Footprint(_sum(spec, needs), "predicted")
+
+    async def _fit(self, spec: InstanceSpec) -> tuple[DeviceNeed, ...]:
+        if self._tool is None:
+            raise EngineError("llama-fit-params is not beside the engine")
+        return await fit_params(self._tool, ("--model", str(spec.model.gguf), *spec.sizes()))
+
+
+def extras_mb(spec: InstanceSpec) -> int:
+    """What llama-fit-params and the header's estimate leave out."""
+    extra = spec.cache_ram_mb
+    if spec.projector is not None:
+        extra += spec.projector.stat().st_size // _MIB
+    if spec.key.role == "embed":
+        # An embedding keeps a vector and, unused, the logits of every token of its input
+        # (llama.cpp, `llama_context::output_reserve`).
+        header = spec.model.header
+        floats = spec.batch * (header.vocabulary_size + header.embedding_length)
+        extra += floats * _F32 // _MIB
+    return extra
+
+
+def _sum(spec: InstanceSpec, needs: tuple[DeviceNeed, ...]) -> dict[str, int]:
+    *gpus, host = needs
+    process = _CUDA_PROCESS_MB if gpus else _PROCESS_MB
+    summed = {HOST: host.total_mb + process + extras_mb(spec)}
+    return summed | {gpu.name: gpu.total_mb + GPU_CONTEXT_MB for gpu in gpus}
+
+
+def _from_header(spec: InstanceSpec) -> dict[str, int]:
+    """The header's estimate, in shares over the devices of the layout."""
+    total = estimate_mb(spec.model, spec.context_size, spec.slots, spec.physical_batch)
+    gpus, layers = spec.layout.devices or (), spec.layout.gpu_layers or 0
+    everything = spec.model.header.layers + 1
+    on_gpus = total * min(layers, everything) // everything if gpus else 0
+    shares = spec.layout.tensor_split or (1,) * len(gpus)
+    process = _CUDA_PROCESS_MB if gpus else _PROCESS_MB
+    need = {HOST: total - on_gpus + process + extras_mb(spec)}
+    for name, share in zip(gpus, shares, strict=True):
+        need[name] = on_gpus * share // sum(shares) + GPU_CONTEXT_MB
+    return need
+
+
+def _believed(known: int | None, seen: int) -> int:
+    if known is None or seen >= known:
+        return seen
+    return round(known - _BELIEF * (known - seen))
+
+
+def _key(spec: InstanceSpec) -> str:
+    projector = spec.projector.name if spec.projector else ""
+    return " ".join(
+        (spec.model.digest, spec.key.role, projector, str(spec.cache_ram_mb), *spec.sizes())
+    )
+
+
+def _read(file: Path) -> dict[str, dict[str, int]]:
+    try:
+        content = orjson.loads(file.read_bytes())
+        return {
+            str(key): {str(name): int(mb) for name, mb in need.items()}
+            for key, need in content.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as failure:
+        _log.warning("memory figures not read", file=str(file), cause=str(failure))
+        return {}

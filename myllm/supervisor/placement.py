@@ -1,0 +1,140 @@
+"""How large an instance is made and where its layers go; pure, from budgets and estimates.
+
+Context and slots are what config.json or the settings say. What they leave open follows from
+the budget, which does not change while the server runs, so that a model always gets the same:
+
+1. four slots, and the longest context that keeps the instance within half of the budget, so
+   that another model fits beside it;
+2. for a model that takes more than half by itself: the shortest context, and as many slots
+   as fit the whole budget;
+3. one slot of the shortest context; whether even that fits is for others to say.
+
+Layers: all on one GPU if one has the room (of those the one with most free memory now), else
+split over all GPUs, else as many as fit, and the rest on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from myllm.models.model import Model
+from myllm.settings import Settings
+from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, Room
+from myllm.supervisor.spec import Layout
+
+Estimate = Callable[[int, int], int]
+"""MiB that a model takes, wherever, with a context size and a number of slots."""
+
+_SLOTS: Final = 4
+_SHORTEST: Final = 2048
+_LONGEST_ON_CPU: Final = 8192
+_LONGEST_ON_GPU: Final = 32768
+# Buffers for computing are on every device, and layers differ in size.
+_UNEVEN: Final = 1.05
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The sizes of an instance and where its layers go. `context_size` is that of one slot."""
+
+    context_size: int
+    slots: int
+    automatic_context: bool
+    layout: Layout
+
+
+def choose(
+    model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
+) -> Placement:
+    """The sizes and the layout for a generating instance of `model`."""
+    given = model.context_size or settings.context_size
+    context_size, slots = _sizes(model, settings, rooms, estimate)
+    layout = lay_out(model, estimate(context_size, slots), rooms)
+    return Placement(context_size, slots, given is None, layout)
+
+
+def lay_out(model: Model, need_mb: int, rooms: Mapping[str, Room]) -> Layout:
+    """Where the layers of an instance go that takes `need_mb` altogether.
+
+    Without a known GPU the engine is told only what config.json says.
+    """
+    wanted = model.engine.gpu_layers
+    if wanted == 0:
+        return Layout(devices=(), gpu_layers=0)
+    usable = _usable(rooms)
+    if not usable:
+        return Layout(gpu_layers=wanted)
+    everything = model.header.layers + 1  # the output counts as one
+    layers = everything if wanted is None else min(wanted, everything)
+    need = need_mb * layers // everything
+    enough = [name for name, room in usable.items() if room >= need]
+    if enough:
+        freest = max(enough, key=lambda name: rooms[name].free_mb)
+        return Layout((freest,), layers)
+    if wanted is None and sum(usable.values()) < need:
+        layers = int(sum(usable.values()) * everything / (need_mb * _UNEVEN))
+    return _split(layers, {name: room for name, room in usable.items() if room > 0})
+
+
+def _split(layers: int, usable: Mapping[str, int]) -> Layout:
+    if layers == 0 or not usable:
+        return Layout(devices=(), gpu_layers=0)
+    shares = tuple(usable.values()) if len(usable) > 1 else None
+    return Layout(tuple(usable), layers, shares)
+
+
+def _usable(rooms: Mapping[str, Room]) -> dict[str, int]:
+    """What a model can have on each GPU, without what CUDA itself takes there."""
+    return {
+        name: max(room.obtainable_mb - GPU_CONTEXT_MB, 0)
+        for name, room in rooms.items()
+        if name != HOST
+    }
+
+
+def _sizes(
+    model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
+) -> tuple[int, int]:
+    """Context size and slots, by the rules at the top of this file."""
+    given, slots = model.context_size or settings.context_size, _slots(model, settings)
+    shortest = model.context_for(given or _SHORTEST)
+    budget, longest = _budget(model, rooms, estimate(shortest, slots[-1]))
+    contexts = [shortest] if given else _contexts(shortest, model.context_for(longest))
+    for context in contexts:
+        if estimate(context, slots[0]) <= budget // 2:
+            return context, slots[0]
+    for count in slots:
+        if estimate(shortest, count) <= budget:
+            return shortest, count
+    return shortest, slots[-1]
+
+
+def _slots(model: Model, settings: Settings) -> list[int]:
+    """The numbers of slots that may be chosen, most first."""
+    given = model.engine.slots or settings.slots
+    return [given] if given else list(range(_SLOTS, 0, -1))
+
+
+def _contexts(shortest: int, longest: int) -> list[int]:
+    """`shortest` and its doubles up to `longest`, longest first."""
+    contexts = [shortest]
+    while contexts[-1] * 2 <= longest:
+        contexts.append(contexts[-1] * 2)
+    return contexts[::-1]
+
+
+def _budget(model: Model, rooms: Mapping[str, Room], least_mb: int) -> tuple[int, int]:
+    """The budget of the devices that the model goes to, and the longest context there.
+
+    One GPU if the least instance fits it, else all, else all and the host.
+    """
+    host = rooms[HOST].budget_mb
+    gpus = [max(room.budget_mb - GPU_CONTEXT_MB, 0) for name, room in rooms.items() if name != HOST]
+    if not gpus or model.engine.gpu_layers == 0:
+        return host, _LONGEST_ON_CPU
+    for budget in (max(gpus), sum(gpus)):
+        if least_mb <= budget:
+            return budget, _LONGEST_ON_GPU
+    return sum(gpus) + host, _LONGEST_ON_CPU

@@ -22,8 +22,11 @@ _log = structlog.get_logger(__name__)
 Need = Mapping[str, int]
 """MiB per device name."""
 
-_PROCESS_MB: Final = 24  # llama-server's code, heap and threads; seen: 20 to 26
-_CUDA_PROCESS_MB: Final = 256  # the same with CUDA's libraries and pinned buffers, by guess
+# llama-server's code, heap and threads, and what it keeps per token of its vocabulary: resident
+# beyond the tool's sum were 18 MiB with 1,500 tokens, 26 with 32,000 and 59 with 152,000.
+_PROCESS_MB: Final = 18
+_TOKEN_BYTES: Final = 280
+_CUDA_PROCESS_MB: Final = 256  # CUDA's libraries and pinned buffers; a guess
 _F32: Final = 4
 _MIB: Final = 2**20
 # A figure below the remembered one is believed by half: buffers for computing are touched only
@@ -104,22 +107,22 @@ class Footprints:
 
 
 def extras_mb(spec: InstanceSpec) -> int:
-    """What llama-fit-params and the header's estimate leave out."""
-    extra = spec.cache_ram_mb
+    """What llama-fit-params leaves out but for the process itself: prompt cache, projector and
+    the outputs of an embedding, which keeps a vector and, unused, the logits of every token of
+    its input (llama.cpp, `llama_context::output_reserve`)."""
+    extra = spec.cache_ram_mb * _MIB
     if spec.projector is not None:
-        extra += spec.projector.stat().st_size // _MIB
+        extra += spec.projector.stat().st_size
     if spec.key.role == "embed":
-        # An embedding keeps a vector and, unused, the logits of every token of its input
-        # (llama.cpp, `llama_context::output_reserve`).
         header = spec.model.header
-        floats = spec.batch * (header.vocabulary_size + header.embedding_length)
-        extra += floats * _F32 // _MIB
-    return extra
+        extra += spec.batch * (header.vocabulary_size + header.embedding_length) * _F32
+    return -(-extra // _MIB)
 
 
 def _sum(spec: InstanceSpec, needs: tuple[DeviceNeed, ...]) -> dict[str, int]:
     *gpus, host = needs
-    process = _CUDA_PROCESS_MB if gpus else _PROCESS_MB
+    process = _PROCESS_MB + spec.model.header.vocabulary_size * _TOKEN_BYTES // _MIB
+    process += _CUDA_PROCESS_MB if gpus else 0
     summed = {HOST: host.total_mb + process + extras_mb(spec)}
     return summed | {gpu.name: gpu.total_mb + GPU_CONTEXT_MB for gpu in gpus}
 
@@ -131,8 +134,8 @@ def _from_header(spec: InstanceSpec) -> dict[str, int]:
     everything = spec.model.header.layers + 1
     on_gpus = total * min(layers, everything) // everything if gpus else 0
     shares = spec.layout.tensor_split or (1,) * len(gpus)
-    process = _CUDA_PROCESS_MB if gpus else _PROCESS_MB
-    need = {HOST: total - on_gpus + process + extras_mb(spec)}
+    cuda = _CUDA_PROCESS_MB if gpus else 0
+    need = {HOST: total - on_gpus + cuda + extras_mb(spec)}
     for name, share in zip(gpus, shares, strict=True):
         need[name] = on_gpus * share // sum(shares) + GPU_CONTEXT_MB
     return need

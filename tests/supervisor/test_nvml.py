@@ -1,0 +1,120 @@
+"""NVIDIA's GPUs, from recorded tables where NVML would answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from myllm.supervisor.devices import HOST, DeviceMemory, read_devices
+from myllm.supervisor.nvml import Nvml, open_nvml, visible
+
+MIB = 2**20
+UUIDS = [
+    "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",
+    "GPU-89aa0011-22bb-4cc3-9d44-5566778899aa",
+    "GPU-1f2e3d4c-5b6a-7988-a7b6-c5d4e3f20110",
+]
+
+
+@dataclass
+class RecordedNvml:
+    """pynvml's functions over a table: per GPU total, free and the processes on it, in MiB."""
+
+    gpus: list[tuple[int, int, Mapping[int, int | None]]]
+    broken: bool = False
+    NVMLError: type[Exception] = field(default=pynvml.NVMLError)
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetUUID(self, handle: int) -> str:
+        return UUIDS[handle]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        if self.broken:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        total, free, _ = self.gpus[handle]
+        return SimpleNamespace(total=total * MIB, free=free * MIB, used=(total - free) * MIB)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(pid=pid, usedGpuMemory=None if mb is None else mb * MIB)
+            for pid, mb in self.gpus[handle][2].items()
+        ]
+
+
+TABLE = RecordedNvml(
+    [
+        (24576, 24000, {}),
+        (81559, 60000, {4711: 18234, 4712: 2048}),
+        (143771, 100000, {4711: 512, 9: None}),
+    ]
+)
+
+
+def test_all_gpus_in_the_order_of_their_addresses() -> None:
+    assert Nvml(TABLE, None).memory() == {
+        "CUDA0": DeviceMemory(24576, 24000),
+        "CUDA1": DeviceMemory(81559, 60000),
+        "CUDA2": DeviceMemory(143771, 100000),
+    }
+    assert list(read_devices(Nvml(TABLE, None))) == [HOST, "CUDA0", "CUDA1", "CUDA2"]
+
+
+def test_cuda_visible_devices_picks_and_orders() -> None:
+    gpus = Nvml(TABLE, "2,0")
+    assert [memory.total_mb for memory in gpus.memory().values()] == [143771, 24576]
+    assert list(gpus.memory()) == ["CUDA0", "CUDA1"]
+    assert gpus.used_mb(4711) == {"CUDA0": 512}
+
+
+def test_memory_of_one_process() -> None:
+    gpus = Nvml(TABLE, None)
+    assert gpus.used_mb(4711) == {"CUDA1": 18234, "CUDA2": 512}
+    assert gpus.used_mb(9) == {}  # a driver that does not tell it
+    assert gpus.used_mb(1) == {}
+
+
+@pytest.mark.parametrize(
+    ("selection", "chosen"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("1", [1]),
+        ("2,1", [2, 1]),
+        (" 0 , 2 ", [0, 2]),
+        ("0,2,-1,1", [0, 2]),
+        ("0,3,1", [0]),
+        ("NoDevFiles", []),
+        (UUIDS[2], [2]),
+        ("GPU-1f2e,GPU-8932", [2, 0]),
+        ("GPU-89", []),  # two begin so
+    ],
+)
+def test_what_cuda_shows(selection: str | None, chosen: list[int]) -> None:
+    assert visible(UUIDS, selection) == chosen
+
+
+def test_a_gpu_that_is_lost_is_left_out() -> None:
+    assert Nvml(RecordedNvml(TABLE.gpus, broken=True), None).memory() == {}
+
+
+def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    monkeypatch.setattr(pynvml, "nvmlInit", fail)
+    assert open_nvml() is None
+
+
+def test_the_binding_has_what_is_asked_of_it() -> None:
+    asked = [name for name in dir(RecordedNvml) if name.startswith("nvml")]
+    assert len(asked) == 5
+    assert all(callable(getattr(pynvml, name)) for name in asked)

@@ -59,4 +59,5 @@ def test_the_engine_sees_no_secret_and_no_stray_option() -> None:
     seen = engine_environment(
         {"PATH": "/bin", "HF_TOKEN": "s", "LLAMA_ARG_CTX_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0"}
     )
-    assert seen == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", "LLAMA_SERVER_ROUTER_PORT": "1"}
+    ours = {"LLAMA_SERVER_ROUTER_PORT": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert seen == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", **ours}

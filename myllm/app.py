@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi_swagger import patch_fastapi
@@ -16,6 +17,7 @@ from myllm.api import errors, instances, models, native, status
 from myllm.api.middleware import BodyLimit, RequestContext
 from myllm.api.services import Services
 from myllm.engine.types import Engine
+from myllm.errors import EngineMissing
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
@@ -25,6 +27,7 @@ from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
+from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.nvml import open_nvml
 from myllm.supervisor.specs import Specs
 from myllm.supervisor.supervisor import Supervisor
@@ -88,7 +91,8 @@ class App:
         supervisor = Supervisor(settings, self._engine, launcher, speeds, gpus)
         specs = Specs(settings, self._engine, speeds, gpus, supervisor.used)
         registry = Registry(settings.models_dir)
-        planner = Planner(settings, registry, specs)
+        footprints = Footprints(settings.state_dir / "footprints.json", _fit_tool(self._engine))
+        planner = Planner(settings, registry, specs, footprints, gpus)
         scheduler = Scheduler(
             planner.budget(),
             queue_timeout_s=settings.queue_timeout,
@@ -108,3 +112,11 @@ class App:
         """Leave at once: the engines see our end of their pipes close, and end."""
         if self._runtime is not None:
             self._runtime.remove()
+
+
+def _fit_tool(engine: Engine) -> Path | None:
+    """The program that predicts memory; an engine from elsewhere may lack it."""
+    try:
+        return engine.tool("llama-fit-params")
+    except EngineMissing:
+        return None

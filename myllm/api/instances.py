@@ -10,7 +10,7 @@ from fastapi import APIRouter
 
 from myllm.api.services import Services, With
 from myllm.gateway.entry import Entry
-from myllm.gateway.planning import ENGINES
+from myllm.gateway.planning import without_engines
 from myllm.gateway.runs import FOREVER, Run
 from myllm.gateway.tickets import Need
 
@@ -43,7 +43,7 @@ def _running(services: Services, entry: Entry, run: Run) -> dict[str, Any]:
         "memory": {
             "estimated_mb": _sum(run.plan.need),
             "measured_mb": _sum(instance.used) if instance else 0,
-            "devices": {d: mb for d, mb in run.plan.need.items() if d != ENGINES},
+            "devices": without_engines(run.plan.need),
         },
         "load_seconds": round(instance.load_seconds, 3) if instance else 0.0,
         "started_at": _iso(instance.started_at) if instance else None,
@@ -80,7 +80,7 @@ def _common(services: Services, entry: Entry) -> dict[str, Any]:
 
 def _memory(services: Services) -> dict[str, Any]:
     """The budget and what is taken of it, in MiB per device."""
-    room, free = services.gateway.scheduler.fleet.room, services.gateway.planner.free()
+    room, free = services.gateway.scheduler.fleet.room, services.gateway.planner.free({})
     taken = room.taken()
     return {
         device: {
@@ -93,7 +93,7 @@ def _memory(services: Services) -> dict[str, Any]:
 
 
 def _sum(need: Need) -> int:
-    return sum(mb for device, mb in need.items() if device != ENGINES)
+    return sum(without_engines(need).values())
 
 
 def _iso(seconds: float) -> str:

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from myllm.api.schemas import LoadRequest
 from myllm.api.services import Services, With
 from myllm.api.streaming import JsonAnswer
-from myllm.gateway.planning import ENGINES
-from myllm.gateway.tickets import Need
+from myllm.gateway.planning import without_engines
 from myllm.models.describe import details, summary
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey, main_role
@@ -37,9 +36,12 @@ async def list_models(services: With) -> dict[str, Any]:
 async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, with everything known about it."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)
-    plan = await services.gateway.planner.plan(InstanceKey(name, main_role(model)), smaller=False)
+    plan = await services.gateway.planner.plan(InstanceKey(name, main_role(model)))
     return details(model, plan.spec.context_size) | {
-        "memory": {"estimated_mb": _megabytes(plan.need), "slots": plan.spec.slots},
+        "memory": {
+            "estimated_mb": sum(without_engines(plan.need).values()),
+            "slots": plan.spec.slots,
+        },
         "loaded": _is_loaded(services, model),
     }
 
@@ -95,7 +97,3 @@ def _context(services: Services, model: Model) -> int:
 
 def _is_loaded(services: Services, model: Model) -> bool:
     return any(each.state == "ready" for each in services.gateway.supervisor.of_model(model.name))
-
-
-def _megabytes(need: Need) -> int:
-    return sum(mb for device, mb in need.items() if device != ENGINES)

@@ -167,6 +167,8 @@ class Gateway:
         self._carry_out(self.scheduler.ready(instance.run_id, instance.spec.slots, need, now))
 
     def instance_exited(self, instance: Instance) -> None:
+        self.planner.measured(instance)
+        self.planner.save()
         ended = Ended(
             instance.error,
             crashed=instance.crashed,
@@ -214,7 +216,8 @@ class Gateway:
             _log.warning("engine not started", model=str(wish.key), cause=failure.detail)
             self._carry_out(self.scheduler.plan_failed(wish.key, failure))
         if plan is not None:
-            free = self.planner.free()
+            loading = self.supervisor.used(state="loading")
+            free = self.planner.free(loading)
             self._carry_out(self.scheduler.planned(plan, free, time.monotonic()))
 
     def _end(self, run: int, stop: bool) -> None:

@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
-import psutil
+from collections.abc import Mapping
+
+import structlog
 
 from myllm.gateway.tickets import Need, Plan
-from myllm.models.memory import estimate_mb
 from myllm.models.registry import Registry
 from myllm.settings import Settings
+from myllm.supervisor.devices import GpuReader, budgets, read_devices
+from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.specs import Specs
 
+_log = structlog.get_logger(__name__)
 # Not a device, but bounded like one: how many engines there may be at once.
 ENGINES = "engines"
 
 
 class Planner:
-    """Makes plans; asks models, settings and devices."""
+    """Makes plans; asks models, settings and devices. Figures are MiB per device."""
 
-    def __init__(self, settings: Settings, registry: Registry, specs: Specs) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        specs: Specs,
+        footprints: Footprints,
+        gpus: GpuReader | None,
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._specs = specs
+        self._footprints = footprints
+        self._gpus = gpus
 
     def budget(self) -> Need:
         """What the engines may take together, on each device that is bounded."""
         cap = self._settings.max_loaded_models
-        return {} if cap is None else {ENGINES: cap}
+        engines = {} if cap is None else {ENGINES: cap}
+        return budgets(read_devices(self._gpus), self._settings) | engines
 
-    async def plan(self, key: InstanceKey, smaller: bool) -> Plan:
-        """Raises ModelNotFound, InvalidModel, and EngineError when nothing can be found out."""
+    def free(self, loading: Mapping[str, int]) -> Need:
+        """What new engines may take now; `loading` is what those have that are loading, whose
+        whole need is counted elsewhere."""
+        reserve = self._settings.memory_reserve_mb
+        return {
+            name: max(0, memory.free_mb - reserve) + loading.get(name, 0)
+            for name, memory in read_devices(self._gpus).items()
+        }
+
+    async def plan(self, key: InstanceKey, smaller: bool = False) -> Plan:
+        """What an engine for `key` would run with if it were started now; with `smaller`, an
+        automatic context is halved. Raises ModelNotFound and InvalidModel."""
         model = self._registry.get(key.model)
-        spec = self._specs.spec(key, model)
-        need = {"host": estimate_mb(model, spec.context_size, spec.slots, spec.physical_batch)}
-        keep_alive = model.engine.keep_alive
+        spec = self._specs.spec(key, model, smaller)
+        if smaller and spec.automatic_context:
+            _log.warning("trying a smaller context", model=str(key), context=spec.context_size)
+        footprint = await self._footprints.predict(spec)
+        keep_alive_s = model.engine.keep_alive
         return Plan(
             spec,
-            need | {ENGINES: 1},
-            self._settings.keep_alive if keep_alive is None else keep_alive,
+            footprint.need | {ENGINES: 1},
+            self._settings.keep_alive if keep_alive_s is None else keep_alive_s,
             pinned=model.engine.pinned,
         )
 
-    def free(self) -> Need:
-        """MiB that new engines may take on each device, as it is now."""
-        return {"host": psutil.virtual_memory().available // 2**20}
-
     def measured(self, instance: Instance) -> Need | None:
-        """What an engine that has just loaded really takes; remembered for the next plan."""
-        return {**instance.used, ENGINES: 1} if instance.used else None
+        """Remember what an engine really takes; returns what it is to be charged with, or None
+        if nobody could look."""
+        if not instance.used:
+            return None
+        return self._footprints.measured(instance.spec, instance.used) | {ENGINES: 1}
+
+    def save(self) -> None:
+        """Keep what was measured for the next start of the server."""
+        self._footprints.save()
+
+
+def without_engines(need: Need) -> dict[str, int]:
+    """The devices of `need` alone."""
+    return {device: mb for device, mb in need.items() if device != ENGINES}

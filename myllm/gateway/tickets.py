@@ -61,7 +61,6 @@ class Plan:
     need: Need
     keep_alive_s: float
     pinned: bool = False
-    automatic_context: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,9 @@ class Footprints:
             self._predicted[key] = await self._predict(spec)
         return self._predicted[key]
 
-    def measured(self, spec: InstanceSpec, used: Need) -> None:
-        """Take in the most that an instance of `spec` was seen to take in its life so far.
+    def measured(self, spec: InstanceSpec, used: Need) -> dict[str, int]:
+        """Take in the most that an instance of `spec` was seen to take in its life so far;
+        returns what is believed now.
 
         More than was known counts at once, less by and by; devices that `used` does not name
         stay as predicted. Call it when the instance has loaded, and again when it has ended.
@@ -78,6 +79,7 @@ class Footprints:
         seen = {name: _believed(known.get(name), mb) for name, mb in used.items()}
         self._measured.pop(key, None)  # so that the latest stands last
         self._measured[key] = {**known, **seen}
+        return dict(self._measured[key])
 
     def save(self) -> None:
         """Write the file, aside and renamed; failing to is logged, for it is only a hint."""

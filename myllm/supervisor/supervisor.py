@@ -16,7 +16,7 @@ from myllm.launcher.base import Launcher, LaunchSpec
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
 from myllm.supervisor.devices import GpuReader
-from myllm.supervisor.instance import Instance
+from myllm.supervisor.instance import Instance, State
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from myllm.supervisor.watching import Watcher
 
@@ -71,11 +71,12 @@ class Supervisor:
         """The live instances of a model in any role."""
         return [instance for instance in self if instance.spec.key.model == model]
 
-    def used(self) -> dict[str, int]:
-        """MiB that the instances have on each device, as last measured."""
+    def used(self, state: State | None = None) -> dict[str, int]:
+        """MiB that the instances (in this state) have on each device, as last measured."""
         used: Counter[str] = Counter()
         for instance in self:
-            used.update(instance.used)
+            if state in (None, instance.state):
+                used.update(instance.used)
         return dict(used)
 
     def history(self, key: InstanceKey) -> History:

@@ -95,7 +95,7 @@ class World:
         kind = self.kinds[wish.key.model]
         need = {"host": kind.need_mb // 2 if wish.smaller else kind.need_mb}
         spec = InstanceSpec(wish.key, DEMO, 1024, kind.slots, 32)
-        plan = Plan(spec, need, kind.keep_alive_s, kind.pinned, automatic_context=True)
+        plan = Plan(spec, need, kind.keep_alive_s, kind.pinned)
         self.do(self.scheduler.planned(plan, {"host": self.free_mb()}, self.now))
 
     def load(self, run: int) -> None:

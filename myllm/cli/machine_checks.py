@@ -27,10 +27,10 @@ def machine_checks(settings: Settings, has_engine: bool) -> list[Check]:
 
 
 def memory() -> Check:
-    import psutil
+    from myllm.supervisor.devices import HOST, read_devices
 
-    facts = psutil.virtual_memory()
-    free, total = facts.available / 2**30, facts.total / 2**30
+    host = read_devices(None)[HOST]  # in a container, what that may take
+    free, total = host.free_mb / 1024, host.total_mb / 1024
     finding = f"{free:.1f} of {total:.1f} GB available"
     if free < _LITTLE_MEMORY_GB:
         return Check("memory", "warning", finding, "close programs, or use a small model")

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import orjson
 import pytest
 
 from myllm.engine.types import Engine
+from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.models.model import Model
@@ -51,8 +52,9 @@ async def running(spec: InstanceSpec, engine: Engine, home: Path) -> AsyncIterat
     ready = asyncio.Event()
     runtime = RuntimeDir(home)
     instance = Instance(
+        1,
         spec,
-        spec.argv(engine.server),
+        LaunchSpec(spec.file_stem, spec.argv(engine.server)),
         LocalLauncher(runtime, home / "logs"),
         load_timeout_s=60,
         stop_grace_s=0.5,
@@ -77,8 +79,8 @@ async def used_after(spec: InstanceSpec, engine: Engine, home: Path, tokens: int
         path, body = "/completion", {"prompt": prompt, "n_predict": 4}
         if spec.key.role == "embed":
             path, body = "/embeddings", {"input": prompt}
-        answer = await instance.client.post(path, json=body, timeout=httpx.Timeout(120))
-        assert answer.status_code == 200, answer.text
+        answer = await instance.client.post(path, orjson.dumps(body), 120)
+        assert answer.status == 200, answer
         assert instance.pid is not None
         return used_by(instance.pid, None)[HOST]
 

@@ -1,0 +1,71 @@
+"""Specs from the machine's own memory and from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from myllm.engine.types import Engine
+from myllm.models.registry import Registry
+from myllm.settings import Settings
+from myllm.supervisor.batching import PromptSpeeds
+from myllm.supervisor.devices import HOST, DeviceMemory
+from myllm.supervisor.spec import InstanceKey, Layout
+from myllm.supervisor.specs import Specs
+from tests.ggufs import write_header
+
+CPU = Engine(Path("llama-server"), "cache", "0", 0, "", ("CPU",))
+CUDA = Engine(Path("llama-server"), "cache", "0", 0, "", ("CPU", "CUDA"))
+KEY = InstanceKey("demo", "generate")
+
+
+class OneGpu:
+    """A GPU of 24 GB that nobody uses."""
+
+    def memory(self) -> dict[str, DeviceMemory]:
+        return {"CUDA0": DeviceMemory(24000, 24000)}
+
+    def used_mb(self, pid: int) -> dict[str, int]:
+        return {}
+
+
+def specs(
+    folder: Path, gpu: bool = False, used: Mapping[str, int] | None = None, **given: int
+) -> Specs:
+    settings = Settings(_env_file=None, **given)  # type: ignore[arg-type,call-arg]
+    engine, gpus = (CUDA, OneGpu()) if gpu else (CPU, None)
+    return Specs(settings, engine, PromptSpeeds(folder / "speeds"), gpus, lambda: used or {})
+
+
+def test_an_automatic_context_can_be_made_smaller_and_another_not(tmp_path: Path) -> None:
+    demo = Registry(tmp_path).get("demo")
+    automatic = specs(tmp_path)
+    spec, less = (automatic.spec(KEY, demo, smaller) for smaller in (False, True))
+    assert (spec.context_size, spec.slots, spec.automatic_context) == (2048, 4, True)
+    assert (less.context_size, less.slots) == (1024, 4)
+    said = specs(tmp_path, context_size=1024).spec(KEY, demo, smaller=True)
+    assert (said.context_size, said.automatic_context) == (1024, False)
+
+
+def test_a_small_budget_makes_a_small_instance(tmp_path: Path) -> None:
+    write_header(tmp_path / "m" / "m.gguf", embedding_length=4096, block_count=32)
+    model = Registry(tmp_path).get("m")
+    key = InstanceKey("m", "generate")
+    wide = specs(tmp_path, memory_budget_mb=100_000).spec(key, model)
+    tight = specs(tmp_path, memory_budget_mb=1).spec(key, model)
+    assert (wide.slots, tight.slots) == (4, 1)
+
+
+def test_a_gpu_takes_all_layers_and_an_embedding_too(tmp_path: Path) -> None:
+    demo = Registry(tmp_path).get("demo")
+    layout = Layout(("CUDA0",), demo.header.layers + 1)
+    on_gpu = specs(tmp_path, gpu=True)
+    assert on_gpu.spec(KEY, demo).layout == layout
+    assert on_gpu.spec(InstanceKey("demo", "embed"), demo).layout == layout
+    assert specs(tmp_path).spec(KEY, demo).layout == Layout()
+
+
+def test_what_the_engines_have_can_be_had_by_others(tmp_path: Path) -> None:
+    used = {"CUDA0": 5000, HOST: 0}
+    room = specs(tmp_path, gpu=True, used=used, gpu_budget_mb=8000).rooms()["CUDA0"]
+    assert (room.budget_mb, room.obtainable_mb, room.free_mb) == (8000, 8000, 3000)

@@ -88,7 +88,11 @@ def _environment() -> dict[str, str]:
 
 
 def _cause(said: str) -> str:
-    """The lines that llama.cpp marks as errors, else the last one."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    """The lines that llama.cpp marks as errors, else its last one.
+
+    Marked lines are often lost when it aborts; the exception's own words come after them.
+    """
+    lines = [line.strip().removeprefix("what():").strip() for line in said.splitlines()]
+    lines = [line for line in lines if line]
     errors = [line.split(" E ", 1)[1] for line in lines if " E " in line]
-    return " / ".join((errors or lines)[-3:])[:300] or "it said nothing"
+    return " / ".join(errors[-3:] or lines[-1:])[:300] or "it said nothing"

@@ -126,7 +126,7 @@ def test_a_killed_server_leaves_no_engine_behind(home: Path) -> None:
         assert alive == []
 
 
-def test_an_engine_killed_in_mid_answer_is_told_and_the_next_request_served(home: Path) -> None:
+def test_an_engine_killed_in_mid_answer_is_replaced_and_the_restart_counted(home: Path) -> None:
     with serving(home) as server, server.client() as api:
         with api.stream(
             "POST", "/api/generate",
@@ -136,9 +136,8 @@ def test_an_engine_killed_in_mid_answer_is_told_and_the_next_request_served(home
             next(lines)
             server.engines()[0].kill()
             last = parse([line for line in lines if line.startswith("data: ")][-1])
-        assert last["code"] == 500
-        assert last["retryable"] is True
-        assert "was killed by signal 9 while serving" in last["error"]
+        assert last["finish_reason"] in ("stop", "length")
+        assert last["full_text"]
         again = api.post("/api/chat", json={"model": "demo", "messages": HI, "stream": False})
         assert again.status_code == 200
         [instance] = api.get("/api/instances").json()["instances"]

@@ -43,14 +43,22 @@ class Serving:
         return httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
 
     def engines(self) -> list[psutil.Process]:
-        """The engines that run under it."""
-        return psutil.Process(self.process.pid).children()
+        """The engines that run under it; the tool that predicts their memory is none."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if not _name(child).startswith("llama-fit")]
 
     def engine_socket(self) -> Path:
         """The Unix socket of its only engine, to look at what the engine itself says."""
         [engine] = self.engines()
         arguments = engine.cmdline()
         return Path(arguments[arguments.index("--host") + 1])
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def environment(home: Path, **settings: object) -> dict[str, str]:

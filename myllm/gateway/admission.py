@@ -67,7 +67,7 @@ def reject_late(entry: Entry, now: float, timeout_s: float) -> list[Action]:
         return []
     actions: list[Action] = []
     for ticket in entry.queue:
-        if now - ticket.enqueued_at > timeout_s:
+        if now - ticket.waits_since > timeout_s:
             what = "a free slot" if entry.plan is None else "memory to be free"
             error = Unavailable(
                 f"Waited {timeout_s:g} s for {what} for model '{entry.key}' (MYLLM_QUEUE_TIMEOUT)",

@@ -77,7 +77,7 @@ class Scheduler:
         if refused is not None:
             return [Reject(ticket, refused)]
         came_back = ticket.run is not None
-        ticket.run = ticket.slot = None
+        ticket.run, ticket.slot, ticket.waits_since = None, None, now
         entry.queue.add(ticket)
         actions = self._advance(entry, now)
         if len(entry.queue) > self._queue_size and not came_back:

@@ -17,7 +17,8 @@ Need = Mapping[str, int]
 class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
-    `client` is who it is for, for the sake of fairness. A higher `priority` goes first.
+    `enqueued_at` decides its place, and stays when its engine dies; `waits_since` bounds its
+    wait. `client` is who it is for, for the sake of fairness. A higher `priority` goes first.
     `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token.
@@ -32,6 +33,7 @@ class Ticket:
     run: int | None = None
     slot: int | None = None
     deaths: int = 0
+    waits_since: float = 0.0
 
 
 @dataclass(frozen=True)

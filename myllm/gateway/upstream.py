@@ -72,6 +72,7 @@ async def complete(
                 for block in whole:
                     event = _parse(block)
                     if event is not None:
+                        instance.sign_of_life()
                         yield event
     except EngineConnectionError as failure:
         raise await _lost(instance, failure) from failure
@@ -141,9 +142,13 @@ def _message(answer: EngineAnswer) -> str:
 
 
 async def _lost(instance: Instance, failure: EngineConnectionError) -> EngineError:
-    """Why the connection broke: usually the engine died, and will have said why in a moment."""
+    """Why the connection broke: usually the engine died, and will have said why in a moment.
+
+    One that lives on and yet breaks connections serves nobody, so it is ended.
+    """
     try:
         await asyncio.wait_for(instance.ended.wait(), _DEATH_NOTICE_S)
     except TimeoutError:
-        return EngineError(f"The connection to model '{instance.spec.key}' broke: {failure}")
+        instance.declare_dead(f"broke a connection: {failure}")
+        await instance.ended.wait()
     return instance.error or EngineError(f"The engine of model '{instance.spec.key}' was stopped")

@@ -116,13 +116,11 @@ class Instance:
         """Ask `run` to end the process, whatever it is doing."""
         self._stop_wanted.set()
 
-    def declare_hung(self, silent_s: float) -> None:
-        """End the process, because nothing has moved in it for `silent_s` seconds."""
-        self._verdict = EngineDied(
-            f"the engine of model '{self.spec.key}' hung: no token, no progress and no work for "
-            f"{silent_s:.0f} s (MYLLM_HANG_TIMEOUT)"
-        )
-        self._stop_wanted.set()
+    def declare_dead(self, what: str) -> None:
+        """End the process at once, because it `what`, unless it is being stopped already."""
+        if not self._stop_wanted.is_set():
+            self._verdict = EngineDied(f"the engine of model '{self.spec.key}' {what}")
+            self._stop_wanted.set()
 
     def sign_of_life(self) -> None:
         """Something has moved: a token, progress, or work."""

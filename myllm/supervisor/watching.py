@@ -65,6 +65,9 @@ class Watcher:
                 silent_s = instance.silent_s()
                 if silent_s > self._hang_timeout_s:
                     _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid)
-                    instance.declare_hung(silent_s)
+                    instance.declare_dead(
+                        f"hung: no token, no progress and no work for {silent_s:.0f} s "
+                        "(MYLLM_HANG_TIMEOUT)"
+                    )
             live = {instance.run_id for instance in instances}
             self._cpu_s = {run: cpu for run, cpu in self._cpu_s.items() if run in live}

@@ -27,7 +27,7 @@ LONG = {"type": "array", "items": {"type": "integer"}, "minItems": 1000}
 
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
-    with short_home() as path, serving(path, slots=8, threads=1) as running:
+    with short_home() as path, serving(path, slots=8, threads=1, hang_timeout=2) as running:
         yield running
 
 
@@ -84,11 +84,15 @@ class Reader:
         return end
 
 
-def test_eight_streams_and_one_kill(server: Serving, api: httpx.Client) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_eight_streams_and_one_signal(
+    server: Serving, api: httpx.Client, number: signal.Signals
+) -> None:
+    """It is killed, it hangs, or it is told to leave, which makes it a corpse that lives on."""
     whole = {question: stream(api, "/api/chat", **chat(question))[1] for question in QUESTIONS}
     before = deaths(server)
     tell_engine(server, signal.SIGSTOP)
-    readers = [Reader(server, QUESTIONS[number % 2]) for number in range(8)]
+    readers = [Reader(server, QUESTIONS[each % 2]) for each in range(8)]
     wait_until(lambda: api.get("/health").json()["active"] == 8, 30, "eight requests")
     while not all(reader.events for reader in readers):
         tell_engine(server, signal.SIGCONT)
@@ -96,7 +100,9 @@ def test_eight_streams_and_one_kill(server: Serving, api: httpx.Client) -> None:
         tell_engine(server, signal.SIGSTOP)
         time.sleep(0.02)
     assert not any(reader.events[-1]["done"] for reader in readers)
-    tell_engine(server, signal.SIGKILL)
+    tell_engine(server, number)
+    if number == signal.SIGTERM:
+        tell_engine(server, signal.SIGCONT)
     for reader in readers:
         assert same(reader.whole(), whole[reader.question])
     assert deaths(server) - before == 8

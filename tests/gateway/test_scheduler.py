@@ -160,6 +160,16 @@ def test_the_wait_is_bounded() -> None:
     assert w.waiting == [late]
 
 
+def test_a_long_answer_whose_engine_dies_has_its_whole_wait_before_it() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    w.settle()
+    w.tick(QUEUE_TIMEOUT_S * 2)
+    w.die(next(iter(w.serving)), delivered=True)
+    w.tick(1)
+    assert w.waiting == [ticket]
+
+
 # Memory
 
 

@@ -108,6 +108,11 @@ class App:
             await self._services.gateway.drain(self.settings.drain_grace)
             await self._services.gateway.close()
 
+    def reload(self) -> None:
+        """Replace every engine by one of its model's present configuration."""
+        if self._services is not None:
+            self._services.gateway.reload()
+
     def abandon(self) -> None:
         """Leave at once: the engines see our end of their pipes close, and end."""
         if self._runtime is not None:

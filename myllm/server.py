@@ -78,12 +78,17 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take both signals for a wish to leave; the exit code stays ours to choose."""
+        """SIGINT and SIGTERM are a wish to leave, SIGHUP one to take in changed configurations;
+        the exit code stays ours to choose."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
+        signals = {
+            signal.SIGINT: self.leave,
+            signal.SIGTERM: self.leave,
+            signal.SIGHUP: self._app.reload,
+        }
         try:
-            for number in signals:
-                loop.add_signal_handler(number, self.leave)
+            for number, handler in signals.items():
+                loop.add_signal_handler(number, handler)
         except (RuntimeError, ValueError):  # not the main thread: somebody else handles them
             yield
             return

@@ -71,12 +71,20 @@ async def unload_model(
 
 
 @router.post("/models/{name}/reload")
-async def reload_model(name: str, services: With) -> dict[str, Any]:
+async def reload_model(name: str, services: With) -> dict[str, str]:
     """Replace a model's engines by new ones, without failing a request."""
     await asyncio.to_thread(services.gateway.registry.get, name)
     replaced = services.gateway.reload(name)
     words = "is being replaced" if replaced else "is not loaded; nothing to replace"
     return {"status": "success", "message": f"Model '{name}' {words}"}
+
+
+@router.post("/reload")
+async def reload_all(services: With) -> dict[str, str]:
+    """Replace the engines of every model, without failing a request."""
+    replaced = services.gateway.reload()
+    words = f"Being replaced: {', '.join(replaced)}" if replaced else "No model is loaded"
+    return {"status": "success", "message": words}
 
 
 @router.delete("/models/{name}")

@@ -11,7 +11,7 @@ from myllm.cli.common import EXIT_FAILED, EXIT_USAGE, Globals, error
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
 from myllm.cli.models import list_models, pull, remove, show
-from myllm.cli.remote import load, ps, unload
+from myllm.cli.remote import load, ps, reload, unload
 from myllm.cli.run import run as run_command
 from myllm.cli.serve import serve
 
@@ -59,6 +59,7 @@ app.command("remove")(remove)
 app.command("ps")(ps)
 app.command("load")(load)
 app.command("unload")(unload)
+app.command("reload")(reload)
 app.command("doctor")(doctor)
 app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
 

@@ -1,4 +1,4 @@
-"""Commands that ask a running server: `ps`, `load`, `unload`."""
+"""Commands that ask a running server: `ps`, `load`, `unload`, `reload`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from myllm.cli.common import print_json, print_table
 
-HEADINGS = ("MODEL", "ROLE", "STATE", "BUSY", "QUEUED", "MEMORY", "CONTEXT", "PID")
+HEADINGS = (
+    "MODEL", "ROLE", "STATE", "BUSY", "QUEUED", "MEMORY", "PREDICTED", "CONTEXT", "UNTIL", "PID",
+)  # fmt: skip
 Model = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
 
 
@@ -28,28 +30,50 @@ def ps(
         print_table(HEADINGS, [_row(one) for one in instances])
 
 
-def load(ctx: typer.Context, model: Model) -> None:
+def load(
+    ctx: typer.Context,
+    model: Model,
+    keep_alive: Annotated[
+        str | None, typer.Option(help='How long it stays: seconds or "5m"; -1: for ever.')
+    ] = None,
+) -> None:
     """Load a model, so that its first answer comes at once."""
-    _act(ctx, model, "load", {})
+    _act(ctx, f"{_path(model)}/load", body={} if keep_alive is None else {"keep_alive": keep_alive})
 
 
 def unload(
     ctx: typer.Context,
     model: Model,
-    force: Annotated[bool, typer.Option("--force", help="Let running answers end first.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if it is answering.")] = False,
 ) -> None:
     """Stop a model's engines and free their memory."""
-    _act(ctx, model, "unload", {"force": "true"} if force else {})
+    _act(ctx, f"{_path(model)}/unload", query={"force": "true"} if force else {})
 
 
-def _act(ctx: typer.Context, model: str, verb: str, query: dict[str, str]) -> None:
+def reload(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="Only this model; default: all.")] = None,
+) -> None:
+    """Replace running engines by new ones, after a change of config.json; no request fails."""
+    _act(ctx, "/api/reload" if model is None else f"{_path(model)}/reload")
+
+
+def _path(model: str) -> str:
     from urllib.parse import quote
 
+    return f"/api/models/{quote(model, safe='')}"
+
+
+def _act(
+    ctx: typer.Context,
+    path: str,
+    query: dict[str, str] | None = None,
+    body: dict[str, str] | None = None,
+) -> None:
     from myllm.cli.client import answer_of, required_server
 
     with closing(required_server(ctx.obj.settings())) as server:
-        path = f"/api/models/{quote(model, safe='')}/{verb}"
-        print(answer_of(server.post(path, params=query))["message"])
+        print(answer_of(server.post(path, params=query, json=body or None))["message"])
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
@@ -61,6 +85,18 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         f"{one['slots']['busy']}/{one['slots']['total']}",
         str(one["queued"]),
         f"{one['memory']['measured_mb']} MB",
-        str(one["context_size"]),
-        str(one["pid"]),
+        f"{one['memory']['estimated_mb']} MB",
+        str(one.get("context_size", "")),
+        _until(one),
+        str(one["pid"] or ""),
     )
+
+
+def _until(one: dict[str, Any]) -> str:
+    """When an idle engine leaves, in the time of this place."""
+    from datetime import datetime
+
+    if one.get("pinned"):
+        return "pinned"
+    expires_at = one.get("expires_at")
+    return f"{datetime.fromisoformat(expires_at).astimezone():%H:%M:%S}" if expires_at else ""

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong
-from myllm.supervisor.engine_client import EngineAnswer, EngineConnectionError
+from myllm.supervisor.engine_client import EngineAnswer, EngineConnectionError, EngineSilentError
 from myllm.supervisor.instance import Instance
 
 # The engine sends a comment every 30 s when it has nothing to say, so a silence of this
@@ -144,8 +144,11 @@ def _message(answer: EngineAnswer) -> str:
 async def _lost(instance: Instance, failure: EngineConnectionError) -> EngineError:
     """Why the connection broke: usually the engine died, and will have said why in a moment.
 
-    One that lives on and yet breaks connections serves nobody, so it is ended.
+    One that lives on and yet breaks connections serves nobody, so it is ended. Of one that is
+    only silent, the supervisor finds out whether it hangs.
     """
+    if isinstance(failure, EngineSilentError) and not instance.is_over():
+        return EngineError(f"The engine of model '{instance.spec.key}' is silent: {failure}")
     try:
         await asyncio.wait_for(instance.ended.wait(), _DEATH_NOTICE_S)
     except TimeoutError:

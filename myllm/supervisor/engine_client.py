@@ -24,7 +24,11 @@ _MOST_UNREAD = 2**20
 
 
 class EngineConnectionError(ConnectionError):
-    """The connection broke, was closed under a request, or was silent for too long."""
+    """The connection broke, or was closed under a request."""
+
+
+class EngineSilentError(EngineConnectionError):
+    """Nothing came for too long; that alone does not say that the engine is dead."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class EngineClient:
                     parts.append(part)
                 return EngineAnswer(exchange.status, b"".join(parts))
         except TimeoutError:
-            raise EngineConnectionError(f"no answer within {timeout_s:g} s") from None
+            raise EngineSilentError(f"no answer within {timeout_s:g} s") from None
 
     @asynccontextmanager
     async def _exchange(self, request: bytes) -> AsyncGenerator[_Exchange, None]:
@@ -115,7 +119,7 @@ async def _within(timeout_s: float, wait: Coroutine[Any, Any, _T]) -> _T:
         async with asyncio.timeout(timeout_s):
             return await wait
     except TimeoutError:
-        raise EngineConnectionError(f"nothing came for {timeout_s:g} s") from None
+        raise EngineSilentError(f"nothing came for {timeout_s:g} s") from None
 
 
 class _Exchange(asyncio.Protocol):

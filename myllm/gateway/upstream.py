@@ -16,9 +16,9 @@ from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong
 from myllm.supervisor.engine_client import EngineAnswer, EngineConnectionError, EngineSilentError
 from myllm.supervisor.instance import Instance
 
-# The engine sends a comment every 30 s when it has nothing to say, so a silence of this
-# length means that it no longer runs its event loop.
-_SILENCE_S = 120.0
+# A hanging engine is found by the supervisor long before; this bounds the wait for one that
+# works without end.
+_SILENCE_S = 600.0
 _DEATH_NOTICE_S = 2.0
 
 
@@ -45,7 +45,7 @@ async def tokenize(instance: Instance, text: str) -> list[int]:
 
 async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
     """One vector per input, each input given as tokens."""
-    answer = await _post(instance, "/v1/embeddings", {"input": inputs}, timeout_s=_SILENCE_S)
+    answer = await _post(instance, "/v1/embeddings", {"input": inputs})
     _raise_for(answer)
     data = sorted(orjson.loads(answer.body)["data"], key=lambda item: item["index"])
     return [item["embedding"] for item in data]
@@ -79,7 +79,7 @@ async def complete(
 
 
 async def _post(
-    instance: Instance, path: str, body: dict[str, Any], timeout_s: float = 30.0
+    instance: Instance, path: str, body: dict[str, Any], timeout_s: float = _SILENCE_S
 ) -> EngineAnswer:
     try:
         return await instance.client.post(path, orjson.dumps(body), timeout_s)

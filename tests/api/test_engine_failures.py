@@ -82,7 +82,7 @@ def test_before_the_first_token(big: Serving, phase: str, hurt: Hurt) -> None:
             time.sleep(0.5)
         [engine] = big.engines()
         hurt(engine)
-        assert answer.result(60).json()["usage"]["completion_tokens"] == 5
+        assert answer.result(150).json()["usage"]["completion_tokens"] == 5
         assert not engine.is_running()
 
 

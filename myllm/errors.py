@@ -6,6 +6,8 @@ and a test checks that the mapping is complete.
     MyLLMError
     ├── InvalidRequest        the request cannot be served as it stands
     │   └── PromptTooLong     ... because it does not fit the context window
+    ├── KeyRefused            a key is asked for, and it is missing or wrong
+    ├── Forbidden             the request's Host or Origin is not one of ours
     ├── BodyTooLarge
     ├── NotFound
     │   └── ModelNotFound
@@ -19,6 +21,7 @@ and a test checks that the mapping is complete.
     │   ├── EngineMissing     there is none that can be run
     │   └── BuildFailed       it could not be compiled
     ├── PullFailed            a download did not end with a whole, checked model
+    ├── InvalidKeysFile       the file of API keys cannot be used
     └── ServeFailed           the server itself cannot start, or is not there
 """
 
@@ -52,6 +55,14 @@ class PromptTooLong(InvalidRequest):
         )
         self.prompt_tokens = prompt_tokens
         self.context_size = context_size
+
+
+class KeyRefused(MyLLMError):
+    """A key is asked for, and it is missing or wrong."""
+
+
+class Forbidden(MyLLMError):
+    """The request is for another host, or a page from elsewhere makes it."""
 
 
 class BodyTooLarge(MyLLMError):
@@ -134,6 +145,10 @@ class BuildFailed(EngineError):
 
 class PullFailed(MyLLMError):
     """A model could not be downloaded whole."""
+
+
+class InvalidKeysFile(MyLLMError):
+    """The file of API keys cannot be used; the sentence names it, and the line if there is one."""
 
 
 class ServeFailed(MyLLMError):

@@ -8,13 +8,15 @@ directory, `config.toml` in the user's configuration directory (or the file name
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from platformdirs import PlatformDirs
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -24,6 +26,25 @@ from myllm.durations import parse_duration
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds, read from a number or a text such as `5m`; negative: for ever."""
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _origin(value: str) -> str:
+    """As browsers write it; raises ValueError for what no browser would send."""
+    origin = value.lower().removesuffix("/")
+    if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+        raise ValueError("must be scheme://host or scheme://host:port, such as https://a.example")
+    return origin
+
+
+_Item = TypeVar("_Item")
+Listed = Annotated[tuple[_Item, ...], NoDecode, BeforeValidator(_split)]
+"""Several values, in the environment with commas between them."""
 
 _DIRS = PlatformDirs("myllm", appauthor=False)
 
@@ -43,6 +64,29 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address that `myllm serve` listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port that `myllm serve` listens on.")
+    api_keys_file: Path | None = Field(
+        None,
+        description="File with a line `name:sha256-of-key` for each key that may ask; default: "
+        "everybody may.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Key that the command line shows to a running server."
+    )
+    allowed_hosts: Listed[str] = Field(
+        (),
+        description="Host names, with commas between them, by which requests may call the server "
+        "besides localhost; default: on a loopback address none, elsewhere any.",
+    )
+    cors_origins: Listed[Annotated[str, AfterValidator(_origin)]] = Field(
+        (),
+        description="Origins of web pages, with commas between them, that may ask besides the "
+        "server's own; `*`: any.",
+    )
+    trusted_proxies: Listed[IPvAnyNetwork] = Field(
+        (),
+        description="Addresses or networks, with commas between them, whose `X-Forwarded-For` is "
+        "believed.",
+    )
     models_dir: Path = Field(
         default_factory=lambda: _DIRS.user_data_path / "models",
         description="Folder with one sub-folder per model.",

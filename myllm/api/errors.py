@@ -20,10 +20,13 @@ _log = structlog.get_logger(__name__)
 # The nearest class in an error's ancestry counts.
 STATUS: dict[type[errors.MyLLMError], int] = {
     errors.InvalidRequest: 400,
+    errors.KeyRefused: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.BodyTooLarge: 413,
     errors.InvalidModel: 500,
+    errors.InvalidKeysFile: 500,
     errors.EngineError: 500,
     errors.PullFailed: 502,
     errors.ServeFailed: 503,
@@ -41,6 +44,8 @@ def status_of(error: errors.MyLLMError) -> int:
 def error_response(error: errors.MyLLMError) -> JSONResponse:
     """The answer that tells `error`."""
     headers = {}
+    if isinstance(error, errors.KeyRefused):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = str(error.retry_after_s)
         if error.queue_position:

@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
 from fastapi_swagger import patch_fastapi
 from starlette.types import ASGIApp
 
 from myllm import __version__
 from myllm.api import errors, instances, models, native, status
+from myllm.api.access import Access
 from myllm.api.middleware import BodyLimit, RequestContext
 from myllm.api.services import Services
 from myllm.engine.types import Engine
@@ -40,8 +42,9 @@ DESCRIPTION = "A private model server: one supervised llama-server per model, on
 class App:
     """The server as an ASGI application, and its orderly end."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, access: Access) -> None:
         self.settings = settings
+        self._access = access
         self._engine = engine
         self._runtime: RuntimeDir | None = None
         self._services: Services | None = None
@@ -57,13 +60,15 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
             lifespan=self._lifespan,
         )
-        for router in (native.router, models.router, instances.router, status.router):
-            app.include_router(router)
+        described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
+        for router in (native.router, models.router, instances.router):
+            app.include_router(router, dependencies=described)
+        app.include_router(status.router)
         errors.install(app)
         # Swagger UI's files come with this package, so /docs works without a network.
         patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
         app.add_middleware(BodyLimit, limit=int(self.settings.max_body_mb * 2**20))
-        return RequestContext(app)
+        return RequestContext(self._access.guard(app))
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -109,7 +114,8 @@ class App:
             await self._services.gateway.close()
 
     def reload(self) -> None:
-        """Replace every engine by one of its model's present configuration."""
+        """Take in changed keys, and replace every engine by one of its model's configuration."""
+        self._access.reload()
         if self._services is not None:
             self._services.gateway.reload()
 

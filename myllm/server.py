@@ -57,6 +57,9 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=_CONNECTIONS_S,
             timeout_keep_alive=75,
             server_header=False,
+            # Named, for by itself uvicorn would believe whoever connects from this machine.
+            proxy_headers=True,
+            forwarded_allow_ips=[str(each) for each in app.settings.trusted_proxies],
         )
         super().__init__(config)
         self._app = app

@@ -11,6 +11,8 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from myllm.api.access import Client, peer_of
+
 _log = structlog.get_logger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 # A refused body is still read up to this many times the limit, so that the client, which
@@ -30,6 +32,7 @@ class RequestContext:
             return
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         started, status = time.perf_counter(), 0
+        scope.setdefault("state", {})
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -50,12 +53,19 @@ class RequestContext:
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
+                client=_asker(scope),
                 ms=round(1000 * (time.perf_counter() - started), 1),
             )
 
 
 def _request_id(given: str | None) -> str:
     return given if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _asker(scope: Scope) -> str:
+    """The name of the key, or else the address; a refused request has only that."""
+    known: Client | None = scope["state"].get("client")
+    return known.fair_id if known else peer_of(scope)
 
 
 class BodyLimit:

@@ -15,7 +15,7 @@ from myllm.api.schemas import (
     GenerateRequest,
     GenerateResponse,
 )
-from myllm.api.services import ClientName, With
+from myllm.api.services import Asking, With
 from myllm.api.streaming import EventStream, JsonAnswer, to_the_end
 from myllm.errors import InvalidRequest
 from myllm.gateway.answer import ChatAnswer, RawAnswer
@@ -37,11 +37,11 @@ def _streams(example: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=_streams(_GENERATE_EVENTS))
-async def generate(request: GenerateRequest, services: With, client: ClientName) -> Response:
+async def generate(request: GenerateRequest, services: With, client: Asking) -> Response:
     """Complete a prompt as it is. Streams unless `stream` is false."""
     answer = RawAnswer(
         services.gateway,
-        request.asking(client),
+        request.asking(client.fair_id),
         request.model,
         request.prompt,
         request.options.given(),
@@ -62,15 +62,16 @@ async def generate(request: GenerateRequest, services: With, client: ClientName)
 
 
 @router.post("/chat", response_model=ChatResponse, responses=_streams(_GENERATE_EVENTS))
-async def chat(request: ChatRequest, services: With, client: ClientName) -> Response:
+async def chat(request: ChatRequest, services: With, client: Asking) -> Response:
     """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
     for index, message in enumerate(request.messages):
         if message.role == "user" and not message.content:
             raise InvalidRequest(f"messages[{index}].content must not be empty")
     answer = ChatAnswer(
         services.gateway,
-        request.asking(client),
+        request.asking(client.fair_id),
         services.sessions,
+        client.owner,
         request.model,
         request.history(),
         request.session_id,
@@ -93,14 +94,14 @@ async def chat(request: ChatRequest, services: With, client: ClientName) -> Resp
 
 
 @router.post("/embeddings")
-async def embeddings(request: EmbeddingsRequest, services: With, client: ClientName) -> Response:
+async def embeddings(request: EmbeddingsRequest, services: With, client: Asking) -> Response:
     """One vector for a text (`embedding`), or one for each of several (`embeddings`)."""
     inputs = [request.input] if isinstance(request.input, str) else request.input
     if not inputs or not all(inputs):
         raise InvalidRequest("input must not be empty")
 
     async def make() -> Mapping[str, Any]:
-        made = await embed(services.gateway, request.asking(client), request.model, inputs)
+        made = await embed(services.gateway, request.asking(client.fair_id), request.model, inputs)
         vectors: dict[str, Any] = (
             {"embedding": made.vectors[0]}
             if isinstance(request.input, str)

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from myllm.api.access import Client
 from myllm.gateway.gateway import Gateway
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
@@ -34,9 +35,9 @@ async def _services(request: Request) -> Services:
 With = Annotated[Services, Depends(_services)]
 
 
-async def _client_name(request: Request) -> str:
-    return request.client.host if request.client else "local"
+async def _client(request: Request) -> Client:
+    return cast(Client, request.state.client)
 
 
-# Who asks, for the sake of fairness.
-ClientName = Annotated[str, Depends(_client_name)]
+# Who sent the request.
+Asking = Annotated[Client, Depends(_client)]

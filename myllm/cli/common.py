@@ -69,7 +69,14 @@ def print_table(headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> N
 
 def error(text: str) -> None:
     """Print one line `error: …` to stderr, in red on a terminal."""
-    if sys.stderr.isatty():
-        print(f"\033[1;31merror:\033[0m {text}", file=sys.stderr)
-    else:
-        print(f"error: {text}", file=sys.stderr)
+    _say("error", "1;31", text)
+
+
+def warning(text: str) -> None:
+    """Print one line `warning: …` to stderr, in yellow on a terminal."""
+    _say("warning", "1;33", text)
+
+
+def _say(kind: str, colour: str, text: str) -> None:
+    label = f"\033[{colour}m{kind}:\033[0m" if sys.stderr.isatty() else f"{kind}:"
+    print(f"{label} {text}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from myllm.cli.common import EXIT_INTERRUPTED
+from myllm.cli.common import EXIT_INTERRUPTED, warning
 
 if TYPE_CHECKING:
     import socket
@@ -30,16 +30,31 @@ def serve(
     from myllm.server import Server, listen
 
     listener = listen(settings.host, settings.port)
+    from myllm.api.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
     from myllm.logs import configure
 
-    engine = ensure_engine_with_progress(settings)
     configure(settings.log_level, settings.log_format)
-    server = Server(App(settings, engine), lambda: _greet(settings, listener))
+    access = Access.of(settings, listener.getsockname()[0])
+    _warn_if_open(settings, listener)
+    engine = ensure_engine_with_progress(settings)
+    server = Server(App(settings, engine, access), lambda: _greet(settings, listener))
     server.run(sockets=[listener])
     if server.force_exit:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _warn_if_open(settings: Settings, listener: socket.socket) -> None:
+    """Say what it means when others than this machine can ask, and no key is asked for."""
+    from myllm.api.hosts import is_loopback
+
+    address, port = listener.getsockname()[:2]
+    if settings.api_keys_file is None and not is_loopback(address):
+        warning(
+            f"whoever reaches port {port} of this machine can use its models and delete them; "
+            "'myllm key add NAME' and MYLLM_API_KEYS_FILE ask for keys"
+        )
 
 
 def _greet(settings: Settings, listener: socket.socket) -> None:
@@ -48,10 +63,11 @@ def _greet(settings: Settings, listener: socket.socket) -> None:
 
     port = listener.getsockname()[1]
     url = base_url(settings.model_copy(update={"port": port}))
+    key = '-H "Authorization: Bearer $MYLLM_API_KEY" ' if settings.api_keys_file else ""
     print(f"MyLLM listens on {url}  (Ctrl+C stops it)")
     print("Try:")
     print(
-        f"  curl {url}/api/chat -H 'Content-Type: application/json' -d "
+        f"  curl {url}/api/chat {key}-H 'Content-Type: application/json' -d "
         '\'{"model":"demo","messages":[{"role":"user","content":"What can you do?"}],'
         '"stream":false}\''
     )

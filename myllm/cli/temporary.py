@@ -42,6 +42,7 @@ def server_for_command(settings: Settings) -> Iterator[httpx.Client]:
 def _own_server(settings: Settings) -> Iterator[httpx.Client]:
     import httpx
 
+    from myllm.api.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
     from myllm.logs import configure
@@ -51,7 +52,8 @@ def _own_server(settings: Settings) -> Iterator[httpx.Client]:
     # The answer is the output; only what went wrong belongs beside it.
     configure("debug" if settings.log_level == "debug" else "error", "text")
     started = threading.Event()
-    server = Server(App(settings, engine), started.set)
+    # Nobody but us can enter the socket's folder, so nobody is asked for a key.
+    server = Server(App(settings, engine, Access()), started.set)
     with tempfile.TemporaryDirectory(prefix="myllm-") as folder:
         path = Path(folder) / "api.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

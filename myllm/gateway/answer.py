@@ -98,6 +98,7 @@ class ChatAnswer(_EngineAnswer):
         gateway: Gateway,
         asking: Asking,
         sessions: SessionStore,
+        owner: str,
         model_name: str,
         messages: Sequence[Message],
         session_id: str | None,
@@ -108,14 +109,16 @@ class ChatAnswer(_EngineAnswer):
     ) -> None:
         super().__init__(gateway, asking, model_name, options, json_schema)
         self._sessions = sessions
+        self._owner = owner
         self._messages = messages
         self._session_id = session_id
         self._session_timeout_s = session_timeout_s
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        async with self._sessions.open(self._session_id, self._session_timeout_s) as session:
+        opened = self._sessions.open(self._owner, self._session_id, self._session_timeout_s)
+        async with opened as session:
             turn = session.merged(self._messages)
-            self.ticket.session = session.id
+            self.ticket.session = session.key
             self.ticket.enqueued_at = time.monotonic()
             dropped = 0
 

@@ -24,10 +24,16 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 class Session:
     """One conversation. `lock` is held by the one request that may change it."""
 
+    owner: str
     id: str
     system: Message | None = None
     messages: list[Message] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def key(self) -> str:
+        """What no other session has: two owners may choose the same id. An id has no slash."""
+        return f"{self.owner}/{self.id}"
 
     def merged(self, posted: Sequence[Message]) -> Merged:
         """What the conversation is with `posted`; nothing is stored yet."""
@@ -50,13 +56,15 @@ class SessionStore:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     @asynccontextmanager
-    async def open(self, session_id: str | None, timeout_s: float) -> AsyncGenerator[Session, None]:
-        """The session, new if unknown, for this request alone until the context is left.
+    async def open(
+        self, owner: str, session_id: str | None, timeout_s: float
+    ) -> AsyncGenerator[Session, None]:
+        """The owner's session, new if unknown, for this request alone until the context is left.
 
         Raises InvalidRequest for an id of a wrong form, Unavailable when another request
         holds the session for longer than `timeout_s`.
         """
-        session = self._get_or_make(session_id)
+        session = self._get_or_make(owner, session_id)
         try:
             await asyncio.wait_for(session.lock.acquire(), timeout_s)
         except TimeoutError:
@@ -68,15 +76,15 @@ class SessionStore:
             session.lock.release()
             self._forget_oldest()
 
-    def _get_or_make(self, session_id: str | None) -> Session:
+    def _get_or_make(self, owner: str, session_id: str | None) -> Session:
         if session_id is not None and not _ID.fullmatch(session_id):
             raise InvalidRequest(
                 "session_id must be 1 to 128 characters of A-Z a-z 0-9 _ . : - "
                 "and begin with a letter or digit"
             )
-        key = session_id or str(uuid.uuid4())
-        session = self._sessions.setdefault(key, Session(key))
-        self._sessions.move_to_end(key)
+        session = Session(owner, session_id or str(uuid.uuid4()))
+        session = self._sessions.setdefault(session.key, session)
+        self._sessions.move_to_end(session.key)
         return session
 
     def _forget_oldest(self) -> None:

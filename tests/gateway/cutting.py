@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from myllm.api.access import Access
 from myllm.app import App
 from myllm.engine.types import Engine
 from myllm.gateway import upstream
@@ -84,6 +85,7 @@ async def running(engine: Engine, home: Path, **settings: Any) -> AsyncIterator[
     directories: dict[str, Any] = {
         f"{name}_dir": home / name for name in ("models", "state", "cache")
     }
-    app = App(Settings(runtime_dir=home / "run", threads=1, **directories, **settings), engine)
+    chosen = Settings(runtime_dir=home / "run", threads=1, **directories, **settings)
+    app = App(chosen, engine, Access())
     async with app.services() as services:
         yield services.gateway

@@ -63,13 +63,13 @@ def test_an_equal_system_message_is_not_repeated_and_another_replaces_it() -> No
 
 
 def test_storing_a_turn_and_a_continued_answer() -> None:
-    session = Session("s")
+    session = Session("local", "s")
     turn = session.merged([user("one"), assistant("The answer")])
     session.store(turn, assistant(" is 1."))
     assert session.messages == [user("one"), assistant("The answer is 1.")]
 
 
 def test_a_partial_answer_is_carried_by_later_prompts() -> None:
-    session = Session("s")
+    session = Session("local", "s")
     session.store(session.merged([user("one")]), Message("assistant", "It is", partial=True))
     assert contents(session.merged([user("go on")]).prompt()) == ["one", "It is", "go on"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from myllm.errors import InvalidRequest, MyLLMError, NotFound, ServeFailed, Unavailable
+from myllm.errors import InvalidRequest, KeyRefused, MyLLMError, NotFound, ServeFailed, Unavailable
 
 if TYPE_CHECKING:
     import httpx
@@ -29,11 +29,22 @@ def running_server(settings: Settings) -> httpx.Client | None:
     try:
         answer = client.get("/", timeout=_PROBE_S)
         if answer.json()["name"] == "MyLLM":
+            client.headers.update(_key_header(settings))
             return client
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         pass  # nobody there, or somebody else
     client.close()
     return None
+
+
+def _key_header(settings: Settings) -> dict[str, str]:
+    """Given to MyLLM alone, not to whatever else may listen there."""
+    key = settings.api_key.get_secret_value().strip() if settings.api_key else ""
+    if not key:
+        return {}
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise KeyRefused("MYLLM_API_KEY has characters that no key has")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def required_server(settings: Settings) -> httpx.Client:
@@ -61,5 +72,7 @@ def error_of(status: int, text: str) -> MyLLMError:
         detail = str(json.loads(text)["detail"])
     except (ValueError, KeyError, TypeError):
         detail = f"the server answered with status {status}"
+    if status == 401:
+        return KeyRefused(f"{detail}; set MYLLM_API_KEY to one that 'myllm key add NAME' has made")
     kinds: dict[int, type[MyLLMError]] = {400: InvalidRequest, 404: NotFound, 503: Unavailable}
     return kinds.get(status, MyLLMError)(detail)

@@ -10,6 +10,7 @@ import typer
 from myllm.cli.common import EXIT_FAILED, EXIT_USAGE, Globals, error
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
+from myllm.cli.key import key_app
 from myllm.cli.models import list_models, pull, remove, show
 from myllm.cli.remote import load, ps, reload, unload
 from myllm.cli.run import run as run_command
@@ -61,6 +62,7 @@ app.command("load")(load)
 app.command("unload")(unload)
 app.command("reload")(reload)
 app.command("doctor")(doctor)
+app.add_typer(key_app, name="key", help="Make, list and remove the keys that `serve` asks for.")
 app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
 
 
@@ -77,6 +79,6 @@ def run() -> None:
         raise SystemExit(EXIT_FAILED) from None
     except ValidationError as wrong:
         for problem in wrong.errors():
-            name = "_".join(str(part) for part in problem["loc"])
+            name = str(problem["loc"][0])
             error(f"setting MYLLM_{name.upper()}: {problem['msg']} (got {problem['input']!r})")
         raise SystemExit(EXIT_USAGE) from None

@@ -1,0 +1,88 @@
+"""`myllm key add`, `list` and `rm`: the file of keys that `serve` asks for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+key_app = typer.Typer(no_args_is_help=True)
+
+File = Annotated[
+    Path | None,
+    typer.Option("--file", help="The keys file.", show_default="MYLLM_API_KEYS_FILE"),
+]
+Name = Annotated[str, typer.Argument(help="Whom or what the key is for.")]
+
+
+@key_app.command("add")
+def add(ctx: typer.Context, name: Name, file: File = None) -> None:
+    """Make a new key, store its hash and print the key, which is nowhere else."""
+    import secrets
+
+    from myllm.api.keys import added, read
+
+    path = _path(ctx, file)
+    key = secrets.token_urlsafe(32)
+    _write(path, added(read(path) if path.exists() else "", path, name, key))
+    print(key)
+    print(
+        f"Keep it: {path} has only its hash. A running server takes it in on SIGHUP.",
+        file=sys.stderr,
+    )
+
+
+@key_app.command("list")
+def list_keys(ctx: typer.Context, file: File = None) -> None:
+    """Print the names of the keys."""
+    from myllm.api.keys import parse, read
+
+    path = _path(ctx, file)
+    for name in parse(read(path), path):
+        print(name)
+
+
+@key_app.command("rm")
+def rm(ctx: typer.Context, name: Name, file: File = None) -> None:
+    """Remove a key."""
+    from myllm.api.keys import read, removed
+
+    path = _path(ctx, file)
+    _write(path, removed(read(path), path, name))
+    print(f"Removed {name}; a running server refuses it after SIGHUP.")
+
+
+def _path(ctx: typer.Context, file: Path | None) -> Path:
+    """The keys file; a symbolic link's target, so that writing does not replace the link."""
+    path = file or ctx.obj.settings().api_keys_file
+    if path is None:
+        raise typer.BadParameter("say which keys file with --file, or set MYLLM_API_KEYS_FILE")
+    return Path(path).resolve()
+
+
+def _write(path: Path, text: str) -> None:
+    """Write for the owner alone, aside and renamed; raises InvalidKeysFile."""
+    import os
+    import tempfile
+
+    from myllm.errors import InvalidKeysFile
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A temporary file of this kind has mode 0600 from the start.
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".new")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            if path.exists():  # the server's user keeps it, also when root edits it
+                before = path.stat()
+                os.chown(aside, before.st_uid, before.st_gid)
+            os.replace(aside, path)
+        finally:
+            Path(aside).unlink(missing_ok=True)
+    except OSError as failure:
+        raise InvalidKeysFile(f"cannot write the keys file {path}: {failure.strerror}") from None

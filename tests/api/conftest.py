@@ -1,0 +1,37 @@
+"""A server that asks who is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from myllm.api.keys import added
+from myllm.engine.types import Engine
+from tests.api.asking import ANN, APP, BOB, PROXY
+from tests.serving import Serving, serving, short_home
+
+
+@pytest.fixture(scope="module")
+def locked(engine: Engine) -> Iterator[Serving]:
+    """A server with every rule set; the keys are Ann's and Bob's."""
+    with short_home() as home:
+        file = home / "keys"
+        file.write_text(added(added("", file, "ann", ANN), file, "bob", BOB))
+        file.chmod(0o600)
+        with serving(
+            home,
+            api_keys_file=file,
+            allowed_hosts="ai.example",
+            cors_origins=f"{APP}/",
+            trusted_proxies=f"{PROXY}/32, 10.0.0.0/8",
+        ) as running:
+            yield running
+
+
+@pytest.fixture
+def door(locked: Serving) -> Iterator[httpx.Client]:
+    """A client of that server that shows no key by itself."""
+    with locked.client() as client:
+        yield client

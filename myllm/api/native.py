@@ -15,7 +15,7 @@ from myllm.api.schemas import (
     GenerateRequest,
     GenerateResponse,
 )
-from myllm.api.services import Asking, With
+from myllm.api.services import AskedBy, With
 from myllm.api.streaming import EventStream, JsonAnswer, to_the_end
 from myllm.errors import InvalidRequest
 from myllm.gateway.answer import ChatAnswer, RawAnswer
@@ -37,7 +37,7 @@ def _streams(example: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=_streams(_GENERATE_EVENTS))
-async def generate(request: GenerateRequest, services: With, client: Asking) -> Response:
+async def generate(request: GenerateRequest, services: With, client: AskedBy) -> Response:
     """Complete a prompt as it is. Streams unless `stream` is false."""
     answer = RawAnswer(
         services.gateway,
@@ -62,7 +62,7 @@ async def generate(request: GenerateRequest, services: With, client: Asking) -> 
 
 
 @router.post("/chat", response_model=ChatResponse, responses=_streams(_GENERATE_EVENTS))
-async def chat(request: ChatRequest, services: With, client: Asking) -> Response:
+async def chat(request: ChatRequest, services: With, client: AskedBy) -> Response:
     """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
     for index, message in enumerate(request.messages):
         if message.role == "user" and not message.content:
@@ -94,7 +94,7 @@ async def chat(request: ChatRequest, services: With, client: Asking) -> Response
 
 
 @router.post("/embeddings")
-async def embeddings(request: EmbeddingsRequest, services: With, client: Asking) -> Response:
+async def embeddings(request: EmbeddingsRequest, services: With, client: AskedBy) -> Response:
     """One vector for a text (`embedding`), or one for each of several (`embeddings`)."""
     inputs = [request.input] if isinstance(request.input, str) else request.input
     if not inputs or not all(inputs):

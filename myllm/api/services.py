@@ -40,4 +40,4 @@ async def _client(request: Request) -> Client:
 
 
 # Who sent the request.
-Asking = Annotated[Client, Depends(_client)]
+AskedBy = Annotated[Client, Depends(_client)]

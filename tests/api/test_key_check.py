@@ -16,7 +16,7 @@ from myllm.api.keys import added
 from myllm.engine.types import Engine
 from tests.api.asking import ANN, BOB, bearer, port_of
 from tests.api.events import detail, post
-from tests.serving import Serving, environment, wait_until
+from tests.serving import Serving, environment, serving, wait_until
 
 
 @pytest.mark.parametrize(
@@ -101,25 +101,23 @@ def test_two_owners_choose_the_same_session_id(door: httpx.Client) -> None:
     assert "Tobias" in say(ANN, "What is my name?")
 
 
-def test_changed_keys_count_after_sighup(locked: Serving, door: httpx.Client) -> None:
-    file, key = locked.home / "keys", "eve-key-0123456789"
-    before = file.read_text()
+def test_changed_keys_count_after_sighup(engine: Engine, home: Path) -> None:
+    file, text = home / "keys", added("", home, "ann", ANN)
+    file.write_text(text)
+    with serving(home, api_keys_file=file) as server, server.client() as door:
 
-    def status() -> int:
-        return door.get("/api/models", headers=bearer(key)).status_code
+        def status(key: str) -> int:
+            return door.get("/api/models", headers=bearer(key)).status_code
 
-    for content, expected in (
-        (added(before, file, "eve", key), 200),
-        (before, 401),
-    ):
-        file.write_text(content)
-        locked.process.send_signal(signal.SIGHUP)
-        wait_until(lambda wanted=expected: status() == wanted, 10, "the new keys")
-    file.write_text("nonsense\n")
-    locked.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: "keys not reloaded" in locked.log, 10, "a line in the log")
-    assert door.get("/api/models", headers=bearer(ANN)).status_code == 200
-    file.write_text(before)
+        for content, expected in ((added(text, file, "bob", BOB), 200), (text, 401)):
+            assert status(BOB) != expected
+            file.write_text(content)
+            server.process.send_signal(signal.SIGHUP)
+            wait_until(lambda wanted=expected: status(BOB) == wanted, 10, "the new keys")
+        file.write_text("nonsense\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "keys not reloaded" in server.log, 10, "a line in the log")
+        assert status(ANN) == 200
 
 
 def test_no_key_is_in_any_log(locked: Serving, door: httpx.Client) -> None:

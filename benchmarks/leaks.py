@@ -41,11 +41,11 @@ def measure(models_dir: Path | None, requests: int) -> list[Figure]:
     with myllm_server(models_dir=models_dir, max_body_mb=_BODY_LIMIT_MB) as server:
         process = psutil.Process(server.process.pid)
         _send(server.url, _WARM_UP)
-        before = _settled(process)
+        before = settled(process)
         started = time.monotonic()
         wrong = _send(server.url, requests)
         took = time.monotonic() - started
-        after = _settled(process)
+        after = settled(process)
     return _compared(before, after, wrong, requests, took)
 
 
@@ -68,7 +68,7 @@ def _compared(
     ]
 
 
-def _settled(process: psutil.Process) -> Held:
+def settled(process: psutil.Process) -> Held:
     """What is held when nobody has asked anything for a while."""
     time.sleep(_SETTLE_S)
     children = process.children(recursive=True)

@@ -18,6 +18,13 @@ _PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GGML_", "OMP_", "GOMP_", "HIP_
 # NVML's order of the GPUs, so that `CUDA0` is the same one to the engine and to who measures.
 _GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
+# How long a thread of libgomp spins before it sleeps when it waits for the others. The default,
+# some 300,000 rounds, is right for one engine that has the cores for itself; two that answer at
+# once on the same cores wait for threads that do not run. On two cores, tokens per second of two
+# engines at once, each with two threads: 1,500 against 32 with 2.9 million parameters, 27 against
+# 12 with 1.1 billion; alone both are as fast as before.
+_SHORT_SPIN = {"GOMP_SPINCOUNT": "10000"}
+
 
 def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables an engine gets out of `inherited` (this process's own by default)."""
@@ -27,4 +34,4 @@ def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, 
         for name, value in source.items()
         if name in _NAMES or name.startswith(_PREFIXES)
     }
-    return allowed | _GPU_ORDER | child_protocol.ENVIRONMENT
+    return _SHORT_SPIN | allowed | _GPU_ORDER | child_protocol.ENVIRONMENT

@@ -41,7 +41,7 @@ class Leaving:
         address = urlsplit(server.url)
         self._socket = socket.create_connection((address.hostname, address.port), timeout=60)
         content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         self._socket.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
 
     def read_until(self, words: bytes) -> None:

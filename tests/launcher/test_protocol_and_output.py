@@ -60,4 +60,9 @@ def test_the_engine_sees_no_secret_and_no_stray_option() -> None:
         {"PATH": "/bin", "HF_TOKEN": "s", "LLAMA_ARG_CTX_SIZE": "1", "CUDA_VISIBLE_DEVICES": "0"}
     )
     ours = {"LLAMA_SERVER_ROUTER_PORT": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    ours["GOMP_SPINCOUNT"] = "10000"
     assert seen == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", **ours}
+
+
+def test_who_sets_how_long_threads_spin_is_obeyed() -> None:
+    assert engine_environment({"GOMP_SPINCOUNT": "5"})["GOMP_SPINCOUNT"] == "5"

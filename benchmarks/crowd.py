@@ -1,0 +1,153 @@
+"""Many at once: clients that leave, and a queue that is full."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+import resource
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.asking import Reply, Request, ask
+from benchmarks.figures import Figure
+from benchmarks.servers import engine_client, myllm_server, slots_busy
+from tests.serving import Serving, wait_until
+
+CLIENTS, LEAVERS, CROWD = 1000, 900, 2000
+_PROBE_EVERY_S = 0.02
+_MB = 1_000_000
+
+
+def measure_leavers(clients: int = CLIENTS, leavers: int = LEAVERS) -> list[Figure]:
+    """So many clients connect, most leave at random moments; the others are answered."""
+    _more_files()
+    with myllm_server(queue_size=clients) as server, server.client() as api:
+        _warm(api)
+        began = time.monotonic()
+        failed = asyncio.run(_come_and_go(server.url, clients, leavers))
+        took = time.monotonic() - began
+        idle_s = wait_until(lambda: _counts(api) == (0, 0), 60, "an idle gateway")
+        with engine_client(server.engine_socket()) as engine:
+            engine_s = wait_until(lambda: not slots_busy(engine), 60, "idle slots")
+        health = api.get("/api/instances").json()["instances"][0]
+    stays = f"{clients - leavers} of {clients} stay, {took:.0f} s"
+    return [
+        Figure(f"{leavers} clients leave: others failed", failed.total(), "", 0, stays),
+        Figure("  slots lost", health["slots"]["busy"], "", 0, f"of {health['slots']['total']}"),
+        Figure("  until gateway and engine are idle", idle_s + engine_s, "s", 1.0),
+    ]
+
+
+async def _come_and_go(url: str, clients: int, leavers: int) -> Counter[str]:
+    chance = random.Random(3)
+    leaving = set(chance.sample(range(clients), leavers))
+    started = asyncio.Semaphore(100)  # the kernel's queue of connections is short
+
+    async def one(number: int) -> str:
+        body = _body(f"Client {number}: ", stream=True, max_tokens=chance.randint(1, 100))
+        request = Request(url, "/api/generate", body)
+        async with started:
+            await request.send()
+        if number in leaving:
+            await asyncio.sleep(chance.uniform(0, 5))
+            request.leave()
+            return ""
+        reply = await request.answer()
+        if reply.status != 200 or "full_text" not in reply.last_event():
+            return f"{reply.status} {reply.body[-100:]!r}"
+        return ""
+
+    results = await asyncio.gather(*(one(number) for number in range(clients)))
+    return Counter(filter(None, results))
+
+
+def measure_full_queue(crowd: int = CROWD, queue_size: int | None = None) -> list[Figure]:
+    """So many requests at once for one model: a bound on the queue, and a server that is well."""
+    _more_files()
+    with myllm_server(queue_size=queue_size) as server, server.client() as api:
+        _warm(api)
+        process = psutil.Process(server.process.pid)
+        rss_before = process.memory_info().rss
+        with _probing(server) as probes:
+            replies = asyncio.run(_all_at_once(server.url, crowd))
+        rss = 100 * (process.memory_info().rss / rss_before - 1)
+    statuses = Counter(reply.status for reply in replies)
+    told = [r for r in replies if r.status == 429 and _tells(r)]
+    other = {status for status in statuses if status not in (200, 429)}
+    note = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
+    times = sorted(probes)
+    tail = f"{len(times)} asked; p50 {1000 * statistics.median(times):.1f} ms"
+    untold = statuses[429] - len(told)
+    return [
+        Figure(f"{crowd} at once: neither answered nor 429", len(other), "", 0, note),
+        Figure("  429 without Retry-After or position", untold, "", 0),
+        Figure("  RSS grown", rss, "%", None, f"from {rss_before / _MB:.0f} MB"),
+        Figure("  /health, 99th percentile", times[int(0.99 * len(times))], "s", 0.05, tail),
+        Figure("  /health, slowest", times[-1], "s", None),
+    ]
+
+
+async def _all_at_once(url: str, crowd: int) -> list[Reply]:
+    body = _body("Once upon a time", stream=False, max_tokens=20)
+    return await asyncio.gather(*(ask(url, "/api/generate", body) for _ in range(crowd)))
+
+
+def _tells(reply: Reply) -> bool:
+    return int(reply.headers["retry-after"]) > 0 and int(reply.headers["x-queue-position"]) > 0
+
+
+@contextmanager
+def _probing(server: Serving) -> Iterator[list[float]]:
+    """Ask for `/health` every 20 ms from a process of its own; the list is there at the end."""
+    over = multiprocessing.Event()
+    times: Any = multiprocessing.SimpleQueue()
+    prober = multiprocessing.Process(target=_probe, args=(server.url, over, times), daemon=True)
+    prober.start()
+    time.sleep(1)  # it has begun
+    found: list[float] = []
+    try:
+        yield found
+    finally:
+        over.set()
+        found += times.get()
+        prober.join(10)
+
+
+def _probe(url: str, over: Event, times: Any) -> None:
+    took = []
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as api:
+        while not over.is_set():
+            began = time.monotonic()
+            api.get("/health").raise_for_status()
+            took.append(time.monotonic() - began)
+            time.sleep(_PROBE_EVERY_S)
+    times.put(took)
+
+
+def _body(prompt: str, stream: bool, max_tokens: int) -> dict[str, Any]:
+    options = {"max_tokens": max_tokens, "temperature": 0}
+    return {"model": "demo", "prompt": prompt, "stream": stream, "options": options}
+
+
+def _warm(api: httpx.Client) -> None:
+    api.post("/api/generate", json=_body("Hello", stream=False, max_tokens=4)).raise_for_status()
+
+
+def _counts(api: httpx.Client) -> tuple[int, int]:
+    health = api.get("/health").json()
+    return health["queued"], health["active"]
+
+
+def _more_files() -> None:
+    """A connection takes a file."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -139,7 +139,9 @@ class Settings(BaseSettings):
         512, ge=0, description="MiB that are always left free on each device."
     )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads per engine; default: what llama-server chooses."
+        None,
+        ge=1,
+        description="CPU threads per engine; default: a core each, fewer for a small model.",
     )
     load_timeout: float = Field(
         600.0, gt=0, description="Seconds a model may take to load before it counts as failed."

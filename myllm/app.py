@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from myllm import __version__
 from myllm.api import errors, instances, models, native, status
 from myllm.api.access import Access
-from myllm.api.middleware import BodyLimit, RequestContext
+from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
 from myllm.api.services import Services
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
@@ -68,7 +68,7 @@ class App:
         # Swagger UI's files come with this package, so /docs works without a network.
         patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
         app.add_middleware(BodyLimit, limit=int(self.settings.max_body_mb * 2**20))
-        return RequestContext(self._access.guard(app))
+        return Turnstile(RequestContext(self._access.guard(app)))
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:

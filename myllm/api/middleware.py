@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
+from collections import deque
 
 import structlog
 from fastapi import HTTPException
@@ -66,6 +68,48 @@ def _asker(scope: Scope) -> str:
     """The name of the key, or else the address; a refused request has only that."""
     known: Client | None = scope["state"].get("client")
     return known.fair_id if known else peer_of(scope)
+
+
+class Turnstile:
+    """Lets requests in a few at a time, so that a crowd that comes at once does not keep the
+    event loop from the answers that are under way, nor from `/health`, which does not wait."""
+
+    PER_TURN = 4
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._let_in = 0
+        self._turning = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            await self._wait_for_turn()
+        await self._app(scope, receive, send)
+
+    async def _wait_for_turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._turn)
+        if self._let_in < self.PER_TURN:
+            self._let_in += 1
+            return
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _turn(self) -> None:
+        """Once in each round of the event loop while somebody comes."""
+        self._let_in = 0
+        while self._waiting and self._let_in < self.PER_TURN:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._let_in += 1
+        self._turning = self._let_in > 0
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._turn)
 
 
 class BodyLimit:

@@ -47,16 +47,15 @@ def blame(entry: Entry, error: MyLLMError) -> list[Action]:
     return actions
 
 
-def shed(entry: Entry, newcomer: Ticket, now: float) -> list[Action]:
+def shed(entry: Entry, newcomer: Ticket) -> list[Action]:
     """The queue is over its bound: the greediest client's last request goes, or the newcomer."""
     loser = entry.queue.newest_of_greediest(newcomer.client) or newcomer
-    position = entry.queue.position(loser, entry.active(), now)
     entry.queue.discard(loser)
     waiting = len(entry.queue)
     error = QueueFull(
         f"{waiting} requests are waiting for model '{entry.key}' already",
         entry.rate.retry_after_s(waiting),
-        position,
+        waiting + 1,
     )
     return [Reject(loser, error)]
 

@@ -31,8 +31,10 @@ async def embed(
 ) -> Embeddings:
     """Embed each of `inputs`.
 
-    Raises InvalidRequest when one is longer than the model can take, with both numbers.
+    Raises ModelNotFound, and InvalidRequest when one is longer than the model can take, with
+    both numbers.
     """
+    gateway.registry.get(model_name)
     ticket = asking.ticket(InstanceKey(model_name, "embed"))
 
     async def work(lease: Lease) -> Embeddings:

@@ -78,7 +78,6 @@ class Gateway:
         cannot start, and Unavailable after too long a wait. The slot is free when the context
         is left, however. A ticket whose engine died may be used again and keeps its place.
         """
-        self.registry.get(ticket.key.model)
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._granted[ticket] = granted
         self._idle.clear()

@@ -81,7 +81,7 @@ class Scheduler:
         entry.queue.add(ticket)
         actions = self._advance(entry, now)
         if len(entry.queue) > self._queue_size and not came_back:
-            actions += shed(entry, ticket, now)
+            actions += shed(entry, ticket)
         return actions
 
     def release(self, ticket: Ticket, now: float) -> list[Action]:

@@ -6,9 +6,6 @@ from myllm.errors import MyLLMError, QueueFull, Unavailable
 from myllm.gateway.entry import Entry
 from myllm.gateway.tickets import Action, Reject, Ticket
 
-# So many engines may die under one request without a new token between them.
-MOST_DEATHS = 3
-
 
 def leaving() -> Unavailable:
     """The server is shutting down."""
@@ -34,17 +31,6 @@ def give_up(entry: Entry, error: MyLLMError) -> list[Action]:
     rejected: list[Action] = [Reject(ticket, error) for ticket in entry.queue]
     entry.queue.clear()
     return rejected
-
-
-def blame(entry: Entry, error: MyLLMError) -> list[Action]:
-    """An engine died under everybody who waits; who has seen that too often is told why."""
-    actions: list[Action] = []
-    for ticket in entry.queue:
-        ticket.deaths += 1
-        if ticket.deaths >= MOST_DEATHS:
-            entry.queue.discard(ticket)
-            actions.append(Reject(ticket, error))
-    return actions
 
 
 def shed(entry: Entry, newcomer: Ticket) -> list[Action]:

@@ -17,7 +17,6 @@ import structlog
 
 from myllm.errors import EngineDied, PromptTooLong
 from myllm.gateway import upstream
-from myllm.gateway.admission import MOST_DEATHS
 from myllm.gateway.events import Event, Token
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.spelling import spell
@@ -27,6 +26,8 @@ from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
+# So many engines may die under one request without a new token between them.
+_MOST_DEATHS = 3
 # What constrains an answer by its own beginning.
 _NOT_CARRIED = frozenset({"json_schema", "grammar"})
 
@@ -157,5 +158,5 @@ def _count(death: EngineDied, ticket: Ticket) -> None:
     """Note that an engine died under `ticket`; raises `death` when it was one too many."""
     ticket.deaths += 1
     _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
-    if ticket.deaths >= MOST_DEATHS:
+    if ticket.deaths >= _MOST_DEATHS:
         raise death

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 
 from myllm.errors import Conflict, InvalidRequest, MyLLMError
 from myllm.gateway import placing
-from myllm.gateway.admission import backing_off, blame, give_up, leaving, reject_late, shed
+from myllm.gateway.admission import backing_off, give_up, leaving, reject_late, shed
 from myllm.gateway.entry import Entry
 from myllm.gateway.fleet import Fleet
 from myllm.gateway.room import fits
@@ -254,7 +254,7 @@ class Scheduler:
         assert ended.error is not None
         if run.state == "ready" or ended.crashed:
             entry.wanted = entry.wanted or run.plan.pinned
-            return blame(entry, ended.error) if run.state == "loading" else []
+            return []
         if ended.no_memory and not entry.shrunk:
             entry.shrunk = True
             return self.fleet.evict_one()

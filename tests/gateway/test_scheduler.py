@@ -363,13 +363,14 @@ def test_an_engine_killed_while_it_loads_is_started_again() -> None:
     assert w.active == [ticket]
 
 
-def test_three_deaths_while_it_waits_end_a_request() -> None:
+def test_strikes_end_the_wait_for_an_engine_that_is_always_killed() -> None:
     w = world()
     ticket = w.ask("demo")
-    for _ in range(3):
+    for _ in range(STRIKES):
+        assert w.waiting == [ticket]
         w.plan()
         w.fail(next(iter(w.loading)), crashed=True)
-    assert ticket in w.rejected
+    assert isinstance(w.rejected[ticket], Unavailable)
     assert not w.plans
 
 

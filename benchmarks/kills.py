@@ -74,12 +74,13 @@ class _Load:
 
     def fill(self) -> None:
         """As many sessions as the server remembers, so that they do not count as growth."""
-        messages = [{"role": "user", "content": "Hello"}]
-        options = {"max_tokens": 1}
-        body = {"model": "demo", "messages": messages, "stream": False, "options": options}
-        with self._server.client() as api:
-            for _ in range(MOST_SESSIONS):
-                api.post("/api/chat", json=body).raise_for_status()
+
+        def chat(number: int) -> None:
+            with self._server.client() as api:
+                _chat(api, _QUESTIONS[number % len(_QUESTIONS)])
+
+        with ThreadPoolExecutor(_CLIENTS) as pool:
+            list(pool.map(chat, range(MOST_SESSIONS)))
 
     def resumed(self) -> int:
         """How often a request noticed that its engine died."""

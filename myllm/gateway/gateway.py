@@ -19,7 +19,6 @@ from myllm.gateway.tickets import (
     Ended,
     Grant,
     MakePlan,
-    Plan,
     Reject,
     Start,
     Stop,
@@ -208,15 +207,17 @@ class Gateway:
 
     async def _make_plan(self, wish: MakePlan) -> None:
         """A model that has vanished or broken since the request came cannot be planned."""
-        plan: Plan | None = None
         try:
             plan = await self.planner.plan(wish.key, wish.smaller)
         except MyLLMError as failure:
             _log.warning("engine not started", model=str(wish.key), cause=failure.detail)
             self._carry_out(self.scheduler.plan_failed(wish.key, failure))
-        if plan is not None:
-            loading = self.supervisor.used(state="loading")
-            free = self.planner.free(loading)
+        except Exception:  # noqa: BLE001 - or else those who wait would never hear of it
+            _log.exception("no plan", model=str(wish.key))
+            unknown = EngineError("Internal error; the server's log has the details")
+            self._carry_out(self.scheduler.plan_failed(wish.key, unknown))
+        else:
+            free = self.planner.free(self.supervisor.used(state="loading"))
             self._carry_out(self.scheduler.planned(plan, free, time.monotonic()))
 
     def _end(self, run: int, stop: bool) -> None:

@@ -104,10 +104,10 @@ class Scheduler:
     def planned(self, plan: Plan, free: Need, now: float) -> list[Action]:
         """A plan is made; `free` is what is free, with what loading engines took added back."""
         entry = self.fleet.entry(plan.spec.key)
-        entry.planning = False
+        replace, entry.planning, entry.replace = entry.replace, False, False
         if self._leaving:
             return []
-        if entry.replace and entry.run is not None:
+        if replace and entry.run is not None:
             return self._replace(entry, entry.run, plan, free)
         if entry.run is not None or not entry.is_asked_for():
             entry.stop_waiting()
@@ -242,7 +242,6 @@ class Scheduler:
 
     def _replace(self, entry: Entry, old: Run, plan: Plan, free: Need) -> list[Action]:
         """Start a successor beside the run, or drain the run first if both do not fit."""
-        entry.replace = False
         if fits(plan.need, self.fleet.room.space(free)):
             entry.successor, start = self.fleet.start(plan)
             return [start]

@@ -466,6 +466,22 @@ def test_a_reload_without_room_for_both_drains_the_old_one_first() -> None:
     assert w.active == [late]
 
 
+def test_an_engine_that_dies_before_it_is_replaced_is_replaced_once() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    w.settle()
+    w.do(w.scheduler.reload("demo"))
+    w.die(next(iter(w.serving)), delivered=True)
+    w.settle()
+    assert w.active == [ticket]
+    w.finish(ticket)
+    w.unload("demo")
+    w.settle()
+    w.ask("demo")
+    w.settle()
+    assert len(w.live()) == 1
+
+
 def test_a_leaving_server_lets_nobody_in() -> None:
     w = world()
     active, waiting = w.ask("demo"), w.ask("demo")

@@ -63,11 +63,11 @@ def test_a_full_queue_says_so_and_health_answers(engine: Engine) -> None:
 
 
 def test_what_can_never_fit_is_refused_with_numbers(engine: Engine, home: Path) -> None:
-    with serving(home, memory_budget_mb=40) as server, server.client() as api:
+    with serving(home, memory_budget_mb=20) as server, server.client() as api:
         answer = api.post("/api/generate", json={"model": "demo", "prompt": "x", "stream": False})
         assert answer.status_code == 507
         assert "does not fit: it needs" in answer.json()["detail"]
-        assert "the budget is 40 MB" in answer.json()["detail"]
+        assert "the budget is 20 MB" in answer.json()["detail"]
 
 
 def test_a_changed_configuration_comes_without_a_failed_request(engine: Engine, home: Path) -> None:

@@ -62,10 +62,15 @@ def test_sigterm_lets_running_answers_end_and_exits_with_0(home: Path) -> None:
                     client, "/api/generate", model="demo", prompt="x", options=options
                 )
 
+        assert api.post("/api/models/demo/load").status_code == 200
+        [engine] = server.engines()
+        engine.suspend()  # or else the answer could be whole before anybody looks
         thread = threading.Thread(target=answer)
         thread.start()
         wait_until(lambda: api.get("/health").json()["active"] == 1, 20, "an active answer")
         server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: api.get("/health").json()["status"] == "draining", 20, "draining")
+        engine.resume()
         thread.join(20)
         assert seen["last"]["finish_reason"] in ("length", "stop")
         assert server.process.wait(15) == 0

@@ -28,11 +28,11 @@ _QUESTIONS = ("Count to one hundred.", "Tell me a long story.", "Show me some em
 _OPTIONS = {"temperature": 0, "repeat_penalty": 1.0}
 
 
-def measure(kills: int = KILLS) -> list[Figure]:
-    """Warm up, look, kill so many times under load, look again."""
+def measure(kills: int = KILLS, sessions: int = MOST_SESSIONS) -> list[Figure]:
+    """Warm up, also with so many `sessions`, look, kill under load, look again."""
     with myllm_server() as server:
         load = _Load(server)
-        load.fill()
+        load.fill(sessions)
         load.run(kills=max(3, kills // 5))
         process = psutil.Process(server.process.pid)
         before = settled(process)
@@ -72,7 +72,7 @@ class _Load:
             self._whole = {question: _chat(api, question) for question in _QUESTIONS}
             self._vectors = _embed(api)
 
-    def fill(self) -> None:
+    def fill(self, sessions: int) -> None:
         """As many sessions as the server remembers, so that they do not count as growth."""
 
         def chat(number: int) -> None:
@@ -80,7 +80,7 @@ class _Load:
                 _chat(api, _QUESTIONS[number % len(_QUESTIONS)])
 
         with ThreadPoolExecutor(_CLIENTS) as pool:
-            list(pool.map(chat, range(MOST_SESSIONS)))
+            list(pool.map(chat, range(sessions)))
 
     def resumed(self) -> int:
         """How often a request noticed that its engine died."""

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ __all__ = ["BUILTIN_DIR", "Model", "Registry", "is_model_name"]
 BUILTIN_DIR: Final = Path(__file__).parent / "builtin"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TRASH: Final = ".removed"
+_WRITING_S: Final = 1.0
 
 # What tells whether a file or a folder's content has changed: name, time in ns, size in bytes.
 _Stamp = tuple[str, int, int]
@@ -112,14 +114,17 @@ class Registry:
         raise ModelNotFound(name, [*self._names()])
 
     def _load(self, folder: Path, builtin: bool) -> Model:
+        with self._lock:
+            known = self._models.get(folder)
+        stamps: tuple[_Stamp, ...] = ()
         try:
             stamps = _stamps(folder)
-            with self._lock:
-                known = self._models.get(folder)
             if known is not None and known[0] == stamps:
                 return known[1]
             model = load_model(folder, builtin, self._header)
         except InvalidModel as failure:
+            if known is not None and _being_written(stamps):
+                return known[1]
             return broken_model(folder, builtin, failure.detail)
         with self._lock:
             self._models[folder] = (stamps, model)
@@ -138,6 +143,16 @@ class Registry:
         with self._lock:
             self._headers[path] = (stamp, header)
         return header
+
+
+def _being_written(stamps: tuple[_Stamp, ...]) -> bool:
+    """Whether a file was emptied just now: editors do so before they write it anew, and a model
+    that was whole until then stays what it was for that moment."""
+    now_ns = time.time_ns()
+    return any(
+        size == 0 and now_ns - changed_ns < _WRITING_S * 1_000_000_000
+        for _, changed_ns, size in stamps
+    )
 
 
 def _stamp(name: str, status: os.stat_result) -> _Stamp:

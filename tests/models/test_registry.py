@@ -199,6 +199,20 @@ def test_changes_on_disk_are_seen(registry: Registry) -> None:
     assert registry.get("tiny").header.context_length == 512
 
 
+def test_a_config_that_is_being_written_anew_changes_nothing_yet(registry: Registry) -> None:
+    config = add(registry, "mine", {"context_size": 512}) / "config.json"
+    assert registry.get("mine").context_size == 512
+    config.write_text("")
+    assert registry.get("mine").context_size == 512
+    config.write_text('{"context_size": 1024}')
+    assert registry.get("mine").context_size == 1024
+    config.write_text("")
+    a_while_ago = config.stat().st_mtime_ns - 10_000_000_000
+    os.utime(config, ns=(a_while_ago, a_while_ago))
+    with pytest.raises(InvalidModel, match="not valid JSON"):
+        registry.get("mine")
+
+
 def test_the_user_s_model_wins_over_a_built_in_one(registry: Registry, tmp_path: Path) -> None:
     write_header(tmp_path / "builtin" / "demo" / "demo.gguf")
     assert registry.get("demo").builtin

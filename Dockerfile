@@ -68,6 +68,7 @@ ENV PATH=/opt/myllm/venv/bin:$PATH \
     MYLLM_HOST=0.0.0.0 \
     MYLLM_PORT=8000 \
     MYLLM_MODELS_DIR=/models \
+    MYLLM_DATA_DIR=/state/data \
     MYLLM_STATE_DIR=/state \
     MYLLM_CACHE_DIR=/opt/myllm/cache \
     MYLLM_RUNTIME_DIR=/run/myllm

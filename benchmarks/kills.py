@@ -16,7 +16,6 @@ import psutil
 from benchmarks.figures import Figure
 from benchmarks.leaks import Held, settled
 from benchmarks.servers import myllm_server
-from myllm.sessions.store import MOST_SESSIONS
 from tests.serving import Serving
 
 KILLS = 200
@@ -28,11 +27,10 @@ _QUESTIONS = ("Count to one hundred.", "Tell me a long story.", "Show me some em
 _OPTIONS = {"temperature": 0, "repeat_penalty": 1.0}
 
 
-def measure(kills: int = KILLS, sessions: int = MOST_SESSIONS) -> list[Figure]:
-    """Warm up, also with so many `sessions`, look, kill under load, look again."""
+def measure(kills: int = KILLS) -> list[Figure]:
+    """Warm up, look, kill under load, look again."""
     with myllm_server() as server:
         load = _Load(server)
-        load.fill(sessions)
         load.run(kills=max(3, kills // 5))
         process = psutil.Process(server.process.pid)
         before = settled(process)
@@ -71,16 +69,6 @@ class _Load:
         with server.client() as api:
             self._whole = {question: _chat(api, question) for question in _QUESTIONS}
             self._vectors = _embed(api)
-
-    def fill(self, sessions: int) -> None:
-        """As many sessions as the server remembers, so that they do not count as growth."""
-
-        def chat(number: int) -> None:
-            with self._server.client() as api:
-                _chat(api, _QUESTIONS[number % len(_QUESTIONS)])
-
-        with ThreadPoolExecutor(_CLIENTS) as pool:
-            list(pool.map(chat, range(sessions)))
 
     def resumed(self) -> int:
         """How often a request noticed that its engine died."""

@@ -80,15 +80,18 @@ class App:
         """All rooms, joined and at work; when the context is left, every engine has ended."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
         self._runtime = RuntimeDir(self.settings.runtime_dir)
+        sessions = SessionStore(self.settings.database())
         try:
-            self._services = self._build_services(self._runtime)
+            await sessions.start()
+            self._services = self._build_services(self._runtime, sessions)
             self._services.gateway.start()
             yield self._services
         finally:
             await self.drain_and_stop()
+            await sessions.close()
             self._runtime.remove()
 
-    def _build_services(self, runtime: RuntimeDir) -> Services:
+    def _build_services(self, runtime: RuntimeDir, sessions: SessionStore) -> Services:
         settings = self.settings
         launcher = LocalLauncher(runtime, settings.state_dir / "logs")
         speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
@@ -105,7 +108,7 @@ class App:
             drain_grace_s=settings.drain_grace,
         )
         gateway = Gateway(registry, supervisor, scheduler, planner)
-        return Services(settings, gateway, specs, SessionStore())
+        return Services(settings, gateway, specs, sessions)
 
     async def drain_and_stop(self) -> None:
         """Let running answers end within their grace, then end the engines and what is left."""

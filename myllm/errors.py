@@ -22,6 +22,7 @@ and a test checks that the mapping is complete.
     │   └── BuildFailed       it could not be compiled
     ├── PullFailed            a download did not end with a whole, checked model
     ├── InvalidKeysFile       the file of API keys cannot be used
+    ├── StoreFailed           the store of conversations cannot be read or written
     └── ServeFailed           the server itself cannot start, or is not there
 """
 
@@ -149,6 +150,10 @@ class PullFailed(MyLLMError):
 
 class InvalidKeysFile(MyLLMError):
     """The file of API keys cannot be used; the sentence names it, and the line if there is one."""
+
+
+class StoreFailed(MyLLMError):
+    """The store of conversations cannot be read or written; nothing that it holds is lost."""
 
 
 class ServeFailed(MyLLMError):

@@ -91,6 +91,15 @@ class Settings(BaseSettings):
         default_factory=lambda: _DIRS.user_data_path / "models",
         description="Folder with one sub-folder per model.",
     )
+    data_dir: Path = Field(
+        default_factory=lambda: _DIRS.user_data_path,
+        description="Conversations, and the saved states that make their next turn fast.",
+    )
+    database_url: str | None = Field(
+        None,
+        description="Where conversations are stored: `sqlite:///PATH` or "
+        "`postgresql://user:password@host/name`; default: `myllm.db` in the data folder.",
+    )
     cache_dir: Path = Field(
         default_factory=lambda: _DIRS.user_cache_path,
         description="Compiled engines, their build trees and downloaded sources.",
@@ -180,6 +189,10 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="`text` for people, `json` for machines; `auto`: text on a terminal."
     )
+
+    def database(self) -> str:
+        """The URL of the database of conversations."""
+        return self.database_url or f"sqlite:///{self.data_dir.expanduser() / 'myllm.db'}"
 
     @classmethod
     def settings_customise_sources(

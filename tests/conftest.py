@@ -14,12 +14,14 @@ import pytest
 from myllm.engine.find import find_engine
 from myllm.engine.types import Engine
 from myllm.settings import load_settings
+from tests import postgres
 from tests.big_model import big_model  # noqa: F401 - a fixture
 from tests.serving import Serving, serving, short_home
 
 _NEEDS = {
     "needs_root": lambda: os.geteuid() == 0,
     "needs_node": lambda: bool(shutil.which("node") and shutil.which("npm")),
+    "needs_postgres": lambda: postgres.programs() is not None,
 }
 
 

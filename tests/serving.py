@@ -70,6 +70,7 @@ def environment(home: Path, **settings: object) -> dict[str, str]:
     }
     own = {
         "MYLLM_MODELS_DIR": home / "models",
+        "MYLLM_DATA_DIR": home / "data",
         "MYLLM_STATE_DIR": home / "state",
         "MYLLM_RUNTIME_DIR": home / "run",
         "MYLLM_CONFIG": home / "config.toml",

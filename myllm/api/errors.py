@@ -27,6 +27,7 @@ STATUS: dict[type[errors.MyLLMError], int] = {
     errors.BodyTooLarge: 413,
     errors.InvalidModel: 500,
     errors.InvalidKeysFile: 500,
+    errors.StoreFailed: 500,
     errors.EngineError: 500,
     errors.PullFailed: 502,
     errors.ServeFailed: 503,

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol
 
-from myllm.errors import InvalidRequest
+from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway import upstream
 from myllm.gateway.events import Event, Finished
 from myllm.gateway.gateway import Gateway
@@ -133,15 +133,19 @@ class ChatAnswer(_EngineAnswer):
                 async with aclosing(self.generation.events(make_prompt)) as events:
                     async for event in events:
                         if isinstance(event, Finished):
-                            session.store(turn, Message("assistant", event.full_text))
-                            event = event.in_session(session.id, dropped)
                             sent.clear()
+                            tokens = event.usage.completion_tokens
+                            answer = Message("assistant", event.full_text, tokens=tokens)
+                            await self._sessions.save(session, self.model.name, turn, answer)
+                            event = event.in_session(session.id, dropped)
                         else:
                             sent.append(event.text)
                         yield event
             except (GeneratorExit, asyncio.CancelledError):
                 if sent:  # the client has seen this much
-                    session.store(turn, Message("assistant", "".join(sent), partial=True))
+                    answer = Message("assistant", "".join(sent), partial=True)
+                    with suppress(MyLLMError):  # which is logged; nobody is there to be told
+                        await self._sessions.save(session, self.model.name, turn, answer)
                 raise
 
     async def _prompt(self, instance: Instance, messages: Sequence[Message]) -> Prompt:

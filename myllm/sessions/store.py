@@ -1,59 +1,109 @@
-"""Conversations in memory: they last as long as the server runs.
+"""Conversations that last: who may change one, and when it is stored.
 
-The least recently used ones are forgotten when there are too many.
+The database is opened beside the server's start, because loading SQLAlchemy takes a while;
+whoever asks before that waits. A turn is stored by a task of its own: the client that left in
+the middle of its answer cannot stop it, and nobody else gets the session before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
-from myllm.errors import InvalidRequest, Unavailable
+import structlog
+
+from myllm.errors import Conflict, InvalidRequest, MyLLMError, StoreFailed, Unavailable
+from myllm.sessions import schema
 from myllm.sessions.history import Merged, Message, merge
 
-MOST_SESSIONS = 1000
+if TYPE_CHECKING:
+    from myllm.sessions.archive import Archive, Summary
+    from myllm.sessions.database import Database
+
+_log = structlog.get_logger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+_SQLITE = "sqlite:///"
 
 
 @dataclass
 class Session:
-    """One conversation. `lock` is held by the one request that may change it."""
+    """One conversation, as it was stored when a request took hold of it.
+
+    `stored` is None for a new one.
+    """
 
     owner: str
     id: str
+    stored: Summary | None = None
     system: Message | None = None
     messages: list[Message] = field(default_factory=list)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    writing: asyncio.Task[None] | None = None
 
     @property
     def key(self) -> str:
         """What no other session has: two owners may choose the same id. An id has no slash."""
-        return f"{self.owner}/{self.id}"
+        return session_key(self.owner, self.id)
 
     def merged(self, posted: Sequence[Message]) -> Merged:
         """What the conversation is with `posted`; nothing is stored yet."""
         return merge(self.system, self.messages, posted)
 
-    def store(self, turn: Merged, answer: Message) -> None:
-        """Store a turn with its answer, which continues a last assistant message."""
-        self.system = turn.system
-        messages = [*turn.kept, *turn.new]
-        if messages and messages[-1].role == "assistant":
-            begun = messages.pop()
-            answer = Message("assistant", begun.content + answer.content, answer.partial)
-        self.messages = [*messages, answer]
+
+def session_key(owner: str, session_id: str) -> str:
+    """The name of an owner's session inside the program."""
+    return f"{owner}/{session_id}"
 
 
 class SessionStore:
-    """Finds and makes sessions."""
+    """Gives each session to one request at a time, and stores what comes of it.
 
-    def __init__(self) -> None:
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+    `url` is a database's, as SQLAlchemy writes it: sqlite:///PATH or postgresql://…
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._writes: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[Database] | None = None
+
+    async def start(self) -> None:
+        """Look at the database, and open it in the background when there is nothing to change.
+
+        Raises StoreFailed when it cannot be used; then the server should not start.
+        """
+        opening = self._opening = asyncio.create_task(self._open(), name="open the store")
+        if not self._is_current():
+            await asyncio.shield(opening)
+
+    async def close(self) -> None:
+        """Wait for what is being stored, and close the database."""
+        await asyncio.gather(*self._writes, return_exceptions=True)
+        if self._opening is not None:
+            database = (await asyncio.gather(self._opening, return_exceptions=True))[0]
+            if not isinstance(database, BaseException):
+                await database.close()
+
+    async def database(self) -> Database:
+        """The database, once it is open; raises StoreFailed or Unavailable when it cannot be."""
+        opening = self._opening
+        if opening is None or (opening.done() and opening.exception() is not None):
+            opening = self._opening = asyncio.create_task(self._open(), name="open the store")
+        return await asyncio.shield(opening)
+
+    async def archive(self) -> Archive:
+        """What is stored."""
+        database = await self.database()
+        from myllm.sessions.archive import Archive  # loaded already, see _open
+
+        return Archive(database)
 
     @asynccontextmanager
     async def open(
@@ -62,33 +112,107 @@ class SessionStore:
         """The owner's session, new if unknown, for this request alone until the context is left.
 
         Raises InvalidRequest for an id of a wrong form, Unavailable when another request
-        holds the session for longer than `timeout_s`.
+        holds the session for longer than `timeout_s`, StoreFailed.
         """
-        session = self._get_or_make(owner, session_id)
+        if session_id is not None:
+            check_id(session_id)
+        session = Session(owner, session_id or str(uuid.uuid4()))
+        lock = self._locks.setdefault(session.key, asyncio.Lock())
         try:
-            await asyncio.wait_for(session.lock.acquire(), timeout_s)
+            await asyncio.wait_for(lock.acquire(), timeout_s)
         except TimeoutError:
             detail = f"Another request on session '{session.id}' is still being answered"
             raise Unavailable(detail, retry_after_s=10) from None
         try:
+            if session_id is not None:
+                await self._load(session)
             yield session
         finally:
-            session.lock.release()
-            self._forget_oldest()
+            if session.writing is None or session.writing.done():
+                lock.release()
+            else:
+                session.writing.add_done_callback(lambda _: lock.release())
 
-    def _get_or_make(self, owner: str, session_id: str | None) -> Session:
-        if session_id is not None and not _ID.fullmatch(session_id):
-            raise InvalidRequest(
-                "session_id must be 1 to 128 characters of A-Z a-z 0-9 _ . : - "
-                "and begin with a letter or digit"
-            )
-        session = Session(owner, session_id or str(uuid.uuid4()))
-        session = self._sessions.setdefault(session.key, session)
-        self._sessions.move_to_end(session.key)
-        return session
+    async def save(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
+        """Store a turn with its answer; goes on when the caller is cancelled.
 
-    def _forget_oldest(self) -> None:
-        idle = (key for key, session in self._sessions.items() if not session.lock.locked())
-        surplus = len(self._sessions) - MOST_SESSIONS
-        for key in [key for key, _ in zip(idle, range(max(surplus, 0)), strict=False)]:
-            del self._sessions[key]
+        Raises Conflict when the session was changed or removed meanwhile, and StoreFailed.
+        """
+        task = asyncio.create_task(self._append(session, model, turn, answer), name="store a turn")
+        session.writing = task
+        self._writes.add(task)
+        task.add_done_callback(self._stored)
+        await asyncio.shield(task)
+
+    @asynccontextmanager
+    async def unused(self, owner: str, session_id: str) -> AsyncGenerator[None, None]:
+        """Keep requests away from a session; raises Conflict when one is being answered."""
+        lock = self._locks.setdefault(session_key(owner, session_id), asyncio.Lock())
+        if lock.locked():
+            raise Conflict(f"Session '{session_id}' is being answered; try again when it is idle")
+        async with lock:
+            yield
+
+    async def _load(self, session: Session) -> None:
+        archive = await self.archive()
+        loaded = await archive.load(session.owner, session.id)
+        if loaded is None:
+            return
+        session.stored, said = loaded
+        session.system = next((m for m in reversed(said) if m.role == "system"), None)
+        session.messages = [m for m in said if m.role != "system"]
+
+    async def _append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
+        try:
+            archive = await self.archive()
+            await archive.append(session.owner, session.id, session.stored, model, turn, answer)
+        except MyLLMError as failure:
+            _log.error("turn not stored", session=session.id, cause=failure.detail)
+            raise
+
+    def _stored(self, task: asyncio.Task[None]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # has been logged, also when nobody waits for it any more
+
+    def _is_current(self) -> bool:
+        """Whether the schema needs no change; cheap, and only known of a SQLite file.
+
+        Raises StoreFailed when the file cannot be used.
+        """
+        path = sqlite_path(self._url)
+        if path is None:
+            return False
+        revision = schema.sqlite_revision(path)
+        schema.check_known(revision, str(path))
+        return revision == schema.HEAD
+
+    async def _open(self) -> Database:
+        # In a thread, so that the server answers meanwhile.
+        await asyncio.to_thread(importlib.import_module, "myllm.sessions.archive")
+        from myllm.sessions.database import Database
+
+        database = Database(self._url)
+        await database.prepare()
+        return database
+
+
+def check_id(session_id: str) -> None:
+    """Raises InvalidRequest for an id of a wrong form."""
+    if not _ID.fullmatch(session_id):
+        raise InvalidRequest(
+            "session_id must be 1 to 128 characters of A-Z a-z 0-9 _ . : - "
+            "and begin with a letter or digit"
+        )
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None for another database.
+
+    Raises StoreFailed for a URL of neither.
+    """
+    if url.startswith(_SQLITE):
+        return Path(url.removeprefix(_SQLITE))
+    if not url.startswith(("postgresql://", "postgres://", "postgresql+asyncpg://")):
+        raise StoreFailed("MYLLM_DATABASE_URL must begin with sqlite:/// or postgresql://")
+    return None

@@ -28,7 +28,7 @@ def by_name(figures: list[Figure]) -> dict[str, Figure]:
 
 
 def test_kills_under_load_fail_no_request(engine: Engine) -> None:
-    figures = by_name(kills.measure(kills=15, sessions=0))
+    figures = by_name(kills.measure(kills=15))
     for name in ("15 kills", "open files more", "threads more", "engines more"):
         assert figures[name].ok, figures[name]
 

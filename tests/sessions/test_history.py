@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from myllm.sessions.history import Message, merge
-from myllm.sessions.store import Session
 
 
 def user(text: str) -> Message:
@@ -62,14 +61,18 @@ def test_an_equal_system_message_is_not_repeated_and_another_replaces_it() -> No
     assert "a" not in contents(other.prompt())
 
 
-def test_storing_a_turn_and_a_continued_answer() -> None:
-    session = Session("local", "s")
-    turn = session.merged([user("one"), assistant("The answer")])
-    session.store(turn, assistant(" is 1."))
-    assert session.messages == [user("one"), assistant("The answer is 1.")]
+def test_an_answer_continues_what_was_begun() -> None:
+    begun = merge(None, [], [user("one"), assistant("The answer")]).begun
+    assert begun == assistant("The answer")
+    whole = Message("assistant", " is 1.", tokens=3).continuing(Message(begun.role, begun.content))
+    assert (whole.content, whole.tokens) == ("The answer is 1.", None)
+    counted = Message("assistant", "1", tokens=3)
+    assert counted.continuing(Message("assistant", "It is ", tokens=2, key=7)) == Message(
+        "assistant", "It is 1", tokens=5, key=7
+    )
+    assert merge(None, [], [user("one")]).begun is None
 
 
 def test_a_partial_answer_is_carried_by_later_prompts() -> None:
-    session = Session("local", "s")
-    session.store(session.merged([user("one")]), Message("assistant", "It is", partial=True))
-    assert contents(session.merged([user("go on")]).prompt()) == ["one", "It is", "go on"]
+    stored = [user("one"), Message("assistant", "It is", partial=True)]
+    assert contents(merge(None, stored, [user("go on")]).prompt()) == ["one", "It is", "go on"]

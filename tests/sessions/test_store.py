@@ -1,39 +1,73 @@
-"""Sessions in memory: made, locked, bounded."""
+"""The store: who holds a session, what is stored of a turn, and when."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from myllm.errors import InvalidRequest, Unavailable
+from myllm.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
-from myllm.sessions.store import MOST_SESSIONS, SessionStore
+from myllm.sessions.store import SessionStore
 
 
-async def test_a_new_session_gets_an_id_and_is_found_again() -> None:
-    store = SessionStore()
-    async with store.open("local", None, 1) as session:
-        session.store(session.merged([Message("user", "hi")]), Message("assistant", "hello"))
-        made = session.id
-    async with store.open("local", made, 1) as again:
-        assert [message.content for message in again.messages] == ["hi", "hello"]
+def user(text: str) -> Message:
+    return Message("user", text)
 
 
-async def test_an_id_that_the_client_made_is_created() -> None:
-    async with SessionStore().open("local", "my-chat:1", 1) as session:
-        assert session.id == "my-chat:1"
+def said(text: str, partial: bool = False) -> Message:
+    return Message("assistant", text, partial)
+
+
+async def turn(
+    store: SessionStore, session_id: str | None, posted: Sequence[Message], answer: Message
+) -> str:
+    async with store.open("local", session_id, 1) as session:
+        await store.save(session, "demo", session.merged(posted), answer)
+        return session.id
+
+
+async def contents(store: SessionStore, session_id: str) -> list[str]:
+    async with store.open("local", session_id, 1) as session:
+        return [message.content for message in session.messages]
+
+
+async def test_a_new_session_gets_an_id_and_is_found_again(store: SessionStore) -> None:
+    made = await turn(store, None, [user("hi")], said("hello"))
+    assert await contents(store, made) == ["hi", "hello"]
+
+
+async def test_it_is_found_by_another_server(store: SessionStore, url: str) -> None:
+    made = await turn(store, "s", [user("hi")], said("hello", partial=True))
+    other = SessionStore(url)
+    await other.start()
+    async with other.open("local", made, 1) as session:
+        assert [(m.content, m.partial) for m in session.messages] == [
+            ("hi", False),
+            ("hello", True),
+        ]
+    await other.close()
+
+
+async def test_an_owner_does_not_see_another_s(store: SessionStore, archive: Archive) -> None:
+    await turn(store, "s", [user("hi")], said("hello"))
+    async with store.open("somebody", "s", 1) as session:
+        assert session.messages == []
+    with pytest.raises(NotFound, match="Session 's' not found"):
+        await archive.listed("somebody", "s")
 
 
 @pytest.mark.parametrize("wrong", ["", "../x", "-a", "a b", "é", "x" * 129])
 async def test_an_id_of_a_wrong_form_is_refused(wrong: str) -> None:
     with pytest.raises(InvalidRequest, match="session_id"):
-        async with SessionStore().open("local", wrong, 1):
+        async with SessionStore("sqlite:///unused").open("local", wrong, 1):
             pass
 
 
-async def test_the_second_request_on_a_session_waits_for_the_first() -> None:
-    store, order = SessionStore(), []
+async def test_the_second_request_on_a_session_waits_for_the_first(store: SessionStore) -> None:
+    order = []
 
     async def request(name: str) -> None:
         async with store.open("local", "s", 5):
@@ -45,20 +79,102 @@ async def test_the_second_request_on_a_session_waits_for_the_first() -> None:
     assert order == ["one in", "one out", "two in", "two out"]
 
 
-async def test_that_wait_is_bounded() -> None:
-    store = SessionStore()
+async def test_that_wait_is_bounded(store: SessionStore) -> None:
     async with store.open("local", "s", 1):
         with pytest.raises(Unavailable, match="still being answered"):
             async with store.open("local", "s", 0.01):
                 pass
+        with pytest.raises(Conflict, match="being answered"):
+            async with store.unused("local", "s"):
+                pass
 
 
-async def test_the_least_recently_used_are_forgotten() -> None:
-    store = SessionStore()
-    for number in range(MOST_SESSIONS + 10):
-        async with store.open("local", f"s{number}", 1) as session:
-            session.messages.append(Message("user", "x"))
-    async with store.open("local", "s0", 1) as forgotten:
-        assert forgotten.messages == []
-    async with store.open("local", f"s{MOST_SESSIONS}", 1) as kept:
-        assert kept.messages
+async def test_a_turn_is_stored_although_its_client_has_left(store: SessionStore) -> None:
+    started = asyncio.Event()
+
+    async def request() -> None:
+        async with store.open("local", "s", 1) as session:
+            merged = session.merged([user("hi")])
+            try:
+                started.set()
+                await asyncio.sleep(60)
+            finally:
+                await store.save(session, "demo", merged, said("hel", partial=True))
+
+    task = asyncio.create_task(request())
+    await started.wait()
+    for _ in range(3):  # some callers cancel again and again
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await contents(store, "s") == ["hi", "hel"]
+
+
+async def test_edited_history_supersedes_what_came_after(
+    store: SessionStore, archive: Archive
+) -> None:
+    await turn(store, "s", [user("one"), said("1"), user("two")], said("2"))
+    await turn(store, "s", [user("one"), said("1"), user("three")], said("3"))
+    assert await contents(store, "s") == ["one", "1", "three", "3"]
+    _, listed = await archive.listed("local", "s")
+    assert [(each.message.content, each.superseded) for each in listed] == [
+        ("one", False),
+        ("1", False),
+        ("two", True),
+        ("2", True),
+        ("three", False),
+        ("3", False),
+    ]
+
+
+async def test_one_system_message_is_in_force(store: SessionStore, archive: Archive) -> None:
+    first, second = Message("system", "be brief"), Message("system", "be long")
+    await turn(store, "s", [first, user("one")], said("1"))
+    await turn(store, "s", [first, user("two")], said("2"))
+    await turn(store, "s", [second, user("three")], said("3"))
+    _, listed = await archive.listed("local", "s")
+    systems = [(m.message.content, m.superseded) for m in listed if m.message.role == "system"]
+    assert systems == [("be brief", True), ("be long", False)]
+    async with store.open("local", "s", 1) as session:
+        assert session.system is not None
+        assert session.system.content == "be long"
+        assert len(session.messages) == 6
+
+
+async def test_a_stored_answer_is_continued_in_its_place(
+    store: SessionStore, archive: Archive
+) -> None:
+    await turn(store, "s", [user("hi")], said("hel", partial=True))
+    await turn(store, "s", [user("hi"), said("hel")], said("lo"))
+    _, listed = await archive.listed("local", "s")
+    assert [(each.message.content, each.message.partial) for each in listed] == [
+        ("hi", False),
+        ("hello", False),
+    ]
+
+
+async def test_a_posted_beginning_is_stored_with_its_rest(store: SessionStore) -> None:
+    await turn(store, "s", [user("hi"), said("hel")], said("lo"))
+    assert await contents(store, "s") == ["hi", "hello"]
+
+
+async def test_a_session_that_changed_elsewhere_is_not_overwritten(
+    store: SessionStore, archive: Archive
+) -> None:
+    await turn(store, "s", [user("one")], said("1"))
+    async with store.open("local", "s", 1) as session:
+        merged = session.merged([user("two")])
+        await archive.append("local", "s", session.stored, "demo", merged, said("elsewhere"))
+        with pytest.raises(Conflict, match="changed or removed"):
+            await store.save(session, "demo", merged, said("here"))
+    assert await contents(store, "s") == ["one", "1", "two", "elsewhere"]
+
+
+async def test_two_that_begin_the_same_session(store: SessionStore, archive: Archive) -> None:
+    async with store.open("local", "s", 1) as session:
+        merged = session.merged([user("one")])
+        await archive.append("local", "s", None, "demo", merged, said("elsewhere"))
+        with pytest.raises(Conflict, match="exists already"):
+            await store.save(session, "demo", merged, said("here"))
+    assert await contents(store, "s") == ["one", "elsewhere"]

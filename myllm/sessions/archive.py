@@ -1,0 +1,325 @@
+"""What is stored of conversations: read and written here, and nowhere else.
+
+A turn is written in one transaction with its answer, so a later prompt never carries half of
+one. Messages are never removed from a session: those that are no longer in force are marked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from myllm.errors import Conflict, InvalidRequest, NotFound
+from myllm.sessions.database import Database
+from myllm.sessions.history import Merged, Message
+from myllm.sessions.tables import messages, sessions
+
+_TITLE_CHARS: Final = 60
+_REMOVED_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A stored session without its messages; times are seconds since 1970, UTC.
+
+    `messages` counts those in force.
+    """
+
+    key: int
+    owner: str
+    id: str
+    model: str
+    title: str
+    created: float
+    updated: float
+    messages: int
+    version: int
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A message as it is listed; a superseded one is in no prompt any more."""
+
+    message: Message
+    superseded: bool
+    created: float
+
+
+_SUMMARY = tuple(sessions.c[name] for name in Summary.__annotations__)
+_BY_NAME = (sessions.c.owner == sa.bindparam("o")) & (sessions.c.id == sa.bindparam("i"))
+_FIND = sa.select(*_SUMMARY).where(_BY_NAME)
+_ALL_MESSAGES = (
+    sa.select(messages).where(messages.c.session == sa.bindparam("s")).order_by(messages.c.key)
+)
+_IN_FORCE = _ALL_MESSAGES.where(messages.c.superseded.is_(False))
+
+
+class Archive:
+    """The sessions in a database. An owner sees only what is the owner's."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, owner: str, session_id: str) -> tuple[Summary, list[Message]] | None:
+        """A session and its messages in force, the system message among them; None if unknown."""
+        async with self._database.reading() as connection:
+            found = await _find(connection, owner, session_id)
+            if found is None:
+                return None
+            rows = await connection.execute(_IN_FORCE, {"s": found.key})
+            return found, [_message(row) for row in rows]
+
+    async def listed(self, owner: str, session_id: str) -> tuple[Summary, list[StoredMessage]]:
+        """A session and all its messages, oldest first. Raises NotFound."""
+        async with self._database.reading() as connection:
+            found = await _existing(connection, owner, session_id)
+            rows = await connection.execute(_ALL_MESSAGES, {"s": found.key})
+            return found, [StoredMessage(_message(r), r.superseded, r.created) for r in rows]
+
+    async def page(
+        self, owner: str, limit: int, cursor: str | None = None, search: str = "", model: str = ""
+    ) -> tuple[list[Summary], str | None]:
+        """At most `limit` sessions, the last changed first, and the cursor of the next page.
+
+        `search` is a text in a title or a message, in upper or lower case. Raises
+        InvalidRequest for a cursor that no page has given.
+        """
+        query = sa.select(*_SUMMARY).where(sessions.c.owner == owner)
+        if model:
+            query = query.where(sessions.c.model == model)
+        if search:
+            said = sa.select(messages.c.key).where(
+                messages.c.session == sessions.c.key,
+                messages.c.content.icontains(search, autoescape=True),
+            )
+            titled = sessions.c.title.icontains(search, autoescape=True)
+            query = query.where(titled | said.exists())
+        if cursor is not None:
+            query = query.where(sa.tuple_(sessions.c.updated, sessions.c.key) < _place(cursor))
+        query = query.order_by(sessions.c.updated.desc(), sessions.c.key.desc()).limit(limit + 1)
+        async with self._database.reading() as connection:
+            found = [Summary(*row) for row in await connection.execute(query)]
+        if len(found) <= limit:
+            return found, None
+        last = found[limit - 1]
+        return found[:limit], f"{last.updated!r}_{last.key}"
+
+    async def append(
+        self,
+        owner: str,
+        session_id: str,
+        before: Summary | None,
+        model: str,
+        turn: Merged,
+        answer: Message,
+    ) -> None:
+        """Store a turn with its answer, which continues a last assistant message.
+
+        `before` is the session as it was loaded, None if there was none. Raises Conflict when
+        it has been changed or removed since.
+        """
+        now, begun = time.time(), turn.begun
+        answer = answer if begun is None else answer.continuing(begun)
+        said = [message for message in turn.new if message is not begun]
+        if turn.system is not None and turn.system.key is None:
+            said.insert(0, turn.system)
+        if answer.key is None:
+            said.append(answer)
+        async with self._database.writing() as connection:
+            if before is None:
+                title = title_of(turn.new)
+                key = await _insert_session(connection, owner, session_id, model, title, now)
+            else:
+                key = await _advance(connection, before, model, now)
+                await _supersede_all_but(connection, key, turn.kept_keys())
+            if answer.key is not None:
+                await _rewrite(connection, answer)
+            await _insert_messages(connection, key, said, now)
+            await _count(connection, key)
+
+    async def rename(self, owner: str, session_id: str, title: str) -> None:
+        """Give a session a title. Raises NotFound."""
+        async with self._database.writing() as connection:
+            found = await _existing(connection, owner, session_id)
+            change = sessions.update().where(sessions.c.key == found.key)
+            await connection.execute(change.values(title=title))
+
+    async def remove(self, owner: str, session_id: str) -> None:
+        """Forget a session and its messages. Raises NotFound."""
+        async with self._database.writing() as connection:
+            found = await _existing(connection, owner, session_id)
+            await connection.execute(sessions.delete().where(sessions.c.key == found.key))
+
+    async def fork(self, owner: str, session_id: str, new_id: str, at: int | None) -> None:
+        """Begin a session with what `session_id` says up to message `at`, or to its end.
+
+        Raises NotFound for the session or the message, and Conflict when `new_id` is taken.
+        """
+        loaded = await self.load(owner, session_id)
+        if loaded is None:
+            raise _unknown(session_id)
+        found, said = loaded
+        if at is not None:
+            ends = [index for index, message in enumerate(said) if message.key == at]
+            if not ends:
+                raise NotFound(f"Session '{session_id}' has no message {at} in force")
+            said = said[: ends[0] + 1]
+        await self.add(owner, new_id, found.model, found.title, said)
+
+    async def add(
+        self, owner: str, session_id: str, model: str, title: str, said: Sequence[Message]
+    ) -> None:
+        """Store a whole conversation. Raises Conflict when the id is taken."""
+        now = time.time()
+        title = title or title_of(said)
+        async with self._database.writing() as connection:
+            key = await _insert_session(connection, owner, session_id, model, title, now)
+            await _insert_messages(connection, key, said, now)
+            await _count(connection, key)
+
+    async def surplus(
+        self, before: float | None, most: int | None, most_bytes: int | None
+    ) -> list[Summary]:
+        """Sessions of all owners that are to go, the oldest first and not all at once.
+
+        Those not changed since `before`, and those that are more than `most` or hold more than
+        `most_bytes` together.
+        """
+        newest = sessions.c.updated.desc(), sessions.c.key.desc()
+        ranked = sa.select(
+            *_SUMMARY,
+            sa.func.row_number().over(order_by=newest).label("place"),
+            sa.func.sum(sessions.c.size_bytes).over(order_by=newest).label("bytes"),
+        ).subquery()
+        reasons = [
+            ranked.c.updated < before if before is not None else sa.false(),
+            ranked.c.place > most if most is not None else sa.false(),
+            ranked.c.bytes > most_bytes if most_bytes is not None else sa.false(),
+        ]
+        columns = [ranked.c[column.name] for column in _SUMMARY]
+        query = sa.select(*columns).where(sa.or_(*reasons)).order_by(ranked.c.updated)
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query.limit(_REMOVED_AT_ONCE))
+            return [Summary(*row) for row in rows]
+
+
+def title_of(said: Sequence[Message]) -> str:
+    """The first words of what the user said first."""
+    first = next((m.content for m in said if m.role == "user" and m.content.strip()), "")
+    line = " ".join(first.split())
+    return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
+
+
+def _unknown(session_id: str) -> NotFound:
+    return NotFound(f"Session '{session_id}' not found")
+
+
+def _place(cursor: str) -> sa.Tuple:
+    try:
+        updated, key = cursor.split("_")
+        return sa.tuple_(sa.literal(float(updated)), sa.literal(int(key)))
+    except ValueError:
+        raise InvalidRequest("cursor must be the next_cursor of another page") from None
+
+
+def _message(row: Any) -> Message:
+    return Message(row.role, row.content, row.partial, row.tokens, row.key)
+
+
+async def _find(connection: AsyncConnection, owner: str, session_id: str) -> Summary | None:
+    row = (await connection.execute(_FIND, {"o": owner, "i": session_id})).first()
+    return None if row is None else Summary(*row)
+
+
+async def _existing(connection: AsyncConnection, owner: str, session_id: str) -> Summary:
+    found = await _find(connection, owner, session_id)
+    if found is None:
+        raise _unknown(session_id)
+    return found
+
+
+async def _insert_session(
+    connection: AsyncConnection, owner: str, session_id: str, model: str, title: str, now: float
+) -> int:
+    """A new session without messages, and its key. Raises Conflict when the id is taken."""
+    row = sessions.insert().values(
+        owner=owner,
+        id=session_id,
+        model=model,
+        title=title,
+        created=now,
+        updated=now,
+        messages=0,
+        size_bytes=0,
+        version=1,
+    )
+    try:
+        key = (await connection.execute(row)).inserted_primary_key
+    except IntegrityError as failure:
+        raise Conflict(f"Session '{session_id}' exists already") from failure
+    assert key is not None
+    return int(key[0])
+
+
+async def _advance(connection: AsyncConnection, before: Summary, model: str, now: float) -> int:
+    """The session changes, if it is still as it was."""
+    unchanged = (sessions.c.key == before.key) & (sessions.c.version == before.version)
+    change = sessions.update().where(unchanged)
+    done = await connection.execute(
+        change.values(model=model, updated=now, version=before.version + 1)
+    )
+    if done.rowcount != 1:
+        raise Conflict(f"Session '{before.id}' was changed or removed while it was answered")
+    return before.key
+
+
+async def _supersede_all_but(connection: AsyncConnection, session: int, kept: set[int]) -> None:
+    current = messages.c.session == session, messages.c.superseded.is_(False)
+    keys = set(await connection.scalars(sa.select(messages.c.key).where(*current)))
+    if gone := keys - kept:
+        change = messages.update().where(messages.c.key.in_(gone))
+        await connection.execute(change.values(superseded=True))
+
+
+async def _rewrite(connection: AsyncConnection, message: Message) -> None:
+    """A stored answer has been continued."""
+    change = messages.update().where(messages.c.key == message.key)
+    await connection.execute(
+        change.values(content=message.content, tokens=message.tokens, partial=message.partial)
+    )
+
+
+async def _insert_messages(
+    connection: AsyncConnection, session: int, said: Sequence[Message], now: float
+) -> None:
+    if not said:
+        return
+    rows = [
+        {
+            "session": session,
+            "role": message.role,
+            "content": message.content,
+            "tokens": message.tokens,
+            "partial": message.partial,
+            "superseded": False,
+            "created": now,
+        }
+        for message in said
+    ]
+    await connection.execute(messages.insert(), rows)
+
+
+async def _count(connection: AsyncConnection, session: int) -> None:
+    """Note how much a session holds now."""
+    size = sa.func.coalesce(sa.func.sum(sa.func.length(messages.c.content)), 0)
+    in_force = sa.func.count().filter(messages.c.superseded.is_(False))
+    counts = sa.select(in_force, size).where(messages.c.session == session)
+    row = (await connection.execute(counts)).one()
+    change = sessions.update().where(sessions.c.key == session)
+    await connection.execute(change.values(messages=row[0], size_bytes=row[1]))

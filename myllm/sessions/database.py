@@ -1,0 +1,181 @@
+"""The database of conversations: a SQLite file, or PostgreSQL by its URL.
+
+SQLite has one writer at a time, so writes wait for each other here, with a bound, instead of
+failing there. This is the one place where the drivers' errors become ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from filelock import AsyncFileLock
+from sqlalchemy import event, exc, inspect, make_url, text
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from myllm.errors import MyLLMError, StoreFailed, Unavailable
+from myllm.sessions import schema
+
+_log = structlog.get_logger(__name__)
+_READERS = 2
+_BUSY_S = 5.0
+_CONNECT_S = 10.0
+# Two servers that start at once: the second one finds the schema changed already.
+_MIGRATION_LOCK = 7_135_001
+
+
+class Database:
+    """Connections to one database. Every wait for one is bounded.
+
+    A failure inside `reading` or `writing` comes out as StoreFailed, or as Unavailable when
+    trying again can help.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._turn = asyncio.Lock()
+        self._writer = self._engine(begin="BEGIN IMMEDIATE", size=1)
+        self._reader = (
+            self._engine(begin="BEGIN", size=_READERS) if self.is_sqlite else self._writer
+        )
+
+    @property
+    def where(self) -> str:
+        """What people call it; without a password."""
+        return self._url.render_as_string() if not self.is_sqlite else str(self._url.database)
+
+    async def prepare(self) -> None:
+        """Bring the schema up to this program's; needed before anything else.
+
+        Raises StoreFailed when it is newer, or cannot be reached.
+        """
+        if self.is_sqlite:
+            await self._prepare_sqlite(Path(self._url.database or ""))
+            return
+        async with self.writing() as connection:
+            await connection.execute(
+                text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
+            )
+            await connection.run_sync(self._upgrade_if_needed)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._writer.dispose()
+        await self._reader.dispose()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncConnection, None]:
+        """A connection that sees the database as of one moment."""
+        async with _translated(self.where), self._reader.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncGenerator[AsyncConnection, None]:
+        """A connection in a transaction: left without an exception, all of it is stored."""
+        async with _translated(self.where):
+            if not self.is_sqlite:
+                async with self._writer.begin() as connection:
+                    yield connection
+                return
+            async with self._turn, self._writer.begin() as connection:
+                yield connection
+
+    def _engine(self, begin: str, size: int) -> AsyncEngine:
+        if not self.is_sqlite:
+            return create_async_engine(
+                self._url.set(drivername="postgresql+asyncpg"),
+                pool_size=_READERS,
+                max_overflow=2,
+                pool_timeout=_BUSY_S,
+                pool_pre_ping=True,
+                connect_args={"timeout": _CONNECT_S, "command_timeout": 60},
+            )
+        engine = create_async_engine(
+            self._url.set(drivername="sqlite+aiosqlite"),
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=2 * _BUSY_S,
+            connect_args={"timeout": _BUSY_S, "isolation_level": None},
+        )
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def set_up(connection: Any, _: object) -> None:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = FULL")  # an answered turn outlives a power cut
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def say_begin(connection: Connection) -> None:
+            # By itself the driver begins when it likes, and a read that turns into a write can
+            # then fail at once instead of waiting for its turn.
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    async def _prepare_sqlite(self, path: Path) -> None:
+        try:
+            _make_private(path)
+            if schema.sqlite_revision(path) == schema.HEAD:
+                return
+            async with AsyncFileLock(f"{path}.lock", timeout=60):
+                revision = schema.sqlite_revision(path)
+                schema.check_known(revision, str(path))
+                if revision not in (None, schema.HEAD):
+                    copy = schema.back_up_sqlite(path, str(revision))
+                    _log.info("store copied before its schema changes", copy=str(copy))
+                async with self.writing() as connection:
+                    await connection.run_sync(self._upgrade_if_needed)
+        except OSError as failure:
+            raise StoreFailed(
+                f"the store of conversations {path} cannot be made: {failure.strerror or failure}"
+            ) from failure
+
+    def _upgrade_if_needed(self, connection: Connection) -> None:
+        revision = None
+        if inspect(connection).has_table("alembic_version"):
+            revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        schema.check_known(revision, self.where)
+        if revision != schema.HEAD:
+            schema.upgrade(connection)
+            _log.info("schema of the store changed", before=revision, now=schema.HEAD)
+
+
+def _make_private(path: Path) -> None:
+    """An empty file that only its owner may read, unless there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600)
+
+
+@asynccontextmanager
+async def _translated(where: str) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    except exc.IntegrityError:
+        raise
+    except (exc.SQLAlchemyError, OSError, TimeoutError) as failure:
+        raise _ours(where, failure) from failure
+
+
+def _ours(where: str, failure: Exception) -> MyLLMError:
+    cause = str(getattr(failure, "orig", None) or failure) or type(failure).__name__
+    if "locked" in cause:
+        return Unavailable(f"The store of conversations {where} is locked by another program")
+    if isinstance(failure, (OSError, exc.TimeoutError, exc.InterfaceError)):
+        return Unavailable(f"The store of conversations {where} cannot be reached: {cause}")
+    if "readonly" in cause:
+        cause = "it is read-only; give the server's user the right to write it and its folder"
+    elif "disk I/O" in cause:
+        cause = f"{cause}; is the disk full? What was stored before is safe"
+    elif "full" in cause:
+        cause = "the disk is full; what was stored before is safe"
+    elif "malformed" in cause or "not a database" in cause:
+        cause = f"{cause}; stop the server and put a copy in its place, or move it away"
+    return StoreFailed(f"The store of conversations {where} failed: {cause}")

@@ -1,0 +1,72 @@
+"""The tables of the store. Times are seconds since 1970, UTC.
+
+A change here needs a migration in `migrations/versions`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+# SQLite numbers rows by itself only if the key is an INTEGER; elsewhere 64 bits are wanted.
+_Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData()
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("key", _Key, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("updated", sa.Double, nullable=False),
+    # Of the messages in force, superseded ones not counted; kept here so that lists are fast.
+    sa.Column("messages", sa.Integer, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    # Counts the changes: who changes a session must have seen the last one.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.UniqueConstraint("owner", "id", name="uq_sessions_owner_id"),
+    sa.Index("ix_sessions_owner_updated", "owner", "updated", "key"),
+    sa.Index("ix_sessions_updated", "updated"),
+    sqlite_autoincrement=True,  # a removed session's key is never another one's
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("key", _Key, primary_key=True),
+    sa.Column(
+        "session",
+        _Key,
+        sa.ForeignKey("sessions.key", name="fk_messages_session", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("tokens", sa.Integer),
+    sa.Column("partial", sa.Boolean, nullable=False),
+    sa.Column("superseded", sa.Boolean, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Index("ix_messages_session", "session", "key"),
+    sqlite_autoincrement=True,
+)
+
+kv_files = sa.Table(
+    "kv_files",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("session", sa.Text, nullable=False),
+    sa.Column("engine", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("chars", sa.Integer, nullable=False),
+    sa.Column("text_sha256", sa.Text, nullable=False),
+    sa.Column("tokens", sa.LargeBinary, nullable=False),
+    sa.Column("pieces", sa.Text, nullable=False),
+    sa.Column("used", sa.Double, nullable=False),
+    sa.Index("ix_kv_files_session", "owner", "session"),
+    sa.Index("ix_kv_files_engine", "engine", "owner", "used"),
+)

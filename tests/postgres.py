@@ -1,0 +1,63 @@
+"""A PostgreSQL server of the tests' own: its programs as Debian installs them, a private socket."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_START_S = 30.0
+
+
+def programs() -> Path | None:
+    """The folder with initdb and postgres; None when they are not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    on_path = shutil.which("initdb")
+    return found[-1].parent if found else Path(on_path).parent if on_path else None
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Start a server; yields the URL of an empty database. It is gone when the context is left."""
+    folder = programs()
+    assert folder is not None, "no PostgreSQL; on Debian: apt install postgresql"
+    home = Path(tempfile.mkdtemp(prefix="pg-"))
+    # PostgreSQL refuses to run as root.
+    user = "postgres" if os.geteuid() == 0 else None
+    try:
+        if user:
+            shutil.chown(home, user)
+        data = home / "data"
+        initdb = [folder / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"]
+        subprocess.run(initdb, user=user, check=True, capture_output=True, cwd=home)
+        settings = ["-c", "listen_addresses=", "-c", "fsync=off", "-k", home]
+        server = subprocess.Popen(
+            [folder / "postgres", "-D", data, *settings],
+            user=user,
+            cwd=home,
+            stderr=(home / "log").open("w"),
+        )
+        try:
+            _wait(folder, home, server)
+            yield f"postgresql://postgres@/postgres?host={home}"
+        finally:
+            server.terminate()
+            server.wait(_START_S)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _wait(folder: Path, home: Path, server: subprocess.Popen[bytes]) -> None:
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    deadline = time.monotonic() + _START_S
+    ready = [folder / "pg_isready", "-q", "-h", home, "-U", user]
+    while subprocess.run(ready, check=False).returncode != 0:
+        assert server.poll() is None, (home / "log").read_text()
+        assert time.monotonic() < deadline, "PostgreSQL did not start"
+        time.sleep(0.05)

@@ -1,0 +1,105 @@
+"""Lists, search, forks and what has to go."""
+
+from __future__ import annotations
+
+import pytest
+
+from myllm.errors import Conflict, InvalidRequest, NotFound
+from myllm.sessions.archive import Archive, title_of
+from myllm.sessions.history import Message
+
+
+async def add(archive: Archive, name: str, *texts: str, owner: str = "local") -> None:
+    roles = ("user", "assistant")
+    said = [Message(roles[n % 2], text) for n, text in enumerate(texts)]  # type: ignore[arg-type]
+    await archive.add(owner, name, "demo", "", said)
+
+
+async def test_pages_come_newest_first_and_join(archive: Archive) -> None:
+    for number in range(7):
+        await add(archive, f"s{number}", "hi", "hello")
+    await add(archive, "foreign", "hi", owner="somebody")
+    ids: list[str] = []
+    cursor = None
+    for _ in range(3):
+        page, cursor = await archive.page("local", 3, cursor)
+        ids += [each.id for each in page]
+    assert ids == ["s6", "s5", "s4", "s3", "s2", "s1", "s0"]
+    assert cursor is None
+
+
+@pytest.mark.parametrize("wrong", ["x", "1_2_3", "a_1", ""])
+async def test_a_cursor_from_nowhere_is_refused(archive: Archive, wrong: str) -> None:
+    with pytest.raises(InvalidRequest, match="cursor"):
+        await archive.page("local", 3, wrong)
+
+
+async def test_search_looks_into_titles_and_messages(archive: Archive) -> None:
+    await add(archive, "a", "Where is Paris?", "In France.")
+    await add(archive, "b", "100% sure?", "Yes.")
+    await add(archive, "c", "100 pages", "Fine.")
+
+    async def found(search: str) -> list[str]:
+        return [each.id for each in (await archive.page("local", 10, search=search))[0]]
+
+    assert await found("france") == ["a"]
+    assert await found("100%") == ["b"]
+    assert await found("_") == []
+    await archive.rename("local", "c", "Reading")
+    assert await found("reading") == ["c"]
+
+
+async def test_a_fork_has_what_was_said_until_there(archive: Archive) -> None:
+    await add(archive, "s", "one", "1", "two", "2")
+    _, listed = await archive.listed("local", "s")
+    at = listed[1].message.key
+    await archive.fork("local", "s", "branch", at)
+    loaded = await archive.load("local", "branch")
+    assert loaded is not None
+    assert [message.content for message in loaded[1]] == ["one", "1"]
+    assert loaded[0].title == "one"
+    await archive.fork("local", "s", "whole", None)
+    with pytest.raises(Conflict, match="exists already"):
+        await archive.fork("local", "s", "branch", None)
+    with pytest.raises(NotFound, match="no message 12345"):
+        await archive.fork("local", "s", "other", 12345)
+    with pytest.raises(NotFound, match="'none' not found"):
+        await archive.fork("local", "none", "other", None)
+
+
+async def test_a_removed_session_is_gone_with_its_messages(archive: Archive) -> None:
+    await add(archive, "s", "secret", "yes")
+    await archive.remove("local", "s")
+    assert await archive.load("local", "s") is None
+    assert (await archive.page("local", 10, search="secret"))[0] == []
+    with pytest.raises(NotFound):
+        await archive.remove("local", "s")
+    await add(archive, "s", "anew")
+    loaded = await archive.load("local", "s")
+    assert loaded is not None
+    assert [message.content for message in loaded[1]] == ["anew"]
+
+
+async def test_the_oldest_are_surplus(archive: Archive) -> None:
+    for number in range(4):
+        await add(archive, f"s{number}", "x" * 100, "y" * 100)
+    pages, _ = await archive.page("local", 10)
+    times = {each.id: each.updated for each in pages}
+
+    async def surplus(
+        before: float | None = None, most: int | None = None, most_bytes: int | None = None
+    ) -> list[str]:
+        return [each.id for each in await archive.surplus(before, most, most_bytes)]
+
+    assert await surplus() == []
+    assert await surplus(before=times["s2"]) == ["s0", "s1"]
+    assert await surplus(most=3) == ["s0"]
+    assert await surplus(most_bytes=500) == ["s0", "s1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [("hi", "hi"), ("  two\n lines ", "two lines"), ("x" * 80, "x" * 59 + "…"), ("", "")],
+)
+def test_a_title_is_the_first_words(text: str, title: str) -> None:
+    assert title_of([Message("system", "s"), Message("user", text)]) == title

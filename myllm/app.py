@@ -20,12 +20,14 @@ from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
 from myllm.api.services import Services
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
+from myllm.gateway.conversations import Conversations
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.models.registry import Registry
+from myllm.sessions.kvfiles import KvFiles
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
@@ -107,7 +109,11 @@ class App:
             queue_size=settings.queue_size,
             drain_grace_s=settings.drain_grace,
         )
-        gateway = Gateway(registry, supervisor, scheduler, planner)
+        files = None
+        if settings.kv_cache_mb != 0:
+            files = KvFiles(settings.kv_dir(), sessions.kv_records, settings.kv_cache_mb)
+        conversations = Conversations(files, speeds.get, settings.strict_isolation)
+        gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
         return Services(settings, gateway, specs, sessions)
 
     async def drain_and_stop(self) -> None:

@@ -100,6 +100,16 @@ class Settings(BaseSettings):
         description="Where conversations are stored: `sqlite:///PATH` or "
         "`postgresql://user:password@host/name`; default: `myllm.db` in the data folder.",
     )
+    kv_cache_mb: int | None = Field(
+        None,
+        ge=0,
+        description="MiB of disk for saved states of conversations; 0: none are saved; default: a "
+        "tenth of what is free and what they hold.",
+    )
+    strict_isolation: bool = Field(
+        False,
+        description="Whether a slot is emptied before another key's conversation gets it.",
+    )
     cache_dir: Path = Field(
         default_factory=lambda: _DIRS.user_cache_path,
         description="Compiled engines, their build trees and downloaded sources.",
@@ -192,7 +202,11 @@ class Settings(BaseSettings):
 
     def database(self) -> str:
         """The URL of the database of conversations."""
-        return self.database_url or f"sqlite:///{self.data_dir.expanduser() / 'myllm.db'}"
+        return self.database_url or f"sqlite:///{self.data_dir.expanduser().absolute()}/myllm.db"
+
+    def kv_dir(self) -> Path:
+        """Where states of conversations are saved."""
+        return self.data_dir.expanduser().absolute() / "kv"
 
     @classmethod
     def settings_customise_sources(

@@ -34,6 +34,7 @@ def _running(services: Services, entry: Entry, run: Run) -> dict[str, Any]:
     expires_at = run.expires_at() if run.state == "ready" and not run.is_busy() else FOREVER
     return _common(services, entry) | {
         "state": instance.state if instance else run.state,
+        "kv_restore": services.gateway.conversations.problem(spec) or True,
         "progress": round(instance.progress, 3) if instance else 0.0,
         "pid": instance.pid if instance else None,
         "context_size": spec.context_size,
@@ -63,6 +64,7 @@ def _absent(services: Services, entry: Entry) -> dict[str, Any]:
         "queued": len(entry.queue),
         "memory": {"estimated_mb": _sum(entry.plan.need) if entry.plan else 0, "measured_mb": 0},
         "retry_in_seconds": pause_s,
+        "kv_restore": "no engine runs",
     }
 
 
@@ -74,7 +76,6 @@ def _common(services: Services, entry: Entry) -> dict[str, Any]:
         "restarts": max(0, history.starts - 1),
         "strikes": entry.strikes.count,
         "last_error": history.last_error,
-        "kv_restore": "conversations are kept in memory only",
     }
 
 

@@ -12,19 +12,21 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway import upstream
 from myllm.gateway.events import Event, Finished
 from myllm.gateway.gateway import Gateway
+from myllm.gateway.prefixes import of_messages, of_text
 from myllm.gateway.prompting import Prompt, fit
 from myllm.gateway.resume import Generation
 from myllm.gateway.sampling import engine_fields, resolve
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
 from myllm.models.templates import leaves_answers_open
-from myllm.sessions.history import Message
+from myllm.sessions.history import Merged, Message
 from myllm.sessions.store import SessionStore
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
@@ -82,6 +84,7 @@ class RawAnswer(_EngineAnswer):
     ) -> None:
         super().__init__(gateway, asking, model_name, options, json_schema)
         self._prompt = prompt
+        self.ticket.pieces = of_text(prompt)
 
     def events(self) -> AsyncGenerator[Event, None]:
         async def make_prompt(instance: Instance) -> str:
@@ -119,14 +122,16 @@ class ChatAnswer(_EngineAnswer):
         async with opened as session:
             turn = session.merged(self._messages)
             self.ticket.session = session.key
+            self.ticket.pieces = of_messages(turn.prompt())
             self.ticket.enqueued_at = time.monotonic()
             dropped = 0
 
-            async def make_prompt(instance: Instance) -> list[int]:
-                nonlocal dropped
+            async def make_prompt(instance: Instance) -> Prompt:
+                nonlocal dropped, turn
+                turn = await self._counted(instance, turn)
                 prompt = await self._prompt(instance, turn.prompt())
                 dropped = prompt.dropped_messages
-                return prompt.tokens
+                return prompt
 
             sent: list[str] = []
             try:
@@ -149,16 +154,28 @@ class ChatAnswer(_EngineAnswer):
                 raise
 
     async def _prompt(self, instance: Instance, messages: Sequence[Message]) -> Prompt:
-        async def render(wire: list[dict[str, str]]) -> list[int]:
+        async def render(wire: list[dict[str, str]]) -> Prompt:
             begun = ""
             if wire[-1]["role"] == "assistant" and not leaves_answers_open(self.model):
                 *wire, last = wire
                 begun = last["content"]
             text = await upstream.apply_template(instance, wire) + begun
-            return await upstream.tokenize(instance, text)
+            conversations = self.gateway.conversations
+            return Prompt(text, await conversations.tokens(instance, self.ticket, text))
+
+        async def count(text: str) -> int:
+            return await self.gateway.counts.count(instance, text)
 
         context_size = instance.spec.context_size
-        return await fit(messages, context_size, self.sampling["max_tokens"], render)
+        return await fit(messages, context_size, self.sampling["max_tokens"], render, count)
+
+    async def _counted(self, instance: Instance, turn: Merged) -> Merged:
+        """`turn` with the tokens of its last new messages, which are stored with them."""
+        *more, last = turn.new or (None,)
+        if last is None or last.tokens is not None:
+            return turn
+        tokens = await self.gateway.counts.count(instance, last.content)
+        return replace(turn, new=(*more, replace(last, tokens=tokens)))
 
 
 def generating_model(gateway: Gateway, name: str) -> Model:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import structlog
 
 from myllm.errors import EngineError, MyLLMError
+from myllm.gateway.conversations import Conversations
+from myllm.gateway.counts import TokenCounts
 from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.gateway.tickets import (
@@ -31,6 +33,9 @@ from myllm.supervisor.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.5
+# What conversations get to be saved in: before one engine ends, and when the server leaves.
+_LEAVE_S = 10.0
+_CLOSE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,18 @@ class Gateway:
         supervisor: Supervisor,
         scheduler: Scheduler,
         planner: Planner,
+        conversations: Conversations,
     ) -> None:
         self.registry = registry
         self.supervisor = supervisor
         self.scheduler = scheduler
         self.planner = planner
+        self.conversations = conversations
+        self.counts = TokenCounts()
         self.draining = False
         self._granted: dict[Ticket, asyncio.Future[Instance]] = {}
         self._planning: set[asyncio.Task[None]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         supervisor.listener = self
@@ -84,11 +93,13 @@ class Gateway:
             self._carry_out(self.scheduler.request(ticket, time.monotonic()))
             instance = await granted
             assert ticket.slot is not None
+            await self.conversations.enter(instance, ticket)
             yield Lease(instance, ticket.slot)
         finally:
             del self._granted[ticket]
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 granted.result().last_used_at = time.time()
+                self.conversations.exit(granted.result(), ticket)
             self._carry_out(self.scheduler.release(ticket, time.monotonic()))
             if not self._granted:
                 self._idle.set()
@@ -155,6 +166,8 @@ class Gateway:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        leaving = [self.conversations.leave(each, _CLOSE_S) for each in self.supervisor]
+        await asyncio.gather(*leaving)
         await self.supervisor.close()
 
     # What the supervisor tells
@@ -167,6 +180,7 @@ class Gateway:
     def instance_exited(self, instance: Instance) -> None:
         self.planner.measured(instance)
         self.planner.save()
+        self.conversations.forget_run(instance.run_id)
         ended = Ended(
             instance.error,
             crashed=instance.crashed,
@@ -193,8 +207,10 @@ class Gateway:
                     self._plan(action)
                 case Start(run, plan):
                     self.supervisor.start(run, plan.spec)
-                case Drain(run) | Stop(run):
-                    self._end(run, stop=isinstance(action, Stop))
+                case Drain(run):
+                    self._drain(run)
+                case Stop(run):
+                    self._stop(run)
                 case Grant(ticket):
                     self._grant(ticket)
                 case Reject(ticket, error):
@@ -220,12 +236,26 @@ class Gateway:
             free = self.planner.free(self.supervisor.used(state="loading"))
             self._carry_out(self.scheduler.planned(plan, free, time.monotonic()))
 
-    def _end(self, run: int, stop: bool) -> None:
+    def _drain(self, run: int) -> None:
         instance = self.supervisor.get(run)
         if instance is not None:
             instance.drain()
-            if stop:
-                instance.stop()
+
+    def _stop(self, run: int) -> None:
+        """End an engine, after its conversations have been saved."""
+        instance = self.supervisor.get(run)
+        if instance is None:
+            return
+        instance.drain()
+        task = asyncio.create_task(self._save_and_stop(instance), name=f"stop {instance.spec.key}")
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    async def _save_and_stop(self, instance: Instance) -> None:
+        try:
+            await self.conversations.leave(instance, _LEAVE_S)
+        finally:
+            instance.stop()
 
     def _grant(self, ticket: Ticket) -> None:
         instance, granted = self.supervisor.get(ticket.run), self._granted.get(ticket)

@@ -19,9 +19,11 @@ from myllm.errors import EngineDied, PromptTooLong
 from myllm.gateway import upstream
 from myllm.gateway.events import Event, Token
 from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.prompting import Prompt
 from myllm.gateway.spelling import spell
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.transcript import Diverged, Transcript
+from myllm.sessions.kvfiles import Remembered
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
@@ -31,8 +33,8 @@ _MOST_DEATHS = 3
 # What constrains an answer by its own beginning.
 _NOT_CARRIED = frozenset({"json_schema", "grammar"})
 
-# A prompt is text, or tokens. It is asked for once an engine is there to make it.
-MakePrompt = Callable[[Instance], Awaitable[str | list[int]]]
+# A raw prompt, or a rendered one. It is asked for once an engine is there to make it.
+MakePrompt = Callable[[Instance], Awaitable[str | Prompt]]
 
 
 class Generation:
@@ -48,6 +50,7 @@ class Generation:
         self._repeats = not _NOT_CARRIED.isdisjoint(fields)
         self._transcript = Transcript(fields["n_predict"])
         self._prompt: str | list[int] | None = None
+        self._text: str | None = None  # of the prompt, if its slot is to remember it
         self._reading: str | None = None
 
     @property
@@ -88,7 +91,11 @@ class Generation:
         """The texts that one engine adds, until the answer is complete."""
         self._reading = "reading the prompt"
         if self._prompt is None:
-            self._prompt = await make_prompt(lease.instance)
+            made = await make_prompt(lease.instance)
+            if isinstance(made, Prompt):
+                self._prompt, self._text = made.tokens, made.text
+            else:
+                self._prompt = made
         body = self._fields | {
             "prompt": await self._prompt_now(lease.instance),
             "n_predict": self._transcript.remaining,
@@ -108,8 +115,37 @@ class Generation:
             if not self._transcript.produced:
                 raise
             self._transcript.end_by_length()  # the last token had filled the context
-        if not self._transcript.is_complete():
+        except GeneratorExit:  # the client leaves; nothing can be waited for
+            if self._text is not None and self._transcript.is_spelled():
+                self._note(lease.instance, self._transcript.ids({}))
+            raise
+        if self._transcript.is_complete():
+            await self._remember(lease.instance)
+        else:
             raise EngineDied("The engine ended the answer without finishing it")
+
+    async def _remember(self, instance: Instance) -> None:
+        """Tell what the slot has read and written, so that the next turn can begin with it."""
+        if self._text is not None:
+            self._note(instance, await self._produced_ids(instance))
+
+    def _note(self, instance: Instance, produced: list[int]) -> None:
+        assert isinstance(self._prompt, list)
+        assert self._text is not None
+        self._gateway.conversations.note(
+            instance,
+            self._ticket,
+            Remembered.of(self._text + self._transcript.text, (*self._prompt, *produced)),
+            self._transcript.text,
+            self._transcript.cached_tokens,
+        )
+
+    async def _produced_ids(self, instance: Instance) -> list[int]:
+        """The tokens behind the text that was sent."""
+        transcript = self._transcript
+        if transcript.doubtful is not None:
+            transcript.settle((await upstream.spellings(instance, [transcript.doubtful]))[0][1])
+        return transcript.ids({text: await spell(instance, text) for text in transcript.gaps()})
 
     async def _prompt_now(self, instance: Instance) -> str | list[int]:
         """The prompt for this engine: the original one and what was produced since."""
@@ -118,15 +154,13 @@ class Generation:
         if self._repeats:
             transcript.start_over()
             return self._prompt
-        if transcript.doubtful is not None:
-            transcript.settle((await upstream.spellings(instance, [transcript.doubtful]))[0][1])
+        produced = await self._produced_ids(instance)
         transcript.go_on()
         if not transcript.produced:
             return self._prompt
         if isinstance(self._prompt, str):
             self._prompt = await upstream.tokenize(instance, self._prompt)
-        spelled = {text: await spell(instance, text) for text in transcript.gaps()}
-        return self._prompt + transcript.ids(spelled)
+        return self._prompt + produced
 
     def _watch(self, instance: Instance, event: dict[str, Any]) -> None:
         """Tell people how far the prompt is, and the supervisor how fast it was read."""

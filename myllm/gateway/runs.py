@@ -3,8 +3,9 @@
     loading ──> ready ──> draining      a run that has ended is forgotten
        └──────────────────────┘         (told to leave while it loads)
 
-Which slot, among the free ones: the one that held this session; else one that held no session,
-the last used first (it may share a prefix); else the one least recently used.
+Which slot, among the free ones: the one that holds this session; else, of those that hold
+nobody's, the one that has read the longest beginning of this prompt, or the least recently used
+one; else the session least recently used gives way (and is saved before, see `conversations.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from myllm.gateway.prefixes import Pieces, common
 from myllm.gateway.tickets import Plan, Ticket
 
 FOREVER = float("inf")
@@ -25,6 +27,7 @@ class Slot:
     number: int
     ticket: Ticket | None = None
     session: str | None = None
+    pieces: Pieces = ()
     last_use: int = 0
 
 
@@ -69,7 +72,7 @@ class Run:
 
     def seat(self, ticket: Ticket, use: int) -> None:
         """Reserve the best free slot for `ticket`."""
-        slot = _best_slot([s for s in self.slots if s.ticket is None], ticket.session)
+        slot = _best_slot([s for s in self.slots if s.ticket is None], ticket)
         slot.ticket, slot.session, slot.last_use = ticket, ticket.session, use
         ticket.run, ticket.slot = self.id, slot.number
 
@@ -77,7 +80,7 @@ class Run:
         """Free the slot of `ticket`."""
         for slot in self.slots:
             if slot.ticket is ticket:
-                slot.ticket = None
+                slot.ticket, slot.pieces = None, ticket.pieces
                 self.idle_since = now
         if ticket.keep_alive_s is not None:
             self.keep_alive_s = ticket.keep_alive_s
@@ -88,11 +91,12 @@ def least_recently_used(runs: Iterable[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: run.idle_since)
 
 
-def _best_slot(free: list[Slot], session: str | None) -> Slot:
-    own = [slot for slot in free if session is not None and slot.session == session]
+def _best_slot(free: list[Slot], ticket: Ticket) -> Slot:
+    own = [slot for slot in free if ticket.session is not None and slot.session == ticket.session]
     if own:
         return own[0]
     unowned = [slot for slot in free if slot.session is None]
-    if unowned:
-        return max(unowned, key=lambda slot: slot.last_use)
-    return min(free, key=lambda slot: slot.last_use)
+    alike = max(unowned, key=lambda slot: common(slot.pieces, ticket.pieces), default=None)
+    if alike is not None and common(alike.pieces, ticket.pieces):
+        return alike
+    return min(unowned or free, key=lambda slot: slot.last_use)

@@ -22,6 +22,16 @@ async def spell(instance: Instance, text: str) -> list[int]:
     return [token for token, _ in plain] if ids is None else ids
 
 
+async def spell_prompt(instance: Instance, text: str) -> list[int] | None:
+    """The tokens of `text`, the rest of a rendered prompt; None when it does not part there."""
+    for before in ("", "\n"):
+        tokens = await upstream.spellings(instance, before + text, parse_special=True)
+        ids = last_that_spell(tokens, text.encode())
+        if ids is not None:
+            return ids
+    return None
+
+
 def last_that_spell(tokens: Sequence[tuple[int, bytes]], text: bytes) -> list[int] | None:
     """The last of `tokens` (with their bytes) that spell `text`; None if they do not part there."""
     spelled = b""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from myllm.errors import MyLLMError
+from myllm.gateway.prefixes import Pieces
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
 Need = Mapping[str, int]
@@ -21,13 +22,15 @@ class Ticket:
     wait. `client` is who it is for, for the sake of fairness. A higher `priority` goes first.
     `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
     negative number means for ever. `deaths` are the engines that died under it since it last
-    had a token.
+    had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
+    that has read the same.
     """
 
     key: InstanceKey
     enqueued_at: float
     client: str = ""
     session: str | None = None
+    pieces: Pieces = ()
     priority: int = 0
     keep_alive_s: float | None = None
     run: int | None = None

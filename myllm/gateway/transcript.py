@@ -79,7 +79,7 @@ class Transcript:
         self._tokens.clear()
         self._held.clear()
         self._doubtful = None
-        self._due = "".join(self._sent)
+        self._due = self.text
 
     def settle(self, spelling: bytes) -> None:
         """`doubtful` spells this: when the text does not end so, that token ended the answer.
@@ -113,6 +113,16 @@ class Transcript:
         return self._max_tokens - self._produced
 
     @property
+    def text(self) -> str:
+        """What has been sent."""
+        return "".join(self._sent)
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens of the prompt the first engine knew already."""
+        return self._cached_tokens or 0
+
+    @property
     def doubtful(self) -> int | None:
         """A token that may have ended the answer; tell `settle` what it spells."""
         return self._doubtful
@@ -120,6 +130,10 @@ class Transcript:
     def is_complete(self) -> bool:
         """Whether nothing is missing, so that no engine needs to be asked any more."""
         return self._end is not None or (self.remaining <= 0 and self._doubtful is None)
+
+    def is_spelled(self) -> bool:
+        """Whether `ids` can tell the tokens of all that was sent, without being told any."""
+        return self._produced > 0 and self._doubtful is None and not self.gaps()
 
     def gaps(self) -> set[str]:
         """The texts whose tokens `ids` must be told."""
@@ -139,8 +153,8 @@ class Transcript:
     def finished(self) -> Finished:
         """The end of the answer, as if one engine had made it; only when it is complete."""
         reason, completion_tokens = self._end or ("length", self._produced)
-        usage = Usage(self._prompt_tokens, completion_tokens, self._cached_tokens or 0)
-        return Finished("".join(self._sent), usage, reason)
+        usage = Usage(self._prompt_tokens, completion_tokens, self.cached_tokens)
+        return Finished(self.text, usage, reason)
 
     # How
 

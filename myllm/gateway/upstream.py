@@ -20,6 +20,8 @@ from myllm.supervisor.instance import Instance
 # works without end.
 _SILENCE_S = 600.0
 _DEATH_NOTICE_S = 2.0
+# A state may be some gigabytes on a slow disk.
+_STATE_S = 60.0
 
 
 async def apply_template(instance: Instance, messages: list[dict[str, str]]) -> str:
@@ -34,9 +36,10 @@ async def apply_template(instance: Instance, messages: list[dict[str, str]]) -> 
     return str(orjson.loads(answer.body)["prompt"])
 
 
-async def tokenize(instance: Instance, text: str) -> list[int]:
-    """The tokens of `text`, special ones recognised, with those the model starts with."""
-    body = {"content": text, "add_special": True, "parse_special": True}
+async def tokenize(instance: Instance, text: str, add_special: bool = True) -> list[int]:
+    """The tokens of `text`, special ones recognised; `add_special`: with those that the model
+    starts with."""
+    body = {"content": text, "add_special": add_special, "parse_special": True}
     answer = await _post(instance, "/tokenize", body)
     _raise_for(answer)
     tokens: list[int] = orjson.loads(answer.body)["tokens"]
@@ -87,12 +90,15 @@ async def _post(
         raise await _lost(instance, failure) from failure
 
 
-async def spellings(instance: Instance, content: str | list[int]) -> list[tuple[int, bytes]]:
+async def spellings(
+    instance: Instance, content: str | list[int], parse_special: bool = False
+) -> list[tuple[int, bytes]]:
     """Each token of a text, or each of these tokens, with the bytes that it spells.
 
     Nothing is put before the text but what its tokenizer puts before every one.
+    `parse_special`: special tokens are recognised, as in a rendered prompt.
     """
-    body = {"content": content, "parse_special": False, "with_pieces": True}
+    body = {"content": content, "parse_special": parse_special, "with_pieces": True}
     answer = await _post(instance, "/tokenize", body)
     _raise_for(answer)
     tokens = orjson.loads(answer.body)["tokens"]
@@ -101,6 +107,35 @@ async def spellings(instance: Instance, content: str | list[int]) -> list[tuple[
         (token["id"], piece.encode() if isinstance(piece := token["piece"], str) else bytes(piece))
         for token in tokens
     ]
+
+
+async def save_slot(instance: Instance, slot: int, file_name: str) -> None:
+    """Write what an idle slot remembers into a file of the engine's folder of states."""
+    await _slot_action(instance, slot, "save", file_name)
+
+
+async def restore_slot(instance: Instance, slot: int, file_name: str) -> int:
+    """Let an idle slot remember what is in a file; returns how many tokens these are.
+
+    Raises InvalidRequest when the engine cannot use the file.
+    """
+    answer = await _slot_action(instance, slot, "restore", file_name)
+    return int(answer["n_restored"])
+
+
+async def erase_slot(instance: Instance, slot: int) -> None:
+    """Let an idle slot forget everything."""
+    await _slot_action(instance, slot, "erase")
+
+
+async def _slot_action(
+    instance: Instance, slot: int, action: str, file_name: str | None = None
+) -> dict[str, Any]:
+    body = {} if file_name is None else {"filename": file_name}
+    answer = await _post(instance, f"/slots/{slot}?action={action}", body, _STATE_S)
+    _raise_for(answer)
+    done: dict[str, Any] = orjson.loads(answer.body)
+    return done
 
 
 def _parse(block: bytes) -> dict[str, Any] | None:

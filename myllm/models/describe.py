@@ -37,5 +37,6 @@ def details(model: Model, context_size: int) -> dict[str, Any]:
         "embedding_length": model.header.embedding_length,
         "vocabulary_size": model.header.vocabulary_size,
         "embedding_only": model.is_embedding_only,
+        "kv_restore": model.header.state_problem or True,
         "builtin": model.builtin,
     }

@@ -74,6 +74,19 @@ class Header:
             return "recurrent"
         return "swa" if self.sliding_window else "dense"
 
+    @property
+    def state_problem(self) -> str | None:
+        """Why a conversation's saved state is no use to this model; None when it is.
+
+        Keys and values of the whole conversation can be read back, and so can a running state,
+        on which only an exact continuation can follow. A sliding window forgets what it passed.
+        """
+        if self.is_embedding_only:
+            return "the model does not converse"
+        if self.cache_kind == "swa":
+            return f"the model's sliding window of {self.sliding_window} tokens forgets its states"
+        return None
+
 
 UNKNOWN = Header(
     architecture="unknown",

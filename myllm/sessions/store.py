@@ -27,6 +27,7 @@ from myllm.sessions.history import Merged, Message, merge
 if TYPE_CHECKING:
     from myllm.sessions.archive import Archive, Summary
     from myllm.sessions.database import Database
+    from myllm.sessions.kvfiles import KvRecords
 
 _log = structlog.get_logger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
@@ -104,6 +105,13 @@ class SessionStore:
         from myllm.sessions.archive import Archive  # loaded already, see _open
 
         return Archive(database)
+
+    async def kv_records(self) -> KvRecords:
+        """What is known of saved states."""
+        database = await self.database()
+        from myllm.sessions.kvrecords import DatabaseRecords
+
+        return DatabaseRecords(database)
 
     @asynccontextmanager
     async def open(

@@ -57,6 +57,8 @@ class InstanceSpec:
 
     `automatic_context` says that nobody asked for that size. `cache_ram_mb` is the engine's
     store of prompts that have left their slots; `projector` is what it reads images with.
+    `slot_dir` is where states of slots are saved and read back; without it they are not.
+    `engine_id` tells one build of llama-server from another.
     """
 
     key: InstanceKey
@@ -69,6 +71,13 @@ class InstanceSpec:
     layout: Layout = Layout()
     cache_ram_mb: int = 0
     projector: Path | None = None
+    slot_dir: Path | None = None
+    engine_id: str = ""
+
+    @property
+    def state_key(self) -> str:
+        """All that the saved state of a slot depends on."""
+        return f"{self.model.digest} {self.engine_id} {self.context_size}"
 
     @property
     def physical_batch(self) -> int:
@@ -113,6 +122,8 @@ class InstanceSpec:
         threads = self.model.engine.threads or self.threads
         if threads is not None:
             arguments += ["--threads", str(threads)]
+        if self.slot_dir is not None:
+            arguments += ["--slot-save-path", f"{self.slot_dir}/"]
         if self.projector is not None:
             arguments += ["--mmproj", str(self.projector)]
         if self.key.role == "embed":

@@ -75,6 +75,7 @@ class Specs:
 
     def _generating(self, key: InstanceKey, model: Model) -> InstanceSpec:
         place = choose(model, self._settings, self.rooms(), partial(estimate_mb, model))
+        keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
         return InstanceSpec(
             key,
             model,
@@ -84,6 +85,8 @@ class Specs:
             threads=self._threads(model),
             automatic_context=place.automatic_context,
             layout=place.layout,
+            slot_dir=self._settings.kv_dir() if keeps else None,
+            engine_id=f"{self._engine.version} {self._engine.commit}",
         )
 
     def _threads(self, model: Model) -> int | None:

@@ -1,0 +1,259 @@
+"""The KV cache follows the conversation: what each slot remembers, saved and brought back.
+
+A slot that a session must leave is saved before anybody else gets it, and so are all slots
+before their engine ends, and some seconds after a turn. On the session's next turn its state
+comes back into whatever slot the request has got; a new session gets the state of a conversation
+of the same owner that begins alike, if there is one.
+
+The prompt of the next turn is built to begin with exactly the tokens that the slot has read.
+When the rendered conversation is no extension of what they spell (it was edited or trimmed), the
+plain rendering is sent, and the engine keeps what still matches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from myllm.errors import MyLLMError
+from myllm.gateway import upstream
+from myllm.gateway.prefixes import common, of_messages
+from myllm.gateway.spelling import spell_prompt
+from myllm.gateway.tickets import Ticket
+from myllm.sessions.history import Message
+from myllm.sessions.kvfiles import KvFiles, Remembered, State, file_name
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceSpec
+
+_log = structlog.get_logger(__name__)
+_SAVE_AFTER_S = 3.0
+# What is read again in less time than this is not worth a file.
+_WORTH_S = 0.02
+# A shorter common beginning is read faster than somebody else's state.
+_ALIKE_CHARS = 512
+# So often in a row must an engine ignore a state that was read back, before none is any more.
+_MOST_IGNORED = 2
+
+
+@dataclass
+class _Held:
+    """What one slot of one run holds: `state` is None while nobody knows.
+
+    `lock` is held while it is saved or restored, `in_use` while a request has the slot.
+    `restored` are the tokens that were read back and not seen in use yet; `expected` those of
+    them that the prompt now being answered begins with.
+    """
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    client: str | None = None
+    session: str | None = None
+    state: State | None = None
+    saved: bool = False
+    in_use: bool = False
+    restored: int = 0
+    expected: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class Conversations:
+    """Without `files` nothing outlives a slot.
+
+    `speed` tells how many tokens of a prompt a model (by its digest) reads per second. `strict`:
+    a slot is emptied between clients, and they share no beginnings.
+    """
+
+    def __init__(
+        self,
+        files: KvFiles | None,
+        speed: Callable[[str], float | None],
+        strict: bool,
+    ) -> None:
+        self._files = files
+        self._speed = speed
+        self._strict = strict
+        self._held: dict[tuple[int, int], _Held] = {}
+        self._ignored: dict[str, int] = {}
+        self._saving: set[asyncio.Task[None]] = set()
+
+    def problem(self, spec: InstanceSpec) -> str | None:
+        """Why this engine's conversations are read anew when they have left their slot; None:
+        they are not."""
+        if spec.key.role != "generate":
+            return "embeddings are no conversations"
+        if self._files is None:
+            return "switched off by MYLLM_KV_CACHE_MB=0"
+        if self._ignored.get(spec.state_key, 0) >= _MOST_IGNORED:
+            return "the engine did not use the states that were read back"
+        return spec.model.header.state_problem
+
+    async def enter(self, instance: Instance, ticket: Ticket) -> None:
+        """Make the slot of `ticket` its own: save who was there, bring back what it had."""
+        if instance.spec.slot_dir is None and not self._strict:
+            return
+        held = self._of(instance, ticket)
+        held.in_use = True
+        if held.timer is not None:
+            held.timer.cancel()
+        async with held.lock:
+            if held.session is not None and held.session == ticket.session:
+                return
+            slot = ticket.slot or 0
+            await self._save(instance, slot, held)
+            if self._strict and held.client not in (None, ticket.client):
+                await upstream.erase_slot(instance, slot)
+            held.client, held.session = ticket.client, ticket.session
+            held.state, held.saved, held.restored = None, False, 0
+            if ticket.session is not None and self.problem(instance.spec) is None:
+                await self._restore(instance, ticket, held)
+
+    async def tokens(self, instance: Instance, ticket: Ticket, text: str) -> list[int]:
+        """The tokens of a rendered conversation, beginning with those that its slot has read."""
+        held = self._held.get((instance.run_id, ticket.slot or 0))
+        if held is not None and held.state is not None:
+            held.expected = 0
+            remembered = held.state.remembered
+            if remembered.begins(text):
+                rest = text[remembered.chars :]
+                more = await spell_prompt(instance, rest) if rest else []
+                if more is not None:
+                    held.expected = held.restored
+                    return [*remembered.tokens, *more]
+        return await upstream.tokenize(instance, text)
+
+    def note(
+        self, instance: Instance, ticket: Ticket, remembered: Remembered, answer: str, cached: int
+    ) -> None:
+        """The slot of `ticket` has read and written so much, the last of it being `answer`;
+        `cached` tokens of the prompt had been in it."""
+        ticket.pieces = (*ticket.pieces, *of_messages([Message("assistant", answer)]))
+        held = self._held.get((instance.run_id, ticket.slot or 0))
+        if held is None or ticket.session is None:
+            return
+        if held.expected:
+            self._verify(instance, held.expected, cached)
+        owner, _, session = ticket.session.rpartition("/")
+        engine = instance.spec.state_key
+        held.state = State(owner, session, engine, remembered, ticket.pieces)
+        held.saved, held.restored, held.expected = False, 0, 0
+
+    def exit(self, instance: Instance, ticket: Ticket) -> None:
+        """The request is over; its slot is saved a little later, if nobody comes back."""
+        held = self._held.get((instance.run_id, ticket.slot or 0))
+        if held is None:
+            return
+        held.in_use = False
+        if held.state is not None and not held.saved:
+            later = asyncio.get_running_loop().call_later
+            held.timer = later(_SAVE_AFTER_S, self._save_idle, instance, ticket.slot or 0, held)
+
+    async def leave(self, instance: Instance, within_s: float) -> None:
+        """Save every slot of an engine that is to end, as far as the time suffices."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for (run, slot), held in list(self._held.items()):
+                    if run == instance.run_id and not held.in_use:
+                        async with held.lock:
+                            await self._save(instance, slot, held)
+
+    def forget_run(self, run: int) -> None:
+        """An engine has ended."""
+        for place in [place for place in self._held if place[0] == run]:
+            held = self._held.pop(place)
+            if held.timer is not None:
+                held.timer.cancel()
+
+    async def forget_session(self, owner: str, session: str) -> None:
+        """A session was removed: neither its files nor its slots may bring it back."""
+        for held in self._held.values():
+            if held.session == f"{owner}/{session}":
+                held.state = None
+        if self._files is not None:
+            await self._files.forget(owner, session)
+
+    def _of(self, instance: Instance, ticket: Ticket) -> _Held:
+        return self._held.setdefault((instance.run_id, ticket.slot or 0), _Held())
+
+    def _save_idle(self, instance: Instance, slot: int, held: _Held) -> None:
+        async def save() -> None:
+            async with held.lock:
+                if not held.in_use:
+                    await self._save(instance, slot, held)
+
+        task = asyncio.create_task(save(), name="save a conversation's state")
+        self._saving.add(task)
+        task.add_done_callback(self._saving.discard)
+
+    async def _save(self, instance: Instance, slot: int, held: _Held) -> None:
+        """Failing to is logged: then the history is read anew."""
+        state = held.state
+        if state is None or held.saved or instance.is_over() or not self._is_worth(instance, state):
+            return
+        assert self._files is not None
+        aside = None
+        try:
+            aside = await self._files.new_aside()
+            await upstream.save_slot(instance, slot, aside)
+            await self._files.keep(aside, state)
+            held.saved = True
+        except (MyLLMError, OSError) as failure:
+            _log.warning("state of a conversation not saved", cause=str(failure))
+        finally:
+            if aside is not None:
+                self._files.discard(aside)
+
+    def _is_worth(self, instance: Instance, state: State) -> bool:
+        if self.problem(instance.spec) is not None:
+            return False
+        speed = self._speed(instance.spec.model.digest)
+        return speed is None or len(state.remembered.tokens) / speed > _WORTH_S
+
+    async def _restore(self, instance: Instance, ticket: Ticket, held: _Held) -> None:
+        assert self._files is not None
+        assert ticket.session is not None
+        owner, _, session = ticket.session.rpartition("/")
+        try:
+            name = file_name(owner, session, instance.spec.state_key)
+            state = await self._files.checked(name)
+            if state is None and (alike := await self._alike(self._files, instance, ticket, owner)):
+                state = await self._files.checked(alike)
+            if state is not None:
+                await self._read_back(self._files, instance, ticket, held, state)
+        except MyLLMError as failure:
+            _log.warning("state of a conversation not restored", cause=failure.detail)
+
+    async def _read_back(
+        self, files: KvFiles, instance: Instance, ticket: Ticket, held: _Held, state: State
+    ) -> None:
+        try:
+            tokens = await upstream.restore_slot(instance, ticket.slot or 0, state.file_name)
+        except MyLLMError:
+            await files.drop(state.file_name)
+            raise
+        own = f"{state.owner}/{state.session}" == ticket.session
+        _log.info("state of a conversation restored", tokens=tokens, own=own)
+        if own:
+            held.state, held.saved, held.restored = state, True, tokens
+
+    async def _alike(
+        self, files: KvFiles, instance: Instance, ticket: Ticket, owner: str
+    ) -> str | None:
+        """The file of another conversation that begins like this one."""
+        if common(ticket.pieces, ticket.pieces) < _ALIKE_CHARS:
+            return None
+        found = await files.alike(owner, instance.spec.state_key)
+        lengths = {name: common(pieces, ticket.pieces) for name, pieces in found}
+        best = max(lengths, key=lambda name: lengths[name], default="")
+        return best if lengths.get(best, 0) >= _ALIKE_CHARS else None
+
+    def _verify(self, instance: Instance, expected: int, cached: int) -> None:
+        """Whether the engine has used what was read back; some do not say that they cannot."""
+        key = instance.spec.state_key
+        if cached >= expected // 2:
+            self._ignored.pop(key, None)
+            return
+        self._ignored[key] = self._ignored.get(key, 0) + 1
+        _log.warning("restored state not used", model=str(instance.spec.key), cached=cached)

@@ -1,0 +1,242 @@
+"""Saved states of conversations: files that an engine reads back instead of the history.
+
+They are a cache; the conversation itself is in the database. A file with flipped bytes would be
+restored without an error and give wrong text, so its hash is stored when it is saved, and
+checked before it is restored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from myllm.errors import StoreFailed
+from myllm.sessions.store import session_key
+
+_log = structlog.get_logger(__name__)
+_SUFFIX = ".kv"
+_ASIDE = ".saving"
+# Of what is free on the disk, and what the files take themselves.
+_DEFAULT_SHARE = 0.1
+_MIB = 2**20
+_SETTLED_S = 120.0
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a slot's state stands for: the first `chars` characters of a prompt, whose SHA-256 is
+    `text_sha256`, and the tokens that the engine has read for them."""
+
+    chars: int
+    text_sha256: str
+    tokens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, text: str, tokens: tuple[int, ...]) -> Remembered:
+        """What an engine remembers that has read `tokens`, which spell `text`."""
+        return cls(len(text), _sha256(text), tokens)
+
+    def begins(self, text: str) -> bool:
+        """Whether `text` goes on from what is remembered."""
+        return len(text) >= self.chars and _sha256(text[: self.chars]) == self.text_sha256
+
+
+@dataclass(frozen=True)
+class State:
+    """What a file is to be the state of: a session, and all that the state depends on.
+
+    `pieces` tell how its prompt begins, for other conversations that begin alike.
+    """
+
+    owner: str
+    session: str
+    engine: str
+    remembered: Remembered
+    pieces: tuple[str, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """A name that tells nobody whose conversation it is."""
+        return file_name(self.owner, self.session, self.engine)
+
+
+@dataclass(frozen=True)
+class KvRecord:
+    """One file as it was saved."""
+
+    state: State
+    sha256: str
+    size_bytes: int
+    used: float
+
+
+class KvRecords(Protocol):
+    """Where the records are kept, by their files' names."""
+
+    async def get(self, name: str) -> KvRecord | None: ...
+
+    async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
+        """The names and pieces of the owner's files used last."""
+        ...
+
+    async def put(self, record: KvRecord) -> None: ...
+
+    async def touch(self, name: str, used: float) -> None: ...
+
+    async def remove(self, *names: str) -> None: ...
+
+    async def of_session(self, owner: str, session: str) -> list[str]: ...
+
+    async def by_use(self) -> list[tuple[str, int]]:
+        """Name and size in bytes of every file, the least recently used first."""
+        ...
+
+
+class KvFiles:
+    """The files in `folder`, which only its owner can enter.
+
+    `most_mb` bounds them, in MiB; None: a tenth of the free disk and what they take. Raises
+    StoreFailed when the folder cannot be made; the methods raise what `open_records` raises.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        open_records: Callable[[], Awaitable[KvRecords]],
+        most_mb: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self._open_records = open_records
+        self._opening = asyncio.Lock()
+        self._opened: KvRecords | None = None
+        self._most_mb = most_mb
+        self._saves = 0
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+        except OSError as failure:
+            raise StoreFailed(f"{folder} cannot be made: {failure.strerror}") from failure
+
+    async def new_aside(self) -> str:
+        """A file name for an engine to save to, before it is known to be whole."""
+        await self._records()
+        self._saves += 1
+        return f"{os.getpid()}-{self._saves}{_ASIDE}"
+
+    async def keep(self, aside: str, state: State) -> None:
+        """Take in what an engine has saved; an older state of the session is replaced.
+
+        Raises OSError when the file is not there, and StoreFailed.
+        """
+        sha256, size = await asyncio.to_thread(_seal, self.folder / aside)
+        os.replace(self.folder / aside, self.folder / state.file_name)
+        records = await self._records()
+        await records.put(KvRecord(state, sha256, size, time.time()))
+        await self._make_room(records)
+
+    def discard(self, aside: str) -> None:
+        """Remove what was not saved whole."""
+        (self.folder / aside).unlink(missing_ok=True)
+
+    async def checked(self, name: str) -> State | None:
+        """What is in the file `name`, if it is there and still what was saved."""
+        records = await self._records()
+        record = await records.get(name)
+        if record is None:
+            return None
+        try:
+            sha256, _ = await asyncio.to_thread(_hash, self.folder / name)
+        except OSError as failure:
+            sha256 = str(failure.strerror)
+        if sha256 != record.sha256:
+            _log.warning("damaged state of a conversation dropped", file=name, found=sha256)
+            await self.drop(name)
+            return None
+        await records.touch(name, time.time())
+        return record.state
+
+    async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Files of the same owner that this engine can read, and how their prompts begin."""
+        return await (await self._records()).alike(owner, engine)
+
+    async def drop(self, *names: str) -> None:
+        """Remove files and their records."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+        await (await self._records()).remove(*names)
+
+    async def forget(self, owner: str, session: str) -> None:
+        """Remove every state of a session."""
+        await self.drop(*await (await self._records()).of_session(owner, session))
+
+    async def _records(self) -> KvRecords:
+        async with self._opening:
+            if self._opened is None:
+                records = await self._open_records()
+                await self._sweep(records)
+                self._opened = records
+            return self._opened
+
+    async def _sweep(self, records: KvRecords) -> None:
+        """Remove files without a record, and records without a file: a kill leaves both.
+
+        Not those that somebody else may be just about to take in.
+        """
+        known = {name for name, _ in await records.by_use()}
+        there = {path.name for path in self.folder.iterdir()}
+        for path in [self.folder / name for name in there - known]:
+            if path.suffix in (_SUFFIX, _ASIDE) and _age_s(path) > _SETTLED_S:
+                path.unlink(missing_ok=True)
+        if known - there:
+            await records.remove(*(known - there))
+
+    async def _make_room(self, records: KvRecords) -> None:
+        """The least recently used go first."""
+        files = await records.by_use()
+        taken = sum(size for _, size in files)
+        if self._most_mb is not None:
+            most = self._most_mb * _MIB
+        else:
+            most = int(_DEFAULT_SHARE * (shutil.disk_usage(self.folder).free + taken))
+        for name, size in files:
+            if taken <= most:
+                return
+            taken -= size
+            await self.drop(name)
+
+
+def file_name(owner: str, session: str, engine: str) -> str:
+    """The name of a session's file for one engine."""
+    return _sha256(f"{engine}\0{session_key(owner, session)}")[:48] + _SUFFIX
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hash(path: Path) -> tuple[str, int]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return digest.hexdigest(), file.tell()
+
+
+def _seal(path: Path) -> tuple[str, int]:
+    """Make the file private and hash it."""
+    path.chmod(0o600)
+    return _hash(path)

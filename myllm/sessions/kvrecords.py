@@ -1,0 +1,87 @@
+"""The records of saved states, in the database."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from myllm.sessions.database import Database
+from myllm.sessions.kvfiles import KvRecord, Remembered, State
+from myllm.sessions.tables import kv_files
+
+_ALIKE_MOST: Final = 64
+
+
+class DatabaseRecords:
+    """KvRecords in one table. Raises what Database raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, name: str) -> KvRecord | None:
+        query = sa.select(kv_files).where(kv_files.c.name == name)
+        async with self._database.reading() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else _record(row)
+
+    async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
+        query = (
+            sa.select(kv_files.c.name, kv_files.c.pieces)
+            .where(kv_files.c.engine == engine, kv_files.c.owner == owner)
+            .order_by(kv_files.c.used.desc())
+            .limit(_ALIKE_MOST)
+        )
+        async with self._database.reading() as connection:
+            rows = await connection.execute(query)
+            return [(name, tuple(json.loads(pieces))) for name, pieces in rows]
+
+    async def put(self, record: KvRecord) -> None:
+        state, remembered = record.state, record.state.remembered
+        row = kv_files.insert().values(
+            name=state.file_name,
+            owner=state.owner,
+            session=state.session,
+            engine=state.engine,
+            sha256=record.sha256,
+            size_bytes=record.size_bytes,
+            chars=remembered.chars,
+            text_sha256=remembered.text_sha256,
+            tokens=array("i", remembered.tokens).tobytes(),
+            pieces=json.dumps(state.pieces),
+            used=record.used,
+        )
+        async with self._database.writing() as connection:
+            await connection.execute(_named(kv_files.delete(), state.file_name))
+            await connection.execute(row)
+
+    async def touch(self, name: str, used: float) -> None:
+        async with self._database.writing() as connection:
+            await connection.execute(_named(kv_files.update(), name).values(used=used))
+
+    async def remove(self, *names: str) -> None:
+        async with self._database.writing() as connection:
+            await connection.execute(kv_files.delete().where(kv_files.c.name.in_(names)))
+
+    async def of_session(self, owner: str, session: str) -> list[str]:
+        mine = kv_files.c.owner == owner, kv_files.c.session == session
+        async with self._database.reading() as connection:
+            return list(await connection.scalars(sa.select(kv_files.c.name).where(*mine)))
+
+    async def by_use(self) -> list[tuple[str, int]]:
+        query = sa.select(kv_files.c.name, kv_files.c.size_bytes).order_by(kv_files.c.used)
+        async with self._database.reading() as connection:
+            return [(name, size) for name, size in await connection.execute(query)]
+
+
+def _named(statement: Any, name: str) -> Any:
+    return statement.where(kv_files.c.name == name)
+
+
+def _record(row: Any) -> KvRecord:
+    tokens = array("i", row.tokens)
+    remembered = Remembered(row.chars, row.text_sha256, tuple(tokens))
+    state = State(row.owner, row.session, row.engine, remembered, tuple(json.loads(row.pieces)))
+    return KvRecord(state, row.sha256, row.size_bytes, row.used)

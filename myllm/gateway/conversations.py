@@ -13,6 +13,7 @@ plain rendering is sent, and the engine keeps what still matches.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ class Conversations:
             self._verify(instance, held.expected, cached)
         owner, _, session = ticket.session.rpartition("/")
         engine = instance.spec.state_key
-        held.state = State(owner, session, engine, remembered, ticket.pieces)
+        held.state = State(owner, session, engine, remembered, time.time(), ticket.pieces)
         held.saved, held.restored, held.expected = False, 0, 0
 
     def exit(self, instance: Instance, ticket: Ticket) -> None:

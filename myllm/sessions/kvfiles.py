@@ -54,13 +54,15 @@ class Remembered:
 class State:
     """What a file is to be the state of: a session, and all that the state depends on.
 
-    `pieces` tell how its prompt begins, for other conversations that begin alike.
+    `used` is when the conversation last went on, in seconds since 1970; `pieces` tell how its
+    prompt begins, for other conversations that begin alike.
     """
 
     owner: str
     session: str
     engine: str
     remembered: Remembered
+    used: float
     pieces: tuple[str, ...] = ()
 
     @property
@@ -76,7 +78,6 @@ class KvRecord:
     state: State
     sha256: str
     size_bytes: int
-    used: float
 
 
 class KvRecords(Protocol):
@@ -140,7 +141,7 @@ class KvFiles:
         sha256, size = await asyncio.to_thread(_seal, self.folder / aside)
         os.replace(self.folder / aside, self.folder / state.file_name)
         records = await self._records()
-        await records.put(KvRecord(state, sha256, size, time.time()))
+        await records.put(KvRecord(state, sha256, size))
         await self._make_room(records)
 
     def discard(self, aside: str) -> None:

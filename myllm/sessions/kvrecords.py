@@ -51,7 +51,7 @@ class DatabaseRecords:
             text_sha256=remembered.text_sha256,
             tokens=array("i", remembered.tokens).tobytes(),
             pieces=json.dumps(state.pieces),
-            used=record.used,
+            used=state.used,
         )
         async with self._database.writing() as connection:
             await connection.execute(_named(kv_files.delete(), state.file_name))
@@ -83,5 +83,6 @@ def _named(statement: Any, name: str) -> Any:
 def _record(row: Any) -> KvRecord:
     tokens = array("i", row.tokens)
     remembered = Remembered(row.chars, row.text_sha256, tuple(tokens))
-    state = State(row.owner, row.session, row.engine, remembered, tuple(json.loads(row.pieces)))
-    return KvRecord(state, row.sha256, row.size_bytes, row.used)
+    pieces = tuple(json.loads(row.pieces))
+    state = State(row.owner, row.session, row.engine, remembered, row.used, pieces)
+    return KvRecord(state, row.sha256, row.size_bytes)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from filelock import FileLock
 
 from benchmarks.figures import Figure, worst_of
+from benchmarks.models import big_models_dir
 from benchmarks.servers import Leaver, engine_client, myllm_server, slots_busy
-from myllm.engine.find import find_engine
-from myllm.settings import Settings, load_settings
 from tests.serving import Serving, wait_until
 
 _ROUNDS = 5
@@ -38,36 +33,9 @@ def measure_demo(models_dir: Path | None) -> list[Figure]:
 
 def measure_big() -> list[Figure]:
     """All phases of a model of TinyLlama's shape, with a long prompt."""
-    with myllm_server(models_dir=_big_models_dir(), slots=1) as server:
+    with myllm_server(models_dir=big_models_dir(), slots=1) as server:
         cancels = _Cancels(server, _BIG)
         return [*cancels.short_phases(), *cancels.reading()]
-
-
-def _big_models_dir() -> Path:
-    """The folder with the 1.1B-shaped model of random weights, which the tests use too.
-
-    Made once, which takes a minute or two; aside and renamed, so that it is whole.
-    """
-    settings = load_settings()
-    path = settings.cache_dir / "test-models" / _BIG / f"{_BIG}.gguf"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.cache_dir / "test-models.lock"):
-        if not path.exists():
-            _make(path, settings)
-    return path.parent.parent
-
-
-def _make(path: Path, settings: Settings) -> None:
-    engine = find_engine(settings)
-    assert engine is not None, "no engine"  # main has looked
-    with tempfile.TemporaryDirectory(prefix="test-models.", dir=settings.cache_dir) as folder:
-        made = Path(folder) / path.name
-        command = [
-            sys.executable, str(_RANDOM_MODEL), "--shape", "1.1b", "--quantize", "Q4_K_M",
-            "--llama-quantize", str(engine.tool("llama-quantize")), str(made),
-        ]  # fmt: skip
-        subprocess.run(command, check=True, stdout=sys.stderr, stderr=subprocess.DEVNULL)
-        made.replace(path)
 
 
 @dataclass

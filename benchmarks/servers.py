@@ -29,10 +29,14 @@ _KEPT = ("llama_server", "llama_source", "cache_dir")
 @contextmanager
 def myllm_server(**settings: object) -> Iterator[Serving]:
     """`myllm serve` with empty directories of its own; a setting of None is left alone."""
-    kept = {name: os.environ.get(f"MYLLM_{name.upper()}") for name in _KEPT}
-    chosen = {name: value for name, value in (kept | settings).items() if value is not None}
-    with short_home() as home, serving(home, **chosen) as server:
+    with short_home() as home, serving(home, **kept_settings(**settings)) as server:
         yield server
+
+
+def kept_settings(**settings: object) -> dict[str, object]:
+    """The caller's choice of an engine, and these settings; one of None is left alone."""
+    kept = {name: os.environ.get(f"MYLLM_{name.upper()}") for name in _KEPT}
+    return {name: value for name, value in (kept | settings).items() if value is not None}
 
 
 @dataclass(frozen=True)

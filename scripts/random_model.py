@@ -13,7 +13,7 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -110,15 +110,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("path", type=Path)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny")
+    parser.add_argument("--context", type=int, help="tokens it was trained for, so it says")
     parser.add_argument("--vocabulary", type=Path, default=VOCABULARY)
     parser.add_argument("--quantize", metavar="TYPE", help="then quantize, such as Q4_K_M")
     parser.add_argument("--llama-quantize", default="llama-quantize", help="program to do it with")
     args = parser.parse_args()
+    shape = SHAPES[args.shape]
+    if args.context:
+        shape = replace(shape, context=args.context)
     if not args.quantize:
-        return write(args.path, SHAPES[args.shape], args.vocabulary)
+        return write(args.path, shape, args.vocabulary)
     full = args.path.with_suffix(".f16.gguf")
     try:
-        write(full, SHAPES[args.shape], args.vocabulary)
+        write(full, shape, args.vocabulary)
         partial = args.path.with_suffix(".part.gguf")
         command = [args.llama_quantize, str(full), str(partial), args.quantize]
         subprocess.run(command, check=True, stdout=sys.stderr)

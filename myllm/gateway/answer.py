@@ -129,8 +129,8 @@ class ChatAnswer(_EngineAnswer):
             async def make_prompt(instance: Instance) -> Prompt:
                 nonlocal dropped, turn
                 turn = await self._counted(instance, turn)
-                prompt = await self._prompt(instance, turn.prompt())
-                dropped = prompt.dropped_messages
+                prompt = await self._prompt(instance, turn.prompt(), session.left_out)
+                dropped = session.left_out = prompt.dropped_messages
                 return prompt
 
             sent: list[str] = []
@@ -153,7 +153,9 @@ class ChatAnswer(_EngineAnswer):
                         await self._sessions.save(session, self.model.name, turn, answer)
                 raise
 
-    async def _prompt(self, instance: Instance, messages: Sequence[Message]) -> Prompt:
+    async def _prompt(
+        self, instance: Instance, messages: Sequence[Message], left_out: int
+    ) -> Prompt:
         async def render(wire: list[dict[str, str]]) -> Prompt:
             begun = ""
             if wire[-1]["role"] == "assistant" and not leaves_answers_open(self.model):
@@ -166,8 +168,8 @@ class ChatAnswer(_EngineAnswer):
         async def count(text: str) -> int:
             return await self.gateway.counts.count(instance, text)
 
-        context_size = instance.spec.context_size
-        return await fit(messages, context_size, self.sampling["max_tokens"], render, count)
+        size, max_tokens = instance.spec.context_size, self.sampling["max_tokens"]
+        return await fit(messages, left_out, size, max_tokens, render, count)
 
     async def _counted(self, instance: Instance, turn: Merged) -> Merged:
         """`turn` with the tokens of its last new messages, which are stored with them."""

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from myllm.errors import Conflict, InvalidRequest, NotFound
 from myllm.sessions.database import Database
 from myllm.sessions.history import Merged, Message
+from myllm.sessions.store import Session
 from myllm.sessions.tables import messages, sessions
 
 _TITLE_CHARS: Final = 60
@@ -28,7 +29,7 @@ _REMOVED_AT_ONCE: Final = 100
 class Summary:
     """A stored session without its messages; times are seconds since 1970, UTC.
 
-    `messages` counts those in force.
+    `messages` counts those in force, `left_out` those that the last prompt left out of them.
     """
 
     key: int
@@ -39,6 +40,7 @@ class Summary:
     created: float
     updated: float
     messages: int
+    left_out: int
     version: int
 
 
@@ -110,19 +112,10 @@ class Archive:
         last = found[limit - 1]
         return found[:limit], f"{last.updated!r}_{last.key}"
 
-    async def append(
-        self,
-        owner: str,
-        session_id: str,
-        before: Summary | None,
-        model: str,
-        turn: Merged,
-        answer: Message,
-    ) -> None:
+    async def append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
         """Store a turn with its answer, which continues a last assistant message.
 
-        `before` is the session as it was loaded, None if there was none. Raises Conflict when
-        it has been changed or removed since.
+        Raises Conflict when the session has been changed or removed since it was loaded.
         """
         now, begun = time.time(), turn.begun
         answer = answer if begun is None else answer.continuing(begun)
@@ -132,11 +125,13 @@ class Archive:
         if answer.key is None:
             said.append(answer)
         async with self._database.writing() as connection:
-            if before is None:
+            if session.stored is None:
                 title = title_of(turn.new)
-                key = await _insert_session(connection, owner, session_id, model, title, now)
+                key = await _insert_session(
+                    connection, session.owner, session.id, model, title, now, session.left_out
+                )
             else:
-                key = await _advance(connection, before, model, now)
+                key = await _advance(connection, session.stored, model, now, session.left_out)
                 await _supersede_all_but(connection, key, turn.kept_keys())
             if answer.key is not None:
                 await _rewrite(connection, answer)
@@ -245,7 +240,13 @@ async def _existing(connection: AsyncConnection, owner: str, session_id: str) ->
 
 
 async def _insert_session(
-    connection: AsyncConnection, owner: str, session_id: str, model: str, title: str, now: float
+    connection: AsyncConnection,
+    owner: str,
+    session_id: str,
+    model: str,
+    title: str,
+    now: float,
+    left_out: int = 0,
 ) -> int:
     """A new session without messages, and its key. Raises Conflict when the id is taken."""
     row = sessions.insert().values(
@@ -256,6 +257,7 @@ async def _insert_session(
         created=now,
         updated=now,
         messages=0,
+        left_out=left_out,
         size_bytes=0,
         version=1,
     )
@@ -267,12 +269,14 @@ async def _insert_session(
     return int(key[0])
 
 
-async def _advance(connection: AsyncConnection, before: Summary, model: str, now: float) -> int:
+async def _advance(
+    connection: AsyncConnection, before: Summary, model: str, now: float, left_out: int
+) -> int:
     """The session changes, if it is still as it was."""
     unchanged = (sessions.c.key == before.key) & (sessions.c.version == before.version)
     change = sessions.update().where(unchanged)
     done = await connection.execute(
-        change.values(model=model, updated=now, version=before.version + 1)
+        change.values(model=model, updated=now, left_out=left_out, version=before.version + 1)
     )
     if done.rowcount != 1:
         raise Conflict(f"Session '{before.id}' was changed or removed while it was answered")

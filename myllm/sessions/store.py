@@ -38,7 +38,8 @@ _SQLITE = "sqlite:///"
 class Session:
     """One conversation, as it was stored when a request took hold of it.
 
-    `stored` is None for a new one.
+    `stored` is None for a new one; `left_out` is how many messages its last prompt left out,
+    and is stored with the next turn.
     """
 
     owner: str
@@ -46,6 +47,7 @@ class Session:
     stored: Summary | None = None
     system: Message | None = None
     messages: list[Message] = field(default_factory=list)
+    left_out: int = 0
     writing: asyncio.Task[None] | None = None
 
     @property
@@ -167,13 +169,14 @@ class SessionStore:
         if loaded is None:
             return
         session.stored, said = loaded
+        session.left_out = session.stored.left_out
         session.system = next((m for m in reversed(said) if m.role == "system"), None)
         session.messages = [m for m in said if m.role != "system"]
 
     async def _append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
         try:
             archive = await self.archive()
-            await archive.append(session.owner, session.id, session.stored, model, turn, answer)
+            await archive.append(session, model, turn, answer)
         except MyLLMError as failure:
             _log.error("turn not stored", session=session.id, cause=failure.detail)
             raise

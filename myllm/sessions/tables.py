@@ -25,6 +25,8 @@ sessions = sa.Table(
     # Of the messages in force, superseded ones not counted; kept here so that lists are fast.
     sa.Column("messages", sa.Integer, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    # How many of the oldest did not fit into the last prompt.
+    sa.Column("left_out", sa.Integer, nullable=False),
     # Counts the changes: who changes a session must have seen the last one.
     sa.Column("version", sa.Integer, nullable=False),
     sa.UniqueConstraint("owner", "id", name="uq_sessions_owner_id"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from myllm.errors import PromptTooLong
-from myllm.gateway.prompting import Prompt, first_turn, fit
+from myllm.gateway.prompting import Prompt, fit
 from myllm.sessions.history import Message, RoleName
 
 
@@ -35,27 +36,27 @@ def conversation(turns: int, words: int = 10) -> list[Message]:
 
 
 async def test_what_fits_is_sent_whole() -> None:
-    prompt = await fit(conversation(2), context_size=100, max_tokens=40, render=render, count=count)
+    prompt = await fit(conversation(2), 0, 100, 40, render, count)
     assert len(prompt.tokens) == 60
     assert prompt.dropped_messages == 0
 
 
 async def test_the_oldest_turns_give_way_down_to_half_of_the_room() -> None:
-    prompt = await fit(conversation(5), context_size=100, max_tokens=25, render=render, count=count)
-    # of 75 tokens of room the system message has 10; the last turn but one came after the last step
-    assert len(prompt.tokens) == 40
-    assert prompt.dropped_messages == 8
+    prompt = await fit(conversation(50), 0, 1000, 250, render, count)
+    # of 750 tokens; what a template would put around messages is reckoned with
+    assert len(prompt.tokens) == 200
+    assert prompt.dropped_messages == 82
 
 
 async def test_a_small_max_tokens_leaves_more_room() -> None:
-    prompt = await fit(conversation(5), context_size=100, max_tokens=5, render=render, count=count)
-    assert len(prompt.tokens) == 40
-    assert prompt.dropped_messages == 8
+    prompt = await fit(conversation(50), 0, 1000, 5, render, count)
+    assert len(prompt.tokens) == 280
+    assert prompt.dropped_messages == 74
 
 
 async def test_what_fits_is_not_trimmed_by_an_estimate() -> None:
     said = [replace(message, tokens=10) for message in conversation(3)]
-    prompt = await fit(said, context_size=100, max_tokens=20, render=render, count=count)
+    prompt = await fit(said, 0, 100, 20, render, count)
     assert (len(prompt.tokens), prompt.dropped_messages) == (80, 0)
 
 
@@ -69,23 +70,42 @@ async def test_what_cannot_fit_is_not_rendered_whole() -> None:
         return prompt
 
     said = [replace(message, tokens=10) for message in conversation(100)]
-    await fit(said, context_size=200, max_tokens=20, render=spy, count=count)
+    await fit(said, 0, 200, 20, spy, count)
     assert longest <= 180
 
 
-@pytest.mark.parametrize(
-    ("sizes", "first"),
-    [([], 0), ([40, 40], 0), ([40, 40, 40], 2), ([40] * 4, 2), ([40] * 5, 4), ([200, 10], 1)],
-)
-def test_turns_leave_in_steps_down_to_half(sizes: list[int], first: int) -> None:
-    assert first_turn(sizes, 100) == first
+async def test_what_has_left_stays_away_until_the_next_step() -> None:
+    left_out, steps = 0, []
+    for turns in range(40):
+        said = conversation(turns)
+        prompt = await fit(said, left_out, 200, 20, render, count)
+        assert len(prompt.tokens) <= 180
+        if prompt.dropped_messages != left_out:
+            steps.append(turns)
+            assert len(prompt.tokens) <= 100
+        left_out = prompt.dropped_messages
+    assert all(later - earlier >= 4 for earlier, later in pairwise(steps))
 
 
-@given(st.lists(st.integers(1, 80), min_size=2, max_size=60), st.integers(80, 300))
-def test_the_steps_are_few_and_only_go_forward(sizes: list[int], room: int) -> None:
-    firsts = [first_turn(sizes[:count], room) for count in range(1, len(sizes) + 1)]
-    assert firsts == sorted(firsts)
-    assert all(sum(sizes[first : turn + 1]) <= room for turn, first in enumerate(firsts))
+async def test_all_of_it_comes_back_when_there_is_room_again() -> None:
+    prompt = await fit(conversation(3), 4, 100, 20, render, count)
+    assert prompt.dropped_messages == 0
+
+
+@given(st.lists(st.integers(1, 80), min_size=1, max_size=60), st.integers(40, 300))
+async def test_every_prompt_fits_or_its_last_turn_cannot(sizes: list[int], context: int) -> None:
+    said: list[Message] = []
+    left_out, room = 0, context - context // 4
+    for number, size in enumerate(sizes):
+        said += [message("user", size, f"u{number}"), message("assistant", 1, f"a{number}")]
+        try:
+            prompt = await fit(said, left_out, context, context, render, count)
+        except PromptTooLong:
+            assert size + 1 > room
+        else:
+            assert len(prompt.tokens) <= room
+            assert prompt.text.endswith(said[-1].content)
+            left_out = prompt.dropped_messages
 
 
 async def test_an_answer_keeps_its_question() -> None:
@@ -95,7 +115,7 @@ async def test_an_answer_keeps_its_question() -> None:
         seen.append(wire)
         return await render(wire)
 
-    await fit(conversation(5), context_size=100, max_tokens=25, render=spy, count=count)
+    await fit(conversation(5), 0, 100, 25, spy, count)
     for wire in seen:
         assert wire[0]["role"] == "system"
         assert wire[1]["role"] == "user"
@@ -103,7 +123,7 @@ async def test_an_answer_keeps_its_question() -> None:
 
 async def test_system_and_last_turn_alone_must_fit() -> None:
     with pytest.raises(PromptTooLong, match=r"\(16 tokens\): 20 tokens"):
-        await fit(conversation(3), context_size=16, max_tokens=4, render=render, count=count)
+        await fit(conversation(3), 0, 16, 4, render, count)
     only = [message("user", 90, "u")]
     with pytest.raises(PromptTooLong):
-        await fit(only, context_size=100, max_tokens=512, render=render, count=count)
+        await fit(only, 0, 100, 512, render, count)

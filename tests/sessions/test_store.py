@@ -165,7 +165,7 @@ async def test_a_session_that_changed_elsewhere_is_not_overwritten(
     await turn(store, "s", [user("one")], said("1"))
     async with store.open("local", "s", 1) as session:
         merged = session.merged([user("two")])
-        await archive.append("local", "s", session.stored, "demo", merged, said("elsewhere"))
+        await archive.append(session, "demo", merged, said("elsewhere"))
         with pytest.raises(Conflict, match="changed or removed"):
             await store.save(session, "demo", merged, said("here"))
     assert await contents(store, "s") == ["one", "1", "two", "elsewhere"]
@@ -174,7 +174,7 @@ async def test_a_session_that_changed_elsewhere_is_not_overwritten(
 async def test_two_that_begin_the_same_session(store: SessionStore, archive: Archive) -> None:
     async with store.open("local", "s", 1) as session:
         merged = session.merged([user("one")])
-        await archive.append("local", "s", None, "demo", merged, said("elsewhere"))
+        await archive.append(session, "demo", merged, said("elsewhere"))
         with pytest.raises(Conflict, match="exists already"):
             await store.save(session, "demo", merged, said("here"))
     assert await contents(store, "s") == ["one", "elsewhere"]

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("updated", sa.Double, nullable=False),
         sa.Column("messages", sa.Integer, nullable=False),
         sa.Column("size_bytes", sa.BigInteger, nullable=False),
+        sa.Column("left_out", sa.Integer, nullable=False),
         sa.Column("version", sa.Integer, nullable=False),
         sa.UniqueConstraint("owner", "id", name="uq_sessions_owner_id"),
         sqlite_autoincrement=True,

@@ -14,10 +14,10 @@ from fastapi_swagger import patch_fastapi
 from starlette.types import ASGIApp
 
 from myllm import __version__
-from myllm.api import errors, instances, models, native, status
+from myllm.api import errors, instances, models, native, sessions, status
 from myllm.api.access import Access
 from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
-from myllm.api.services import Services
+from myllm.api.services import Services, StoreOnly
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
 from myllm.gateway.conversations import Conversations
@@ -28,6 +28,7 @@ from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.models.registry import Registry
 from myllm.sessions.kvfiles import KvFiles
+from myllm.sessions.retention import Limits, Retention
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
@@ -60,21 +61,22 @@ class App:
             docs_url=None,
             redoc_url=None,
             swagger_ui_oauth2_redirect_url=None,
-            lifespan=self._lifespan,
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
-        for router in (native.router, models.router, instances.router):
+        for router in (native.router, sessions.router, models.router, instances.router):
             app.include_router(router, dependencies=described)
         app.include_router(status.router)
         errors.install(app)
+        self._state = app.state
         # Swagger UI's files come with this package, so /docs works without a network.
         patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
         app.add_middleware(BodyLimit, limit=int(self.settings.max_body_mb * 2**20))
         return Turnstile(RequestContext(self._access.guard(app)))
 
     @asynccontextmanager
-    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        async with self.services() as app.state.services:
+    async def running(self) -> AsyncIterator[None]:
+        """Ready for requests. Raises StoreFailed or Unavailable when the store cannot be used."""
+        async with self.services() as self._state.services:
             yield
 
     @asynccontextmanager
@@ -82,18 +84,20 @@ class App:
         """All rooms, joined and at work; when the context is left, every engine has ended."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
         self._runtime = RuntimeDir(self.settings.runtime_dir)
-        sessions = SessionStore(self.settings.database())
+        store = SessionStore(self.settings.database())
+        retention = asyncio.create_task(Retention(store, _limits(self.settings)).run())
         try:
-            await sessions.start()
-            self._services = self._build_services(self._runtime, sessions)
+            await store.start()
+            self._services = self._build_services(self._runtime, store)
             self._services.gateway.start()
             yield self._services
         finally:
+            retention.cancel()
             await self.drain_and_stop()
-            await sessions.close()
+            await store.close()
             self._runtime.remove()
 
-    def _build_services(self, runtime: RuntimeDir, sessions: SessionStore) -> Services:
+    def _build_services(self, runtime: RuntimeDir, store: SessionStore) -> Services:
         settings = self.settings
         launcher = LocalLauncher(runtime, settings.state_dir / "logs")
         speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
@@ -111,10 +115,11 @@ class App:
         )
         files = None
         if settings.kv_cache_mb != 0:
-            files = KvFiles(settings.kv_dir(), sessions.kv_records, settings.kv_cache_mb)
+            files = KvFiles(settings.kv_dir(), store.kv_records, settings.kv_cache_mb)
         conversations = Conversations(files, speeds.get, settings.strict_isolation)
+        store.on_removed = conversations.forget_session
         gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
-        return Services(settings, gateway, specs, sessions)
+        return Services(settings, gateway, specs, store)
 
     async def drain_and_stop(self) -> None:
         """Let running answers end within their grace, then end the engines and what is left."""
@@ -132,6 +137,41 @@ class App:
         """Leave at once: the engines see our end of their pipes close, and end."""
         if self._runtime is not None:
             self._runtime.remove()
+
+
+class StoreApp:
+    """The stored conversations alone, without any engine: for one command."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        app = FastAPI()
+        app.include_router(sessions.router)
+        errors.install(app)
+        self._state = app.state
+        self.asgi: ASGIApp = RequestContext(Access().guard(app))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Ready for requests. Raises StoreFailed or Unavailable when the store cannot be used."""
+        store = SessionStore(self.settings.database())
+        store.on_removed = KvFiles(self.settings.kv_dir(), store.kv_records).forget
+        await store.start()
+        self._state.services = StoreOnly(store)
+        yield
+        await store.close()
+
+    async def drain_and_stop(self) -> None:
+        """Nothing runs."""
+
+    def reload(self) -> None:
+        """Nothing is configured."""
+
+    def abandon(self) -> None:
+        """Nothing is left behind."""
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(settings.session_max_age, settings.session_max_count, settings.session_max_mb)
 
 
 def _fit_tool(engine: Engine) -> Path | None:

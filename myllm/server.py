@@ -8,11 +8,14 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from myllm.app import App
-from myllm.errors import ServeFailed
+from myllm.errors import MyLLMError, ServeFailed
+from myllm.settings import Settings
 
 # What connections get to finish in after the engines are gone; their answers have ended then.
 _CONNECTIONS_S = 2
@@ -37,6 +40,25 @@ def listen(host: str, port: int) -> socket.socket:
         raise ServeFailed(f"cannot listen on {host}:{port}: {failure.strerror}") from None
 
 
+class Served(Protocol):
+    """What can be served: an ASGI application that ends in an orderly way."""
+
+    settings: Settings
+    asgi: ASGIApp
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Ready for requests; raises MyLLMError when it cannot be."""
+
+    async def drain_and_stop(self) -> None:
+        """Let what runs come to its end."""
+
+    def reload(self) -> None:
+        """Take in changed configurations."""
+
+    def abandon(self) -> None:
+        """Leave at once."""
+
+
 class Server(uvicorn.Server):
     """uvicorn, but it drains before it stops listening.
 
@@ -45,13 +67,13 @@ class Server(uvicorn.Server):
     we are gone and end by themselves.
     """
 
-    def __init__(self, app: App, on_listening: Callable[[], None] | None = None) -> None:
+    def __init__(self, app: Served, on_listening: Callable[[], None] | None = None) -> None:
         config = uvicorn.Config(
             app.asgi,
             loop="uvloop",
             http="httptools",
             ws="none",
-            lifespan="on",
+            lifespan="off",  # see `startup`
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_CONNECTIONS_S,
@@ -63,9 +85,17 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._app = app
+        self._running = contextlib.AsyncExitStack()
+        self.failure: MyLLMError | None = None
+        """Why it did not start."""
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await self._running.enter_async_context(self._app.running())
+        except MyLLMError as failure:
+            self.failure, self.should_exit = failure, True
+            return
         await super().startup(sockets)
         if self._on_listening is not None:
             self._on_listening()
@@ -78,6 +108,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if self.force_exit:
             self._app.abandon()
+        else:
+            await self._running.aclose()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -106,6 +106,17 @@ class Settings(BaseSettings):
         description="MiB of disk for saved states of conversations; 0: none are saved; default: a "
         "tenth of what is free and what they hold.",
     )
+    session_max_age: Duration | None = Field(
+        None,
+        description="How long a conversation is kept after its last turn: seconds or `90d`; "
+        "default: for ever.",
+    )
+    session_max_count: int | None = Field(
+        None, ge=1, description="Conversations that are kept, the last used ones; default: all."
+    )
+    session_max_mb: float | None = Field(
+        None, gt=0, description="MiB of text that is kept, the last used first; default: all."
+    )
     strict_isolation: bool = Field(
         False,
         description="Whether a slot is emptied before another key's conversation gets it.",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
 
 from myllm.api.services import Services, With
+from myllm.api.times import iso
 from myllm.gateway.entry import Entry
 from myllm.gateway.planning import without_engines
 from myllm.gateway.runs import FOREVER, Run
@@ -47,9 +47,9 @@ def _running(services: Services, entry: Entry, run: Run) -> dict[str, Any]:
             "devices": without_engines(run.plan.need),
         },
         "load_seconds": round(instance.load_seconds, 3) if instance else 0.0,
-        "started_at": _iso(instance.started_at) if instance else None,
-        "last_used_at": _iso(instance.last_used_at) if instance else None,
-        "expires_at": None if expires_at == FOREVER else _iso(time.time() + expires_at - now),
+        "started_at": iso(instance.started_at) if instance else None,
+        "last_used_at": iso(instance.last_used_at) if instance else None,
+        "expires_at": None if expires_at == FOREVER else iso(time.time() + expires_at - now),
         "pinned": run.plan.pinned,
     }
 
@@ -95,7 +95,3 @@ def _memory(services: Services) -> dict[str, Any]:
 
 def _sum(need: Need) -> int:
     return sum(without_engines(need).values())
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -56,6 +56,23 @@ class LoadRequest(BaseModel):
     keep_alive: KeepAlive | None = Field(None, description='Seconds or "5m"; -1: for ever.')
 
 
+class RenameRequest(BaseModel):
+    """Another title for a session."""
+
+    model_config = _example(title="About Paris")
+
+    title: str = Field(min_length=1, max_length=200)
+
+
+class ForkRequest(BaseModel):
+    """Where a session branches; everything may be left out."""
+
+    model_config = _example(message=4, session_id="another-way")
+
+    message: int | None = Field(None, description="Id of the last message to take; default: all.")
+    session_id: str | None = Field(None, description="Of the new session; default: a UUID.")
+
+
 class _Queued(BaseModel):
     """What every request shares that waits for an engine."""
 

@@ -26,6 +26,13 @@ class Services:
     started_at: float = field(default_factory=time.monotonic)
 
 
+@dataclass(frozen=True)
+class StoreOnly:
+    """For the routes about stored conversations, when there is nothing else."""
+
+    sessions: SessionStore
+
+
 async def _services(request: Request) -> Services:
     # async, although nothing waits: FastAPI would run a plain function in a thread.
     return cast(Services, request.app.state.services)
@@ -33,6 +40,14 @@ async def _services(request: Request) -> Services:
 
 # What a route declares to get them.
 With = Annotated[Services, Depends(_services)]
+
+
+async def _sessions(request: Request) -> SessionStore:
+    return cast(Services | StoreOnly, request.app.state.services).sessions
+
+
+# The stored conversations alone, for routes that need nothing else.
+Sessions = Annotated[SessionStore, Depends(_sessions)]
 
 
 async def _client(request: Request) -> Client:

@@ -15,6 +15,7 @@ from myllm.cli.models import list_models, pull, remove, show
 from myllm.cli.remote import load, ps, reload, unload
 from myllm.cli.run import run as run_command
 from myllm.cli.serve import serve
+from myllm.cli.sessions import sessions_app
 
 app = typer.Typer(
     name="myllm",
@@ -62,6 +63,7 @@ app.command("load")(load)
 app.command("unload")(unload)
 app.command("reload")(reload)
 app.command("doctor")(doctor)
+app.add_typer(sessions_app, name="sessions", help="List, show, remove and move conversations.")
 app.add_typer(key_app, name="key", help="Make, list and remove the keys that `serve` asks for.")
 app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from myllm.cli.common import console, error, print_json
+from myllm.cli.sessions import latest
 
 if TYPE_CHECKING:
     import httpx
 
 HELP = """\
-/clear  forget the conversation
+/clear  begin a new conversation
 /exit   leave (so does Ctrl+D, or Ctrl+C twice)
 /help   this text
 Ctrl+C stops an answer."""
@@ -32,6 +33,12 @@ def run(
     top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Go on with this conversation, or begin it.")
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the last one with this model.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON (with a prompt).")
     ] = False,
@@ -45,6 +52,8 @@ def run(
         raise typer.BadParameter("the prompt is empty")
     if as_json and prompt is None:
         raise typer.BadParameter("--json needs a prompt")
+    if session is not None and go_on:
+        raise typer.BadParameter("give --session or --continue, not both")
     options = {
         "temperature": temperature,
         "top_p": top_p,
@@ -54,9 +63,12 @@ def run(
     }
     given = {name: value for name, value in options.items() if value is not None}
     with server_for_command(ctx.obj.settings()) as server:
-        talk = Conversation(server, model, system, given)
+        if go_on:
+            session = latest(server, model)
+        talk = Conversation(server, model, system, given, session)
         if prompt is None:
             talk.converse()
+            talk.say_how_to_go_on()
         elif as_json:
             print_json(talk.whole(prompt))
         else:
@@ -67,17 +79,20 @@ class Conversation:
     """A session with one model."""
 
     def __init__(
-        self, server: httpx.Client, model: str, system: str | None, options: dict[str, Any]
+        self,
+        server: httpx.Client,
+        model: str,
+        system: str | None,
+        options: dict[str, Any],
+        session_id: str | None = None,
     ) -> None:
         self._server = server
         self._model = model
         self._system = system
         self._options = options
-        self._forget()
-
-    def _forget(self) -> None:
-        """Begin a new session. Its id is ours, so that it is known when an answer is stopped."""
-        self._session_id = str(uuid.uuid4())
+        self._answered = False
+        # Its id is ours, so that it is known when an answer is stopped.
+        self._session_id = session_id or str(uuid.uuid4())
 
     def converse(self) -> None:
         """Read questions and print answers until the user leaves."""
@@ -107,10 +122,15 @@ class Conversation:
             except MyLLMError as failure:
                 error(failure.detail)
 
+    def say_how_to_go_on(self) -> None:
+        """For people; a script knows what it asked for."""
+        if self._answered and sys.stdout.isatty():
+            print(f"Go on with: myllm run {self._model} --session {self._session_id}")
+
     def _do(self, line: str) -> None:
         if line == "/clear":
-            self._forget()
-            print("The conversation is forgotten.")
+            self._session_id, self._answered = str(uuid.uuid4()), False
+            print("A new conversation begins.")
         elif line == "/help":
             print(HELP)
         elif line.startswith("/"):
@@ -157,6 +177,7 @@ class Conversation:
         if "error" in event:
             print()
             raise MyLLMError(event["error"])
+        self._answered = True
         if event["done"]:
             print(flush=True)
         else:

@@ -41,6 +41,8 @@ def serve(
     engine = ensure_engine_with_progress(settings)
     server = Server(App(settings, engine, access), lambda: _greet(settings, listener))
     server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
     if server.force_exit:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -15,6 +15,7 @@ from myllm.errors import ServeFailed
 if TYPE_CHECKING:
     import httpx
 
+    from myllm.server import Served
     from myllm.settings import Settings
 
 _START_S = 30.0
@@ -40,30 +41,56 @@ def server_for_command(settings: Settings) -> Iterator[httpx.Client]:
 
 @contextmanager
 def _own_server(settings: Settings) -> Iterator[httpx.Client]:
-    import httpx
-
     from myllm.api.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
+
+    engine = ensure_engine_with_progress(settings)
+    # Nobody but us can enter the socket's folder, so nobody is asked for a key.
+    with _served(App(settings, engine, Access())) as client:
+        yield client
+
+
+@contextmanager
+def store_for_command(settings: Settings) -> Iterator[httpx.Client]:
+    """A client of the routes about stored conversations alone; no engine is needed for them."""
+    from myllm.app import StoreApp
+
+    with _served(StoreApp(settings)) as client:
+        yield client
+
+
+@contextmanager
+def _served(app: Served) -> Iterator[httpx.Client]:
+    """Serve `app` for us alone, until the context is left."""
+    import httpx
+
     from myllm.logs import configure
     from myllm.server import Server
 
-    engine = ensure_engine_with_progress(settings)
     # The answer is the output; only what went wrong belongs beside it.
-    configure("debug" if settings.log_level == "debug" else "error", "text")
+    configure("debug" if app.settings.log_level == "debug" else "error", "text")
     started = threading.Event()
-    # Nobody but us can enter the socket's folder, so nobody is asked for a key.
-    server = Server(App(settings, engine, Access()), started.set)
+    server = Server(app, started.set)
     with tempfile.TemporaryDirectory(prefix="myllm-") as folder:
         path = Path(folder) / "api.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(path))
             listener.listen()
-            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+
+            def serve() -> None:
+                try:
+                    server.run([listener])
+                finally:
+                    started.set()
+
+            thread = threading.Thread(target=serve, daemon=True)
             thread.start()
             try:
                 if not started.wait(_START_S):
                     raise ServeFailed("the server for this command did not start")
+                if server.failure is not None:
+                    raise server.failure
                 transport = httpx.HTTPTransport(uds=str(path))
                 with httpx.Client(
                     transport=transport, base_url="http://myllm", timeout=None, trust_env=False

@@ -11,7 +11,7 @@ import asyncio
 import importlib
 import re
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,8 @@ class SessionStore:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writes: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[Database] | None = None
+        self.on_removed: Callable[[str, str], Awaitable[None]] | None = None
+        """Told owner and id of each session that is removed."""
 
     async def start(self) -> None:
         """Look at the database, and open it in the background when there is nothing to change.
@@ -154,8 +156,16 @@ class SessionStore:
         task.add_done_callback(self._stored)
         await asyncio.shield(task)
 
+    async def remove(self, owner: str, session_id: str) -> None:
+        """Forget a session. Raises NotFound, and Conflict when it is being answered."""
+        archive = await self.archive()
+        async with self._unused(owner, session_id):
+            await archive.remove(owner, session_id)
+            if self.on_removed is not None:
+                await self.on_removed(owner, session_id)
+
     @asynccontextmanager
-    async def unused(self, owner: str, session_id: str) -> AsyncGenerator[None, None]:
+    async def _unused(self, owner: str, session_id: str) -> AsyncGenerator[None, None]:
         """Keep requests away from a session; raises Conflict when one is being answered."""
         lock = self._locks.setdefault(session_key(owner, session_id), asyncio.Lock())
         if lock.locked():

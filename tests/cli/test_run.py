@@ -177,7 +177,7 @@ def test_a_conversation(home: Path) -> None:
         assert "/clear" in talk.until("Ctrl+C stops an answer.")
         talk.until(">>> ")
         talk.type("/clear\n")
-        talk.until("forgotten")
+        talk.until("A new conversation begins")
         talk.until(">>> ")
         talk.type(FRANCE + "\n")
         talk.until(PARIS)

@@ -1,0 +1,161 @@
+"""Stored conversations: listed, searched, renamed, branched, carried elsewhere, removed."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Body, Query, Request
+from fastapi.responses import Response
+
+from myllm.api.schemas import ForkRequest, RenameRequest
+from myllm.api.services import AskedBy, Sessions
+from myllm.api.times import iso
+from myllm.errors import InvalidRequest
+from myllm.sessions.store import SessionStore, check_id
+from myllm.sessions.transfer import Document, Format, read, write
+
+if TYPE_CHECKING:
+    from myllm.sessions.archive import StoredMessage, Summary
+
+router = APIRouter(prefix="/api/sessions", tags=["Sessions"])
+
+_MEDIA: dict[Format, str] = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
+_ENDINGS: dict[Format, str] = {"json": "json", "markdown": "md"}
+_FILES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/markdown": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.get("")
+async def list_sessions(
+    sessions: Sessions,
+    client: AskedBy,
+    limit: Annotated[int, Query(ge=1, le=500, description="At most so many.")] = 50,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the last page.")] = None,
+    search: Annotated[str, Query(description="A text in a title or a message.")] = "",
+    model: Annotated[str, Query(description="Only this model's.")] = "",
+) -> dict[str, Any]:
+    """The sessions that went on last, and where the next page begins."""
+    archive = await sessions.archive()
+    page, following = await archive.page(client.owner, limit, cursor, search, model)
+    return {"sessions": [_summary(each) for each in page], "next_cursor": following}
+
+
+@router.get("/{session_id}")
+async def show_session(session_id: str, sessions: Sessions, client: AskedBy) -> dict[str, Any]:
+    """A session with all its messages; superseded ones are in no prompt any more."""
+    found, said = await (await sessions.archive()).listed(client.owner, session_id)
+    return _summary(found) | {"messages": [_message(each) for each in said]}
+
+
+@router.patch("/{session_id}")
+async def rename_session(
+    session_id: str, wish: RenameRequest, sessions: Sessions, client: AskedBy
+) -> dict[str, Any]:
+    """Give a session another title."""
+    await (await sessions.archive()).rename(client.owner, session_id, wish.title)
+    return await _shown(sessions, client.owner, session_id)
+
+
+@router.delete("/{session_id}")
+async def remove_session(session_id: str, sessions: Sessions, client: AskedBy) -> dict[str, str]:
+    """Forget a session, its messages and its saved state."""
+    await sessions.remove(client.owner, session_id)
+    return {"status": "success", "message": f"Session '{session_id}' removed"}
+
+
+@router.post("/{session_id}/fork", status_code=201)
+async def fork_session(
+    session_id: str,
+    sessions: Sessions,
+    client: AskedBy,
+    wish: Annotated[ForkRequest, Body(default_factory=ForkRequest)],
+) -> dict[str, Any]:
+    """Begin another session with what this one says up to a message."""
+    new_id = _new_id(wish.session_id)
+    archive = await sessions.archive()
+    await archive.fork(client.owner, session_id, new_id, wish.message)
+    return await _shown(sessions, client.owner, new_id)
+
+
+@router.get("/{session_id}/export")
+async def export_session(
+    session_id: str,
+    sessions: Sessions,
+    client: AskedBy,
+    form: Annotated[Format, Query(alias="format", description="For programs or people.")] = "json",
+) -> Response:
+    """A session as a file, without what was superseded; POST it to /api/sessions/import."""
+    found, said = await (await sessions.archive()).listed(client.owner, session_id)
+    messages = tuple(each.message for each in said if not each.superseded)
+    text = write(Document(found.id, found.model, found.title, messages), form)
+    name = f"{session_id.replace(':', '_')}.{_ENDINGS[form]}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(text, media_type=_MEDIA[form], headers=headers)
+
+
+@router.post("/import", status_code=201, openapi_extra=_FILES)
+async def import_session(
+    request: Request,
+    sessions: Sessions,
+    client: AskedBy,
+    session_id: Annotated[str | None, Query(description="Instead of the file's.")] = None,
+) -> dict[str, Any]:
+    """Store a session that was exported, as JSON or as Markdown."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    forms = {kind.partition(";")[0]: form for form, kind in _MEDIA.items()}
+    if media not in forms:
+        raise InvalidRequest("Content-Type must be application/json or text/markdown")
+    try:
+        text = (await request.body()).decode()
+    except UnicodeDecodeError as failure:
+        raise InvalidRequest(f"The body is not UTF-8: {failure.reason}") from None
+    document = read(text, forms[media])
+    new_id = _new_id(session_id or document.id)
+    archive = await sessions.archive()
+    title, said = document.title, document.messages
+    await archive.add(client.owner, new_id, document.model, title, said)
+    return await _shown(sessions, client.owner, new_id)
+
+
+async def _shown(sessions: SessionStore, owner: str, session_id: str) -> dict[str, Any]:
+    found, _ = await (await sessions.archive()).listed(owner, session_id)
+    return _summary(found)
+
+
+def _new_id(wanted: str | None) -> str:
+    if wanted is None:
+        return str(uuid.uuid4())
+    check_id(wanted)
+    return wanted
+
+
+def _summary(session: Summary) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "model": session.model,
+        "title": session.title,
+        "message_count": session.messages,
+        "created_at": iso(session.created),
+        "updated_at": iso(session.updated),
+    }
+
+
+def _message(stored: StoredMessage) -> dict[str, Any]:
+    message = stored.message
+    return {
+        "id": message.key,
+        "role": message.role,
+        "content": message.content,
+        "tokens": message.tokens,
+        "partial": message.partial,
+        "superseded": stored.superseded,
+        "created_at": iso(stored.created),
+    }

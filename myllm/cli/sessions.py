@@ -1,0 +1,184 @@
+"""`myllm sessions`: the stored conversations, through the running server or straight from disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from myllm.cli.common import print_json, print_table
+from myllm.errors import InvalidRequest, MyLLMError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from myllm.settings import Settings
+
+sessions_app = typer.Typer(no_args_is_help=True)
+
+HEADINGS = ("ID", "MODEL", "MESSAGES", "CHANGED", "TITLE")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Id = Annotated[str, typer.Argument(help="A session's id, as `myllm sessions list` shows it.")]
+_MEDIA = {"json": "application/json", "markdown": "text/markdown"}
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+@sessions_app.command("list")
+def list_sessions(
+    ctx: typer.Context,
+    search: Annotated[str, typer.Option(help="A text in a title or a message.")] = "",
+    model: Annotated[str, typer.Option(help="Only this model's.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the conversations that went on last."""
+    query = {"search": search, "model": model, "limit": limit}
+    with _asked(ctx.obj.settings()) as api:
+        found = api.get("/api/sessions", **query).json()["sessions"]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(HEADINGS, [_row(one) for one in found])
+
+
+@sessions_app.command()
+def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
+    """Print a conversation, with what was superseded in it."""
+    with _asked(ctx.obj.settings()) as api:
+        session = api.get(f"/api/sessions/{session_id}").json()
+    if as_json:
+        print_json(session)
+        return
+    print(f"{session['title']}  ({session['model']}, {_ago(session['updated_at'])})")
+    for message in session["messages"]:
+        marks = [name for name in ("partial", "superseded") if message[name]]
+        print(f"\n{message['role']}{' (' + ', '.join(marks) + ')' if marks else ''}:")
+        print(message["content"])
+
+
+@sessions_app.command()
+def rm(
+    ctx: typer.Context,
+    session_ids: Annotated[list[str], typer.Argument(help="Ids of sessions.")],
+) -> None:
+    """Forget conversations, with their saved states."""
+    failed: list[MyLLMError] = []
+    with _asked(ctx.obj.settings()) as api:
+        for session_id in session_ids:
+            try:
+                print(api.delete(f"/api/sessions/{session_id}").json()["message"])
+            except MyLLMError as failure:
+                failed.append(failure)
+    if failed:
+        raise MyLLMError("; ".join(each.detail for each in failed))
+
+
+@sessions_app.command()
+def export(
+    ctx: typer.Context,
+    session_id: Id,
+    form: Annotated[str, typer.Option("--format", help="json or markdown.")] = "json",
+    output: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
+) -> None:
+    """Write a conversation as a file, for another server or for people."""
+    with _asked(ctx.obj.settings()) as api:
+        text = api.get(f"/api/sessions/{session_id}/export", format=form).content.decode()
+    if output is None:
+        print(text)
+        return
+    aside = output.with_name(f".{output.name}.part")
+    try:
+        aside.write_bytes(text.encode())
+        aside.replace(output)
+    except OSError as failure:
+        raise MyLLMError(f"{output} cannot be written: {failure.strerror}") from failure
+
+
+@sessions_app.command("import")
+def import_(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A file that was exported, *.json or *.md.")],
+    session_id: Annotated[str | None, typer.Option(help="Instead of the file's.")] = None,
+) -> None:
+    """Store a conversation that was exported."""
+    try:
+        content = path.read_bytes()
+    except OSError as failure:
+        raise MyLLMError(f"{path} cannot be read: {failure.strerror}") from failure
+    media = _MEDIA["markdown" if path.suffix.lower() in (".md", ".markdown") else "json"]
+    query = {} if session_id is None else {"session_id": session_id}
+    with _asked(ctx.obj.settings()) as api:
+        made = api.post("/api/sessions/import", content, media, **query).json()
+    print(f"Session '{made['id']}' stored: {made['title']}")
+
+
+def latest(server: httpx.Client, model: str) -> str:
+    """The id of the model's session that went on last. Raises InvalidRequest if there is none."""
+    from myllm.cli.client import answer_of
+
+    answer = server.get("/api/sessions", params={"model": model, "limit": 1})
+    found = answer_of(answer)["sessions"]
+    if not found:
+        raise InvalidRequest(f"there is no conversation with '{model}' to go on with")
+    return str(found[0]["id"])
+
+
+class _Api:
+    """The routes about sessions; each call raises the error that the answer tells."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def get(self, path: str, **query: Any) -> httpx.Response:
+        return self._checked(self._client.get(path, params=query))
+
+    def delete(self, path: str) -> httpx.Response:
+        return self._checked(self._client.delete(path))
+
+    def post(self, path: str, content: bytes, media: str, **query: str) -> httpx.Response:
+        headers = {"Content-Type": media}
+        answer = self._client.post(path, content=content, headers=headers, params=query)
+        return self._checked(answer)
+
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
+        from myllm.cli.client import error_of
+
+        if not answer.is_success:
+            raise error_of(answer.status_code, answer.text)
+        return answer
+
+
+@contextmanager
+def _asked(settings: Settings) -> Iterator[_Api]:
+    """The running server, or else its routes about sessions, served for this command alone."""
+    from contextlib import closing
+
+    from myllm.cli.client import running_server
+    from myllm.cli.temporary import store_for_command
+
+    running = running_server(settings)
+    if running is not None:
+        with closing(running):
+            yield _Api(running)
+    else:
+        with store_for_command(settings) as own:
+            yield _Api(own)
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    changed = _ago(one["updated_at"])
+    return one["id"], one["model"], str(one["message_count"]), changed, one["title"]
+
+
+def _ago(moment: str) -> str:
+    """How long ago a time was, in its largest unit."""
+    from datetime import datetime
+
+    seconds = max(0.0, time.time() - datetime.fromisoformat(moment).timestamp())
+    unit, length = next((each for each in _UNITS if seconds >= each[1]), ("second", 1))
+    count = int(seconds // length)
+    return f"{count} {unit}{'' if count == 1 else 's'} ago"

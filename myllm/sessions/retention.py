@@ -1,0 +1,79 @@
+"""Old conversations go, if somebody wants that: in the background, a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from myllm.errors import Conflict, MyLLMError, NotFound
+from myllm.sessions.store import SessionStore
+
+_log = structlog.get_logger(__name__)
+_FIRST_S = 5.0
+_EVERY_S = 600.0
+_BETWEEN_S = 0.05
+_MB = 2**20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is kept: sessions that went on in the last `max_age_s` seconds, `max_count` of them,
+    with `max_mb` MiB of text together; None is no limit. A negative age is none either."""
+
+    max_age_s: float | None = None
+    max_count: int | None = None
+    max_mb: float | None = None
+
+    def __bool__(self) -> bool:
+        aged = self.max_age_s is not None and self.max_age_s >= 0
+        return aged or self.max_count is not None or self.max_mb is not None
+
+
+class Retention:
+    """Removes what is over the limits, soon after the start and every ten minutes."""
+
+    def __init__(self, store: SessionStore, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+
+    async def run(self) -> None:
+        """Until it is cancelled; a failure is logged, and tried again the next time."""
+        if not self._limits:
+            return
+        await asyncio.sleep(_FIRST_S)
+        while True:
+            try:
+                removed = await self.remove_surplus()
+                if removed:
+                    _log.info("old conversations removed", count=removed)
+            except MyLLMError as failure:
+                _log.warning("old conversations not removed", cause=failure.detail)
+            await asyncio.sleep(_EVERY_S)
+
+    async def remove_surplus(self) -> int:
+        """Remove every session over the limits; returns how many have gone.
+
+        Those being answered stay, until the next time.
+        """
+        archive = await self._store.archive()
+        limits, removed = self._limits, 0
+        aged = limits.max_age_s is not None and limits.max_age_s >= 0
+        before = time.time() - (limits.max_age_s or 0) if aged else None
+        most_bytes = None if limits.max_mb is None else int(limits.max_mb * _MB)
+        while True:
+            batch = await archive.surplus(before, limits.max_count, most_bytes)
+            gone = [await self._removed(each.owner, each.id) for each in batch]
+            removed += sum(gone)
+            if not any(gone):
+                return removed
+
+    async def _removed(self, owner: str, session_id: str) -> bool:
+        await asyncio.sleep(_BETWEEN_S)  # requests go first
+        try:
+            await self._store.remove(owner, session_id)
+        except (Conflict, NotFound):
+            return False
+        return True

@@ -1,0 +1,150 @@
+"""A conversation as a file: JSON for programs, Markdown for people; both can be read back.
+
+In Markdown each message begins with a comment that says whose it is, then a heading. A line of
+a message that looks like such a comment gets a backslash before it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, get_args
+
+from myllm.errors import InvalidRequest
+from myllm.sessions.history import Message, RoleName
+
+Format = Literal["json", "markdown"]
+FORMATS: Final = get_args(Format)
+_VERSION: Final = 1
+_SESSION: Final = "<!-- myllm session: "
+_MESSAGE: Final = "<!-- myllm message: "
+_END: Final = " -->"
+_LOOKS_LIKE_ONE: Final = re.compile(r"^(\\*<!-- myllm (?:session|message): )", re.MULTILINE)
+_ESCAPED: Final = re.compile(r"^\\(\\*<!-- myllm (?:session|message): )", re.MULTILINE)
+_ROLES: Final[tuple[RoleName, ...]] = get_args(RoleName)
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a file holds: the messages in force, and what the session was called."""
+
+    id: str
+    model: str
+    title: str
+    messages: tuple[Message, ...]
+
+
+def write(document: Document, form: Format) -> str:
+    """The file's text."""
+    return _to_json(document) if form == "json" else _to_markdown(document)
+
+
+def read(text: str, form: Format) -> Document:
+    """What is in a file; raises InvalidRequest that says where it is wrong."""
+    return _from_json(text) if form == "json" else _from_markdown(text)
+
+
+def _to_json(document: Document) -> str:
+    messages = [_fields(message) | {"content": message.content} for message in document.messages]
+    return json.dumps(_about(document) | {"messages": messages}, indent=2, ensure_ascii=False)
+
+
+def _from_json(text: str) -> Document:
+    whole = _object(text, "the file")
+    messages = whole.get("messages")
+    if not isinstance(messages, list):
+        raise InvalidRequest("messages must be a list")
+    said = []
+    for index, fields in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(fields, dict):
+            raise InvalidRequest(f"{where} must be an object")
+        said.append(_message(fields, _text(fields, "content", where), where))
+    return _document(whole, said)
+
+
+def _to_markdown(document: Document) -> str:
+    about = json.dumps(_about(document)).replace(">", "\\u003e")
+    parts = [f"# {_one_line(document.title)}\n\n{_SESSION}{about}{_END}\n\n"]
+    for message in document.messages:
+        content = _LOOKS_LIKE_ONE.sub(r"\\\1", message.content)
+        head = f"{_MESSAGE}{json.dumps(_fields(message))}{_END}\n### {message.role.capitalize()}"
+        parts.append(f"{head}\n\n{content}\n\n")
+    return "".join(parts)
+
+
+def _from_markdown(text: str) -> Document:
+    head, *blocks = re.split(rf"^{re.escape(_MESSAGE)}", text, flags=re.MULTILINE)
+    about = re.search(rf"^{re.escape(_SESSION)}(.*){re.escape(_END)}\r?$", head, re.MULTILINE)
+    if about is None:
+        raise InvalidRequest(f"no line '{_SESSION}...{_END}' before the first message")
+    said = [_block(block, f"message {number}") for number, block in enumerate(blocks, start=1)]
+    return _document(_object(about[1], "the session's line"), said)
+
+
+def _block(block: str, where: str) -> Message:
+    marker, _, rest = block.partition("\n")
+    heading, _, rest = rest.partition("\n\n")
+    if not marker.rstrip("\r").endswith(_END) or not heading.startswith("### "):
+        raise InvalidRequest(f"{where} must be a comment, a '### ' heading, a blank line, a text")
+    fields = _object(marker.rstrip("\r").removesuffix(_END), where)
+    content = rest.removesuffix("\n\n") if rest.endswith("\n\n") else rest.removesuffix("\n")
+    return _message(fields, _ESCAPED.sub(r"\1", content), where)
+
+
+def _about(document: Document) -> dict[str, Any]:
+    return {
+        "version": _VERSION,
+        "id": document.id,
+        "model": document.model,
+        "title": document.title,
+    }
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    fields: dict[str, Any] = {"role": message.role}
+    if message.partial:
+        fields["partial"] = True
+    return fields
+
+
+def _document(about: dict[str, Any], said: Sequence[Message]) -> Document:
+    if about.get("version") != _VERSION:
+        raise InvalidRequest(f"version must be {_VERSION}, not {about.get('version')!r}")
+    if not said:
+        raise InvalidRequest("there is no message in it")
+    session_id, model, title = (_text(about, name, "it") for name in ("id", "model", "title"))
+    return Document(session_id, model, title, tuple(said))
+
+
+def _message(fields: dict[str, Any], content: str, where: str) -> Message:
+    partial = fields.get("partial", False)
+    role = next((role for role in _ROLES if role == fields.get("role")), None)
+    if role is None:
+        raise InvalidRequest(f"{where}: role must be one of {', '.join(_ROLES)}")
+    if not isinstance(partial, bool):
+        raise InvalidRequest(f"{where}: partial must be true or false")
+    return Message(role, content, partial)
+
+
+def _text(fields: dict[str, Any], name: str, where: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{where}: {name} must be a text")
+    return value
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as failure:
+        raise InvalidRequest(f"{where} is not valid JSON: {failure}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{where} must be a JSON object")
+    return value
+
+
+def _one_line(title: str) -> str:
+    return " ".join(title.split()) or "Conversation"

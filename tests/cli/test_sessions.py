@@ -1,0 +1,98 @@
+"""`myllm sessions`, with a server and without one, and going on with a conversation."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from myllm.engine.types import Engine
+from tests.serving import environment, serving
+
+
+def myllm(home: Path, *arguments: str, port: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "myllm", *arguments],
+        env=environment(home, port=port), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def output(home: Path, *arguments: str, port: int = 1) -> str:
+    done = myllm(home, *arguments, port=port)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def told(engine: Engine, home: Path) -> Path:
+    """A home with one conversation, `s`."""
+    asked = output(home, "run", "demo", "My name is Marlo.", "--session", "s", "--temperature", "0")
+    assert "Marlo" in asked
+    return home
+
+
+def test_go_on_with_a_conversation(told: Path) -> None:
+    question = ("run", "demo", "What is my name?", "--temperature", "0")
+    assert output(told, *question, "--session", "s") == "Your name is Marlo.\n"
+    assert output(told, *question, "--continue") == "Your name is Marlo.\n"
+    both = myllm(told, *question, "--continue", "--session", "s")
+    assert both.returncode == 2
+
+
+def test_there_is_none_to_go_on_with(engine: Engine, home: Path) -> None:
+    done = myllm(home, "run", "demo", "hello", "--continue")
+    assert (done.returncode, "no conversation with 'demo'" in done.stderr) == (1, True)
+
+
+def test_without_a_server(told: Path) -> None:
+    heading, row = output(told, "sessions", "list").splitlines()
+    assert heading.split() == ["ID", "MODEL", "MESSAGES", "CHANGED", "TITLE"]
+    assert row.startswith("s   demo   2 ")
+    assert row.endswith("ago  My name is Marlo.")
+    shown = output(told, "sessions", "show", "s")
+    assert shown.startswith("My name is Marlo.  (demo, ")
+    assert "\nuser:\nMy name is Marlo.\n" in shown
+    assert json.loads(output(told, "sessions", "show", "s", "--json"))["id"] == "s"
+    assert output(told, "sessions", "list", "--search", "nothing", "--json") == "[]\n"
+
+
+def test_with_a_server(told: Path) -> None:
+    with serving(told) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        [listed] = json.loads(output(told, "sessions", "list", "--json", port=port))
+        assert listed["id"] == "s"
+        assert output(told, "sessions", "rm", "s", port=port) == "Session 's' removed\n"
+        gone = myllm(told, "sessions", "show", "s", port=port)
+        assert (gone.returncode, gone.stderr) == (1, "error: Session 's' not found\n")
+
+
+@pytest.mark.parametrize(("form", "name"), [("json", "s.json"), ("markdown", "s.md")])
+def test_out_and_in_again(told: Path, form: str, name: str) -> None:
+    file = told / name
+    output(told, "sessions", "export", "s", "--format", form, "--output", str(file))
+    output(told, "sessions", "rm", "s")
+    assert (
+        output(told, "sessions", "import", str(file)) == "Session 's' stored: My name is Marlo.\n"
+    )
+    again = myllm(told, "sessions", "import", str(file))
+    assert again.stderr == "error: Session 's' exists already\n"
+    output(told, "sessions", "import", str(file), "--session-id", "t")
+    assert len(json.loads(output(told, "sessions", "list", "--json"))) == 2
+
+
+def test_a_store_that_cannot_be_used_is_one_clear_line(engine: Engine, home: Path) -> None:
+    (home / "data").mkdir()
+    database = home / "data" / "myllm.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+    for command in (("sessions", "list"), ("serve",), ("run", "demo", "hello")):
+        done = myllm(home, *command, port=0 if command == ("serve",) else 1)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error: the store of conversations {database} was made by")
+        assert done.stderr.count("\n") == 1

@@ -1,0 +1,75 @@
+"""What is over the limits goes, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from myllm.sessions.archive import Archive
+from myllm.sessions.history import Message
+from myllm.sessions.retention import Limits, Retention
+from myllm.sessions.store import SessionStore
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("myllm.sessions.retention._BETWEEN_S", 0)
+
+
+@pytest.fixture
+async def filled(store: SessionStore, archive: Archive) -> SessionStore:
+    """Six sessions of 1,000 characters each, of two owners."""
+    for number in range(6):
+        said = [Message("user", "x" * 1000)]
+        await archive.add(f"owner{number % 2}", f"s{number}", "demo", "", said)
+    return store
+
+
+async def left(archive: Archive) -> list[str]:
+    pages = [(await archive.page(f"owner{number}", 100))[0] for number in range(2)]
+    return sorted(each.id for page in pages for each in page)
+
+
+@pytest.mark.parametrize(
+    ("limits", "stay"),
+    [
+        (Limits(max_count=4), ["s2", "s3", "s4", "s5"]),
+        (Limits(max_mb=0.003), ["s3", "s4", "s5"]),
+        (Limits(max_age_s=3600), ["s0", "s1", "s2", "s3", "s4", "s5"]),
+        (Limits(max_age_s=0), []),
+        (Limits(max_age_s=-1), ["s0", "s1", "s2", "s3", "s4", "s5"]),
+    ],
+)
+async def test_the_oldest_go(
+    filled: SessionStore, archive: Archive, limits: Limits, stay: list[str]
+) -> None:
+    removed = await Retention(filled, limits).remove_surplus()
+    assert await left(archive) == stay
+    assert removed == 6 - len(stay)
+
+
+async def test_a_session_that_is_being_answered_stays_for_now(
+    filled: SessionStore, archive: Archive
+) -> None:
+    retention = Retention(filled, Limits(max_count=1))
+    async with filled.open("owner0", "s0", 1):
+        await retention.remove_surplus()
+        assert await left(archive) == ["s0", "s5"]
+    await retention.remove_surplus()
+    assert await left(archive) == ["s5"]
+
+
+async def test_what_is_saved_beside_goes_with_a_session(filled: SessionStore) -> None:
+    told: list[tuple[str, str]] = []
+
+    async def listen(owner: str, session_id: str) -> None:
+        told.append((owner, session_id))
+
+    filled.on_removed = listen
+    await Retention(filled, Limits(max_count=4)).remove_surplus()
+    assert told == [("owner0", "s0"), ("owner1", "s1")]
+
+
+def test_without_limits_nothing_is_looked_for() -> None:
+    assert not Limits()
+    assert not Limits(max_age_s=-1)
+    assert Limits(max_age_s=0)

@@ -70,5 +70,5 @@ def print_json(figures: Iterable[Figure]) -> None:
 
 def _shown(value: float, unit: str) -> str:
     """Seconds to the millisecond, counts and megabytes as they are."""
-    digits = {"s": 3, "MB": 1, "%": 1}.get(unit, 0)
+    digits = {"s": 3, "ms": 2, "MB": 1, "%": 1}.get(unit, 0)
     return f"{value:.{digits}f} {unit}".strip()

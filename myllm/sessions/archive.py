@@ -56,10 +56,23 @@ class StoredMessage:
 _SUMMARY = tuple(sessions.c[name] for name in Summary.__annotations__)
 _BY_NAME = (sessions.c.owner == sa.bindparam("o")) & (sessions.c.id == sa.bindparam("i"))
 _FIND = sa.select(*_SUMMARY).where(_BY_NAME)
-_ALL_MESSAGES = (
-    sa.select(messages).where(messages.c.session == sa.bindparam("s")).order_by(messages.c.key)
+_MESSAGE = tuple(messages.c[name] for name in ("role", "content", "partial", "tokens", "key"))
+_FIRST = len(_SUMMARY)
+# One statement, so that a session and its messages are of one moment. A session without any
+# gives one row, whose role is null.
+_MINE = messages.c.session == sessions.c.key
+_ALL = (
+    sa.select(*_SUMMARY, *_MESSAGE, messages.c.superseded, messages.c.created)
+    .select_from(sessions.outerjoin(messages, _MINE))
+    .where(_BY_NAME)
+    .order_by(messages.c.key)
 )
-_IN_FORCE = _ALL_MESSAGES.where(messages.c.superseded.is_(False))
+_IN_FORCE = (
+    sa.select(*_SUMMARY, *_MESSAGE)
+    .select_from(sessions.outerjoin(messages, _MINE & messages.c.superseded.is_(False)))
+    .where(_BY_NAME)
+    .order_by(messages.c.key)
+)
 
 
 class Archive:
@@ -71,18 +84,19 @@ class Archive:
     async def load(self, owner: str, session_id: str) -> tuple[Summary, list[Message]] | None:
         """A session and its messages in force, the system message among them; None if unknown."""
         async with self._database.reading() as connection:
-            found = await _find(connection, owner, session_id)
-            if found is None:
-                return None
-            rows = await connection.execute(_IN_FORCE, {"s": found.key})
-            return found, [_message(row) for row in rows]
+            rows = (await connection.execute(_IN_FORCE, {"o": owner, "i": session_id})).all()
+        if not rows:
+            return None
+        return _summary(rows[0]), [_message(row) for row in rows if row[_FIRST] is not None]
 
     async def listed(self, owner: str, session_id: str) -> tuple[Summary, list[StoredMessage]]:
         """A session and all its messages, oldest first. Raises NotFound."""
         async with self._database.reading() as connection:
-            found = await _existing(connection, owner, session_id)
-            rows = await connection.execute(_ALL_MESSAGES, {"s": found.key})
-            return found, [StoredMessage(_message(r), r.superseded, r.created) for r in rows]
+            rows = (await connection.execute(_ALL, {"o": owner, "i": session_id})).all()
+        if not rows:
+            raise _unknown(session_id)
+        said = [row for row in rows if row[_FIRST] is not None]
+        return _summary(rows[0]), [StoredMessage(_message(row), *row[-2:]) for row in said]
 
     async def page(
         self, owner: str, limit: int, cursor: str | None = None, search: str = "", model: str = ""
@@ -223,8 +237,12 @@ def _place(cursor: str) -> sa.Tuple:
         raise InvalidRequest("cursor must be the next_cursor of another page") from None
 
 
+def _summary(row: Any) -> Summary:
+    return Summary(*row[:_FIRST])
+
+
 def _message(row: Any) -> Message:
-    return Message(row.role, row.content, row.partial, row.tokens, row.key)
+    return Message(*row[_FIRST : _FIRST + len(_MESSAGE)])
 
 
 async def _find(connection: AsyncConnection, owner: str, session_id: str) -> Summary | None:

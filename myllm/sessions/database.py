@@ -40,10 +40,10 @@ class Database:
         self._url = make_url(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._turn = asyncio.Lock()
-        self._writer = self._engine(begin="BEGIN IMMEDIATE", size=1)
-        self._reader = (
-            self._engine(begin="BEGIN", size=_READERS) if self.is_sqlite else self._writer
-        )
+        if self.is_sqlite:
+            self._writer, self._reader = self._sqlite(writes=True), self._sqlite(writes=False)
+        else:
+            self._writer = self._reader = self._postgres()
 
     @property
     def where(self) -> str:
@@ -71,7 +71,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection, None]:
-        """A connection that sees the database as of one moment."""
+        """A connection to read with; each statement sees the database as of one moment."""
         async with _translated(self.where), self._reader.connect() as connection:
             yield connection
 
@@ -86,38 +86,29 @@ class Database:
             async with self._turn, self._writer.begin() as connection:
                 yield connection
 
-    def _engine(self, begin: str, size: int) -> AsyncEngine:
-        if not self.is_sqlite:
-            return create_async_engine(
-                self._url.set(drivername="postgresql+asyncpg"),
-                pool_size=_READERS,
-                max_overflow=2,
-                pool_timeout=_BUSY_S,
-                pool_pre_ping=True,
-                connect_args={"timeout": _CONNECT_S, "command_timeout": 60},
-            )
-        engine = create_async_engine(
-            self._url.set(drivername="sqlite+aiosqlite"),
-            pool_size=size,
-            max_overflow=0,
-            pool_timeout=2 * _BUSY_S,
-            connect_args={"timeout": _BUSY_S, "isolation_level": None},
+    def _postgres(self) -> AsyncEngine:
+        return create_async_engine(
+            self._url.set(drivername="postgresql+asyncpg"),
+            pool_size=_READERS,
+            max_overflow=2,
+            pool_timeout=_BUSY_S,
+            pool_pre_ping=True,
+            connect_args={"timeout": _CONNECT_S, "command_timeout": 60},
         )
 
-        @event.listens_for(engine.sync_engine, "connect")
-        def set_up(connection: Any, _: object) -> None:
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = FULL")  # an answered turn outlives a power cut
-            cursor.execute("PRAGMA foreign_keys = ON")
-            cursor.close()
-
-        @event.listens_for(engine.sync_engine, "begin")
-        def say_begin(connection: Connection) -> None:
-            # By itself the driver begins when it likes, and a read that turns into a write can
-            # then fail at once instead of waiting for its turn.
-            connection.exec_driver_sql(begin)
-
+    def _sqlite(self, writes: bool) -> AsyncEngine:
+        engine = create_async_engine(
+            self._url.set(drivername="sqlite+aiosqlite"),
+            pool_size=1 if writes else _READERS,
+            max_overflow=0,
+            pool_timeout=2 * _BUSY_S,
+            # Without a transaction there is nothing to roll back.
+            pool_reset_on_return="rollback" if writes else None,
+            connect_args={"timeout": _BUSY_S, "isolation_level": None},
+        )
+        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+        if writes:
+            event.listen(engine.sync_engine, "begin", _begin_to_write)
         return engine
 
     async def _prepare_sqlite(self, path: Path) -> None:
@@ -146,6 +137,20 @@ class Database:
         if revision != schema.HEAD:
             schema.upgrade(connection)
             _log.info("schema of the store changed", before=revision, now=schema.HEAD)
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # an answered turn outlives a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_to_write(connection: Connection) -> None:
+    """By itself the driver begins when it likes, and a read that turns into a write can then fail
+    at once instead of waiting for its turn."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _make_private(path: Path) -> None:

@@ -22,7 +22,6 @@ _BOUND_S = 1.0
 _LONGEST_WAIT_S = 120.0
 _PROMPT_TOKENS = 1900
 _BIG = "big"
-_RANDOM_MODEL = Path(__file__).parent.parent / "scripts" / "random_model.py"
 
 
 def measure_demo(models_dir: Path | None) -> list[Figure]:

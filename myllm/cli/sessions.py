@@ -88,7 +88,7 @@ def export(
     with _asked(ctx.obj.settings()) as api:
         text = api.get(f"/api/sessions/{session_id}/export", format=form).content.decode()
     if output is None:
-        print(text)
+        print(text, end="")
         return
     aside = output.with_name(f".{output.name}.part")
     try:

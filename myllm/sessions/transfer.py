@@ -48,7 +48,8 @@ def read(text: str, form: Format) -> Document:
 
 def _to_json(document: Document) -> str:
     messages = [_fields(message) | {"content": message.content} for message in document.messages]
-    return json.dumps(_about(document) | {"messages": messages}, indent=2, ensure_ascii=False) + "\n"
+    whole = _about(document) | {"messages": messages}
+    return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
 def _from_json(text: str) -> Document:

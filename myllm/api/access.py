@@ -127,7 +127,7 @@ class _OriginCheck:
                 self._access.check_host(hosts, scope["http_version"])
                 self._access.check_origin(headers.get("origin"), hosts[0] if hosts else "")
             except Forbidden as refused:
-                await error_response(refused)(scope, receive, send)
+                await error_response(refused, scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -146,7 +146,7 @@ class _KeyCheck:
         try:
             client = self._client(scope)
         except KeyRefused as refused:
-            await error_response(refused)(scope, receive, send)
+            await error_response(refused, scope["path"])(scope, receive, send)
             return
         scope.setdefault("state", {})["client"] = client
         # Nothing behind this line sees a key, so nothing can log it or hand it on.

@@ -1,4 +1,4 @@
-"""Exceptions to answers, in one place: `{"detail": "<one sentence>"}` and a status."""
+"""Exceptions to answers, in one place: a status, and one sentence in the dialect's envelope."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from myllm import errors
+from myllm.api.envelopes import dialect_of, envelope, extra_headers
 from myllm.api.schemas import Options
 
 _log = structlog.get_logger(__name__)
@@ -42,16 +43,17 @@ def status_of(error: errors.MyLLMError) -> int:
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
 
 
-def error_response(error: errors.MyLLMError) -> JSONResponse:
-    """The answer that tells `error`."""
-    headers = {}
+def error_response(error: errors.MyLLMError, path: str, param: str | None = None) -> JSONResponse:
+    """The answer that tells `error` to who has asked for `path`."""
+    dialect, status = dialect_of(path), status_of(error)
+    headers = dict(extra_headers(dialect, error))
     if isinstance(error, errors.KeyRefused):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = str(error.retry_after_s)
         if error.queue_position:
             headers["X-Queue-Position"] = str(error.queue_position)
-    return JSONResponse({"detail": error.detail}, status_of(error), headers)
+    return JSONResponse(envelope(dialect, status, error.detail, error, param), status, headers)
 
 
 def install(app: FastAPI) -> None:
@@ -61,12 +63,15 @@ def install(app: FastAPI) -> None:
     async def _ours(request: Request, error: errors.MyLLMError) -> JSONResponse:
         if status_of(error) >= 500:
             _log.warning("request failed", error=error.detail)
-        return error_response(error)
+        return error_response(error, request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        detail = _sentence(request, error.errors())
-        return error_response(errors.InvalidRequest(detail))
+        found = error.errors()
+        location = [part for part in found[0]["loc"] if part != "body"]
+        param = _path(location) if location and isinstance(location[0], str) else None
+        refused = errors.InvalidRequest(_sentence(request, found))
+        return error_response(refused, request.url.path, param)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -77,11 +82,13 @@ def install(app: FastAPI) -> None:
             detail = f"{request.url.path} does not take {request.method}; see /docs"
         elif detail == "There was an error parsing the body":  # FastAPI's words
             detail = "The body is not valid JSON in UTF-8"
-        return JSONResponse({"detail": detail}, error.status_code, error.headers)
+        body = envelope(dialect_of(request.url.path), error.status_code, detail)
+        return JSONResponse(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": "Internal error; the server's log has the details"}, 500)
+        detail = "Internal error; the server's log has the details"
+        return JSONResponse(envelope(dialect_of(request.url.path), 500, detail), 500)
 
 
 def _sentence(request: Request, found: Sequence[Any]) -> str:

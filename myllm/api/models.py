@@ -73,8 +73,8 @@ async def unload_model(
 @router.post("/models/{name}/reload")
 async def reload_model(name: str, services: With) -> dict[str, str]:
     """Replace a model's engines by new ones, without failing a request."""
-    await asyncio.to_thread(services.gateway.registry.get, name)
-    replaced = services.gateway.reload(name)
+    model = await asyncio.to_thread(services.gateway.registry.get, name)
+    replaced = services.gateway.reload(model.name)
     words = "is being replaced" if replaced else "is not loaded; nothing to replace"
     return {"status": "success", "message": f"Model '{name}' {words}"}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from myllm.api.errors import status_of
 from myllm.api.schemas import (
     ChatRequest,
     ChatResponse,
@@ -16,11 +18,12 @@ from myllm.api.schemas import (
     GenerateResponse,
 )
 from myllm.api.services import AskedBy, With
-from myllm.api.streaming import EventStream, JsonAnswer, to_the_end
-from myllm.errors import InvalidRequest
-from myllm.gateway.answer import ChatAnswer, RawAnswer
+from myllm.api.streaming import JsonAnswer, Stream, to_the_end
+from myllm.errors import InvalidRequest, MyLLMError
+from myllm.gateway.answer import Answer, ChatAnswer, RawAnswer
 from myllm.gateway.embedding import embed
-from myllm.gateway.events import Finished
+from myllm.gateway.events import Finished, Token
+from myllm.gateway.wire import event
 
 router = APIRouter(prefix="/api", tags=["MyLLM"])
 
@@ -48,7 +51,7 @@ async def generate(request: GenerateRequest, services: With, client: AskedBy) ->
         request.json_schema(),
     )
     if request.stream:
-        return EventStream(answer, _terminal)
+        return _stream(answer, _terminal)
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
@@ -80,7 +83,7 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
         session_timeout_s=services.settings.queue_timeout,
     )
     if request.stream:
-        return EventStream(answer, lambda end: _terminal(end) | _in_session(end))
+        return _stream(answer, lambda end: _terminal(end) | _in_session(end))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
@@ -111,6 +114,31 @@ async def embeddings(request: EmbeddingsRequest, services: With, client: AskedBy
         return vectors | {"model": request.model, "usage": usage}
 
     return JsonAnswer(make)
+
+
+def _stream(answer: Answer, terminal: Callable[[Finished], dict[str, Any]]) -> Stream:
+    """An answer as events: its tokens as they come, then one terminal event."""
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        async with aclosing(answer.events()) as events:
+            async for made in events:
+                if isinstance(made, Token):
+                    yield event({"token": made.text, "done": False})
+                elif isinstance(made, Finished):
+                    yield event({"done": True, **terminal(made)})
+
+    return Stream(frames, _error_event, lambda: answer.phase)
+
+
+def _error_event(error: MyLLMError) -> bytes:
+    return event(
+        {
+            "done": True,
+            "error": error.detail,
+            "code": status_of(error),
+            "retryable": error.retryable,
+        }
+    )
 
 
 def _terminal(end: Finished) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -18,10 +18,9 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from myllm.api.errors import status_of
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.answer import Answer
-from myllm.gateway.events import Finished, Token
+from myllm.gateway.events import Finished
 
 _log = structlog.get_logger(__name__)
 # Headers wait this long for a first event, so that an error known by then has its status.
@@ -33,18 +32,30 @@ _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
 }
 
-FinishedBody = Callable[[Finished], Mapping[str, Any]]
+Frames = Callable[[], AsyncGenerator[bytes, None]]
+"""What a stream sends, in whole events or lines; its errors are MyLLMErrors."""
 
 
-class EventStream(Response):
-    """An answer as events: its tokens as they come, then one terminal event."""
+class Stream(Response):
+    """An answer as it comes.
 
-    def __init__(self, answer: Answer, terminal: FinishedBody) -> None:
-        self.answer = answer
-        self.terminal = terminal
+    `error` puts into words what goes wrong after the headers. `phase` tells what the stream
+    waits for, in comments that keep it open; lines that are no events have none.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        error: Callable[[MyLLMError], bytes],
+        phase: Callable[[], str] | None = None,
+        headers: Mapping[str, str] = _HEADERS,
+    ) -> None:
+        self.frames = frames
+        self.error = error
+        self.phase = phase
         self.status_code = 200
         self.background: BackgroundTask | None = None
-        self.init_headers(_HEADERS)
+        self.init_headers(headers)
         self._begun = False
         self._last_sent = time.monotonic()
 
@@ -54,13 +65,9 @@ class EventStream(Response):
     async def _run(self, send: Send) -> None:
         comments = asyncio.create_task(self._comment(send))
         try:
-            async with aclosing(self.answer.events()) as events:
-                async for event in events:
-                    if isinstance(event, Token):
-                        data: Mapping[str, Any] = {"token": event.text, "done": False}
-                    else:
-                        data = {"done": True, **self.terminal(event)}
-                    await self._send(send, b"data: " + orjson.dumps(data) + b"\n\n")
+            async with aclosing(self.frames()) as frames:
+                async for frame in frames:
+                    await self._send(send, frame)
         except MyLLMError as error:
             if not self._begun:
                 raise
@@ -76,23 +83,17 @@ class EventStream(Response):
 
     async def _comment(self, send: Send) -> None:
         """Say what the stream waits for, so that neither people nor proxies give it up."""
-        while True:
+        while self.phase is not None:
             bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
             silent = time.monotonic() - self._last_sent
             if silent < bound:
                 await asyncio.sleep(bound - silent)
             else:
-                await self._send(send, f": {self.answer.phase}\n\n".encode())
+                await self._send(send, f": {self.phase()}\n\n".encode())
 
     async def _send_error(self, send: Send, error: MyLLMError) -> None:
         _log.warning("stream failed", error=error.detail)
-        data = {
-            "done": True,
-            "error": error.detail,
-            "code": status_of(error),
-            "retryable": error.retryable,
-        }
-        await self._send(send, b"data: " + orjson.dumps(data) + b"\n\n")
+        await self._send(send, self.error(error))
 
     async def _send(self, send: Send, body: bytes) -> None:
         self._last_sent = time.monotonic()

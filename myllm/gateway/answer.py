@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway import upstream
-from myllm.gateway.events import Event, Finished
+from myllm.gateway.events import Event, Finished, Token
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import of_messages, of_text
 from myllm.gateway.prompting import Prompt, fit
@@ -59,7 +59,7 @@ class _EngineAnswer:
         self.gateway = gateway
         self.model = generating_model(gateway, model_name)
         self.sampling = resolve(options, self.model.parameters)
-        self.ticket = asking.ticket(InstanceKey(model_name, "generate"))
+        self.ticket = asking.ticket(InstanceKey(self.model.name, "generate"))
         fields = engine_fields(self.sampling)
         if json_schema is not None:
             fields["json_schema"] = json_schema
@@ -143,7 +143,7 @@ class ChatAnswer(_EngineAnswer):
                             answer = Message("assistant", event.full_text, tokens=tokens)
                             await self._sessions.save(session, self.model.name, turn, answer)
                             event = event.in_session(session.id, dropped)
-                        else:
+                        elif isinstance(event, Token):
                             sent.append(event.text)
                         yield event
             except (GeneratorExit, asyncio.CancelledError):
@@ -161,7 +161,7 @@ class ChatAnswer(_EngineAnswer):
             if wire[-1]["role"] == "assistant" and not leaves_answers_open(self.model):
                 *wire, last = wire
                 begun = last["content"]
-            text = await upstream.apply_template(instance, wire) + begun
+            text = await upstream.apply_template(instance, {"messages": wire}) + begun
             conversations = self.gateway.conversations
             return Prompt(text, await conversations.tokens(instance, self.ticket, text))
 

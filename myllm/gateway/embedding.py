@@ -34,8 +34,8 @@ async def embed(
     Raises ModelNotFound, and InvalidRequest when one is longer than the model can take, with
     both numbers.
     """
-    gateway.registry.get(model_name)
-    ticket = asking.ticket(InstanceKey(model_name, "embed"))
+    model = gateway.registry.get(model_name)
+    ticket = asking.ticket(InstanceKey(model.name, "embed"))
 
     async def work(lease: Lease) -> Embeddings:
         return await _embed(lease.instance, inputs)

@@ -32,12 +32,40 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Thinking:
+    """A piece of what a model thinks before it answers; no part of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class CallPart:
+    """A piece of a call of a tool: the first one of an `index` has its id and name."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass
+class Call:
+    """A call of a tool, as far as it has been told; `arguments` are JSON in the end."""
+
+    id: str
+    name: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end of an answer. The last two are for chats with a session."""
 
     full_text: str
     usage: Usage
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    thinking: str = ""
+    calls: tuple[Call, ...] = ()
     session_id: str | None = None
     dropped_messages: int = 0
 
@@ -46,4 +74,4 @@ class Finished:
         return replace(self, session_id=session_id, dropped_messages=dropped_messages)
 
 
-Event = Token | Finished
+Event = Token | Thinking | CallPart | Finished

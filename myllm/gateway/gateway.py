@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from myllm.errors import EngineError, MyLLMError
+from myllm.errors import EngineError, ModelNotFound, MyLLMError
 from myllm.gateway.conversations import Conversations
 from myllm.gateway.counts import TokenCounts
 from myllm.gateway.planning import Planner
@@ -117,7 +117,8 @@ class Gateway:
 
     async def load(self, name: str, keep_alive_s: float | None = None) -> bool:
         """Load a model as its main role; False when it was loaded already."""
-        key = InstanceKey(name, main_role(self.registry.get(name)))
+        model = self.registry.get(name)
+        key = InstanceKey(model.name, main_role(model))
         fresh = self.scheduler.fleet.entry(key).state != "ready"
         ticket = Ticket(key, time.monotonic(), keep_alive_s=keep_alive_s)
         async with self.lease(ticket):
@@ -129,6 +130,8 @@ class Gateway:
         Raises InvalidRequest when none runs, Conflict when one is answering; with `force` the
         answers get the drain grace to end.
         """
+        with suppress(ModelNotFound):  # it may run although its folder is gone
+            name = self.registry.find(name).name
         leaving = self.supervisor.of_model(name)
         self._carry_out(self.scheduler.unload(name, force, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))

@@ -8,8 +8,8 @@ much of the other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from myllm.sessions.history import Message
 
@@ -23,6 +23,18 @@ def of_messages(messages: Iterable[Message]) -> Pieces:
     return tuple(
         _piece(f"{message.role}\0{message.content}", len(message.content)) for message in messages
     )
+
+
+def of_wire(messages: Iterable[Mapping[str, Any]]) -> Pieces:
+    """The pieces of a conversation in OpenAI's form; anything may be in its messages."""
+    contents = [(str(each.get("role")), _written(each)) for each in messages]
+    return tuple(_piece(f"{role}\0{content}", len(content)) for role, content in contents)
+
+
+def _written(message: Mapping[str, Any]) -> str:
+    """What `message` says, as one text."""
+    content = message.get("content")
+    return content if isinstance(content, str) else str(content)
 
 
 def of_text(text: str) -> Pieces:

@@ -53,6 +53,11 @@ class Generation:
         self._text: str | None = None  # of the prompt, if its slot is to remember it
         self._reading: str | None = None
 
+    def begun(self, text: str, tokens: list[int]) -> None:
+        """The answer goes on behind `text`, which these tokens spell; to be told before the
+        prompt is."""
+        self._transcript.adopt(text, tokens)
+
     @property
     def phase(self) -> str:
         """What it is doing or waiting for, in few words."""
@@ -79,7 +84,7 @@ class Generation:
             except EngineDied as death:
                 self._reading = None
                 if not self._transcript.is_complete():
-                    _count(death, self._ticket)
+                    count(death, self._ticket)
             except Diverged:
                 raise EngineDied(
                     "The engine died, and the new one began this answer in other words; "
@@ -96,8 +101,11 @@ class Generation:
                 self._prompt, self._text = made.tokens, made.text
             else:
                 self._prompt = made
+        prompt = await self._prompt_now(lease.instance)
+        if self._transcript.is_complete():
+            return
         body = self._fields | {
-            "prompt": await self._prompt_now(lease.instance),
+            "prompt": prompt,
             "n_predict": self._transcript.remaining,
             "id_slot": lease.slot,
             "cache_prompt": True,
@@ -160,6 +168,7 @@ class Generation:
             return self._prompt
         if isinstance(self._prompt, str):
             self._prompt = await upstream.tokenize(instance, self._prompt)
+        transcript.prompt_is(len(self._prompt))
         return self._prompt + produced
 
     def _watch(self, instance: Instance, event: dict[str, Any]) -> None:
@@ -185,10 +194,10 @@ async def retried(gateway: Gateway, ticket: Ticket, work: Callable[[Lease], Awai
                 lease.instance.delivered = True
                 return made
         except EngineDied as death:
-            _count(death, ticket)
+            count(death, ticket)
 
 
-def _count(death: EngineDied, ticket: Ticket) -> None:
+def count(death: EngineDied, ticket: Ticket) -> None:
     """Note that an engine died under `ticket`; raises `death` when it was one too many."""
     ticket.deaths += 1
     _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)

@@ -24,11 +24,24 @@ DEFAULTS: dict[str, Any] = {
 _ENGINE_NAMES = {"max_tokens": "n_predict"}
 
 
-def resolve(options: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """All sampler values of a request: its `options`, then the model's `parameters`."""
-    values = DEFAULTS | dict(parameters) | dict(options)
+# What OpenAI's clients expect; an answer may fill the context. Of what their API does not know,
+# our own defaults hold.
+OPENAI_DEFAULTS: dict[str, Any] = {
+    name: value for name, value in DEFAULTS.items() if name != "max_tokens"
+} | {"temperature": 1.0, "top_p": 1.0, "repeat_penalty": 1.0}
+
+
+def resolve(
+    options: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    defaults: Mapping[str, Any] = DEFAULTS,
+) -> dict[str, Any]:
+    """All sampler values of a request: its `options`, then the model's `parameters`, then the
+    dialect's `defaults`."""
+    values = {**defaults, **parameters, **options}
     # A seed of our own, so that the same answer can be asked for again.
-    values.setdefault("seed", secrets.randbelow(2**32 - 1))
+    if values.get("seed", -1) < 0:
+        values["seed"] = secrets.randbelow(2**32 - 1)
     return values
 
 

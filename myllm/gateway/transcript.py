@@ -58,7 +58,7 @@ class Transcript:
 
         Raises Diverged when a repeated run differs from what has been sent.
         """
-        self._prompt_tokens = self._prompt_tokens or event["tokens_evaluated"]
+        self.prompt_is(event["tokens_evaluated"] - self._before)
         if event["stop"]:
             self._finish(event)
             return ""
@@ -72,6 +72,14 @@ class Transcript:
         """A new engine goes on behind `ids`: it counts from there, and knows of nothing held."""
         self._before = self._produced
         self._held.clear()
+
+    def adopt(self, text: str, ids: list[int]) -> None:
+        """`text` was sent already, by somebody who knows no more of its tokens than `ids`."""
+        self._sent, self._tokens, self._produced = [text], [*ids], len(ids)
+
+    def prompt_is(self, tokens: int) -> None:
+        """So many tokens are in the prompt; the first to tell is right."""
+        self._prompt_tokens = self._prompt_tokens or tokens
 
     def start_over(self) -> None:
         """A new engine makes the whole answer again; it must begin with what has been sent."""

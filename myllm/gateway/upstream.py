@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
 
 from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong
+from myllm.gateway.wire import events_in, split_at_error, whole_events
 from myllm.supervisor.engine_client import EngineAnswer, EngineConnectionError, EngineSilentError
 from myllm.supervisor.instance import Instance
 
@@ -24,13 +26,14 @@ _DEATH_NOTICE_S = 2.0
 _STATE_S = 60.0
 
 
-async def apply_template(instance: Instance, messages: list[dict[str, str]]) -> str:
-    """The prompt that the model's chat template makes of `messages`.
+async def apply_template(instance: Instance, body: dict[str, Any]) -> str:
+    """The prompt that the model's chat template makes of a chat's `body`: its `messages`, and
+    `tools` and what else a template looks at.
 
     A last message of role assistant is left open, to be continued. Raises InvalidRequest with
     the template's own words when it refuses these messages.
     """
-    answer = await _post(instance, "/apply-template", {"messages": messages})
+    answer = await _post(instance, "/apply-template", body)
     if answer.status != 200:
         raise InvalidRequest(f"The chat template refused these messages: {_message(answer)}")
     return str(orjson.loads(answer.body)["prompt"])
@@ -57,26 +60,43 @@ async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]
 async def complete(
     instance: Instance, body: dict[str, Any]
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of one `/completion` stream; leaving the iteration closes the connection.
+    """The events of one `/completion` stream; leaving the iteration closes the connection."""
+    async with aclosing(pass_on(instance, "/completion", body)) as blocks:
+        async for block in blocks:
+            for event in events_in(block):
+                yield event
+
+
+async def pass_on(
+    instance: Instance, path: str, body: dict[str, Any]
+) -> AsyncGenerator[bytes, None]:
+    """The event stream that the engine answers to `body`, in blocks of one or more whole events.
 
     Always a stream, also when the client wants one answer: the engine notices only on a
-    stream at once that nobody listens any more.
+    stream at once that nobody listens any more. Leaving the iteration closes the connection.
+    The end of the iteration is the end of the answer. An error of the engine is raised, also
+    one that comes as an event.
     """
     try:
         content = orjson.dumps(body | {"stream": True})
-        async with instance.client.stream("/completion", content) as answer:
+        async with instance.client.stream(path, content) as answer:
             status = await answer.status(_SILENCE_S)
             if status != 200:
                 parts = [part async for part in answer.chunks(_SILENCE_S)]
                 _raise_for(EngineAnswer(status, b"".join(parts)))
-            buffer = b""
+            rest = b""
             async for chunk in answer.chunks(_SILENCE_S):
-                *whole, buffer = (buffer + chunk).split(b"\n\n")
-                for block in whole:
-                    event = _parse(block)
-                    if event is not None:
-                        instance.sign_of_life()
-                        yield event
+                block, rest = whole_events(rest + chunk if rest else chunk)
+                if not block:
+                    continue
+                instance.sign_of_life()
+                block, error = split_at_error(block)
+                if block:
+                    yield block
+                if error is not None:
+                    raise _translate(500, error)
+            if rest:
+                raise EngineError("The engine ended its answer in the middle of an event")
     except EngineConnectionError as failure:
         raise await _lost(instance, failure) from failure
 
@@ -136,16 +156,6 @@ async def _slot_action(
     _raise_for(answer)
     done: dict[str, Any] = orjson.loads(answer.body)
     return done
-
-
-def _parse(block: bytes) -> dict[str, Any] | None:
-    """The JSON of one event, or None for a comment. An error event is raised."""
-    if not block.startswith(b"data: "):
-        return None
-    event: dict[str, Any] = orjson.loads(block[6:])
-    if "error" in event:
-        raise _translate(500, event["error"])
-    return event
 
 
 def _raise_for(answer: EngineAnswer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from myllm.errors import InvalidModel
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_STOPS: Final = 64
+ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
+"""Other names of a model, as clients of other services know them, with their slashes and tags."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ModelConfig:
     context_size: int | None = None
     template: str | None = None
     description: str | None = None
+    aliases: tuple[str, ...] = ()
     source: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -100,6 +104,14 @@ def _stops(value: Any) -> None:
         raise _Wrong(f"a list of at most {_MAX_STOPS} texts that are not empty")
 
 
+def _aliases(value: Any) -> None:
+    names = isinstance(value, list) and all(
+        isinstance(item, str) and ALIAS.fullmatch(item) for item in value
+    )
+    if not names:
+        raise _Wrong("a list of names such as gpt-4o-mini")
+
+
 def _object(value: Any) -> None:
     if not isinstance(value, dict):
         raise _Wrong("a JSON object")
@@ -112,6 +124,7 @@ _TOP: Final[dict[str, _Check]] = {
     "context_size": _whole(1, 1 << 30),
     "template": _text,
     "description": _text,
+    "aliases": _aliases,
     "source": _text,
     "parameters": _object,
     "engine": _object,
@@ -152,6 +165,7 @@ def read_config(path: Path) -> ModelConfig:
     if "keep_alive" in engine:
         engine["keep_alive"] = parse_duration(engine["keep_alive"])
     top.pop("name", None)  # the folder's name is the model's name
+    top["aliases"] = tuple(top.pop("aliases", ()))
     return ModelConfig(**top, parameters=parameters, engine=EngineOptions(**engine))
 
 

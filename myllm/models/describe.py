@@ -20,6 +20,8 @@ def summary(model: Model, context_size: int) -> dict[str, Any]:
         "template": model.template or "gguf",
         "parameters": dict(model.parameters),
     }
+    if model.aliases:
+        shown["aliases"] = list(model.aliases)
     return shown | ({"problem": model.problem} if model.problem else {})
 
 

@@ -40,6 +40,7 @@ class Model:
     context_size: int | None = None
     template: str | None = None
     description: str | None = None
+    aliases: tuple[str, ...] = ()
     source: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -91,6 +92,7 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
         context_size=config.context_size,
         template=config.template,
         description=config.description,
+        aliases=config.aliases,
         source=config.source,
         parameters=config.parameters,
         engine=config.engine,

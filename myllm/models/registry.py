@@ -51,7 +51,8 @@ class Registry:
         return [self._load(*self._place(name)) for name in self._names()]
 
     def get(self, name: str) -> Model:
-        """The model `name`. The user's folder wins over a built-in model of the same name.
+        """The model of this name or alias. The user's folder wins over a built-in model of the
+        same name, and a name over an alias.
 
         Raises ModelNotFound, telling which there are, and InvalidModel when it is unusable.
         """
@@ -62,7 +63,12 @@ class Registry:
 
     def find(self, name: str) -> Model:
         """The same, but an unusable model is returned and tells its `problem`."""
-        return self._load(*self._existing(name))
+        try:
+            return self._load(*self._existing(name))
+        except ModelNotFound:
+            if (model := self._called(name)) is None:
+                raise
+            return model
 
     def remove(self, name: str) -> None:
         """Delete the folder of `name`, also of a broken model; links are not followed.
@@ -112,6 +118,10 @@ class Registry:
             if folder.is_dir():
                 return folder, builtin
         raise ModelNotFound(name, [*self._names()])
+
+    def _called(self, alias: str) -> Model | None:
+        """The first model by name that has this alias."""
+        return next((model for model in self.list() if alias in model.aliases), None)
 
     def _load(self, folder: Path, builtin: bool) -> Model:
         with self._lock:

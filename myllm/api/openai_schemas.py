@@ -1,0 +1,144 @@
+"""The bodies of OpenAI's API: the fields that reach an engine, and no others.
+
+What a client sends besides is ignored, as unknown fields are; among that is what would reach
+into the engine's state: slots, caches, adapters.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from myllm.api.schemas import KeepAlive
+from myllm.gateway.tickets import Asking
+
+_NOT_SAMPLING = frozenset(
+    {"model", "keep_alive", "priority", "stream", "stream_options", "n", "messages", "prompt"}
+)
+_MOST_CHOICES = 128
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides the answer."""
+
+    include_usage: bool = Field(False, description="One more chunk, with the counts of tokens.")
+
+
+class _Sampled(BaseModel):
+    """How tokens are chosen. Those from `top_k` on are llama.cpp's, not OpenAI's."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    model: str = Field(description="A model's name or alias, from GET /v1/models.")
+    stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1, le=_MOST_CHOICES, description="Answers to make.")
+    temperature: float | None = Field(None, ge=0.0, le=2.0)
+    top_p: float | None = Field(None, ge=0.0, le=1.0)
+    max_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens.")
+    stop: str | list[str] | None = Field(None, description="The answer ends before any of these.")
+    presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)
+    frequency_penalty: float | None = Field(None, ge=-2.0, le=2.0)
+    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = None
+    seed: int | None = Field(None, description="The same seed gives the same answer.")
+    top_k: int | None = Field(None, ge=0)
+    min_p: float | None = Field(None, ge=0.0, le=1.0)
+    typical_p: float | None = Field(None, ge=0.0, le=1.0)
+    repeat_penalty: float | None = Field(None, ge=0.0)
+    repeat_last_n: int | None = Field(None, ge=-1)
+    mirostat: Literal[0, 1, 2] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    grammar: str | None = Field(None, description="GBNF that the answer must match.")
+    json_schema: dict[str, Any] | None = Field(None, description="As `response_format` has it.")
+    keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
+    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+
+    @field_validator("seed")
+    @classmethod
+    def _seed(cls, seed: int | None) -> int | None:
+        """The engine's seeds are unsigned; OpenAI's may be any whole number."""
+        return None if seed is None else seed % 2**32
+
+    def asking(self, client: str) -> Asking:
+        """Who asks, and how urgently."""
+        return Asking(client, self.priority, self.keep_alive)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the request has set, of those that are for the engine."""
+        given = self.model_dump(exclude_none=True, exclude=set(_NOT_SAMPLING))
+        if isinstance(given.get("stop"), str):
+            given["stop"] = [given["stop"]]
+        return given
+
+    def tells_usage(self) -> bool:
+        """Whether a stream ends with the counts of tokens."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class OpenAIMessage(BaseModel):
+    """One message. What else it has (calls of tools, a name) is the chat template's to read."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """For the engine, whose templates know no developers."""
+        role = "system" if self.role == "developer" else self.role
+        return self.model_dump(exclude_unset=True) | {"role": role}
+
+
+class ChatCompletionRequest(_Sampled):
+    """Answer a conversation."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "demo",
+                "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            }
+        }
+    )
+    messages: list[OpenAIMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1, description="Wins over `max_tokens`.")
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = Field(None, description='"none" switches thinking off.')
+    thinking_budget_tokens: int | None = Field(None, ge=-1)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def given(self) -> dict[str, Any]:
+        given = super().given()
+        longest = given.pop("max_completion_tokens", None)
+        return given if longest is None else given | {"max_tokens": longest}
+
+
+_Tokens = list[Annotated[int, Field(ge=0)]]
+
+
+class CompletionRequest(_Sampled):
+    """Complete a prompt as it is, without a chat template."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"model": "demo", "prompt": "Once upon a time", "max_tokens": 64}
+        }
+    )
+    prompt: str | _Tokens | list[str] | list[_Tokens] = Field(
+        description="A text or its tokens, or several of them."
+    )
+    logprobs: int | None = Field(None, ge=0, le=20)
+
+    def prompts(self) -> list[str | list[int]]:
+        """Each prompt."""
+        prompt = self.prompt
+        if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+            return cast(list[str | list[int]], prompt)
+        return [cast(str | list[int], prompt)]

@@ -112,11 +112,30 @@ class LocalLauncher:
         self._log_dir = log_dir
 
     async def start(self, spec: LaunchSpec, on_state: StateListener) -> LocalProcess:
-        socket = self._runtime.new_socket()
-        socket.unlink(missing_ok=True)
-        output = EngineOutput(self._log_dir / f"{spec.name}.log")
         try:
-            process = await asyncio.create_subprocess_exec(
+            socket = self._runtime.new_socket()
+            output = EngineOutput(self._log_dir / f"{spec.name}.log")
+        except OSError as failure:
+            raise EngineError(
+                f"the engine's socket or log cannot be made: {failure.strerror}: "
+                f"{failure.filename}; see MYLLM_RUNTIME_DIR and MYLLM_STATE_DIR"
+            ) from failure
+        child = LocalProcess(await self._spawn(spec, socket, output), socket, output, self._runtime)
+        child.read_output(on_state)
+        try:
+            self._runtime.note_engine(socket, child.pid)
+        except OSError as failure:
+            await child.stop(0)
+            raise EngineError(
+                f"cannot write to {socket.parent}: {failure.strerror}; see MYLLM_RUNTIME_DIR"
+            ) from failure
+        return child
+
+    async def _spawn(
+        self, spec: LaunchSpec, socket: Path, output: EngineOutput
+    ) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
                 *spec.argv,
                 "--host",
                 str(socket),
@@ -133,10 +152,6 @@ class LocalLauncher:
             raise EngineError(
                 f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
             ) from failure
-        self._runtime.note_engine(socket, process.pid)
-        child = LocalProcess(process, socket, output, self._runtime)
-        child.read_output(on_state)
-        return child
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:

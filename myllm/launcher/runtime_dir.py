@@ -51,7 +51,15 @@ class RuntimeDir:
         self._made = 0
 
     def new_socket(self) -> Path:
-        """A path that no socket of this process has had before."""
+        """A path that no socket of this process has had before.
+
+        Whoever tidies the temporary directory may have removed ours, so it is made again. Raises
+        OSError when that cannot be, or when somebody else has made it meanwhile.
+        """
+        if not _is_private(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.mkdir(mode=0o700)
+            _write_identity(self.path / _OWNER, os.getpid())
         self._made += 1
         return self.path / f"{self._made}.sock"
 
@@ -71,10 +79,14 @@ class RuntimeDir:
 
 
 def sweep(base: Path) -> None:
-    """End the engines and remove the directories of servers that are no more."""
+    """End the engines and remove the directories of servers that are no more.
+
+    In a directory that anybody can write to, others could name whom we are to kill: so only
+    what is ours is believed, and no link is followed.
+    """
     for owner in base.glob(f"{_PREFIX}*/{_OWNER}"):
         try:
-            if owner.stat().st_uid != os.getuid() or _process(owner) is not None:
+            if not _is_private(owner.parent) or _process(owner) is not None:
                 continue
             for engine in owner.parent.glob("*.pid"):
                 _end(_process(engine))
@@ -83,6 +95,16 @@ def sweep(base: Path) -> None:
             continue
         shutil.rmtree(owner.parent, ignore_errors=True)
         _log.info("removed what a killed server left", directory=str(owner.parent))
+
+
+def _is_private(directory: Path) -> bool:
+    """Whether it is a directory, ours, and closed to everybody else: so is what lies in it."""
+    try:
+        state = directory.lstat()
+    except FileNotFoundError:
+        return False
+    is_ours = state.st_uid == os.getuid()
+    return stat.S_ISDIR(state.st_mode) and is_ours and stat.S_IMODE(state.st_mode) == 0o700
 
 
 def _write_identity(path: Path, pid: int) -> None:

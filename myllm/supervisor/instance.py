@@ -158,6 +158,10 @@ class Instance:
         except EngineError as failure:
             self.error = failure
             self.state = "failed"
+        except Exception:  # noqa: BLE001 - an end without a reason would be followed by a restart
+            _log.exception("engine failed in an unforeseen way", model=str(self.spec.key))
+            self.error = EngineError("Internal error; the server's log has the details")
+            self.state = "failed"
         finally:
             stop_wanted.cancel()
             await self._end(exited)

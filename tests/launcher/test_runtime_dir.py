@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,45 @@ def test_another_process_with_the_same_id_is_left_alone(home: Path) -> None:
     assert not old.path.exists()
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_an_open_directory_is_not_believed(home: Path, mode: int) -> None:
+    old = left_by_a_dead_server(home)
+    with subprocess.Popen(SLEEP) as other:
+        try:
+            old.note_engine(old.new_socket(), other.pid)
+            old.path.chmod(mode)
+            RuntimeDir(home)
+            assert other.poll() is None
+        finally:
+            other.kill()
+    assert old.path.exists()
+
+
+@pytest.mark.needs_root
+def test_another_users_directory_is_not_believed(home: Path) -> None:
+    """Its owner file may be a link to a file of ours."""
+    old = left_by_a_dead_server(home)
+    ours = home / "ours"
+    (old.path / "owner").rename(ours)
+    (old.path / "owner").symlink_to(ours)
+    with subprocess.Popen(SLEEP) as other:
+        try:
+            old.note_engine(old.new_socket(), other.pid)
+            os.chown(old.path, 65534, 65534)
+            RuntimeDir(home)
+            assert other.poll() is None
+        finally:
+            other.kill()
+    assert old.path.exists()
+
+
+def test_a_link_to_a_directory_is_not_followed(home: Path) -> None:
+    old = left_by_a_dead_server(home / "elsewhere")
+    (home / old.path.name).symlink_to(old.path)
+    RuntimeDir(home)
+    assert old.path.exists()
+
+
 def test_a_running_servers_directory_is_left_alone(home: Path) -> None:
     running = RuntimeDir(home)
     RuntimeDir(home)
@@ -87,3 +127,25 @@ def test_after_kill_9_no_engine_runs_and_the_next_server_finds_a_clean_field(
         assert len(list((home / "run").iterdir())) == 1
         assert stop(server.process) == 0
     assert list((home / "run").iterdir()) == []
+
+
+def test_a_directory_removed_under_a_running_server_is_made_again(
+    engine: Engine, home: Path
+) -> None:
+    with serving(home) as server, server.client() as api:
+        question = {"model": "demo", "prompt": "x", "stream": False, "options": {"max_tokens": 2}}
+        assert api.post("/api/generate", json=question).status_code == 200
+        shutil.rmtree(home / "run")
+        assert api.post("/api/generate", json=question).status_code == 200
+        [instance] = api.get("/api/instances").json()["instances"]
+        assert instance["restarts"] == 1
+
+
+def test_logs_that_cannot_be_written_are_one_error_and_one_try(engine: Engine, home: Path) -> None:
+    (home / "state").write_text("a file where a folder belongs")
+    with serving(home) as server, server.client() as api:
+        question = {"model": "demo", "prompt": "x", "stream": False}
+        answer = api.post("/api/generate", json=question)
+        assert answer.status_code == 500
+        assert "MYLLM_STATE_DIR" in answer.json()["detail"]
+        assert server.log.count("engine starting") == 1

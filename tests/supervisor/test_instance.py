@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -139,6 +141,65 @@ async def test_an_engine_that_is_missing_or_not_executable(make: Make, tmp_path:
         assert instance.state == "failed"
         assert isinstance(instance.error, EngineError)
         assert words in instance.error.detail
+
+
+async def test_a_log_that_cannot_be_written_is_named(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file where a folder belongs")
+    instance = make("never_ready")
+    await instance.run()
+    assert instance.state == "failed"
+    assert instance.error is not None
+    assert str(tmp_path / "logs") in instance.error.detail
+
+
+async def test_a_removed_runtime_directory_is_made_again(make: Make, runtime: RuntimeDir) -> None:
+    shutil.rmtree(runtime.path)
+    instance = make("ignores_term")
+    life = asyncio.create_task(instance.run())
+    await until(instance, "ready")
+    assert stat.S_IMODE(runtime.path.stat().st_mode) == 0o700
+    assert sorted(path.name for path in runtime.path.iterdir()) == ["1.pid", "owner"]
+    instance.stop()
+    await asyncio.wait_for(life, 10)
+
+
+async def test_a_runtime_directory_of_somebody_else_is_not_used(
+    make: Make, runtime: RuntimeDir
+) -> None:
+    runtime.path.chmod(0o777)
+    instance = make("never_ready")
+    await instance.run()
+    assert instance.error is not None
+    assert str(runtime.path) in instance.error.detail
+
+
+async def test_an_engine_that_cannot_be_noted_is_ended(
+    make: Make, runtime: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = []
+
+    def note(socket: Path, pid: int) -> None:
+        noted.append(pid)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runtime, "note_engine", note)
+    instance = make("ignores_term")
+    await instance.run()
+    assert instance.error is not None
+    assert "No space left on device" in instance.error.detail
+    [pid] = noted
+    assert not psutil.pid_exists(pid)
+
+
+async def test_an_unforeseen_error_is_a_failure_too(
+    make: Make, runtime: RuntimeDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "new_socket", lambda: None)
+    instance = make("never_ready")
+    await instance.run()
+    assert instance.state == "failed"
+    assert instance.error is not None
+    assert "Internal error" in instance.error.detail
 
 
 def test_the_runtime_directory_is_private_and_its_paths_are_short(home: Path) -> None:

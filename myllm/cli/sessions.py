@@ -57,7 +57,10 @@ def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
     for message in session["messages"]:
         marks = [name for name in ("partial", "superseded") if message[name]]
         print(f"\n{message['role']}{' (' + ', '.join(marks) + ')' if marks else ''}:")
-        print(message["content"])
+        if message["content"]:
+            print(message["content"])
+        for call in message.get("tool_calls", ()):
+            print("calls {name}({arguments})".format(**call["function"]))
 
 
 @sessions_app.command()

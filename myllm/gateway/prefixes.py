@@ -21,7 +21,8 @@ _HASH_BYTES: Final = 8
 def of_messages(messages: Iterable[Message]) -> Pieces:
     """The pieces of a conversation."""
     return tuple(
-        _piece(f"{message.role}\0{message.content}", len(message.content)) for message in messages
+        _piece(f"{each.role}\0{written}", len(written))
+        for each, written in ((message, message.written()) for message in messages)
     )
 
 

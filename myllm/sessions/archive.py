@@ -56,7 +56,8 @@ class StoredMessage:
 _SUMMARY = tuple(sessions.c[name] for name in Summary.__annotations__)
 _BY_NAME = (sessions.c.owner == sa.bindparam("o")) & (sessions.c.id == sa.bindparam("i"))
 _FIND = sa.select(*_SUMMARY).where(_BY_NAME)
-_MESSAGE = tuple(messages.c[name] for name in ("role", "content", "partial", "tokens", "key"))
+_FIELDS = ("role", "content", "partial", "tokens", "key", "extra")
+_MESSAGE = tuple(messages.c[name] for name in _FIELDS)
 _FIRST = len(_SUMMARY)
 # One statement, so that a session and its messages are of one moment. A session without any
 # gives one row, whose role is null.
@@ -313,7 +314,12 @@ async def _rewrite(connection: AsyncConnection, message: Message) -> None:
     """A stored answer has been continued."""
     change = messages.update().where(messages.c.key == message.key)
     await connection.execute(
-        change.values(content=message.content, tokens=message.tokens, partial=message.partial)
+        change.values(
+            content=message.content,
+            tokens=message.tokens,
+            partial=message.partial,
+            extra=message.extra,
+        )
     )
 
 
@@ -328,6 +334,7 @@ async def _insert_messages(
             "role": message.role,
             "content": message.content,
             "tokens": message.tokens,
+            "extra": message.extra,
             "partial": message.partial,
             "superseded": False,
             "created": now,
@@ -339,7 +346,8 @@ async def _insert_messages(
 
 async def _count(connection: AsyncConnection, session: int) -> None:
     """Note how much a session holds now."""
-    size = sa.func.coalesce(sa.func.sum(sa.func.length(messages.c.content)), 0)
+    more = sa.func.coalesce(sa.func.length(sa.cast(messages.c.extra, sa.Text)), 0)
+    size = sa.func.coalesce(sa.func.sum(sa.func.length(messages.c.content) + more), 0)
     in_force = sa.func.count().filter(messages.c.superseded.is_(False))
     counts = sa.select(in_force, size).where(messages.c.session == session)
     row = (await connection.execute(counts)).one()

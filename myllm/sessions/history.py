@@ -10,18 +10,33 @@ System messages stand outside of this: the last one given is the one in force.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, TypedDict, cast
 
-RoleName = Literal["system", "user", "assistant"]
+RoleName = Literal["system", "user", "assistant", "tool"]
+
+
+class Extra(TypedDict, total=False):
+    """What a message has besides its text, in OpenAI's form.
+
+    `parts` is its whole content when that is more than text; `tool_calls` are an assistant's,
+    and `tool_call_id` is the one that a tool's message answers.
+    """
+
+    tool_calls: list[dict[str, Any]]
+    tool_call_id: str
+    parts: list[dict[str, Any]]
+    thinking: str
 
 
 @dataclass(frozen=True)
 class Message:
     """One message. `partial`: the client left before the answer was whole.
 
-    `tokens` is None until they have been counted; `key` names a stored message.
+    `tokens` is None until they have been counted; `key` names a stored message. `extra` is None
+    for a message that is only text.
     """
 
     role: RoleName
@@ -29,16 +44,67 @@ class Message:
     partial: bool = False
     tokens: int | None = None
     key: int | None = None
+    extra: Extra | None = None
 
     def same_as(self, other: Message) -> bool:
-        """Whether both say the same; how they came about does not matter."""
-        return self.role == other.role and self.content == other.content
+        """Whether both say the same; how they came about does not matter, and no client must
+        send back what was thought."""
+        return (self.role, self.content, self.said()) == (other.role, other.content, other.said())
+
+    def said(self) -> dict[str, Any]:
+        """What it has besides its text and thoughts."""
+        return {name: value for name, value in (self.extra or {}).items() if name != "thinking"}
+
+    def written(self) -> str:
+        """All that it says, as one text to be compared."""
+        said = self.said()
+        return f"{self.content}\n{json.dumps(said)}" if said else self.content
+
+    def wire(self) -> dict[str, Any]:
+        """In OpenAI's form, as engines read it."""
+        extra = self.extra or {}
+        wire = {"role": self.role, "content": extra.get("parts") or self.content, **self.said()}
+        wire.pop("parts", None)
+        if "thinking" in extra:
+            wire["reasoning_content"] = extra["thinking"]
+        return wire
 
     def continuing(self, begun: Message) -> Message:
         """The whole answer, of which `begun` is the beginning and this the rest."""
         both = None not in (self.tokens, begun.tokens)
         tokens = (self.tokens or 0) + (begun.tokens or 0) if both else None
-        return replace(self, content=begun.content + self.content, tokens=tokens, key=begun.key)
+        extra = cast(Extra, {**(begun.extra or {}), **(self.extra or {})}) or None
+        content = begun.content + self.content
+        return replace(self, content=content, tokens=tokens, key=begun.key, extra=extra)
+
+
+def from_wire(message: Mapping[str, Any]) -> Message:
+    """A message of OpenAI's form: its content may be a text, parts, or None.
+
+    Equal messages become equal, however a client has written them.
+    """
+    content, extra = message.get("content") or "", Extra()
+    if not isinstance(content, str):
+        texts = [str(part.get("text", "")) for part in content if part.get("type") == "text"]
+        if len(texts) < len(content):
+            extra["parts"] = content
+        content = "\n".join(texts)
+    if calls := message.get("tool_calls"):
+        extra["tool_calls"] = [_call(call) for call in calls]
+    if call_id := message.get("tool_call_id"):
+        extra["tool_call_id"] = call_id
+    if thinking := message.get("thinking"):
+        extra["thinking"] = thinking
+    return Message(message["role"], content, extra=extra or None)
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = function.get("arguments") or "{}"
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments)
+    named = {"name": function["name"], "arguments": arguments}
+    return {"id": call.get("id") or "", "type": "function", "function": named}
 
 
 @dataclass(frozen=True)

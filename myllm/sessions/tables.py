@@ -48,6 +48,8 @@ messages = sa.Table(
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("tokens", sa.Integer),
+    # What a message has besides its text: see history.Extra.
+    sa.Column("extra", sa.JSON(none_as_null=True)),
     sa.Column("partial", sa.Boolean, nullable=False),
     sa.Column("superseded", sa.Boolean, nullable=False),
     sa.Column("created", sa.Double, nullable=False),

@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from myllm.errors import InvalidRequest
-from myllm.sessions.history import Message, RoleName
+from myllm.sessions.history import Extra, Message, RoleName
 
 Format = Literal["json", "markdown"]
 FORMATS: Final = get_args(Format)
@@ -23,6 +23,14 @@ _MESSAGE: Final = "<!-- myllm message: "
 _END: Final = " -->"
 _LOOKS_LIKE_ONE: Final = re.compile(r"^(\\*<!-- myllm (?:session|message): )", re.MULTILINE)
 _ESCAPED: Final = re.compile(r"^\\(\\*<!-- myllm (?:session|message): )", re.MULTILINE)
+# Lists are of objects.
+_EXTRA: Final[dict[str, type[Any]]] = {
+    "tool_calls": list,
+    "tool_call_id": str,
+    "parts": list,
+    "thinking": str,
+}
+_KINDS: Final[dict[type[Any], str]] = {list: "list", str: "text"}
 _ROLES: Final[tuple[RoleName, ...]] = get_args(RoleName)
 
 
@@ -67,11 +75,11 @@ def _from_json(text: str) -> Document:
 
 
 def _to_markdown(document: Document) -> str:
-    about = json.dumps(_about(document)).replace(">", "\\u003e")
+    about = _in_comment(_about(document))
     parts = [f"# {_one_line(document.title)}\n\n{_SESSION}{about}{_END}\n\n"]
     for message in document.messages:
         content = _LOOKS_LIKE_ONE.sub(r"\\\1", message.content)
-        head = f"{_MESSAGE}{json.dumps(_fields(message))}{_END}\n### {message.role.capitalize()}"
+        head = f"{_MESSAGE}{_in_comment(_fields(message))}{_END}\n### {message.role.capitalize()}"
         parts.append(f"{head}\n\n{content}\n\n")
     return "".join(parts)
 
@@ -108,7 +116,12 @@ def _fields(message: Message) -> dict[str, Any]:
     fields: dict[str, Any] = {"role": message.role}
     if message.partial:
         fields["partial"] = True
-    return fields
+    return fields | (message.extra or {})
+
+
+def _in_comment(fields: dict[str, Any]) -> str:
+    """JSON that does not end a comment."""
+    return json.dumps(fields).replace(">", "\\u003e")
 
 
 def _document(about: dict[str, Any], said: Sequence[Message]) -> Document:
@@ -127,7 +140,17 @@ def _message(fields: dict[str, Any], content: str, where: str) -> Message:
         raise InvalidRequest(f"{where}: role must be one of {', '.join(_ROLES)}")
     if not isinstance(partial, bool):
         raise InvalidRequest(f"{where}: partial must be true or false")
-    return Message(role, content, partial)
+    return Message(role, content, partial, extra=_extra(fields, where))
+
+
+def _extra(fields: dict[str, Any], where: str) -> Extra | None:
+    found = {name: fields[name] for name in _EXTRA if name in fields}
+    for name, value in found.items():
+        if not isinstance(value, _EXTRA[name]):
+            raise InvalidRequest(f"{where}: {name} must be a {_KINDS[_EXTRA[name]]}")
+        if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
+            raise InvalidRequest(f"{where}: {name} must be a list of objects")
+    return cast(Extra, found) or None
 
 
 def _text(fields: dict[str, Any], name: str, where: str) -> str:

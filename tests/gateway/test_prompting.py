@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ def message(role: RoleName, words: int, name: str) -> Message:
     return Message(role, " ".join([name] + ["w"] * (words - 1)))
 
 
-async def render(wire: list[dict[str, str]]) -> Prompt:
+async def render(wire: list[dict[str, Any]]) -> Prompt:
     text = " ".join(each["content"] for each in wire)
     return Prompt(text, [1] * len(text.split()))
 
@@ -63,7 +64,7 @@ async def test_what_fits_is_not_trimmed_by_an_estimate() -> None:
 async def test_what_cannot_fit_is_not_rendered_whole() -> None:
     longest = 0
 
-    async def spy(wire: list[dict[str, str]]) -> Prompt:
+    async def spy(wire: list[dict[str, Any]]) -> Prompt:
         nonlocal longest
         prompt = await render(wire)
         longest = max(longest, len(prompt.tokens))
@@ -109,9 +110,9 @@ async def test_every_prompt_fits_or_its_last_turn_cannot(sizes: list[int], conte
 
 
 async def test_an_answer_keeps_its_question() -> None:
-    seen: list[list[dict[str, str]]] = []
+    seen: list[list[dict[str, Any]]] = []
 
-    async def spy(wire: list[dict[str, str]]) -> Prompt:
+    async def spy(wire: list[dict[str, Any]]) -> Prompt:
         seen.append(wire)
         return await render(wire)
 
@@ -127,3 +128,30 @@ async def test_system_and_last_turn_alone_must_fit() -> None:
     only = [message("user", 90, "u")]
     with pytest.raises(PromptTooLong):
         await fit(only, 0, 100, 512, render, count)
+
+
+def calling(*ids: str) -> Message:
+    calls = [{"id": each, "type": "function", "function": {"name": "f"}} for each in ids]
+    return Message("assistant", "c", extra={"tool_calls": calls})
+
+
+def result(name: str) -> Message:
+    return Message("tool", " ".join(["r"] * 10), extra={"tool_call_id": name})
+
+
+async def test_a_result_stays_with_its_call() -> None:
+    """Also when the user had said something in between, and when ids are used again."""
+    first = [message("user", 200, "u0"), calling("1", "2"), result("1"), result("2")]
+    then = [message("user", 10, "u1"), calling("1"), message("user", 10, "wait"), result("1")]
+    answer, last = message("assistant", 10, "a"), message("user", 10, "last")
+    said = [*first, answer, *then, answer, last]
+    seen: list[list[dict[str, Any]]] = []
+
+    async def spy(wire: list[dict[str, Any]]) -> Prompt:
+        seen.append(wire)
+        return await render(wire)
+
+    for context in range(40, 400, 20):
+        prompt = await fit(said, 0, context, context, spy, count)
+        assert prompt.dropped_messages in (0, 5, 10)
+    assert {len(wire) for wire in seen} == {1, 6, 11}

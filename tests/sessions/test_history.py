@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from myllm.sessions.history import Message, merge
+from typing import Any
+
+from myllm.sessions.history import Message, from_wire, merge
 
 
 def user(text: str) -> Message:
@@ -76,3 +78,55 @@ def test_an_answer_continues_what_was_begun() -> None:
 def test_a_partial_answer_is_carried_by_later_prompts() -> None:
     stored = [user("one"), Message("assistant", "It is", partial=True)]
     assert contents(merge(None, stored, [user("go on")]).prompt()) == ["one", "It is", "go on"]
+
+
+def call(name: str = "call_1", arguments: Any = '{"city": "Paris"}') -> dict[str, Any]:
+    function = {"name": "weather", "arguments": arguments}
+    return {"id": name, "type": "function", "function": function}
+
+
+def asks(**more: Any) -> Message:
+    return from_wire({"role": "assistant", "content": None, "tool_calls": [call()], **more})
+
+
+def result(text: str, name: str = "call_1") -> Message:
+    return from_wire({"role": "tool", "content": text, "tool_call_id": name})
+
+
+def test_a_result_goes_on_where_its_call_was() -> None:
+    turn = merge(None, [user("Weather?"), asks()], [result("sunny")])
+    assert [message.role for message in turn.prompt()] == ["user", "assistant", "tool"]
+    whole = merge(None, [user("Weather?"), asks()], [user("Weather?"), asks(), result("sunny")])
+    assert whole.prompt() == turn.prompt()
+
+
+def test_what_a_call_says_counts_and_how_it_is_written_does_not() -> None:
+    assert not asks().same_as(from_wire({"role": "assistant", "tool_calls": [call("call_2")]}))
+    assert not asks().same_as(assistant(""))
+    assert asks(thinking="hm").same_as(asks())
+    with_index = {"index": 0, **call()}
+    assert asks().same_as(
+        from_wire({"role": "assistant", "content": "", "tool_calls": [with_index]})
+    )
+    as_object = from_wire({"role": "assistant", "tool_calls": [call(arguments={"city": "Paris"})]})
+    assert asks().same_as(as_object)
+    parts = [{"type": "text", "text": "Weather?"}]
+    assert from_wire({"role": "user", "content": parts}) == user("Weather?")
+
+
+def test_a_message_is_for_the_engine_what_it_was() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    parts = [{"type": "text", "text": "What is this?"}, picture]
+    for wire in (
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": "", "tool_calls": [call()]},
+        {"role": "tool", "content": "sunny", "tool_call_id": "call_1"},
+    ):
+        assert from_wire(wire).wire() == wire
+    assert from_wire({"role": "user", "content": parts}).content == "What is this?"
+    assert asks(thinking="hm").wire()["reasoning_content"] == "hm"
+
+
+def test_a_continued_answer_keeps_what_was_thought_before() -> None:
+    begun = Message("assistant", "It is ", extra={"thinking": "hm"})
+    assert Message("assistant", "1").continuing(begun).extra == {"thinking": "hm"}

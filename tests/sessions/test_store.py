@@ -177,3 +177,35 @@ async def test_two_that_begin_the_same_session(store: SessionStore, archive: Arc
         with pytest.raises(Conflict, match="exists already"):
             await store.save(session, "demo", merged, said("here"))
     assert await contents(store, "s") == ["one", "elsewhere"]
+
+
+async def test_what_is_more_than_text_is_kept_and_counted(
+    store: SessionStore, archive: Archive
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "x" * 3000}}
+    calls = Message("assistant", "", extra={"tool_calls": [call], "thinking": "hm"})
+    await turn(store, "s", [user("hi")], calls)
+    await turn(store, "s", [Message("tool", "done", extra={"tool_call_id": "1"})], said("hello"))
+    async with store.open("local", "s", 1) as session:
+        assert [message.extra for message in session.messages] == [
+            None,
+            {"tool_calls": [call], "thinking": "hm"},
+            {"tool_call_id": "1"},
+            None,
+        ]
+    await turn(store, "t", [user("hi")], said("hello"))
+    most = 2000  # bytes, of which the newer session takes few and the older one more than these
+    assert [each.id for each in await archive.surplus(None, None, most)] == ["s"]
+
+
+async def test_a_continued_answer_keeps_its_calls(store: SessionStore) -> None:
+    thought = Message("assistant", "It", partial=True, extra={"thinking": "hm"})
+    await turn(store, "s", [user("hi")], thought)
+    async with store.open("local", "s", 1) as session:
+        posted = [user("hi"), said("It")]
+        call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        rest = Message("assistant", " is", extra={"tool_calls": [call]})
+        await store.save(session, "demo", session.merged(posted), rest)
+    async with store.open("local", "s", 1) as session:
+        assert session.messages[-1].content == "It is"
+        assert session.messages[-1].extra == {"thinking": "hm", "tool_calls": [call]}

@@ -17,7 +17,19 @@ _TRICKY = st.sampled_from(
 )
 _CONTENTS = st.lists(_TRICKY | st.text(max_size=20), max_size=4).map("\n".join)
 _MESSAGES = st.builds(
-    Message, st.sampled_from(("system", "user", "assistant")), _CONTENTS, st.booleans()
+    Message,
+    st.sampled_from(("system", "user", "assistant", "tool")),
+    _CONTENTS,
+    st.booleans(),
+    extra=st.none()
+    | st.fixed_dictionaries(
+        {"thinking": _CONTENTS},
+        optional={
+            "tool_call_id": st.text(max_size=5),
+            "tool_calls": st.lists(st.fixed_dictionaries({"id": _CONTENTS}), max_size=2),
+            "parts": st.lists(st.fixed_dictionaries({"text": _CONTENTS}), max_size=2),
+        },
+    ),
 )
 
 
@@ -55,6 +67,10 @@ _GOOD = {
 }
 
 
+def _with(**extra: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": "", **extra}]}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -62,10 +78,13 @@ _GOOD = {
         ({"messages": "x"}, "messages must be a list"),
         ({"messages": []}, "no message"),
         ({"messages": ["x"]}, r"messages\[0\] must be an object"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, r"messages\[0\]: role must be one of"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, r"messages\[0\]: role must be one of"),
         ({"messages": [{"role": "user"}]}, r"messages\[0\]: content must be a text"),
         ({"messages": [{"role": "user", "content": "", "partial": 1}]}, "partial must be"),
         ({"model": None}, "model must be a text"),
+        (_with(thinking=1), r"messages\[0\]: thinking must be a text"),
+        (_with(tool_calls={}), r"messages\[0\]: tool_calls must be a list"),
+        (_with(parts=["x"]), r"messages\[0\]: parts must be a list of objects"),
     ],
 )
 def test_wrong_json_is_told_with_its_place(change: dict[str, object], told: str) -> None:

@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("role", sa.Text, nullable=False),
         sa.Column("content", sa.Text, nullable=False),
         sa.Column("tokens", sa.Integer),
+        sa.Column("extra", sa.JSON(none_as_null=True)),
         sa.Column("partial", sa.Boolean, nullable=False),
         sa.Column("superseded", sa.Boolean, nullable=False),
         sa.Column("created", sa.Double, nullable=False),

@@ -38,6 +38,7 @@ def details(model: Model, context_size: int) -> dict[str, Any]:
         "trained_context_size": model.header.context_length,
         "embedding_length": model.header.embedding_length,
         "vocabulary_size": model.header.vocabulary_size,
+        "input": list(model.input),
         "embedding_only": model.is_embedding_only,
         "kv_restore": model.header.state_problem or True,
         "builtin": model.builtin,

@@ -11,14 +11,16 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol, TypeVar
 
 from myllm.errors import InvalidModel
 from myllm.models.architectures import TENSOR_BLOCKS
 from myllm.models.header import Header, header_from
+from myllm.models.projector import Projector, projector_from
 
 PULL_AGAIN: Final = "pull it again with 'myllm pull --force'"
 
@@ -62,6 +64,7 @@ class ArrayLength:
     length: int
 
 
+_Made = TypeVar("_Made", covariant=True)
 Value = str | int | float | bool | ArrayLength | tuple[int | float | bool, ...]
 
 
@@ -71,14 +74,37 @@ def read_header(path: Path) -> Header:
     Raises InvalidModel, naming the file and what is wrong with it, unless this is a whole GGUF
     file with tensors.
     """
+    return _read_file(path, header_from)
+
+
+def read_projector(path: Path) -> Projector:
+    """The same for a file that goes with a model, which sees or hears with it."""
+    return _read_file(path, projector_from)
+
+
+class _Maker(Protocol[_Made]):
+    """Gives names to what the file tells."""
+
+    def __call__(
+        self,
+        path: Path,
+        values: Mapping[str, object],
+        *,
+        parameter_count: int,
+        tensor_bytes: int,
+        digest: str,
+    ) -> _Made: ...
+
+
+def _read_file(path: Path, make: _Maker[_Made]) -> _Made:
     try:
         with path.open("rb") as file:
-            return _read(path, file)
+            return _read(path, file, make)
     except OSError as failure:
         raise InvalidModel(f"{path} cannot be read: {failure.strerror}") from failure
 
 
-def _read(path: Path, file: BinaryIO) -> Header:
+def _read(path: Path, file: BinaryIO, make: _Maker[_Made]) -> _Made:
     size = os.fstat(file.fileno()).st_size
     source = _Source(path, file, size)
     tensor_count, pair_count = _read_counts(source)
@@ -95,7 +121,7 @@ def _read(path: Path, file: BinaryIO) -> Header:
         raise InvalidModel(
             f"{path} is truncated: {_megabytes(size, data_start + end_of_data)}; {PULL_AGAIN}"
         )
-    return header_from(
+    return make(
         path,
         values,
         parameter_count=parameters,

@@ -21,9 +21,12 @@ _PROCESS_MB: Final = 32
 
 def estimate_mb(model: Model, context_size: int, slots: int, batch: int = 512) -> int:
     """Mebibytes that the model takes with `slots` conversations of `context_size` tokens each,
-    read in steps of `batch` tokens: weights, keys and values, and room to compute."""
+    read in steps of `batch` tokens: weights, those of a projector too, keys and values,
+    and room to compute."""
     header = model.header
     weights = header.tensor_bytes or model.size_bytes
+    if model.projector is not None:
+        weights += model.projector.size_bytes
     conversations = kv_bytes(header, context_size, slots)
     compute = compute_bytes(header, context_size, slots, batch)
     return -(-(weights + conversations + compute) // _MIB) + _PROCESS_MB

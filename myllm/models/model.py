@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from myllm.errors import InvalidModel
 from myllm.models.config import EngineOptions, read_config
-from myllm.models.gguf import PULL_AGAIN
+from myllm.models.gguf import PULL_AGAIN, read_projector
 from myllm.models.header import UNKNOWN, Header
+from myllm.models.projector import Projector
 from myllm.models.templates import flags_for
 
 CONFIG: Final = "config.json"
@@ -44,7 +45,7 @@ class Model:
     source: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineOptions = field(default_factory=EngineOptions)
-    projector: Path | None = None
+    projector: Projector | None = None
     builtin: bool = False
     problem: str | None = None
 
@@ -62,6 +63,11 @@ class Model:
     def is_embedding_only(self) -> bool:
         """It turns texts into vectors and is not meant to generate."""
         return self.header.is_embedding_only
+
+    @property
+    def input(self) -> tuple[str, ...]:
+        """What a message to it may have: `text`, and by its projector `image` and `audio`."""
+        return ("text", *(self.projector.media if self.projector else ()))
 
     def context_for(self, default_cap: int) -> int:
         """Tokens one conversation gets: what config.json says, else `default_cap`; never more
@@ -96,7 +102,7 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
         source=config.source,
         parameters=config.parameters,
         engine=config.engine,
-        projector=projector,
+        projector=read_projector(projector) if projector else None,
         builtin=builtin,
     )
 

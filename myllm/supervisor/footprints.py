@@ -109,12 +109,10 @@ class Footprints:
 
 
 def extras_mb(spec: InstanceSpec) -> int:
-    """What llama-fit-params leaves out but for the process itself: prompt cache, projector and
-    the outputs of an embedding, which keeps a vector and, unused, the logits of every token of
-    its input (llama.cpp, `llama_context::output_reserve`)."""
+    """What llama-fit-params leaves out but for the process itself and a projector: the store of
+    prompts, and the outputs of an embedding, which keeps a vector and, unused, the logits of
+    every token of its input (llama.cpp, `llama_context::output_reserve`)."""
     extra = spec.cache_ram_mb * _MIB
-    if spec.projector is not None:
-        extra += spec.projector.stat().st_size
     if spec.key.role == "embed":
         header = spec.model.header
         extra += spec.batch * (header.vocabulary_size + header.embedding_length) * _F32
@@ -126,7 +124,11 @@ def _sum(spec: InstanceSpec, needs: tuple[DeviceNeed, ...]) -> dict[str, int]:
     process = _PROCESS_MB + spec.model.header.vocabulary_size * _TOKEN_BYTES // _MIB
     process += _CUDA_PROCESS_MB if gpus else 0
     summed = {HOST: host.total_mb + process + extras_mb(spec)}
-    return summed | {gpu.name: gpu.total_mb + GPU_CONTEXT_MB for gpu in gpus}
+    summed |= {gpu.name: gpu.total_mb + GPU_CONTEXT_MB for gpu in gpus}
+    if spec.projector is not None:
+        # llama-server has it on the first GPU that the model uses.
+        summed[gpus[0].name if gpus else HOST] += -(-spec.projector.size_bytes // _MIB)
+    return summed
 
 
 def _from_header(spec: InstanceSpec) -> dict[str, int]:
@@ -150,7 +152,7 @@ def _believed(known: int | None, seen: int) -> int:
 
 
 def _key(spec: InstanceSpec) -> str:
-    projector = spec.projector.name if spec.projector else ""
+    projector = spec.projector.digest if spec.projector else ""
     return " ".join(
         (spec.model.digest, spec.key.role, projector, str(spec.cache_ram_mb), *spec.sizes())
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from myllm.models.projector import Projector
 from myllm.models.registry import Model
 from myllm.models.templates import template_flags
 
@@ -56,7 +57,7 @@ class InstanceSpec:
     """Everything llama-server is told. `context_size` is what one conversation gets.
 
     `automatic_context` says that nobody asked for that size. `cache_ram_mb` is the engine's
-    store of prompts that have left their slots; `projector` is what it reads images with.
+    store of prompts that have left their slots; `projector` is what it sees and hears with.
     `slot_dir` is where states of slots are saved and read back; without it they are not.
     `engine_id` tells one build of llama-server from another.
     """
@@ -70,14 +71,15 @@ class InstanceSpec:
     automatic_context: bool = False
     layout: Layout = Layout()
     cache_ram_mb: int = 0
-    projector: Path | None = None
+    projector: Projector | None = None
     slot_dir: Path | None = None
     engine_id: str = ""
 
     @property
     def state_key(self) -> str:
         """All that the saved state of a slot depends on."""
-        return f"{self.model.digest} {self.engine_id} {self.context_size}"
+        projector = f" {self.projector.digest}" if self.projector else ""
+        return f"{self.model.digest}{projector} {self.engine_id} {self.context_size}"
 
     @property
     def physical_batch(self) -> int:
@@ -125,7 +127,7 @@ class InstanceSpec:
         if self.slot_dir is not None:
             arguments += ["--slot-save-path", f"{self.slot_dir}/"]
         if self.projector is not None:
-            arguments += ["--mmproj", str(self.projector)]
+            arguments += ["--mmproj", str(self.projector.path)]
         if self.key.role == "embed":
             arguments += ["--embeddings"]
             if not self.model.is_embedding_only:

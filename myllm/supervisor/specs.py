@@ -85,6 +85,7 @@ class Specs:
             threads=self._threads(model),
             automatic_context=place.automatic_context,
             layout=place.layout,
+            projector=model.projector,
             slot_dir=self._settings.kv_dir() if keeps else None,
             engine_id=f"{self._engine.version} {self._engine.commit}",
         )

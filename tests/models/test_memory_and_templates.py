@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from myllm.errors import InvalidModel
 from myllm.models.catalog import catalog
 from myllm.models.gguf import read_header
 from myllm.models.memory import estimate_mb, kv_bytes
+from myllm.models.projector import Projector
 from myllm.models.registry import Registry
 from myllm.models.templates import ALIASES, BUILT_IN, OWN, flags_for, template_flags
 from tests.ggufs import write_header
@@ -42,6 +44,14 @@ def test_an_estimate_grows_with_context_and_slots(tmp_path: Path) -> None:
     model = Registry(tmp_path, tmp_path / "none").get("m")
     small, long, wide = (estimate_mb(model, *sizes) for sizes in ((512, 1), (8192, 1), (512, 16)))
     assert small < wide == long
+
+
+def test_an_estimate_counts_the_projector(tmp_path: Path) -> None:
+    write_header(tmp_path / "m" / "m.gguf")
+    model = Registry(tmp_path, tmp_path / "none").get("m")
+    projector = Projector(tmp_path / "mmproj.gguf", ("image",), 50 * 2**20, "digest")
+    seeing = replace(model, projector=projector)
+    assert estimate_mb(seeing, 512, 1) == estimate_mb(model, 512, 1) + 50
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
 from myllm.models.registry import Registry
 from tests.ggufs import write_header, write_split
+from tests.projectors import write_projector
 
 NOBODY = 65534
 
@@ -183,9 +184,35 @@ def test_two_models_in_one_folder_are_refused(registry: Registry) -> None:
         registry.get("tiny")
 
 
-def test_a_projector_beside_a_model_is_remembered(registry: Registry) -> None:
-    projector = write_header(add(registry, "tiny") / "mmproj-tiny.gguf", "clip")
-    assert registry.get("tiny").projector == projector
+def test_a_projector_beside_a_model_tells_what_it_sees_and_hears(registry: Registry) -> None:
+    file = add(registry, "tiny") / "mmproj-tiny.gguf"
+    assert registry.get("tiny").input == ("text",)
+    write_projector(file)
+    assert registry.get("tiny").input == ("text", "image")
+    write_projector(file, sees=False, hears=True)
+    assert registry.get("tiny").input == ("text", "audio")
+    write_projector(file, hears=True)
+    model = registry.get("tiny")
+    assert model.input == ("text", "image", "audio")
+    assert model.projector is not None
+    assert model.projector.path == file
+    assert 0 < file.stat().st_size - model.projector.size_bytes < 10_000
+
+
+def test_a_projector_that_is_cut_or_none_is_told(registry: Registry) -> None:
+    file = write_projector(add(registry, "tiny") / "mmproj-tiny.gguf")
+    content = file.read_bytes()
+    file.write_bytes(content[:-100])
+    with pytest.raises(InvalidModel, match=r"mmproj-tiny\.gguf is truncated"):
+        registry.get("tiny")
+    for length in range(0, len(content) - 100, 9973):
+        file.write_bytes(content[:length])
+        os.utime(file, ns=(length, length))  # not as one that is just being written
+        with pytest.raises(InvalidModel, match=r"mmproj-tiny\.gguf is"):
+            registry.get("tiny")
+    write_header(file)
+    with pytest.raises(InvalidModel, match="named like a projector and is none"):
+        registry.get("tiny")
 
 
 def test_changes_on_disk_are_seen(registry: Registry) -> None:

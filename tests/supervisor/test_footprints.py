@@ -16,6 +16,7 @@ from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.models.model import Model
+from myllm.models.projector import Projector
 from myllm.models.registry import Registry
 from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, used_by
 from myllm.supervisor.footprints import Footprint, Footprints, extras_mb
@@ -155,6 +156,20 @@ async def test_figures_of_gpus_come_with_what_cuda_takes(
     assert set(footprint.need) == {HOST, "CUDA0"}
 
 
+async def test_a_projector_counts_where_the_engine_has_it(
+    demo: Model, file: Path, tmp_path: Path
+) -> None:
+    tool = tmp_path / "llama-fit-params"
+    sees = Projector(tmp_path / "mmproj.gguf", ("image",), 50 * 2**20, "digest")
+    spec, seeing = spec_of(demo), replace(spec_of(demo), projector=sees)
+    for lines, device in (("Host 410 0 24", HOST), ("CUDA0 99 1 1\nHost 410 0 24", "CUDA0")):
+        tool.write_text(f"#!/bin/sh\necho '{lines}'\n")
+        tool.chmod(0o755)
+        footprints = Footprints(file, tool)
+        without = (await footprints.predict(spec)).need
+        assert (await footprints.predict(seeing)).need == without | {device: without[device] + 50}
+
+
 async def test_more_counts_at_once_and_less_by_and_by(demo: Model, file: Path) -> None:
     spec, footprints = spec_of(demo), Footprints(file, None)
     predicted = (await footprints.predict(spec)).need[HOST]
@@ -205,11 +220,9 @@ def test_an_unreadable_file_is_as_none(demo: Model, file: Path, content: str) ->
     assert footprint.source == "header"
 
 
-def test_what_comes_on_top(demo: Model, tmp_path: Path) -> None:
-    projector = tmp_path / "mmproj.gguf"
-    projector.write_bytes(bytes(3 * 2**20))
+def test_what_comes_on_top(demo: Model) -> None:
     spec = spec_of(demo)
     assert extras_mb(spec) == 0
-    assert extras_mb(replace(spec, cache_ram_mb=100, projector=projector)) == 103
+    assert extras_mb(replace(spec, cache_ram_mb=100)) == 100
     outputs = 2048 * (demo.header.vocabulary_size + demo.header.embedding_length) * 4 / 2**20
     assert extras_mb(spec_of(demo, "embed")) == pytest.approx(outputs, abs=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from myllm.engine.types import Engine
@@ -13,6 +14,7 @@ from myllm.supervisor.devices import HOST, DeviceMemory
 from myllm.supervisor.spec import InstanceKey, Layout
 from myllm.supervisor.specs import Specs
 from tests.ggufs import write_header
+from tests.projectors import write_projector
 
 CPU = Engine(Path("llama-server"), "cache", "0", 0, "", ("CPU",))
 CUDA = Engine(Path("llama-server"), "cache", "0", 0, "", ("CPU", "CUDA"))
@@ -63,6 +65,19 @@ def test_a_gpu_takes_all_layers_and_an_embedding_too(tmp_path: Path) -> None:
     assert on_gpu.spec(KEY, demo).layout == layout
     assert on_gpu.spec(InstanceKey("demo", "embed"), demo).layout == layout
     assert specs(tmp_path).spec(KEY, demo).layout == Layout()
+
+
+def test_a_projector_goes_with_what_generates(tmp_path: Path) -> None:
+    write_header(tmp_path / "m" / "m.gguf")
+    write_projector(tmp_path / "m" / "mmproj.gguf")
+    model, made = Registry(tmp_path).get("m"), specs(tmp_path)
+    spec = made.spec(InstanceKey("m", "generate"), model)
+    arguments = spec.argv(Path("llama-server"))
+    assert arguments[arguments.index("--mmproj") + 1] == str(tmp_path / "m" / "mmproj.gguf")
+    without = made.spec(InstanceKey("m", "generate"), replace(model, projector=None))
+    assert spec.state_key != without.state_key
+    embedding = made.spec(InstanceKey("m", "embed"), model)
+    assert "--mmproj" not in embedding.argv(Path("llama-server"))
 
 
 def test_what_the_engines_have_can_be_had_by_others(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What a model sees or hears with: a GGUF file beside its own, named `mmproj*.gguf`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from myllm.errors import InvalidModel
+
+Medium = Literal["image", "audio"]
+
+_ENCODERS: Final[dict[Medium, str]] = {
+    "image": "clip.has_vision_encoder",
+    "audio": "clip.has_audio_encoder",
+}
+
+
+@dataclass(frozen=True)
+class Projector:
+    """A projector on disk: which media it turns into what its model reads.
+
+    `digest` is cheap and stable, see `gguf.read_header`.
+    """
+
+    path: Path
+    media: tuple[Medium, ...]
+    size_bytes: int
+    digest: str
+
+
+def projector_from(
+    path: Path,
+    values: Mapping[str, object],
+    *,
+    parameter_count: int,
+    tensor_bytes: int,
+    digest: str,
+) -> Projector:
+    """Name what the key-value pairs of the file `path` tell; raises InvalidModel when it is
+    something else."""
+    if values.get("general.architecture") != "clip":
+        raise InvalidModel(f"{path} is named like a projector and is none")
+    media = tuple(medium for medium, key in _ENCODERS.items() if values.get(key) is True)
+    return Projector(path, media, tensor_bytes, digest)

@@ -34,7 +34,7 @@ class RequestContext:
             return
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         started, status = time.perf_counter(), 0
-        scope.setdefault("state", {})
+        scope.setdefault("state", {})["send_body"] = send
 
         async def send_with_id(message: Message) -> None:
             nonlocal status

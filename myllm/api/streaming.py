@@ -60,6 +60,8 @@ class Stream(Response):
         self._last_sent = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # What follows the headers is nobody's business between here and the socket.
+        self._send_body: Send = scope["state"].get("send_body", send)
         await until_disconnect(receive, self._run(send))
 
     async def _run(self, send: Send) -> None:
@@ -106,7 +108,7 @@ class Stream(Response):
                     "headers": self.raw_headers,
                 }
             )
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._send_body({"type": "http.response.body", "body": body, "more_body": True})
 
 
 class JsonAnswer(Response):

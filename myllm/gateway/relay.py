@@ -91,10 +91,15 @@ class Relay:
             try:
                 async with (
                     self._gateway.lease(self._ticket) as lease,
-                    aclosing(self._attempt(lease)) as blocks,
+                    aclosing(await self._ask(lease)) as blocks,
                 ):
+                    block = b""
                     async for block in blocks:
+                        if self._reading:
+                            self._has_delivered(lease.instance)
+                        self._keep(block)
                         yield block
+                    self._measure(lease.instance, block)
                 return
             except EngineDied as death:
                 self._reading = False
@@ -106,7 +111,7 @@ class Relay:
                     "please ask again"
                 ) from None
 
-    async def _attempt(self, lease: Lease) -> AsyncGenerator[bytes, None]:
+    async def _ask(self, lease: Lease) -> AsyncGenerator[bytes, None]:
         """The answer of one engine, without what was sent already."""
         self._reading = True
         instance = lease.instance
@@ -114,18 +119,19 @@ class Relay:
             self._body["messages"] = await self._prepare(instance)
             self._prepare = None
         body = self._body | {"id_slot": lease.slot, "cache_prompt": True}
-        due = Due(self._said) if self._said.events else None
-        async with aclosing(upstream.pass_on(instance, self._path, body)) as blocks:
-            block = b""
-            async for received in blocks:
-                block = received if due is None else self._beyond(due, received)
-                if not block:
-                    continue
-                if not instance.delivered or self._reading:
-                    instance.delivered, self._reading, self._ticket.deaths = True, False, 0
-                self._keep(block)
-                yield block
-        self._measure(instance, block)
+        blocks = upstream.pass_on(instance, self._path, body)
+        return self._repeated(blocks) if self._said.events else blocks
+
+    def _has_delivered(self, instance: Instance) -> None:
+        instance.delivered, self._reading, self._ticket.deaths = True, False, 0
+
+    async def _repeated(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """What `blocks` say beyond what was sent."""
+        due = Due(self._said)
+        async with aclosing(blocks):
+            async for block in blocks:
+                if new := self._beyond(due, block):
+                    yield new
 
     def _beyond(self, due: Due, received: bytes) -> bytes:
         """What of `received` is new, as events of the answer that was begun."""

@@ -79,13 +79,12 @@ async def pass_on(
     """
     try:
         content = orjson.dumps(body | {"stream": True})
-        async with instance.client.stream(path, content) as answer:
-            status = await answer.status(_SILENCE_S)
+        async with instance.client.stream(path, content, _SILENCE_S) as answer:
+            status = await answer.status()
             if status != 200:
-                parts = [part async for part in answer.chunks(_SILENCE_S)]
-                _raise_for(EngineAnswer(status, b"".join(parts)))
+                _raise_for(EngineAnswer(status, await answer.whole()))
             rest = b""
-            async for chunk in answer.chunks(_SILENCE_S):
+            while chunk := await answer.read():
                 block, rest = whole_events(rest + chunk if rest else chunk)
                 if not block:
                     continue

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import httptools
 
 CONNECT_S = 10.0
-_T = TypeVar("_T")
 # Beyond this much that nobody has taken yet, the engine is made to wait.
 _MOST_UNREAD = 2**20
 
@@ -55,9 +54,13 @@ class EngineClient:
         return await self._whole(_head("POST", path, body), timeout_s)
 
     @asynccontextmanager
-    async def stream(self, path: str, body: bytes) -> AsyncGenerator[EngineStream, None]:
-        """POST JSON and read the answer as it comes; raises EngineConnectionError."""
+    async def stream(
+        self, path: str, body: bytes, silence_s: float
+    ) -> AsyncGenerator[EngineStream, None]:
+        """POST JSON and read the answer as it comes; a silence of over `silence_s` seconds ends
+        it. Raises EngineConnectionError."""
         async with self._exchange(_head("POST", path, body)) as exchange:
+            exchange.watch(silence_s)
             yield EngineStream(exchange)
 
     def is_busy(self) -> bool:
@@ -67,15 +70,13 @@ class EngineClient:
     def close(self) -> None:
         """Close every open connection: each request fails, each generation is cancelled."""
         for exchange in list(self._open):
-            exchange.fail("it is being stopped")
+            exchange.fail(EngineConnectionError("it is being stopped"))
 
     async def _whole(self, request: bytes, timeout_s: float) -> EngineAnswer:
         try:
             async with asyncio.timeout(timeout_s), self._exchange(request) as exchange:
-                parts = []
-                while part := await exchange.read():
-                    parts.append(part)
-                return EngineAnswer(exchange.status, b"".join(parts))
+                body = await EngineStream(exchange).whole()
+                return EngineAnswer(exchange.status, body)
         except TimeoutError:
             raise EngineSilentError(f"no answer within {timeout_s:g} s") from None
 
@@ -93,33 +94,33 @@ class EngineClient:
 
 
 class EngineStream:
-    """An answer that is being read."""
+    """An answer that is being read; each call raises EngineConnectionError, and
+    EngineSilentError when nothing came for too long."""
 
     def __init__(self, exchange: _Exchange) -> None:
         self._exchange = exchange
 
-    async def status(self, timeout_s: float) -> int:
+    async def status(self) -> int:
         """The status, when the headers are there."""
-        await _within(timeout_s, self._exchange.headers())
+        while not self._exchange.status:
+            await self._exchange.news()
         return self._exchange.status
 
-    async def chunks(self, silence_s: float) -> AsyncIterator[bytes]:
-        """The body as it comes. A silence of over `silence_s` seconds is an error."""
-        while True:
-            chunk = self._exchange.read_nowait()
-            if chunk is None:
-                chunk = await _within(silence_s, self._exchange.read())
-            if not chunk:
-                return
-            yield chunk
+    async def read(self) -> bytes:
+        """What has come of the body since the last call; waits for it. Empty at the end."""
+        exchange = self._exchange
+        while (data := exchange.read_nowait()) is None:
+            if exchange.complete:
+                return b""
+            await exchange.news()
+        return data
 
-
-async def _within(timeout_s: float, wait: Coroutine[Any, Any, _T]) -> _T:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await wait
-    except TimeoutError:
-        raise EngineSilentError(f"nothing came for {timeout_s:g} s") from None
+    async def whole(self) -> bytes:
+        """All of the body."""
+        parts = []
+        while part := await self.read():
+            parts.append(part)
+        return b"".join(parts)
 
 
 class _Exchange(asyncio.Protocol):
@@ -131,10 +132,14 @@ class _Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._chunks: deque[bytes] = deque()
         self._unread = 0
-        self._complete = False
+        self.complete = False
         self._aborted = False
         self._error: EngineConnectionError | None = None
-        self._news = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._silence_s = 0.0
+        self._last_data = 0.0
+        self._watch: asyncio.TimerHandle | None = None
 
     async def connect(self, socket: str) -> None:
         """Open the connection; raises EngineConnectionError."""
@@ -154,20 +159,49 @@ class _Exchange(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection at once, also one that is still being made."""
         self._aborted = True
+        if self._watch is not None:
+            self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
 
-    def fail(self, why: str) -> None:
+    def fail(self, error: EngineConnectionError) -> None:
         """End the exchange with an error, unless it is complete."""
-        if self._error is None and not self._complete:
-            self._error = EngineConnectionError(why)
-        self._news.set()
+        if self._error is None and not self.complete:
+            self._error = error
+        self._wake()
         self.abort()
 
-    async def headers(self) -> None:
-        """Return when the status is known."""
-        while not self.status:
-            await self._wait()
+    def watch(self, silence_s: float) -> None:
+        """From now on, fail when somebody waits and nothing comes for so long.
+
+        One timer for all of the answer: a timeout around each wait would cost more than the rest.
+        """
+        self._silence_s, self._last_data = silence_s, self._loop.time()
+        self._watch = self._loop.call_later(silence_s, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self._waiter is None:
+            self._last_data = now  # whoever reads is busy elsewhere
+        left = self._last_data + self._silence_s - now
+        if left <= 0:
+            self.fail(EngineSilentError(f"nothing came for {self._silence_s:g} s"))
+        else:
+            self._watch = self._loop.call_later(left, self._look)
+
+    async def news(self) -> None:
+        """Wait until something has come; raises why nothing can come any more."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def read_nowait(self) -> bytes | None:
         """What has come since the last call, or None if nothing has."""
@@ -180,20 +214,6 @@ class _Exchange(asyncio.Protocol):
         self._unread = 0
         return data
 
-    async def read(self) -> bytes:
-        """What has come; waits for it. Empty at the end."""
-        while (data := self.read_nowait()) is None:
-            if self._complete:
-                return b""
-            await self._wait()
-        return data
-
-    async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
-        self._news.clear()
-        await self._news.wait()
-
     # asyncio's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -205,11 +225,13 @@ class _Exchange(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as failure:
-            self.fail(f"it does not speak HTTP: {failure}")
-        self._news.set()
+            self.fail(EngineConnectionError(f"it does not speak HTTP: {failure}"))
+        self._last_data = self._loop.time()
+        self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(f"it closed the connection{f': {exc}' if exc else ''}")
+        why = f"it closed the connection{f': {exc}' if exc else ''}"
+        self.fail(EngineConnectionError(why))
 
     # httptools' calls
 
@@ -223,7 +245,7 @@ class _Exchange(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        self._complete = True
+        self.complete = True
 
 
 def _head(method: str, path: str, body: bytes | None) -> bytes:

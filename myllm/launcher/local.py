@@ -13,7 +13,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from myllm.errors import EngineError
@@ -23,7 +23,8 @@ from myllm.launcher.environment import engine_environment
 from myllm.launcher.output import EngineOutput
 from myllm.launcher.runtime_dir import RuntimeDir
 
-_LONGEST_LINE = 2**20
+# Of its output, at once; a longer line is cut.
+_MOST_READ = 2**20
 _PR_SET_PDEATHSIG = 1
 _AFTER_KILL_S = 10.0
 # Looked up before any fork: a child between fork and exec must not import or allocate much.
@@ -53,17 +54,17 @@ class LocalProcess:
     def read_output(self, on_state: StateListener) -> None:
         """Start to read stdout and stderr."""
 
-        def stdout_line(line: str) -> None:
-            state = child_protocol.parse_state(line)
-            if state is not None:
-                on_state(state)
-            elif line:
-                self._output.add(line)
+        def stdout_lines(lines: Sequence[str]) -> None:
+            said = [(line, child_protocol.parse_state(line)) for line in lines]
+            for _, state in said:
+                if state is not None:
+                    on_state(state)
+            self._output.add([line for line, state in said if line and state is None])
 
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._readers = [
-            asyncio.create_task(_read_lines(self._process.stdout, stdout_line)),
+            asyncio.create_task(_read_lines(self._process.stdout, stdout_lines)),
             asyncio.create_task(_read_lines(self._process.stderr, self._output.add)),
         ]
 
@@ -142,7 +143,7 @@ class LocalLauncher:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                limit=_LONGEST_LINE,
+                limit=_MOST_READ,
                 env=engine_environment(),
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
@@ -168,13 +169,19 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     return before_exec
 
 
-async def _read_lines(stream: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:
-    """Hand over each line without its end; a line over the limit is dropped."""
-    while True:
-        try:
-            raw = await stream.readline()
-        except ValueError:
-            continue
-        if not raw:
-            return
-        on_line(raw.decode("utf-8", errors="replace").rstrip("\r\n"))
+async def _read_lines(
+    stream: asyncio.StreamReader, on_lines: Callable[[Sequence[str]], None]
+) -> None:
+    """Hand over the lines that came, without their ends; of one over the limit, its pieces.
+
+    An engine prints some lines for each request, so they are handled by the block.
+    """
+    rest = b""
+    while block := await stream.read(_MOST_READ):
+        *whole, rest = (rest + block).split(b"\n")
+        if len(rest) > _MOST_READ:
+            whole, rest = [*whole, rest], b""
+        if whole:
+            on_lines([line.decode("utf-8", errors="replace").rstrip("\r") for line in whole])
+    if rest:
+        on_lines([rest.decode("utf-8", errors="replace")])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from logging import LogRecord, makeLogRecord
+from collections.abc import Sequence
+from logging import makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -31,12 +32,18 @@ class EngineOutput:
             log, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8", delay=True
         )
 
-    def add(self, line: str) -> None:
-        """Keep one line, in memory and in the file."""
-        self._lines.append(line)
-        self._file.emit(_record(line))
-        found = _ERROR_LINE.match(line)
-        if found and len(self._causes) < KEPT_LINES:
+    def add(self, lines: Sequence[str]) -> None:
+        """Keep lines, in memory and in the file."""
+        if not lines:
+            return
+        self._lines += lines
+        self._file.emit(makeLogRecord({"msg": "\n".join(lines)}))
+        for line in lines:
+            if len(self._causes) < KEPT_LINES:
+                self._note_cause(line)
+
+    def _note_cause(self, line: str) -> None:
+        if found := _ERROR_LINE.match(line):
             self._causes.append(_without_origin(found["text"]))
         elif _ABORT_LINE.search(line):
             self._causes.append(line.strip())
@@ -52,10 +59,6 @@ class EngineOutput:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _record(line: str) -> LogRecord:
-    return makeLogRecord({"msg": line})
 
 
 def _without_origin(text: str) -> str:

@@ -38,9 +38,9 @@ def test_another_dialect_is_no_report(rest: str) -> None:
 
 def test_the_cause_is_the_first_error_without_the_functions_name(tmp_path: Path) -> None:
     output = EngineOutput(tmp_path / "logs" / "x.log")
-    output.add("0.00.001.000 I srv  llama_server: initializing ...")
-    output.add("0.00.004.895 E gguf_init_from_reader: invalid magic characters: '----'")
-    output.add("0.00.005.274 E srv  llama_server: exiting due to model loading error")
+    output.add(["0.00.001.000 I srv  llama_server: initializing ..."])
+    output.add(["0.00.004.895 E gguf_init_from_reader: invalid magic characters: '----'"])
+    output.add(["0.00.005.274 E srv  llama_server: exiting due to model loading error"])
     output.close()
     assert output.cause() == "invalid magic characters: '----'"
     assert "initializing" in output.log.read_text()
@@ -49,7 +49,7 @@ def test_the_cause_is_the_first_error_without_the_functions_name(tmp_path: Path)
 def test_only_the_last_lines_stay_in_memory(tmp_path: Path) -> None:
     output = EngineOutput(tmp_path / "x.log")
     for number in range(KEPT_LINES + 5):
-        output.add(f"line {number}")
+        output.add([f"line {number}"])
     output.close()
     assert output.tail()[0] == "line 5"
     assert output.cause() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -122,10 +123,15 @@ class App:
         return Services(settings, gateway, specs, store)
 
     async def drain_and_stop(self) -> None:
-        """Let running answers end within their grace, then end the engines and what is left."""
+        """Let running answers end within their grace, then save and end what is left.
+
+        All of it takes the two graces together: what one step leaves over, the next one gets.
+        """
         if self._services is not None:
-            await self._services.gateway.drain(self.settings.drain_grace)
-            await self._services.gateway.close()
+            gateway, stop_grace_s = self._services.gateway, self.settings.stop_grace
+            ends_at = time.monotonic() + self.settings.drain_grace + stop_grace_s
+            await gateway.drain(self.settings.drain_grace)
+            await gateway.close(ends_at - time.monotonic(), stop_grace_s / 2)
 
     def reload(self) -> None:
         """Take in changed keys, and replace every engine by one of its model's configuration."""

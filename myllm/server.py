@@ -18,7 +18,7 @@ from myllm.errors import MyLLMError, ServeFailed
 from myllm.settings import Settings
 
 # What connections get to finish in after the engines are gone; their answers have ended then.
-_CONNECTIONS_S = 2
+_CONNECTIONS_S = 1
 _POLL_S = 0.05
 
 

@@ -33,9 +33,8 @@ from myllm.supervisor.supervisor import Supervisor
 
 _log = structlog.get_logger(__name__)
 _TICK_S = 0.5
-# What conversations get to be saved in: before one engine ends, and when the server leaves.
+# What conversations get to be saved in before their engine ends.
 _LEAVE_S = 10.0
-_CLOSE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -161,17 +160,23 @@ class Gateway:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
 
-    async def close(self) -> None:
-        """End every engine, which ends every answer with an error."""
+    async def close(self, within_s: float, grace_s: float) -> None:
+        """End every engine, which ends every answer with an error.
+
+        Saving the conversations and ending the engines take `within_s` together, of which
+        `grace_s` are kept for the engines to end by themselves.
+        """
+        ends_at = time.monotonic() + within_s
         self.draining = True
         self._carry_out(self.scheduler.leave())
         tasks = [*self._planning, *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        leaving = [self.conversations.leave(each, _CLOSE_S) for each in self.supervisor]
+        saving_s = min(within_s - grace_s, _LEAVE_S)
+        leaving = [self.conversations.leave(each, saving_s) for each in self.supervisor]
         await asyncio.gather(*leaving)
-        await self.supervisor.close()
+        await self.supervisor.close(max(0.0, ends_at - time.monotonic()))
 
     # What the supervisor tells
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong
+from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong, Unavailable
 from myllm.gateway.wire import events_in, split_at_error, whole_events
 from myllm.supervisor.engine_client import EngineAnswer, EngineConnectionError, EngineSilentError
 from myllm.supervisor.instance import Instance
@@ -185,7 +185,7 @@ def _message(answer: EngineAnswer) -> str:
         return f"status {answer.status}"
 
 
-async def _lost(instance: Instance, failure: EngineConnectionError) -> EngineError:
+async def _lost(instance: Instance, failure: EngineConnectionError) -> MyLLMError:
     """Why the connection broke: usually the engine died, and will have said why in a moment.
 
     One that lives on and yet breaks connections serves nobody, so it is ended. Of one that is
@@ -198,4 +198,7 @@ async def _lost(instance: Instance, failure: EngineConnectionError) -> EngineErr
     except TimeoutError:
         instance.declare_dead(f"broke a connection: {failure}")
         await instance.ended.wait()
-    return instance.error or EngineError(f"The engine of model '{instance.spec.key}' was stopped")
+    return instance.error or Unavailable(
+        f"The engine of model '{instance.spec.key}' was stopped before the answer ended: the "
+        "server is shutting down, or the model was unloaded by force"
+    )

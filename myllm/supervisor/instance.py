@@ -11,6 +11,7 @@ with the process reaped.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable
@@ -112,8 +113,12 @@ class Instance:
         if self.state == "ready":
             self.state = "draining"
 
-    def stop(self) -> None:
-        """Ask `run` to end the process, whatever it is doing."""
+    def stop(self, grace_s: float = math.inf) -> None:
+        """Ask `run` to end the process, whatever it is doing.
+
+        SIGKILL follows SIGTERM after the usual grace, or after `grace_s` if that is less.
+        """
+        self._stop_grace_s = min(self._stop_grace_s, grace_s)
         self._stop_wanted.set()
 
     def declare_dead(self, what: str) -> None:

@@ -108,11 +108,14 @@ class Supervisor:
         self._watcher.start()
         return instance
 
-    async def close(self) -> None:
-        """Stop every instance at once; when this returns, all have been reaped."""
+    async def close(self, grace_s: float) -> None:
+        """Stop every instance at once; when this returns, all have been reaped.
+
+        Those that have not left `grace_s` seconds after SIGTERM, or earlier, are killed.
+        """
         self._watcher.stop()
         for instance in self:
-            instance.stop()
+            instance.stop(grace_s)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _free_name(self, spec: InstanceSpec) -> str:

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from myllm.engine.types import Engine
-from myllm.errors import EngineDied, EngineError
+from myllm.errors import EngineDied, Unavailable
 from myllm.gateway import upstream
 from myllm.gateway.embedding import embed
 from myllm.gateway.events import Finished, Token
@@ -215,7 +215,7 @@ async def test_an_engine_that_is_stopped_on_purpose_is_no_death(gateway: Gateway
         instance.stop()
         return COUNT
 
-    with pytest.raises(EngineError, match="was stopped"):
+    with pytest.raises(Unavailable, match="was stopped"):
         await anext(ask(gateway).events(make_prompt))
 
 

@@ -23,15 +23,15 @@ def base_url(settings: Settings) -> str:
 
 def running_server(settings: Settings) -> httpx.Client | None:
     """A client of the server that runs with these settings, or None. The caller closes it."""
-    import httpx
+    from myllm.cli.patient import PatientClient
 
-    client = httpx.Client(base_url=base_url(settings), timeout=None, trust_env=False)
+    client = PatientClient(base_url(settings))
     try:
         answer = client.get("/", timeout=_PROBE_S)
         if answer.json()["name"] == "MyLLM":
             client.headers.update(_key_header(settings))
             return client
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+    except (ServeFailed, ValueError, KeyError, TypeError):
         pass  # nobody there, or somebody else
     client.close()
     return None
@@ -45,6 +45,11 @@ def _key_header(settings: Settings) -> dict[str, str]:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused("MYLLM_API_KEY has characters that no key has")
     return {"Authorization": f"Bearer {key}"}
+
+
+def long_wait_s(settings: Settings) -> float:
+    """What a request may take that loads or unloads a model."""
+    return settings.queue_timeout + settings.load_timeout + settings.drain_grace
 
 
 def required_server(settings: Settings) -> httpx.Client:

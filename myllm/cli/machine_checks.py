@@ -110,10 +110,8 @@ def _is_myllm(host: str, number: int) -> bool:
     name = f"[{reachable}]" if ":" in reachable else reachable
     try:
         # The environment may name a proxy, which would answer for a server that is not there.
-        answer = httpx.get(
-            f"http://{name}:{number}/openapi.json", timeout=_ASK_TIMEOUT_S, trust_env=False
-        )
-        return "MyLLM" in str(answer.json()["info"]["title"])
+        answer = httpx.get(f"http://{name}:{number}/", timeout=_ASK_TIMEOUT_S, trust_env=False)
+        return bool(answer.json()["name"] == "MyLLM")
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False
 

@@ -135,7 +135,7 @@ def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:
     """Let a running server remove `model`; False when none runs, or it has another one."""
     from contextlib import closing
 
-    from myllm.cli.client import answer_of, error_of, running_server
+    from myllm.cli.client import answer_of, error_of, long_wait_s, running_server
 
     server = running_server(settings)
     if server is None:
@@ -147,7 +147,8 @@ def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:
             raise error_of(known.status_code, known.text)
         if not known.is_success or known.json()["path"] != str(model.path):
             return False
-        answer_of(client.delete(route, params={"force": "true"} if force else {}))
+        query = {"force": "true"} if force else {}
+        answer_of(client.delete(route, params=query, timeout=long_wait_s(settings)))
         return True
 
 

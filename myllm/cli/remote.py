@@ -70,10 +70,13 @@ def _act(
     query: dict[str, str] | None = None,
     body: dict[str, str] | None = None,
 ) -> None:
-    from myllm.cli.client import answer_of, required_server
+    from myllm.cli.client import answer_of, long_wait_s, required_server
 
-    with closing(required_server(ctx.obj.settings())) as server:
-        print(answer_of(server.post(path, params=query, json=body or None))["message"])
+    settings = ctx.obj.settings()
+    with closing(required_server(settings)) as server:
+        wait_s = long_wait_s(settings)
+        answer = server.post(path, params=query, json=body or None, timeout=wait_s)
+        print(answer_of(answer)["message"])
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

@@ -144,8 +144,10 @@ class Conversation:
     def whole(self, text: str) -> Any:
         """The answer to `text` as the API gives it."""
         from myllm.cli.client import answer_of
+        from myllm.cli.patient import WHOLE_S
 
-        return answer_of(self._server.post("/api/chat", json=self._body(text, stream=False)))
+        body = self._body(text, stream=False)
+        return answer_of(self._server.post("/api/chat", json=body, timeout=WHOLE_S))
 
     def say(self, text: str) -> None:
         """Print the answer to `text` as it comes. Leaving stops the generation."""

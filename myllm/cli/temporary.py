@@ -65,6 +65,7 @@ def _served(app: Served) -> Iterator[httpx.Client]:
     """Serve `app` for us alone, until the context is left."""
     import httpx
 
+    from myllm.cli.patient import PatientClient
     from myllm.logs import configure
     from myllm.server import Server
 
@@ -92,9 +93,7 @@ def _served(app: Served) -> Iterator[httpx.Client]:
                 if server.failure is not None:
                     raise server.failure
                 transport = httpx.HTTPTransport(uds=str(path))
-                with httpx.Client(
-                    transport=transport, base_url="http://myllm", timeout=None, trust_env=False
-                ) as client:
+                with PatientClient("http://myllm", transport) as client:
                     yield client
             finally:
                 server.leave()

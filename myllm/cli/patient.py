@@ -1,0 +1,51 @@
+"""The HTTP client of the commands: it waits long, but not for ever, and its errors are ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from myllm.errors import ServeFailed
+
+# A stream is never silent for longer than five seconds, whatever it waits for.
+SILENCE_S = 30.0
+# For an answer in one piece, which may be long in the making.
+WHOLE_S = 3600.0
+_CONNECT_S = 5.0
+
+
+class PatientClient(httpx.Client):
+    """Raises ServeFailed when the server leaves, or says nothing for `silence_s` seconds."""
+
+    def __init__(
+        self,
+        base_url: str,
+        transport: httpx.BaseTransport | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        timeout = httpx.Timeout(silence_s, connect=_CONNECT_S)
+        super().__init__(base_url=base_url, transport=transport, timeout=timeout, trust_env=False)
+
+    def send(self, request: httpx.Request, **how: Any) -> httpx.Response:
+        with _in_words(request):
+            return super().send(request, **how)
+
+    @contextmanager
+    def stream(self, *what: Any, **how: Any) -> Iterator[httpx.Response]:
+        with super().stream(*what, **how) as answer, _in_words(answer.request):
+            yield answer
+
+
+@contextmanager
+def _in_words(request: httpx.Request) -> Iterator[None]:
+    try:
+        yield
+    except httpx.ReadTimeout as failure:
+        silence_s = request.extensions["timeout"]["read"]
+        raise ServeFailed(f"the server has been silent for {silence_s:g} s") from failure
+    except httpx.HTTPError as failure:
+        reason = str(failure) or type(failure).__name__
+        raise ServeFailed(f"the connection to the server broke: {reason}") from failure

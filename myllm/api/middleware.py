@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from myllm.api.access import Client, peer_of
+from myllm.api.envelopes import dialect_of
 
 _log = structlog.get_logger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -40,7 +41,10 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if dialect_of(scope["path"]) == "anthropic":
+                    headers["request-id"] = request_id  # where Anthropic's clients look
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

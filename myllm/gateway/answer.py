@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import of_messages, of_text
 from myllm.gateway.prompting import Prompt, fit
 from myllm.gateway.resume import Generation
-from myllm.gateway.sampling import engine_fields, resolve
+from myllm.gateway.sampling import DEFAULTS, engine_fields, resolve
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
 from myllm.models.templates import leaves_answers_open
@@ -53,12 +53,13 @@ class _EngineAnswer:
         gateway: Gateway,
         asking: Asking,
         model_name: str,
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         json_schema: Any,
+        defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
         self.gateway = gateway
         self.model = generating_model(gateway, model_name)
-        self.sampling = resolve(options, self.model.parameters)
+        self.sampling = resolve(options, self.model.parameters, defaults)
         self.ticket = asking.ticket(InstanceKey(self.model.name, "generate"))
         fields = engine_fields(self.sampling)
         if json_schema is not None:
@@ -79,10 +80,11 @@ class RawAnswer(_EngineAnswer):
         asking: Asking,
         model_name: str,
         prompt: str,
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         json_schema: Any = None,
+        defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
-        super().__init__(gateway, asking, model_name, options, json_schema)
+        super().__init__(gateway, asking, model_name, options, json_schema, defaults)
         self._prompt = prompt
         self.ticket.pieces = of_text(prompt)
 

@@ -13,11 +13,13 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from myllm.errors import EngineError
+from myllm.gateway import upstream
 from myllm.gateway.deltas import Delta, Due, Said, delta_of
 from myllm.gateway.events import Call, Event, Finished, Thinking, Token, Usage
-from myllm.gateway.gateway import Gateway
+from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.prefixes import of_wire
 from myllm.gateway.relay import Relay
+from myllm.gateway.resume import retried
 from myllm.gateway.sampling import resolve
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.wire import events_in
@@ -51,6 +53,8 @@ class EngineChat:
     ) -> None:
         body = resolve(options, model.parameters, defaults) | dict(fields)
         body |= {"messages": messages, "stream_options": {"include_usage": True}}
+        if body.get("stop"):
+            body["verbose"] = True  # or nobody would know which one ended the answer
         ticket.pieces = ticket.pieces or of_wire(messages)
         self._relay = Relay(gateway, ticket, CHAT, body, prepare)
         self._begun = _begun(messages)
@@ -93,7 +97,17 @@ class EngineChat:
             cast(Literal["stop", "length", "tool_calls"], said.finish_reason),
             thinking=said.thinking,
             calls=tuple(said.calls[index] for index in sorted(said.calls)),
+            stop_text=said.stop_text,
         )
+
+
+async def count_tokens(gateway: Gateway, ticket: Ticket, body: Mapping[str, Any]) -> int:
+    """How many tokens the prompt of a chat has; raises what a lease and the engine raise."""
+
+    async def work(lease: Lease) -> int:
+        return await upstream.count_chat(lease.instance, dict(body))
+
+    return await retried(gateway, ticket, work)
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:

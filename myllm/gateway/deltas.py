@@ -18,17 +18,21 @@ from myllm.gateway.events import Call, CallPart
 from myllm.gateway.transcript import Diverged
 
 Form = Literal["chat", "text", "plain"]
+VERBOSE = "__verbose"
+"""The field of a `verbose` event that has what the engine itself knows."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What one event adds. `usage` and `timings` are the engine's own."""
+    """What one event adds. `usage` and `timings` are the engine's own; the stop string that ended
+    the answer it tells only to those who ask for `verbose` events."""
 
     text: str = ""
     thinking: str = ""
     calls: tuple[CallPart, ...] = ()
     logprobs: tuple[Any, ...] = ()
     finish_reason: str | None = None
+    stop_text: str | None = None
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
 
@@ -48,6 +52,7 @@ class Said:
     calls: dict[int, Call] = field(default_factory=dict)
     logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
+    stop_text: str | None = None
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
     events: int = 0
@@ -76,6 +81,7 @@ class Said:
             call.arguments += part.arguments
         self.logprobs += delta.logprobs
         self.finish_reason = delta.finish_reason or self.finish_reason
+        self.stop_text = delta.stop_text or self.stop_text
         self.usage = delta.usage or self.usage
         self.timings = delta.timings or self.timings
 
@@ -139,6 +145,7 @@ def delta_of(form: Form, event: dict[str, Any]) -> Delta:
         calls=tuple(map(_call_part, said.get("tool_calls") or ())),
         logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),
         finish_reason=choice.get("finish_reason"),
+        stop_text=(event.get(VERBOSE) or {}).get("stopping_word") or None,
         usage=event.get("usage"),
         timings=event.get("timings"),
     )

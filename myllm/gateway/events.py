@@ -59,13 +59,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of an answer. The last two are for chats with a session."""
+    """The end of an answer. `stop_text` is the stop string that ended it, where that is known.
+
+    The last two are for chats with a session.
+    """
 
     full_text: str
     usage: Usage
     finish_reason: Literal["stop", "length", "tool_calls"]
     thinking: str = ""
     calls: tuple[Call, ...] = ()
+    stop_text: str | None = None
     session_id: str | None = None
     dropped_messages: int = 0
 

@@ -92,6 +92,7 @@ class Gateway:
             self._carry_out(self.scheduler.request(ticket, time.monotonic()))
             instance = await granted
             assert ticket.slot is not None
+            ticket.granted_at = ticket.granted_at or time.monotonic()
             await self.conversations.enter(instance, ticket)
             yield Lease(instance, ticket.slot)
         finally:

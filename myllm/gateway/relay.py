@@ -17,10 +17,11 @@ import structlog
 
 from myllm.errors import EngineDied
 from myllm.gateway import upstream
-from myllm.gateway.deltas import Delta, Due, Form, Said, delta_of, wire_delta, with_delta
+from myllm.gateway.deltas import VERBOSE, Delta, Due, Form, Said, delta_of, wire_delta, with_delta
 from myllm.gateway.events import Finished, Token
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.resume import Generation, count
+from myllm.gateway.sampling import UNBOUNDED
 from myllm.gateway.spelling import spell
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.transcript import Diverged
@@ -35,8 +36,6 @@ _PATHS: dict[str, Form] = {"/v1/chat/completions": "chat", "/v1/completions": "t
 _NOT_CARRIED = frozenset(
     {"tools", "response_format", "json_schema", "grammar", "logprobs", "n_probs"}
 )
-# For an answer that may fill the context.
-_UNBOUNDED = 2**30
 # The fields of a body that say how tokens are chosen have the same names on `/completion`.
 _NOT_FOR_COMPLETION = frozenset({"messages", "prompt", "stream_options", "max_tokens"})
 
@@ -162,7 +161,7 @@ class Relay:
         """The rest of the answer, in its own form."""
         said = self._said
         fields = {k: v for k, v in self._body.items() if k not in _NOT_FOR_COMPLETION}
-        fields["n_predict"] = self._body.get("max_tokens") or _UNBOUNDED
+        fields["n_predict"] = self._body.get("max_tokens") or UNBOUNDED
         generation = Generation(self._gateway, self._ticket, fields)
 
         async def make_prompt(instance: Instance) -> str:
@@ -185,10 +184,11 @@ class Relay:
             choice["delta"] = wire_delta(delta)
         else:
             choice |= {"text": delta.text, "logprobs": None}
-        return event({"choices": [choice], **self._said.head})
+        verbose = {VERBOSE: {"stopping_word": delta.stop_text}} if self._body.get("verbose") else {}
+        return event({"choices": [choice], **self._said.head, **verbose})
 
     def _end(self, end: Finished) -> Iterator[bytes]:
-        yield self._event(Delta(finish_reason=end.finish_reason))
+        yield self._event(Delta(finish_reason=end.finish_reason, stop_text=end.stop_text))
         if (self._body.get("stream_options") or {}).get("include_usage"):
             usage = openai_usage(end)
             yield event({"choices": [], **self._said.head, "usage": usage})

@@ -20,6 +20,8 @@ DEFAULTS: dict[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
+# For an answer that may fill the context.
+UNBOUNDED = 2**30
 # Ours on the left, the engine's on the right; other names are the same.
 _ENGINE_NAMES = {"max_tokens": "n_predict"}
 
@@ -29,6 +31,13 @@ _ENGINE_NAMES = {"max_tokens": "n_predict"}
 OPENAI_DEFAULTS: dict[str, Any] = {
     name: value for name, value in DEFAULTS.items() if name != "max_tokens"
 } | {"temperature": 1.0, "top_p": 1.0, "repeat_penalty": 1.0}
+
+# What Ollama's clients expect; there, an answer may fill the context too.
+OLLAMA_DEFAULTS: dict[str, Any] = DEFAULTS | {
+    "temperature": 0.8,
+    "min_p": 0.0,
+    "max_tokens": UNBOUNDED,
+}
 
 
 def resolve(

@@ -19,7 +19,8 @@ class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
     `enqueued_at` decides its place, and stays when its engine dies; `waits_since` bounds its
-    wait. `client` is who it is for, for the sake of fairness. A higher `priority` goes first.
+    wait; `granted_at` is when it first had a slot. `client` is who it is for, for the sake of
+    fairness. A higher `priority` goes first.
     `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
@@ -37,6 +38,7 @@ class Ticket:
     slot: int | None = None
     deaths: int = 0
     waits_since: float = 0.0
+    granted_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Transcript:
         self._prompt_tokens = 0
         self._cached_tokens: int | None = None
         self._end: tuple[Literal["stop", "length"], int] | None = None
+        self._stop_text: str | None = None
 
     # What happens
 
@@ -162,7 +163,7 @@ class Transcript:
         """The end of the answer, as if one engine had made it; only when it is complete."""
         reason, completion_tokens = self._end or ("length", self._produced)
         usage = Usage(self._prompt_tokens, completion_tokens, self.cached_tokens)
-        return Finished(self.text, usage, reason)
+        return Finished(self.text, usage, reason, stop_text=self._stop_text)
 
     # How
 
@@ -198,5 +199,6 @@ class Transcript:
             raise Diverged
         if self._cached_tokens is None:
             self._cached_tokens = max(0, event.get("timings", {}).get("cache_n", 0))
+        self._stop_text = event.get("stopping_word") or None
         reason: Literal["stop", "length"] = "length" if event["stop_type"] == "limit" else "stop"
         self._end = (reason, self._before + event["tokens_predicted"])

@@ -49,6 +49,13 @@ async def tokenize(instance: Instance, text: str, add_special: bool = True) -> l
     return tokens
 
 
+async def count_chat(instance: Instance, body: dict[str, Any]) -> int:
+    """The tokens of the prompt that a chat's `body` makes, pictures included."""
+    answer = await _post(instance, "/v1/chat/completions/input_tokens", body)
+    _raise_for(answer)
+    return int(orjson.loads(answer.body)["input_tokens"])
+
+
 async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
     """One vector per input, each input given as tokens."""
     answer = await _post(instance, "/v1/embeddings", {"input": inputs})

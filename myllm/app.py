@@ -23,6 +23,7 @@ from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
 from myllm.gateway.conversations import Conversations
 from myllm.gateway.gateway import Gateway
+from myllm.gateway.media import Media, Remote
 from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.launcher.local import LocalLauncher
@@ -120,7 +121,8 @@ class App:
         conversations = Conversations(files, speeds.get, settings.strict_isolation)
         store.on_removed = conversations.forget_session
         gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
-        return Services(settings, gateway, specs, store)
+        media = Media(registry, _remote_media(settings))
+        return Services(settings, gateway, specs, store, media)
 
     async def drain_and_stop(self) -> None:
         """Let running answers end within their grace, then save and end what is left.
@@ -178,6 +180,15 @@ class StoreApp:
 
 def _limits(settings: Settings) -> Limits:
     return Limits(settings.session_max_age, settings.session_max_count, settings.session_max_mb)
+
+
+def _remote_media(settings: Settings) -> Remote | None:
+    """Imported late, because few want it and its HTTP client takes time to import."""
+    if not settings.remote_media:
+        return None
+    from myllm.gateway.remote_media import RemoteMedia
+
+    return RemoteMedia(int(settings.max_body_mb * 2**20))
 
 
 def _fit_tool(engine: Engine) -> Path | None:

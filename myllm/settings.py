@@ -204,6 +204,11 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(
         16.0, gt=0, description="Largest request body in MiB; a larger one is refused with 413."
     )
+    remote_media: bool = Field(
+        False,
+        description="Whether pictures and sounds may be given as http(s) URLs, which the server "
+        "then fetches, from public addresses only.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )

@@ -43,6 +43,7 @@ async def chat_completions(
 ) -> Response:
     """Answer a conversation with the model's chat template."""
     messages = [message.wire() for message in request.messages]
+    messages = await services.media.checked(request.model, messages)
     prompt = {"messages": messages}, of_wire(messages)
     asking = request.asking(client.fair_id)
     return _answer(_relays(services.gateway, asking, CHAT, [prompt], request), request)

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from myllm.api.access import Client
 from myllm.gateway.gateway import Gateway
+from myllm.gateway.media import Media
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.specs import Specs
@@ -23,6 +24,7 @@ class Services:
     gateway: Gateway
     specs: Specs
     sessions: SessionStore
+    media: Media
     started_at: float = field(default_factory=time.monotonic)
 
 

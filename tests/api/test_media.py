@@ -1,0 +1,199 @@
+"""Pictures and sounds through `/v1/chat/completions`, with models that see and hear.
+
+Their weights are random, so what they say is nothing; but it depends on what they were shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from myllm.engine.types import Engine
+from tests.ggufs import write_model
+from tests.projectors import b64, data_url, png, wav, write_projector
+from tests.serving import Serving, serving, short_home
+
+RED, GREEN, BLUE = (
+    data_url(png(*colour), "image/png") for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))
+)
+LOW, HIGH = (b64(wav(hertz)) for hertz in (300, 3000))
+CHAT = "/v1/chat/completions"
+SEEN, HEARD = 16, 10  # tokens
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Serving]:
+    with short_home() as path:
+        for name, senses in (("both", {"hears": True}), ("eye", {}), ("ear", {"sees": False})):
+            write_model(path / "models" / name / f"{name}.gguf")
+            hears = {"hears": name != "eye"}
+            write_projector(path / "models" / name / f"mmproj-{name}.gguf", **(senses | hears))
+        with serving(path, threads=1) as running:
+            yield running
+
+
+def picture(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def sound(data: str, kind: str = "wav") -> dict[str, Any]:
+    return {"type": "input_audio", "input_audio": {"data": data, "format": kind}}
+
+
+def body(*parts: Any, model: str = "both", **more: Any) -> dict[str, Any]:
+    content = [{"type": "text", "text": "What is it?"}, *parts]
+    messages = [{"role": "user", "content": content}]
+    return {"model": model, "messages": messages, "max_tokens": 8, "temperature": 0} | more
+
+
+def ask(api: httpx.Client, *parts: Any, **more: Any) -> tuple[str, int]:
+    """What was said, and how many tokens the prompt had."""
+    answer = api.post(CHAT, json=body(*parts, **more))
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    return said["choices"][0]["message"]["content"], said["usage"]["prompt_tokens"]
+
+
+def refusal(api: httpx.Client, *parts: Any, model: str = "both") -> str:
+    answer = api.post(CHAT, json=body(*parts, model=model))
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    return str(error["message"])
+
+
+def test_models_tell_what_they_take(api: httpx.Client) -> None:
+    def takes(model: str) -> list[str]:
+        shown: list[str] = api.get(f"/api/models/{model}").json()["input"]
+        return shown
+
+    assert takes("demo") == ["text"]
+    assert takes("eye") == ["text", "image"]
+    assert takes("ear") == ["text", "audio"]
+    assert takes("both") == ["text", "image", "audio"]
+
+
+def test_a_picture_is_seen(api: httpx.Client) -> None:
+    blind, few = ask(api)
+    red, many = ask(api, picture(RED))
+    blue, _ = ask(api, picture(BLUE))
+    assert few + SEEN <= many < few + SEEN + 5  # ... with what keeps it apart from the text
+    assert len({blind, red, blue}) == 3
+
+
+def test_two_pictures_side_by_side_leave_a_slot_in_order(api: httpx.Client) -> None:
+    red = ask(api, picture(RED))
+    for second in (BLUE, GREEN):
+        said, many = ask(api, picture(RED), picture(second))
+        assert many > red[1] + SEEN
+        assert ask(api, picture(RED)) == red
+        assert ask(api, picture(RED), picture(second)) == (said, many)
+
+
+def test_a_sound_is_heard(api: httpx.Client) -> None:
+    deaf, few = ask(api)
+    low, many = ask(api, sound(LOW))
+    high, _ = ask(api, sound(HIGH))
+    assert few + HEARD < many < few + HEARD + 30  # ... with marks around it
+    assert len({deaf, low, high}) == 3
+
+
+def test_every_way_to_write_the_same_is_the_same(api: httpx.Client) -> None:
+    base64 = RED.partition(",")[2]
+    lines = "\n".join(base64[at : at + 76] for at in range(0, len(base64), 76))
+    red, low = ask(api, picture(RED)), ask(api, sound(LOW))
+    for same in (
+        picture(base64),
+        picture(lines),
+        picture(RED.replace("data:image/png;", "DATA:image/png;name=a.png;")),
+        {"type": "image_url", "image_url": RED},
+        {"type": "file", "file": {"filename": "red.png", "file_data": RED}},
+    ):
+        assert ask(api, same) == red
+    for same in (
+        sound(f"data:audio/wav;base64,{LOW}"),
+        {"type": "file", "file": {"file_data": f"data:audio/x-wav;base64,{LOW}"}},
+    ):
+        assert ask(api, same) == low
+
+
+def test_a_stream_and_several_choices_see_too(api: httpx.Client) -> None:
+    whole, _ = ask(api, picture(RED))
+    answer = api.post(CHAT, json=body(picture(RED), stream=True))
+    assert answer.text.endswith("data: [DONE]\n\n")
+    said = api.post(CHAT, json=body(picture(RED), n=2)).json()
+    assert [choice["message"]["content"] for choice in said["choices"]] == [whole, whole]
+
+
+@pytest.mark.parametrize(
+    ("model", "part", "why"),
+    [
+        ("demo", picture(RED), "Model 'demo' cannot see images: it has no projector "
+                               "(mmproj-*.gguf) beside its GGUF"),
+        ("demo", sound(LOW), "Model 'demo' cannot hear audio: it has no projector "
+                             "(mmproj-*.gguf) beside its GGUF"),
+        ("eye", sound(LOW), "Model 'eye' cannot hear audio: its projector (mmproj-eye.gguf) "
+                            "has no audio encoder"),
+        ("ear", {"type": "file", "file": {"file_data": RED}},
+         "Model 'ear' cannot see images: its projector (mmproj-ear.gguf) has no vision encoder"),
+    ],
+)  # fmt: skip
+def test_a_model_without_the_sense_says_so(
+    api: httpx.Client, model: str, part: Any, why: str
+) -> None:
+    assert refusal(api, part, model=model) == why
+
+
+@pytest.mark.parametrize(
+    ("part", "why"),
+    [
+        (picture("file:///etc/passwd"), "content[1].image_url.url must be a data: URL or base64"),
+        (picture("ftp://a/b"), "must be a data: URL or base64"),
+        (picture("http://127.0.0.1/x.png"), "MYLLM_REMOTE_MEDIA"),
+        (picture("HTTPS://example.com/x.png"), "MYLLM_REMOTE_MEDIA"),
+        (picture("data:image/png,raw"), "must be a data: URL, such as"),
+        (picture("data:image/png;base64"), "must be a data: URL, such as"),
+        (picture("data:text/html;base64,AAAA"), "must be of type image/..., not text/..."),
+        (picture(f"data:audio/wav;base64,{LOW}"), "must be of type image/..., not audio/..."),
+        (picture("data:image/png;base64,AA*A"), "is no valid base64"),
+        (picture("data:image/png;base64,AAA"), "is no valid base64"),
+        (picture("data:image/png;base64,"), "must not be empty"),
+        (picture("httpAAAA!"), "is no valid base64"),
+        (picture(""), "must not be empty"),
+        (picture(b64(b"no picture")), "The engine refused the request"),
+        (sound(b64(b"no sound")), "The engine refused the request"),
+        (sound("http://127.0.0.1/x.wav"), "MYLLM_REMOTE_MEDIA"),
+        (sound(LOW, "opus"), "content[1].input_audio.format must be one of wav, mp3, flac"),
+        ({"type": "image_url"}, "content[1].image_url.url must be a string"),
+        ({"type": "image_url", "image_url": {"url": 1}}, "image_url.url must be a string"),
+        ({"type": "input_audio", "input_audio": "x"}, "input_audio.data must be a string"),
+        ({"type": "text", "text": 1}, "content[1].text must be a string"),
+        ({"type": "file", "file": {"file_id": "f"}}, "file.file_data must be a string"),
+        ({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}},
+         "must be of type image/... or audio/..., not application/..."),
+        ({"type": "video_url", "video_url": {"url": RED}}, "content[1].type must be 'text'"),
+        ({"type": "media_marker", "text": "x"}, "not 'media_marker'"),
+        ({}, "content[1].type must be 'text'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told(api: httpx.Client, part: Any, why: str) -> None:
+    assert why in refusal(api, part)
+
+
+def test_a_name_that_is_no_model_comes_first(api: httpx.Client) -> None:
+    assert api.post(CHAT, json=body(picture("x"), model="none")).status_code == 404
+
+
+def test_even_where_addresses_are_fetched_this_machine_is_not(
+    engine: Engine, home: Any, server: Serving
+) -> None:
+    write_model(home / "models/eye/eye.gguf")
+    write_projector(home / "models/eye/mmproj.gguf")
+    with serving(home, remote_media=True) as open_one, open_one.client() as api:
+        for host in (server.url, server.url.replace("127.0.0.1", "localhost")):
+            said = refusal(api, picture(f"{host}/x.png"), model="eye")
+            assert said.endswith("cannot be fetched: it leads to an address that is not public")
+    assert "/x.png" not in server.log

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import random
-import resource
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.synchronize import Event
 from typing import Any
 
 import httpx
@@ -19,17 +14,17 @@ import psutil
 
 from benchmarks.asking import Reply, Request, ask
 from benchmarks.figures import Figure
+from benchmarks.probing import more_files, probing
 from benchmarks.servers import engine_client, myllm_server, slots_busy
-from tests.serving import Serving, wait_until
+from tests.serving import wait_until
 
 CLIENTS, LEAVERS, CROWD = 1000, 900, 2000
-_PROBE_EVERY_S = 0.02
 _MB = 1_000_000
 
 
 def measure_leavers(clients: int = CLIENTS, leavers: int = LEAVERS) -> list[Figure]:
     """So many clients connect, most leave at random moments; the others are answered."""
-    _more_files()
+    more_files()
     with myllm_server(queue_size=clients) as server, server.client() as api:
         _warm(api)
         began = time.monotonic()
@@ -72,13 +67,13 @@ async def _come_and_go(url: str, clients: int, leavers: int) -> Counter[str]:
 
 def measure_full_queue(crowd: int = CROWD, queue_size: int | None = None) -> list[Figure]:
     """So many requests at once for one model: a bound on the queue, and a server that is well."""
-    _more_files()
+    more_files()
     with myllm_server(queue_size=queue_size) as server, server.client() as api:
         _warm(api)
         process = psutil.Process(server.process.pid)
         asyncio.run(_all_at_once(server.url, crowd))  # so many connections take memory once
         rss_before = process.memory_info().rss
-        with _probing(server) as probes:
+        with probing(server) as probes:
             replies = asyncio.run(_all_at_once(server.url, crowd))
         rss = 100 * (process.memory_info().rss / rss_before - 1)
     statuses = Counter(reply.status for reply in replies)
@@ -106,34 +101,6 @@ def _tells(reply: Reply) -> bool:
     return int(reply.headers["retry-after"]) > 0 and int(reply.headers["x-queue-position"]) > 0
 
 
-@contextmanager
-def _probing(server: Serving) -> Iterator[list[float]]:
-    """Ask for `/health` every 20 ms from a process of its own; the list is there at the end."""
-    over = multiprocessing.Event()
-    times: Any = multiprocessing.SimpleQueue()
-    prober = multiprocessing.Process(target=_probe, args=(server.url, over, times), daemon=True)
-    prober.start()
-    time.sleep(1)  # it has begun
-    found: list[float] = []
-    try:
-        yield found
-    finally:
-        over.set()
-        found += times.get()
-        prober.join(10)
-
-
-def _probe(url: str, over: Event, times: Any) -> None:
-    took = []
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as api:
-        while not over.is_set():
-            began = time.monotonic()
-            api.get("/health").raise_for_status()
-            took.append(time.monotonic() - began)
-            time.sleep(_PROBE_EVERY_S)
-    times.put(took)
-
-
 def _body(prompt: str, stream: bool, max_tokens: int) -> dict[str, Any]:
     options = {"max_tokens": max_tokens, "temperature": 0}
     return {"model": "demo", "prompt": prompt, "stream": stream, "options": options}
@@ -146,9 +113,3 @@ def _warm(api: httpx.Client) -> None:
 def _counts(api: httpx.Client) -> tuple[int, int]:
     health = api.get("/health").json()
     return health["queued"], health["active"]
-
-
-def _more_files() -> None:
-    """A connection takes a file."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -15,27 +15,39 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value. Without a bound it only explains another one."""
+    """One measured value, at most `bound` or at least `least`. With neither it only explains."""
 
     name: str
     value: float
     unit: str
     bound: float | None = None
     note: str = ""
+    least: float | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether it keeps within its bound."""
-        return self.bound is None or self.value <= self.bound
+        """Whether it keeps within its bounds."""
+        most = self.bound is None or self.value <= self.bound
+        return most and (self.least is None or self.value >= self.least)
+
+    def shown_bound(self) -> str:
+        """For the table: `1.0 s`, or `>= 1.0 s`, or nothing."""
+        if self.least is not None:
+            return f">= {_shown(self.least, self.unit)}"
+        return "" if self.bound is None else _shown(self.bound, self.unit)
 
 
 def median_of(
-    name: str, samples: Sequence[float], bound: float | None = None, unit: str = "s"
+    name: str,
+    samples: Sequence[float],
+    bound: float | None = None,
+    unit: str = "s",
+    least: float | None = None,
 ) -> Figure:
     """The median of `samples`, with their range as the note."""
     low, high = _shown(min(samples), unit), _shown(max(samples), unit)
     note = f"{len(samples)} rounds, {low} to {high}"
-    return Figure(name, statistics.median(samples), unit, bound, note)
+    return Figure(name, statistics.median(samples), unit, bound, note, least)
 
 
 def worst_of(name: str, samples: Sequence[float], bound: float) -> Figure:
@@ -52,23 +64,30 @@ def print_table(figures: Iterable[Figure]) -> None:
     table.add_column("")
     table.add_column("note", style="dim")
     for each in figures:
-        bound = "" if each.bound is None else _shown(each.bound, each.unit)
-        verdict = "" if each.bound is None else ("ok" if each.ok else "[bold red]MISSED[/]")
+        bound = each.shown_bound()
+        verdict = ("ok" if each.ok else "[bold red]MISSED[/]") if bound else ""
         table.add_row(each.name, _shown(each.value, each.unit), bound, verdict, each.note)
-    console = Console(highlight=False)
-    # A file or a pipe has no width that a table should be cut to.
-    console.print(table, width=None if console.is_terminal else 160)
+    show(table)
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
 
 
-def print_json(figures: Iterable[Figure]) -> None:
-    """The same for programs."""
+def show(table: Table) -> None:
+    """Print it; a file or a pipe has no width that a table should be cut to."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 180
+    console.print(table)
+
+
+def print_json(figures: Iterable[Figure], **more: object) -> None:
+    """The same for programs, with `more` in the document."""
     rows = [asdict(each) | {"ok": each.ok} for each in figures]
-    document = {"figures": rows, "load_average": os.getloadavg(), "cpus": os.cpu_count()}
+    machine = {"load_average": os.getloadavg(), "cpus": os.cpu_count()}
+    document = {"figures": rows} | more | machine
     print(json.dumps(document, indent=2))
 
 
 def _shown(value: float, unit: str) -> str:
     """Seconds to the millisecond, counts and megabytes as they are."""
-    digits = {"s": 3, "ms": 2, "MB": 1, "%": 1}.get(unit, 0)
+    digits = {"s": 3, "ms": 2, "MB": 1, "%": 1, "x": 2}.get(unit, 0)
     return f"{value:.{digits}f} {unit}".strip()

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from myllm.engine.fetch import provide_tree
 from myllm.engine.find import find_engine
+from myllm.engine.source import find_source
+from myllm.engine.types import no_progress
 from myllm.settings import load_settings
 
 _SCRIPT = Path(__file__).parent.parent / "scripts" / "random_model.py"
@@ -28,14 +31,25 @@ def long_models_dir() -> Path:
     return _made("long", "--shape", "tiny", "--context", "4096")
 
 
+def micro_models_dir() -> Path:
+    """A folder with `micro`: so quick that what stands in front of it shows."""
+    return _made("micro", "--shape", "micro")
+
+
 def _made(name: str, *arguments: str) -> Path:
     """Made aside and renamed, so that it is whole."""
-    cache = load_settings().cache_dir
+    settings = load_settings()
+    cache = settings.cache_dir
     folder = cache / ("test-models" if name == "big" else f"test-models-{name}")
     path = folder / name / f"{name}.gguf"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "test-models.lock"):
         if not path.exists():
+            # An engine from the cache may have been compiled by another checkout.
+            source = find_source(settings)
+            provide_tree(source, cache, no_progress)
+            vocabulary = source.tree / "models" / "ggml-vocab-llama-spm.gguf"
+            arguments = (*arguments, "--vocabulary", str(vocabulary))
             with tempfile.TemporaryDirectory(prefix="test-models.", dir=cache) as aside:
                 made = Path(aside) / path.name
                 command = [sys.executable, str(_SCRIPT), *arguments, str(made)]

@@ -39,6 +39,7 @@ class Shape:
 
 
 SHAPES = {
+    "micro": Shape(dim=64, layers=2, heads=4, kv_heads=2, feed_forward=128),
     "tiny": Shape(dim=256, layers=2, heads=4, kv_heads=2, feed_forward=512),
     "1.1b": Shape(dim=2048, layers=22, heads=32, kv_heads=4, feed_forward=5632),
 }

@@ -1,0 +1,115 @@
+"""Who answers in `benchmarks.gateway`, and what each is asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.driving import Target, target
+from benchmarks.models import micro_models_dir
+from benchmarks.peers import litellm_proxy, llama_server, router
+from benchmarks.servers import myllm_server
+from tests.serving import Serving
+
+SLOTS, MODEL = 16, "micro"
+STREAM_TOKENS = 64
+# Every token is this one, so that a stream has an event for each and a lost one is missed. The
+# word occurs nowhere else in an answer.
+_TOKEN, _WORD = 4997, "wonder"
+_BODIES = 200
+# These are an engine's own.
+_OWN_FLAGS = ("--host", "--model", "--alias", "--slot-save-path")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server that is ready. `gateway` is None where the engine itself is asked."""
+
+    name: str
+    url: str
+    gateway: psutil.Process | None
+    engines: tuple[psutil.Process, ...]
+    native: bool = False
+
+    def stream(self, tokens: int = STREAM_TOKENS) -> Target:
+        """Streams of so many tokens."""
+        # The last event of MyLLM's own dialect repeats the whole answer.
+        expected, ending = (2 * tokens, '"session_id"') if self.native else (tokens, "[DONE]")
+        return self._target(tokens, True, expected, ending)
+
+    def single(self) -> Target:
+        """Answers of one token, not streamed."""
+        return self._target(1, False, 1, "}")
+
+    def _target(self, tokens: int, stream: bool, expected: int, ending: str) -> Target:
+        path = "/api/chat" if self.native else "/v1/chat/completions"
+        bodies = [self._body(number, tokens, stream) for number in range(_BODIES)]
+        return target(self.url, path, bodies, word=_WORD, expected=expected, ending=ending)
+
+    def _body(self, number: int, tokens: int, stream: bool) -> dict[str, Any]:
+        """The same work for the engine in both dialects, whatever their defaults are."""
+        message = {"role": "user", "content": f"{number} times I have asked for the way."}
+        body = {"model": MODEL, "stream": stream, "messages": [message]}
+        options = {"max_tokens": tokens, "temperature": 0, "logit_bias": {str(_TOKEN): 100}}
+        if not self.native:
+            return body | options
+        return body | {"options": options | {"top_p": 1, "repeat_penalty": 1}}
+
+
+@contextmanager
+def contestants(litellm: str | None) -> Iterator[list[Contestant]]:
+    """All of them; `litellm` is the program that starts its proxy.
+
+    MyLLM is first, for the others get its engine's flags. LiteLLM has no engine of its own and
+    stands in front of the one that is also asked directly.
+    """
+    models = micro_models_dir()
+    with ExitStack() as running:
+        server = running.enter_context(myllm(models))
+        flags = engine_flags(server)
+        gguf = models / MODEL / f"{MODEL}.gguf"
+        bare = running.enter_context(llama_server(flags, gguf, MODEL))
+        routing = running.enter_context(router(flags, models, MODEL))
+        gateway, engines = psutil.Process(server.process.pid), tuple(server.engines())
+        found = [
+            Contestant("direct", bare.url, None, (bare.process,)),
+            Contestant("MyLLM /v1", server.url, gateway, engines),
+            Contestant("MyLLM /api", server.url, gateway, engines, native=True),
+            Contestant("router", routing.url, routing.process, tuple(routing.process.children())),
+        ]
+        if litellm is not None:
+            try:
+                proxy = running.enter_context(litellm_proxy(litellm, bare.url, MODEL))
+            except (OSError, RuntimeError) as failure:
+                print(f"LiteLLM is left out: {failure}", file=sys.stderr)
+            else:
+                found.append(Contestant("LiteLLM", proxy.url, proxy.process, (bare.process,)))
+        yield found
+
+
+@contextmanager
+def myllm(models_dir: Path, slots: int = SLOTS) -> Iterator[Serving]:
+    """MyLLM with its models loaded to stay."""
+    sizes = {"slots": slots, "threads": 1, "context_size": 1024, "queue_size": 1000}
+    with myllm_server(models_dir=models_dir, keep_alive=-1, **sizes) as server:
+        with server.client(120) as api:
+            for model in sorted(models_dir.iterdir()):
+                api.post(f"/api/models/{model.name}/load").raise_for_status()
+        yield server
+
+
+def engine_flags(server: Serving) -> list[str]:
+    """The command line of MyLLM's engine, without what belongs to this engine alone."""
+    [engine] = server.engines()
+    flags = engine.cmdline()
+    for name in _OWN_FLAGS:
+        if name in flags:
+            at = flags.index(name)
+            del flags[at : at + 2]
+    return flags

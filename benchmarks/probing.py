@@ -1,0 +1,51 @@
+"""Whether a server still answers under load, asked by a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import httpx
+
+from tests.serving import Serving
+
+_PROBE_EVERY_S = 0.02
+
+
+@contextmanager
+def probing(server: Serving) -> Iterator[list[float]]:
+    """Ask for `/health` every 20 ms from a process of its own; the list is there at the end."""
+    over = multiprocessing.Event()
+    times: Any = multiprocessing.SimpleQueue()
+    prober = multiprocessing.Process(target=_probe, args=(server.url, over, times), daemon=True)
+    prober.start()
+    time.sleep(1)  # it has begun
+    found: list[float] = []
+    try:
+        yield found
+    finally:
+        over.set()
+        found += times.get()
+        prober.join(10)
+
+
+def _probe(url: str, over: Event, times: Any) -> None:
+    took = []
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as api:
+        while not over.is_set():
+            began = time.monotonic()
+            api.get("/health").raise_for_status()
+            took.append(time.monotonic() - began)
+            time.sleep(_PROBE_EVERY_S)
+    times.put(took)
+
+
+def more_files() -> None:
+    """A connection takes a file."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -15,7 +15,17 @@ from fastapi_swagger import patch_fastapi
 from starlette.types import ASGIApp
 
 from myllm import __version__
-from myllm.api import anthropic, errors, instances, models, native, openai, sessions, status
+from myllm.api import (
+    anthropic,
+    errors,
+    instances,
+    models,
+    native,
+    openai,
+    openai_vectors,
+    sessions,
+    status,
+)
 from myllm.api.access import Access
 from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
 from myllm.api.services import Services, StoreOnly
@@ -65,7 +75,7 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
-        for routes in (native, openai, anthropic, sessions, models, instances):
+        for routes in (native, openai, openai_vectors, anthropic, sessions, models, instances):
             app.include_router(routes.router, dependencies=described)
         app.include_router(status.router)
         errors.install(app)

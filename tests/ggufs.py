@@ -45,7 +45,7 @@ def write_header(path: Path, architecture: str = "llama", **fields: Any) -> Path
     random = np.random.default_rng(1)
     for name, shape in (("token_embd.weight", (300, 64)), ("output.weight", (300, 64))):
         writer.add_tensor(name, random.standard_normal(shape, dtype=np.float32))
-    _write(writer)
+    save(writer)
     return path
 
 
@@ -97,7 +97,7 @@ def write_model(
     for name, shape in shapes.items():
         weights = random.standard_normal(shape, dtype=np.float32) / np.float32(dim**0.5)
         writer.add_tensor(f"{name}.weight", np.ones_like(weights) if "norm" in name else weights)
-    _write(writer)
+    save(writer)
     return path
 
 
@@ -105,7 +105,7 @@ def write_vocabulary(path: Path) -> Path:
     """Write a GGUF without tensors."""
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_token_list([f"token{number}" for number in range(300)])
-    _write(writer)
+    save(writer)
     return path
 
 
@@ -118,7 +118,7 @@ def write_split(folder: Path, stem: str = "big", count: int = 3) -> list[Path]:
         writer.add_uint16("split.no", number)
         writer.add_uint16("split.count", count)
         writer.add_tensor(f"blk.{number}.weight", np.zeros((32, 32), dtype=np.float32))
-        _write(writer)
+        save(writer)
     return paths
 
 
@@ -142,7 +142,8 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_uint32(key, value)
 
 
-def _write(writer: gguf.GGUFWriter) -> None:
+def save(writer: gguf.GGUFWriter) -> None:
+    """Write all that was added, and close the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

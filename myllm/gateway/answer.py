@@ -15,13 +15,14 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from myllm.errors import InvalidRequest, MyLLMError
+from myllm.errors import MyLLMError
 from myllm.gateway import upstream
 from myllm.gateway.events import Event, Finished, Token
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import of_messages, of_text
 from myllm.gateway.prompting import Prompt, fit
 from myllm.gateway.resume import Generation
+from myllm.gateway.roles import model_for
 from myllm.gateway.sampling import DEFAULTS, engine_fields, resolve
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
@@ -183,10 +184,5 @@ class ChatAnswer(_EngineAnswer):
 
 
 def generating_model(gateway: Gateway, name: str) -> Model:
-    """The model called `name`; raises InvalidRequest when it can only embed."""
-    model = gateway.registry.get(name)
-    if model.is_embedding_only:
-        raise InvalidRequest(
-            f"Model '{name}' makes embeddings only; use it with POST /api/embeddings"
-        )
-    return model
+    """The model called `name`; raises InvalidRequest when it cannot generate."""
+    return model_for(gateway, name, "generate")

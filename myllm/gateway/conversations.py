@@ -84,7 +84,7 @@ class Conversations:
         """Why this engine's conversations are read anew when they have left their slot; None:
         they are not."""
         if spec.key.role != "generate":
-            return "embeddings are no conversations"
+            return "embeddings and scores are no conversations"
         if self._files is None:
             return "switched off by MYLLM_KV_CACHE_MB=0"
         if self._ignored.get(spec.state_key, 0) >= _MOST_IGNORED:

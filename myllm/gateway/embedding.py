@@ -6,6 +6,7 @@ limit an input to its batch; so the same file is loaded a second time, on demand
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,14 @@ from myllm.errors import InvalidRequest
 from myllm.gateway import upstream
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.resume import retried
+from myllm.gateway.roles import model_for
 from myllm.gateway.tickets import Asking
+from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
+
+# An engine notices that nobody waits any more only between requests.
+AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -27,32 +33,61 @@ class Embeddings:
 
 
 async def embed(
-    gateway: Gateway, asking: Asking, model_name: str, inputs: Sequence[str]
+    gateway: Gateway,
+    asking: Asking,
+    model_name: str,
+    inputs: Sequence[str | list[int]],
+    dimensions: int | None = None,
 ) -> Embeddings:
-    """Embed each of `inputs`.
+    """Embed each of `inputs`, texts or tokens, as vectors of `dimensions` numbers.
 
-    Raises ModelNotFound, and InvalidRequest when one is longer than the model can take, with
-    both numbers.
+    Raises ModelNotFound, and InvalidRequest when the model cannot embed, or not in so many
+    dimensions, or when an input is longer than the model can take, with both numbers.
     """
-    model = gateway.registry.get(model_name)
+    model = model_for(gateway, model_name, "embed")
     ticket = asking.ticket(InstanceKey(model.name, "embed"))
 
     async def work(lease: Lease) -> Embeddings:
-        return await _embed(lease.instance, inputs)
+        instance = lease.instance
+        tokenized = await _tokenized(instance, inputs)
+        vectors: list[list[float]] = []
+        for start in range(0, len(tokenized), AT_ONCE):
+            made = await upstream.embed(instance, tokenized[start : start + AT_ONCE])
+            vectors += [_sized(model, vector, dimensions) for vector in made]
+        return Embeddings(vectors, sum(len(tokens) for tokens in tokenized))
 
     return await retried(gateway, ticket, work)
 
 
-async def _embed(instance: Instance, inputs: Sequence[str]) -> Embeddings:
-    limit = instance.spec.context_size
+async def _tokenized(instance: Instance, inputs: Sequence[str | list[int]]) -> list[list[int]]:
+    limit, known = instance.spec.context_size, instance.spec.model.header.vocabulary_size
     tokenized: list[list[int]] = []
-    for index, text in enumerate(inputs):
-        tokens = await upstream.tokenize(instance, text)
+    for index, given in enumerate(inputs):
+        which = "Input" if len(inputs) == 1 else f"Input {index}"
+        tokens = await upstream.tokenize(instance, given) if isinstance(given, str) else given
         if len(tokens) > limit:
-            which = "Input" if len(inputs) == 1 else f"Input {index}"
             raise InvalidRequest(
                 f"{which} too long for embeddings ({limit} tokens): {len(tokens)} tokens"
             )
+        if known and max(tokens, default=0) >= known:
+            raise InvalidRequest(
+                f"{which} has token {max(tokens)}, but the model knows {known} tokens; "
+                "send texts, or this model's own tokens"
+            )
         tokenized.append(tokens)
-    vectors = await upstream.embed(instance, tokenized)
-    return Embeddings(vectors, sum(len(tokens) for tokens in tokenized))
+    return tokenized
+
+
+def _sized(model: Model, vector: list[float], dimensions: int | None) -> list[float]:
+    """`vector`, or its beginning, if the model was trained to say the most there."""
+    size = len(vector)
+    if dimensions is None or dimensions == size:
+        return vector
+    if dimensions > size or not model.matryoshka:
+        at_most = "at most" if model.matryoshka else "exactly"
+        raise InvalidRequest(
+            f"dimensions must be {at_most} {size} for model '{model.name}', not {dimensions}"
+        )
+    cut = vector[:dimensions]
+    length = math.sqrt(math.fsum(value * value for value in cut)) or 1.0
+    return [value / length for value in cut]

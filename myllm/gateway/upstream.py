@@ -7,7 +7,8 @@ client has left.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -22,6 +23,10 @@ from myllm.supervisor.instance import Instance
 # works without end.
 _SILENCE_S = 600.0
 _DEATH_NOTICE_S = 2.0
+# The second one: this model cannot do that.
+_REFUSALS = (400, 501)
+# The engine's words for an input that is over its batch; only it knows how it joins two texts.
+_TOO_LONG = re.compile(r"input \((\d+) tokens\) is too large")
 # A state may be some gigabytes on a slow disk.
 _STATE_S = 60.0
 
@@ -62,6 +67,25 @@ async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]
     _raise_for(answer)
     data = sorted(orjson.loads(answer.body)["data"], key=lambda item: item["index"])
     return [item["embedding"] for item in data]
+
+
+async def rerank(
+    instance: Instance, query: str, documents: Sequence[str]
+) -> tuple[list[float], int]:
+    """A score per document, and the tokens that were read.
+
+    Raises InvalidRequest when a document is too long, together with the query.
+    """
+    answer = await _post(instance, "/rerank", {"query": query, "documents": documents})
+    if too_long := _TOO_LONG.search(_message(answer)) if answer.status != 200 else None:
+        raise InvalidRequest(
+            f"Query and document too long for reranking ({instance.spec.context_size} tokens): "
+            f"{too_long[1]} tokens"
+        )
+    _raise_for(answer)
+    body = orjson.loads(answer.body)
+    scored = sorted(body["results"], key=lambda result: result["index"])
+    return [result["relevance_score"] for result in scored], body["usage"]["prompt_tokens"]
 
 
 async def complete(
@@ -179,7 +203,7 @@ def _translate(status: int, error: dict[str, Any]) -> MyLLMError:
     message = str(error.get("message", "no reason given"))
     if error.get("type") == "exceed_context_size_error":
         return PromptTooLong(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
-    if error.get("code", status) == 400:
+    if error.get("code", status) in _REFUSALS:
         return InvalidRequest(f"The engine refused the request: {message}")
     return EngineError(f"The engine failed: {message}")
 

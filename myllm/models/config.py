@@ -37,7 +37,10 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The content of `config.json`; None: not told, so the GGUF header says it."""
+    """The content of `config.json`; None: not told, so the GGUF header says it.
+
+    `matryoshka`: the model was trained so that the beginning of a vector is a good one too.
+    """
 
     family: str | None = None
     quantization: str | None = None
@@ -45,6 +48,7 @@ class ModelConfig:
     template: str | None = None
     description: str | None = None
     aliases: tuple[str, ...] = ()
+    matryoshka: bool = False
     source: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -125,6 +129,7 @@ _TOP: Final[dict[str, _Check]] = {
     "template": _text,
     "description": _text,
     "aliases": _aliases,
+    "matryoshka": _yes_or_no,
     "source": _text,
     "parameters": _object,
     "engine": _object,

@@ -42,6 +42,7 @@ class Model:
     template: str | None = None
     description: str | None = None
     aliases: tuple[str, ...] = ()
+    matryoshka: bool = False
     source: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -99,6 +100,7 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
         template=config.template,
         description=config.description,
         aliases=config.aliases,
+        matryoshka=config.matryoshka,
         source=config.source,
         parameters=config.parameters,
         engine=config.engine,

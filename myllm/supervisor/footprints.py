@@ -110,10 +110,10 @@ class Footprints:
 
 def extras_mb(spec: InstanceSpec) -> int:
     """What llama-fit-params leaves out but for the process itself and a projector: the store of
-    prompts, and the outputs of an embedding, which keeps a vector and, unused, the logits of
-    every token of its input (llama.cpp, `llama_context::output_reserve`)."""
+    prompts, and the outputs of an embedding or a score, which keeps a vector and, unused, the
+    logits of every token of its input (llama.cpp, `llama_context::output_reserve`)."""
     extra = spec.cache_ram_mb * _MIB
-    if spec.key.role == "embed":
+    if spec.key.role != "generate":
         header = spec.model.header
         extra += spec.batch * (header.vocabulary_size + header.embedding_length) * _F32
     return -(-extra // _MIB)

@@ -10,10 +10,10 @@ from myllm.models.projector import Projector
 from myllm.models.registry import Model
 from myllm.models.templates import template_flags
 
-Role = Literal["generate", "embed"]
+Role = Literal["generate", "embed", "rerank"]
 
-# Batches of an embedding engine hold a whole input, so its context is also its batch.
-_LONGEST_EMBED_INPUT = 2048
+# Batches of an embedding or reranking engine hold a whole input, so its context is also its batch.
+_LONGEST_INPUT = 2048
 # llama-server's own; more costs memory and hardly gains speed.
 _LARGEST_PHYSICAL = 512
 
@@ -83,8 +83,10 @@ class InstanceSpec:
 
     @property
     def physical_batch(self) -> int:
-        """Tokens computed at once; an embedding needs its whole input at once."""
-        return self.batch if self.key.role == "embed" else min(self.batch, _LARGEST_PHYSICAL)
+        """Tokens computed at once; an embedding or a score needs its whole input at once."""
+        if self.key.role != "generate":
+            return self.batch
+        return min(self.batch, _LARGEST_PHYSICAL)
 
     @property
     def file_stem(self) -> str:
@@ -128,20 +130,25 @@ class InstanceSpec:
             arguments += ["--slot-save-path", f"{self.slot_dir}/"]
         if self.projector is not None:
             arguments += ["--mmproj", str(self.projector.path)]
-        if self.key.role == "embed":
-            arguments += ["--embeddings"]
-            if not self.model.is_embedding_only:
-                arguments += ["--pooling", "mean"]
-        else:
-            arguments += template_flags(self.model)
+        match self.key.role:
+            case "generate":
+                arguments += template_flags(self.model)
+            case "embed":
+                arguments += ["--embeddings"]
+                if self.model.header.pooling in (None, "none"):
+                    arguments += ["--pooling", "mean"]
+            case "rerank":
+                arguments += ["--reranking"]
         return tuple(arguments)
 
 
 def main_role(model: Model) -> Role:
     """What a model is for, if nobody says."""
+    if model.header.is_reranker:
+        return "rerank"
     return "embed" if model.is_embedding_only else "generate"
 
 
-def embed_context(model: Model) -> int:
-    """Tokens that one input of an embedding instance may have."""
-    return min(model.header.context_length or _LONGEST_EMBED_INPUT, _LONGEST_EMBED_INPUT)
+def input_context(model: Model) -> int:
+    """Tokens that one input of an embedding or reranking instance may have."""
+    return min(model.header.context_length or _LONGEST_INPUT, _LONGEST_INPUT)

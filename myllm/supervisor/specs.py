@@ -16,7 +16,7 @@ from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds, batch_for, first_batch
 from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
 from myllm.supervisor.placement import choose, lay_out
-from myllm.supervisor.spec import InstanceKey, InstanceSpec, embed_context
+from myllm.supervisor.spec import InstanceKey, InstanceSpec, input_context
 
 # A list of many models reads the devices once.
 _ROOMS_VALID_S = 1.0
@@ -54,8 +54,8 @@ class Specs:
 
         `smaller` halves a context that nobody asked for.
         """
-        if key.role == "embed":
-            context = embed_context(model)
+        if key.role != "generate":
+            context = input_context(model)
             layout = lay_out(model, estimate_mb(model, context, 1, context), self.rooms())
             threads = self._threads(model)
             return InstanceSpec(key, model, context, 1, context, threads, layout=layout)

@@ -88,6 +88,7 @@ def test_how_a_model_remembers(
         ("bert", {"pooling_type": 2}, True),
         ("nomic-bert", {}, True),
         ("qwen3", {"pooling_type": 3}, True),
+        ("qwen3", {"pooling_type": 4}, True),
         ("qwen3", {"pooling_type": 0}, False),
         ("qwen3", {}, False),
     ],

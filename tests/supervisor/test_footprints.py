@@ -21,7 +21,7 @@ from myllm.models.registry import Registry
 from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, used_by
 from myllm.supervisor.footprints import Footprint, Footprints, extras_mb
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, Role, embed_context
+from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, Role, input_context
 
 FAR_OFF = 0.10
 TINY_MB = 8
@@ -41,8 +41,8 @@ def file(tmp_path: Path) -> Path:
 def spec_of(
     model: Model, role: Role = "generate", context_size: int = 2048, batch: int = 128
 ) -> InstanceSpec:
-    if role == "embed":
-        context_size = batch = min(context_size, embed_context(model))
+    if role != "generate":
+        context_size = batch = min(context_size, input_context(model))
     slots = 4 if role == "generate" else 1
     return InstanceSpec(InstanceKey(model.name, role), model, context_size, slots, batch)
 
@@ -226,3 +226,4 @@ def test_what_comes_on_top(demo: Model) -> None:
     assert extras_mb(replace(spec, cache_ram_mb=100)) == 100
     outputs = 2048 * (demo.header.vocabulary_size + demo.header.embedding_length) * 4 / 2**20
     assert extras_mb(spec_of(demo, "embed")) == pytest.approx(outputs, abs=1)
+    assert extras_mb(spec_of(demo, "rerank")) == extras_mb(spec_of(demo, "embed"))

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from myllm.engine.types import Engine
 from myllm.models.registry import Registry
 from myllm.settings import Settings
 from myllm.supervisor.batching import PromptSpeeds
 from myllm.supervisor.devices import HOST, DeviceMemory
-from myllm.supervisor.spec import InstanceKey, Layout
+from myllm.supervisor.spec import InstanceKey, Layout, Role, main_role
 from myllm.supervisor.specs import Specs
 from tests.ggufs import write_header
 from tests.projectors import write_projector
@@ -78,6 +80,31 @@ def test_a_projector_goes_with_what_generates(tmp_path: Path) -> None:
     assert spec.state_key != without.state_key
     embedding = made.spec(InstanceKey("m", "embed"), model)
     assert "--mmproj" not in embedding.argv(Path("llama-server"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pooling", "role", "flags"),
+    [
+        ("qwen3", None, "generate", ()),
+        ("qwen3", None, "embed", ("--embeddings", "--pooling", "mean")),
+        ("qwen3", 3, "embed", ("--embeddings",)),
+        ("bert", None, "embed", ("--embeddings", "--pooling", "mean")),
+        ("bert", 4, "rerank", ("--reranking",)),
+        ("qwen3", 4, "rerank", ("--reranking",)),
+    ],
+)
+def test_what_a_model_is_for_and_how_its_engine_is_told(
+    tmp_path: Path, architecture: str, pooling: int | None, role: Role, flags: tuple[str, ...]
+) -> None:
+    write_header(tmp_path / "m" / "m.gguf", architecture, pooling_type=pooling)
+    model = Registry(tmp_path).get("m")
+    assert main_role(model) == ("generate" if architecture != "bert" and not pooling else role)
+    spec = specs(tmp_path).spec(InstanceKey("m", role), model)
+    argv = spec.argv(Path("llama-server"))
+    about = [each for each in argv if each in ("--embeddings", "--pooling", "mean", "--reranking")]
+    assert tuple(about) == flags
+    one_at_once = role != "generate"
+    assert (spec.slots == 1, spec.batch == spec.context_size == 2048) == (one_at_once, one_at_once)
 
 
 def test_what_the_engines_have_can_be_had_by_others(tmp_path: Path) -> None:

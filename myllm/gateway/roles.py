@@ -1,0 +1,52 @@
+"""Which model serves a request: one that is made for what is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from myllm.errors import InvalidRequest
+from myllm.gateway.gateway import Gateway
+from myllm.models.registry import Model
+from myllm.supervisor.spec import Role, main_role
+
+
+def model_for(gateway: Gateway, name: str, role: Role) -> Model:
+    """The model called `name`.
+
+    Raises ModelNotFound, and InvalidRequest when the model is not made for `role`.
+    """
+    model = gateway.registry.get(name)
+    if not serves(model, role):
+        raise InvalidRequest(_WHAT_IT_IS[main_role(model)].format(name))
+    return model
+
+
+def serves(model: Model, role: Role) -> bool:
+    """Whether `model` can have `role`: one that generates can embed as well."""
+    own = main_role(model)
+    return own == role or (own == "generate" and role == "embed")
+
+
+async def named(gateway: Gateway, name: str, role: Role | None = None) -> str:
+    """`name`, or the model that somebody means who names none: of those that can have `role`
+    the only one that is loaded, else the only one there is.
+
+    Raises InvalidRequest when it could be more than one, or is none.
+    """
+    if name:
+        return name
+    models = await asyncio.to_thread(gateway.registry.list)
+    able = [m.name for m in models if m.problem is None and (role is None or serves(m, role))]
+    loaded = [each for each in able if gateway.scheduler.is_loaded(each)]
+    for only in (loaded, able):
+        if len(only) == 1:
+            return only[0]
+    listed = ", ".join(able) if able else "none that can do this"
+    raise InvalidRequest(f"model is required, for it could be any of these: {listed}")
+
+
+_WHAT_IT_IS: dict[Role, str] = {
+    "generate": "Model '{}' is no reranker: its file does not name the pooling type 'rank'",
+    "embed": "Model '{}' makes embeddings only; use it with POST /api/embeddings",
+    "rerank": "Model '{}' scores documents only; use it with POST /v1/rerank",
+}

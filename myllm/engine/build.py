@@ -35,6 +35,7 @@ __all__ = ["BuildOptions", "build_engine"]
 _LOCK_TIMEOUT_S = 3 * 3600.0
 _NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\] ?(.*)")
 _BACKEND = re.compile(r"^-- Including (\S+) backend")
+_CMAKE_PLACE = re.compile(r"^CMAKE_(HOME_DIRECTORY|CACHEFILE_DIR):INTERNAL=(.*)$", re.MULTILINE)
 _VERSION = re.compile(r"^-- llama\.cpp version: (\S+)")
 # What one compiler process may take at its worst, so that a small machine does not swap.
 _JOB_BYTES = 1.5 * 2**30
@@ -69,6 +70,10 @@ def build_engine(
                 provide_tree(source, cache_dir, progress)
                 _Build(cache_dir, key, source, tools, flags, progress).run(options)
                 known = read_engine(folder)
+    except Timeout as failure:
+        raise BuildFailed(
+            f"Another process holds {failure.lock_file} and does not give way; end it and try again"
+        ) from failure
     except OSError as failure:
         raise BuildFailed(unusable_cache(cache_dir, failure)) from failure
     if known is None:
@@ -114,6 +119,8 @@ class _Build:
 
     def run(self, options: BuildOptions) -> None:
         """Leave the finished engine in its folder, and no build tree."""
+        if not self._can_resume():
+            shutil.rmtree(self._tree)
         self._tree.mkdir(parents=True, exist_ok=True)
         self._log.unlink(missing_ok=True)
         self._progress(Progress("configure", detail=str(self._source.tree)))
@@ -125,6 +132,16 @@ class _Build:
         self._progress(Progress("install"))
         self._install(options)
         shutil.rmtree(self._tree, ignore_errors=True)
+
+    def _can_resume(self) -> bool:
+        """Whether cmake goes on in this tree: not if it, or the source, has lain elsewhere."""
+        try:
+            cache = (self._tree / "CMakeCache.txt").read_text(errors="replace")
+        except FileNotFoundError:
+            return True
+        known = {name: Path(place).resolve() for name, place in _CMAKE_PLACE.findall(cache)}
+        here = {"HOME_DIRECTORY": self._source.tree, "CACHEFILE_DIR": self._tree}
+        return known == {name: place.resolve() for name, place in here.items()}
 
     def _step(self, what: str, command: list[str], heard: Callable[[str], None]) -> None:
         self._lines = []

@@ -30,16 +30,15 @@ class RuntimeDir:
     """A directory of mode 0700 that this process made and removes again.
 
     `parent` None means the user's runtime directory, or the temporary one. A parent whose
-    path is too long for a Unix socket is passed over for the temporary directory. What servers
-    left there that were killed is removed, and their engines, if one still runs, are ended.
+    path is too long for a Unix socket is passed over for the temporary directory, and that for
+    /tmp. What servers left there that were killed is removed, and their engines, if one still
+    runs, are ended.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
-        base = parent or _default_parent()
+        base = _short(parent or _default_parent(), Path(tempfile.gettempdir()))
         try:
             base.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if len(os.fsencode(base)) > _LONGEST_DIRECTORY:
-                base = Path(tempfile.gettempdir())
             sweep(base)
             self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
             _write_identity(self.path / _OWNER, os.getpid())
@@ -128,6 +127,12 @@ def _end(process: psutil.Process | None) -> None:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
             process.kill()
             process.wait(_AFTER_KILL_S)
+
+
+def _short(*places: Path) -> Path:
+    """The first of `places` that leaves room for the sockets' names."""
+    fitting = (place for place in places if len(os.fsencode(place)) <= _LONGEST_DIRECTORY)
+    return next(fitting, Path("/tmp"))
 
 
 def _default_parent() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
-from myllm.engine import report
+from myllm.engine import fetch, report
 from myllm.engine.build import BuildOptions, build_engine
 from myllm.engine.ensure import ensure_engine
 from myllm.engine.find import find_engine
 from myllm.engine.plan import TARGETS
 from myllm.engine.probe import identify
+from myllm.engine.source import find_source
 from myllm.engine.types import Progress
 from myllm.errors import BuildFailed
 from myllm.settings import Settings
@@ -206,6 +209,49 @@ def test_an_interrupted_build_leaves_no_compiler_and_resumes(
     build_engine(tiny, BuildOptions(backend="cpu", jobs=1), heard.append)
     steps = [step for step in heard if step.phase == "compile"]
     assert steps[-1].total <= 10 - len(objects)
+
+
+@pytest.mark.full
+def test_a_build_begun_from_another_checkout_is_begun_anew(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """Both checkouts are of one commit, so both builds have one key and one tree."""
+    first, second = write_tree(tmp_path / "first"), tmp_path / "second"
+    author = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
+    for command in (
+        ["-C", first, "init", "-q"],
+        ["-C", first, "add", "."],
+        ["-C", first, *author, "commit", "-qm", "x"],
+        ["clone", "-q", first, second],
+    ):
+        subprocess.run(["git", *command], check=True, timeout=20)
+
+    def stop(step: Progress) -> None:
+        if step.phase == "compile":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(make_settings(llama_source=first), CPU, stop)
+    settings = make_settings(llama_source=second)
+    assert list(settings.cache_dir.glob("build/*/CMakeCache.txt"))
+    assert build_engine(settings, CPU).build == 12000
+
+
+def test_another_process_that_does_not_give_way_is_named(
+    make_settings: MakeSettings,
+    tiny_pin: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny_pin("0" * 64)
+    settings = make_settings()
+    monkeypatch.setattr(fetch, "_LOCK_TIMEOUT_S", 0.1)
+    place = hashlib.sha256(str(find_source(settings).tree).encode()).hexdigest()[:16]
+    lock = settings.cache_dir / "locks" / f"source-{place}.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock), pytest.raises(BuildFailed, match="Another process") as caught:
+        build_engine(settings, CPU)
+    assert str(lock) in caught.value.detail
 
 
 def test_without_a_compiler_it_says_what_to_install(

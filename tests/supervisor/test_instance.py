@@ -9,6 +9,7 @@ import shutil
 import signal
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,9 +203,12 @@ async def test_an_unforeseen_error_is_a_failure_too(
     assert "Internal error" in instance.error.detail
 
 
-def test_the_runtime_directory_is_private_and_its_paths_are_short(home: Path) -> None:
-    long = home / ("x" * 80)
-    for parent in (home, long):
+@pytest.mark.parametrize("temporary", ["", "x" * 80])
+def test_the_runtime_directory_is_private_and_its_paths_are_short(
+    home: Path, temporary: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(home / temporary))
+    for parent in (home, home / ("x" * 80)):
         runtime = RuntimeDir(parent)
         try:
             assert stat.S_IMODE(runtime.path.stat().st_mode) == 0o700

@@ -48,6 +48,7 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
         "BUILD_SHARED_LIBS": "OFF",
         "GGML_NATIVE": "ON",
         "GGML_RPC": "ON",
+        "GGML_CCACHE": "OFF",
         "LLAMA_OPENSSL": "OFF",
         "LLAMA_USE_PREBUILT_UI": "OFF",
         "LLAMA_BUILD_UI": "OFF",
@@ -71,7 +72,11 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
             "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         }
     if tools.nvcc is not None:
-        flags |= {"GGML_CUDA": "ON", "CMAKE_CUDA_COMPILER": str(tools.nvcc)}
+        flags |= {
+            "GGML_CUDA": "ON",
+            "GGML_CUDA_NCCL": "OFF",
+            "CMAKE_CUDA_COMPILER": str(tools.nvcc),
+        }
         flags |= {"CMAKE_CUDA_HOST_COMPILER": str(tools.cxx)}
         archs = options.cuda_archs or _native_archs(options)
         if archs:

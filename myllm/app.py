@@ -22,6 +22,7 @@ from myllm.api import (
     models,
     native,
     openai,
+    openai_audio,
     openai_vectors,
     sessions,
     status,
@@ -75,7 +76,16 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
-        for routes in (native, openai, openai_vectors, anthropic, sessions, models, instances):
+        for routes in (
+            native,
+            openai,
+            openai_audio,
+            openai_vectors,
+            anthropic,
+            sessions,
+            models,
+            instances,
+        ):
             app.include_router(routes.router, dependencies=described)
         app.include_router(status.router)
         errors.install(app)

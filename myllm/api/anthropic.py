@@ -35,7 +35,7 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 async def messages(request: MessagesRequest, services: With, client: AskedBy) -> Response:
     """Answer a conversation with the model's chat template."""
     chat = Chat(messages_of(request), request.options(), _DEFAULTS, fields_of(request))
-    _, answer = asked(services, request.asking(client.fair_id), request.model, chat)
+    _, answer = await asked(services, request.asking(client.fair_id), request.model, chat)
     head = _head(request.model)
     if not request.stream:
 
@@ -65,7 +65,8 @@ async def count(request: CountTokensRequest, services: With, client: AskedBy) ->
     """How many tokens the prompt of a conversation has."""
     model = generating_model(services.gateway, request.model)
     ticket = request.asking(client.fair_id).ticket(InstanceKey(model.name, "generate"))
-    body = {"messages": messages_of(request), **fields_of(request)}
+    told = await services.media.checked(model.name, messages_of(request))
+    body = {"messages": told, **fields_of(request)}
 
     async def make() -> Mapping[str, Any]:
         return {"input_tokens": await count_tokens(services.gateway, ticket, body)}

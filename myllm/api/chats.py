@@ -33,7 +33,7 @@ class Chat:
     fields: Mapping[str, Any]
 
 
-def asked(
+async def asked(
     services: Services, asking: Asking, model_name: str, chat: Chat
 ) -> tuple[Ticket, EngineChat]:
     """The answer to `chat`, and its place in the queue.
@@ -41,12 +41,13 @@ def asked(
     Raises ModelNotFound, and InvalidRequest for what the model cannot do.
     """
     model = generating_model(services.gateway, model_name)
+    messages = await services.media.checked(model.name, chat.messages)
     ticket = asking.ticket(InstanceKey(model.name, "generate"))
     answer = EngineChat(
         services.gateway,
         ticket,
         model,
-        chat.messages,
+        messages,
         chat.options,
         chat.defaults,
         chat.fields,

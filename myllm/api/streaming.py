@@ -111,19 +111,29 @@ class Stream(Response):
         await self._send_body({"type": "http.response.body", "body": body, "more_body": True})
 
 
-class JsonAnswer(Response):
-    """One JSON document that takes time to make; given up when the client leaves."""
+class TakesTime(Response):
+    """A whole answer that takes time to make; given up when the client leaves."""
 
-    def __init__(self, make: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[Response]]) -> None:
         self.make = make
         self.background: BackgroundTask | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def run() -> None:
-            body = orjson.dumps(await self.make())
-            await Response(body, media_type="application/json")(scope, receive, send)
+            answer = await self.make()
+            await answer(scope, receive, send)
 
         await until_disconnect(receive, run())
+
+
+class JsonAnswer(TakesTime):
+    """The same for one JSON document."""
+
+    def __init__(self, make: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+        async def document() -> Response:
+            return Response(orjson.dumps(await make()), media_type="application/json")
+
+        super().__init__(document)
 
 
 async def to_the_end(answer: Answer) -> Finished:

@@ -197,3 +197,21 @@ def test_even_where_addresses_are_fetched_this_machine_is_not(
             said = refusal(api, picture(f"{host}/x.png"), model="eye")
             assert said.endswith("cannot be fetched: it leads to an address that is not public")
     assert "/x.png" not in server.log
+
+
+def test_another_dialect_sees_the_same_and_reads_no_files(api: httpx.Client) -> None:
+    def ask(source: dict[str, Any], path: str = "/v1/messages") -> httpx.Response:
+        blocks = [{"type": "text", "text": "What is it?"}, {"type": "image", "source": source}]
+        messages = [{"role": "user", "content": blocks}]
+        body = {"model": "eye", "messages": messages, "max_tokens": 8, "temperature": 0}
+        return api.post(path, json=body)
+
+    red = {"type": "base64", "media_type": "image/png", "data": RED.partition(",")[2]}
+    seen = ask(red)
+    assert seen.status_code == 200, seen.text
+    assert seen.json()["usage"]["input_tokens"] > SEEN
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        for url, why in (("file:///etc/passwd", "data: URL"), ("http://1.1.1.1/", "REMOTE_MEDIA")):
+            refused = ask({"type": "url", "url": url}, path)
+            assert refused.status_code == 400, refused.text
+            assert why in refused.json()["error"]["message"]

@@ -6,6 +6,7 @@ one. Messages are never removed from a session: those that are no longer in forc
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from myllm.errors import Conflict, InvalidRequest, NotFound
 from myllm.sessions.database import Database
 from myllm.sessions.history import Merged, Message
 from myllm.sessions.store import Session
-from myllm.sessions.tables import messages, sessions
+from myllm.sessions.tables import kv_files, messages, sessions
 
 _TITLE_CHARS: Final = 60
 _REMOVED_AT_ONCE: Final = 100
+# PostgreSQL stores no NUL. Nobody may post one, but a model may say it.
+_NO_NUL: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ class Archive:
         if cursor is not None:
             query = query.where(sa.tuple_(sessions.c.updated, sessions.c.key) < _place(cursor))
         query = query.order_by(sessions.c.updated.desc(), sessions.c.key.desc()).limit(limit + 1)
-        async with self._database.reading() as connection:
+        connected = self._database.searching() if search else self._database.reading()
+        async with connected as connection:
             found = [Summary(*row) for row in await connection.execute(query)]
         if len(found) <= limit:
             return found, None
@@ -160,27 +164,35 @@ class Archive:
             change = sessions.update().where(sessions.c.key == found.key)
             await connection.execute(change.values(title=title))
 
+    async def check_exists(self, owner: str, session_id: str) -> None:
+        """Raises NotFound."""
+        async with self._database.reading() as connection:
+            await _existing(connection, owner, session_id)
+
     async def remove(self, owner: str, session_id: str) -> None:
-        """Forget a session and its messages. Raises NotFound."""
+        """Forget a session, its messages, and what is known of its states in any folder: their
+        tokens are its text. Raises NotFound."""
+        states = kv_files.c.owner == owner, kv_files.c.session == session_id
         async with self._database.writing() as connection:
             found = await _existing(connection, owner, session_id)
             await connection.execute(sessions.delete().where(sessions.c.key == found.key))
+            await connection.execute(kv_files.delete().where(*states))
 
     async def fork(self, owner: str, session_id: str, new_id: str, at: int | None) -> None:
         """Begin a session with what `session_id` says up to message `at`, or to its end.
 
         Raises NotFound for the session or the message, and Conflict when `new_id` is taken.
         """
-        loaded = await self.load(owner, session_id)
-        if loaded is None:
-            raise _unknown(session_id)
-        found, said = loaded
+        found, listed = await self.listed(owner, session_id)
         if at is not None:
-            ends = [index for index, message in enumerate(said) if message.key == at]
+            ends = [n for n, s in enumerate(listed) if s.message.key == at and not s.superseded]
             if not ends:
                 raise NotFound(f"Session '{session_id}' has no message {at} in force")
-            said = said[: ends[0] + 1]
-        await self.add(owner, new_id, found.model, found.title, said)
+            listed = listed[: ends[0] + 1]
+        # The one that was in force then, which may have been replaced since.
+        systems = [each.message for each in listed if each.message.role == "system"][-1:]
+        turns = [s.message for s in listed if s.message.role != "system" and not s.superseded]
+        await self.add(owner, new_id, found.model, found.title, [*systems, *turns])
 
     async def add(
         self, owner: str, session_id: str, model: str, title: str, said: Sequence[Message]
@@ -233,9 +245,12 @@ def _unknown(session_id: str) -> NotFound:
 def _place(cursor: str) -> sa.Tuple:
     try:
         updated, key = cursor.split("_")
-        return sa.tuple_(sa.literal(float(updated)), sa.literal(int(key)))
+        place = float(updated), int(key)
     except ValueError:
-        raise InvalidRequest("cursor must be the next_cursor of another page") from None
+        place = 0.0, -1
+    if not 0 <= place[1] < 2**63 or not math.isfinite(place[0]):
+        raise InvalidRequest("cursor must be the next_cursor of another page")
+    return sa.tuple_(sa.literal(place[0]), sa.literal(place[1]))
 
 
 def _summary(row: Any) -> Summary:
@@ -315,7 +330,7 @@ async def _rewrite(connection: AsyncConnection, message: Message) -> None:
     change = messages.update().where(messages.c.key == message.key)
     await connection.execute(
         change.values(
-            content=message.content,
+            content=message.content.replace("\0", _NO_NUL),
             tokens=message.tokens,
             partial=message.partial,
             extra=message.extra,
@@ -332,7 +347,7 @@ async def _insert_messages(
         {
             "session": session,
             "role": message.role,
-            "content": message.content,
+            "content": message.content.replace("\0", _NO_NUL),
             "tokens": message.tokens,
             "extra": message.extra,
             "partial": message.partial,
@@ -344,10 +359,17 @@ async def _insert_messages(
     await connection.execute(messages.insert(), rows)
 
 
+def _size_of(connection: AsyncConnection, text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+    """Bytes in UTF-8; older SQLites have no octet_length."""
+    if connection.dialect.name == "sqlite":
+        return sa.func.length(sa.cast(text, sa.LargeBinary))
+    return sa.func.octet_length(text)
+
+
 async def _count(connection: AsyncConnection, session: int) -> None:
     """Note how much a session holds now."""
-    more = sa.func.coalesce(sa.func.length(sa.cast(messages.c.extra, sa.Text)), 0)
-    size = sa.func.coalesce(sa.func.sum(sa.func.length(messages.c.content) + more), 0)
+    more = sa.func.coalesce(_size_of(connection, sa.cast(messages.c.extra, sa.Text)), 0)
+    size = sa.func.coalesce(sa.func.sum(_size_of(connection, messages.c.content) + more), 0)
     in_force = sa.func.count().filter(messages.c.superseded.is_(False))
     counts = sa.select(in_force, size).where(messages.c.session == session)
     row = (await connection.execute(counts)).one()

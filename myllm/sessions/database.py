@@ -15,10 +15,10 @@ from typing import Any
 import structlog
 from filelock import AsyncFileLock
 from sqlalchemy import event, exc, inspect, make_url, text
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import URL, Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from myllm.errors import MyLLMError, StoreFailed, Unavailable
+from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.sessions import schema
 
 _log = structlog.get_logger(__name__)
@@ -41,9 +41,11 @@ class Database:
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._turn = asyncio.Lock()
         if self.is_sqlite:
-            self._writer, self._reader = self._sqlite(writes=True), self._sqlite(writes=False)
+            self._writer, self._reader = self._sqlite(1, writes=True), self._sqlite(_READERS)
+            self._searcher = self._sqlite(1)
         else:
-            self._writer = self._reader = self._postgres()
+            self._writer = self._reader = self._postgres(_READERS, overflow=2)
+            self._searcher = self._postgres(1, overflow=0)
 
     @property
     def where(self) -> str:
@@ -58,21 +60,31 @@ class Database:
         if self.is_sqlite:
             await self._prepare_sqlite(Path(self._url.database or ""))
             return
-        async with self.writing() as connection:
-            await connection.execute(
-                text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
-            )
-            await connection.run_sync(self._upgrade_if_needed)
+        try:
+            async with self.writing() as connection:
+                await connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK}
+                )
+                await connection.run_sync(self._upgrade_if_needed)
+        except TypeError as failure:  # how the driver refuses an option
+            raise StoreFailed(f"MYLLM_DATABASE_URL cannot be used: {failure}") from failure
 
     async def close(self) -> None:
         """Close every connection."""
         await self._writer.dispose()
         await self._reader.dispose()
+        await self._searcher.dispose()
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncConnection, None]:
         """A connection to read with; each statement sees the database as of one moment."""
         async with _translated(self.where), self._reader.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def searching(self) -> AsyncGenerator[AsyncConnection, None]:
+        """The one connection to read with for what may take seconds; chats do not wait for it."""
+        async with _translated(self.where), self._searcher.connect() as connection:
             yield connection
 
     @asynccontextmanager
@@ -86,20 +98,20 @@ class Database:
             async with self._turn, self._writer.begin() as connection:
                 yield connection
 
-    def _postgres(self) -> AsyncEngine:
+    def _postgres(self, size: int, overflow: int) -> AsyncEngine:
         return create_async_engine(
-            self._url.set(drivername="postgresql+asyncpg"),
-            pool_size=_READERS,
-            max_overflow=2,
+            _for_asyncpg(self._url),
+            pool_size=size,
+            max_overflow=overflow,
             pool_timeout=_BUSY_S,
             pool_pre_ping=True,
             connect_args={"timeout": _CONNECT_S, "command_timeout": 60},
         )
 
-    def _sqlite(self, writes: bool) -> AsyncEngine:
+    def _sqlite(self, size: int, writes: bool = False) -> AsyncEngine:
         engine = create_async_engine(
             self._url.set(drivername="sqlite+aiosqlite"),
-            pool_size=1 if writes else _READERS,
+            pool_size=size,
             max_overflow=0,
             pool_timeout=2 * _BUSY_S,
             # Without a transaction there is nothing to roll back.
@@ -139,6 +151,12 @@ class Database:
             _log.info("schema of the store changed", before=revision, now=schema.HEAD)
 
 
+def _for_asyncpg(url: URL) -> URL:
+    """`url` for a driver that has another name for one of libpq's options."""
+    query = {("ssl" if key == "sslmode" else key): value for key, value in url.query.items()}
+    return url.set(drivername="postgresql+asyncpg", query=query)
+
+
 def _set_up_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -163,14 +181,14 @@ def _make_private(path: Path) -> None:
 async def _translated(where: str) -> AsyncGenerator[None, None]:
     try:
         yield
-    except exc.IntegrityError:
-        raise
     except (exc.SQLAlchemyError, OSError, TimeoutError) as failure:
         raise _ours(where, failure) from failure
 
 
 def _ours(where: str, failure: Exception) -> MyLLMError:
     cause = str(getattr(failure, "orig", None) or failure) or type(failure).__name__
+    if "\\u0000" in cause or "0x00" in cause:
+        return InvalidRequest("A text must not have the character U+0000")
     if "locked" in cause:
         return Unavailable(f"The store of conversations {where} is locked by another program")
     if isinstance(failure, (OSError, exc.TimeoutError, exc.InterfaceError)):

@@ -132,6 +132,17 @@ class Merged:
         return {message.key for message in staying if message and message.key is not None}
 
 
+def storable(text: str) -> str:
+    """`text`, if every database can store it; else raises ValueError."""
+    if "\0" in text:
+        raise ValueError("must not have the character U+0000")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not have half of a character (a surrogate)") from None
+    return text
+
+
 def merge(system: Message | None, stored: Sequence[Message], posted: Sequence[Message]) -> Merged:
     """Join `posted` to a conversation whose turns so far are `stored`, under `system`.
 

@@ -12,19 +12,21 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from myllm.errors import StoreFailed
+from myllm.errors import MyLLMError, StoreFailed
 from myllm.sessions.store import session_key
 
 _log = structlog.get_logger(__name__)
 _SUFFIX = ".kv"
 _ASIDE = ".saving"
+_FOLDER_ID = "folder-id"
 # Of what is free on the disk, and what the files take themselves.
 _DEFAULT_SHARE = 0.1
 _MIB = 2**20
@@ -101,18 +103,24 @@ class KvRecords(Protocol):
         """Name and size in bytes of every file, the least recently used first."""
         ...
 
+    async def of_nobody(self) -> list[str]:
+        """The names of files whose session is no more."""
+        ...
+
 
 class KvFiles:
     """The files in `folder`, which only its owner can enter.
 
-    `most_mb` bounds them, in MiB; None: a tenth of the free disk and what they take. Raises
-    StoreFailed when the folder cannot be made; the methods raise what `open_records` raises.
+    `open_records` gives the records of a folder, by an id that only this folder has. `most_mb`
+    bounds the files, in MiB; None: a tenth of the free disk and what they take; 0: none are
+    kept. Raises StoreFailed when the folder cannot be made; the methods raise what
+    `open_records` raises.
     """
 
     def __init__(
         self,
         folder: Path,
-        open_records: Callable[[], Awaitable[KvRecords]],
+        open_records: Callable[[str], Awaitable[KvRecords]],
         most_mb: int | None = None,
     ) -> None:
         self.folder = folder
@@ -124,8 +132,21 @@ class KvFiles:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
+            self._id = _id_of(folder)
         except OSError as failure:
             raise StoreFailed(f"{folder} cannot be made: {failure.strerror}") from failure
+
+    @property
+    def keeps(self) -> bool:
+        """Whether any file is kept."""
+        return self._most_mb != 0
+
+    async def tidy(self) -> None:
+        """Remove what nobody needs any more; a failure to is logged."""
+        try:
+            await self._records()
+        except (MyLLMError, OSError) as failure:
+            _log.warning("states of conversations not tidied", cause=str(failure))
 
     async def new_aside(self) -> str:
         """A file name for an engine to save to, before it is known to be whole."""
@@ -171,9 +192,7 @@ class KvFiles:
 
     async def drop(self, *names: str) -> None:
         """Remove files and their records."""
-        for name in names:
-            (self.folder / name).unlink(missing_ok=True)
-        await (await self._records()).remove(*names)
+        await self._drop(await self._records(), names)
 
     async def forget(self, owner: str, session: str) -> None:
         """Remove every state of a session."""
@@ -182,16 +201,19 @@ class KvFiles:
     async def _records(self) -> KvRecords:
         async with self._opening:
             if self._opened is None:
-                records = await self._open_records()
+                records = await self._open_records(self._id)
                 await self._sweep(records)
+                await self._make_room(records)
                 self._opened = records
             return self._opened
 
     async def _sweep(self, records: KvRecords) -> None:
         """Remove files without a record, and records without a file: a kill leaves both.
 
-        Not those that somebody else may be just about to take in.
+        Not those that somebody else may be just about to take in. What is left of a removed
+        session goes, too.
         """
+        await self._drop(records, await records.of_nobody())
         known = {name for name, _ in await records.by_use()}
         there = {path.name for path in self.folder.iterdir()}
         for path in [self.folder / name for name in there - known]:
@@ -212,12 +234,28 @@ class KvFiles:
             if taken <= most:
                 return
             taken -= size
-            await self.drop(name)
+            await self._drop(records, [name])
+
+    async def _drop(self, records: KvRecords, names: Sequence[str]) -> None:
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+        if names:
+            await records.remove(*names)
 
 
 def file_name(owner: str, session: str, engine: str) -> str:
     """The name of a session's file for one engine."""
     return _sha256(f"{engine}\0{session_key(owner, session)}")[:48] + _SUFFIX
+
+
+def _id_of(folder: Path) -> str:
+    """A name that no other folder has, also none of another machine with the same path."""
+    path = folder / _FOLDER_ID
+    if not path.exists():
+        aside = folder / f"{_FOLDER_ID}.{os.getpid()}"
+        aside.write_text(uuid.uuid4().hex)
+        os.replace(aside, path)
+    return path.read_text()
 
 
 def _age_s(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""The records of saved states, in the database."""
+"""The records of saved states, in the database: of one folder, for servers may share a database."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import sqlalchemy as sa
 
 from myllm.sessions.database import Database
 from myllm.sessions.kvfiles import KvRecord, Remembered, State
-from myllm.sessions.tables import kv_files
+from myllm.sessions.tables import kv_files, sessions
 
 _ALIKE_MOST: Final = 64
 
 
 class DatabaseRecords:
-    """KvRecords in one table. Raises what Database raises."""
+    """KvRecords in one table, of the files in `folder`. Raises what Database raises."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, folder: str) -> None:
         self._database = database
+        self._folder = folder
+        self._here = kv_files.c.folder == folder
 
     async def get(self, name: str) -> KvRecord | None:
-        query = sa.select(kv_files).where(kv_files.c.name == name)
+        query = sa.select(kv_files).where(self._here, kv_files.c.name == name)
         async with self._database.reading() as connection:
             row = (await connection.execute(query)).first()
         return None if row is None else _record(row)
@@ -30,7 +32,7 @@ class DatabaseRecords:
     async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
         query = (
             sa.select(kv_files.c.name, kv_files.c.pieces)
-            .where(kv_files.c.engine == engine, kv_files.c.owner == owner)
+            .where(self._here, kv_files.c.engine == engine, kv_files.c.owner == owner)
             .order_by(kv_files.c.used.desc())
             .limit(_ALIKE_MOST)
         )
@@ -41,6 +43,7 @@ class DatabaseRecords:
     async def put(self, record: KvRecord) -> None:
         state, remembered = record.state, record.state.remembered
         row = kv_files.insert().values(
+            folder=self._folder,
             name=state.file_name,
             owner=state.owner,
             session=state.session,
@@ -54,30 +57,38 @@ class DatabaseRecords:
             used=state.used,
         )
         async with self._database.writing() as connection:
-            await connection.execute(_named(kv_files.delete(), state.file_name))
+            await connection.execute(self._named(kv_files.delete(), state.file_name))
             await connection.execute(row)
 
     async def touch(self, name: str, used: float) -> None:
         async with self._database.writing() as connection:
-            await connection.execute(_named(kv_files.update(), name).values(used=used))
+            await connection.execute(self._named(kv_files.update(), name).values(used=used))
 
     async def remove(self, *names: str) -> None:
         async with self._database.writing() as connection:
-            await connection.execute(kv_files.delete().where(kv_files.c.name.in_(names)))
+            gone = self._here, kv_files.c.name.in_(names)
+            await connection.execute(kv_files.delete().where(*gone))
 
     async def of_session(self, owner: str, session: str) -> list[str]:
-        mine = kv_files.c.owner == owner, kv_files.c.session == session
+        mine = self._here, kv_files.c.owner == owner, kv_files.c.session == session
         async with self._database.reading() as connection:
             return list(await connection.scalars(sa.select(kv_files.c.name).where(*mine)))
 
     async def by_use(self) -> list[tuple[str, int]]:
-        query = sa.select(kv_files.c.name, kv_files.c.size_bytes).order_by(kv_files.c.used)
+        query = sa.select(kv_files.c.name, kv_files.c.size_bytes).where(self._here)
         async with self._database.reading() as connection:
-            return [(name, size) for name, size in await connection.execute(query)]
+            rows = await connection.execute(query.order_by(kv_files.c.used))
+            return [(name, size) for name, size in rows]
 
+    async def of_nobody(self) -> list[str]:
+        theirs = sessions.c.owner == kv_files.c.owner, sessions.c.id == kv_files.c.session
+        living = sa.select(sessions.c.key).where(*theirs).exists()
+        query = sa.select(kv_files.c.name).where(self._here, ~living)
+        async with self._database.reading() as connection:
+            return list(await connection.scalars(query))
 
-def _named(statement: Any, name: str) -> Any:
-    return statement.where(kv_files.c.name == name)
+    def _named(self, statement: Any, name: str) -> Any:
+        return statement.where(self._here, kv_files.c.name == name)
 
 
 def _record(row: Any) -> KvRecord:

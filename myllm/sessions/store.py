@@ -76,8 +76,9 @@ class SessionStore:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._writes: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[Database] | None = None
-        self.on_removed: Callable[[str, str], Awaitable[None]] | None = None
-        """Told owner and id of each session that is removed."""
+        self.before_removal: Callable[[str, str], Awaitable[None]] | None = None
+        """Told owner and id of each session that is to be removed, and waited for: what is kept
+        beside the database must not outlive it, also when this program is killed."""
 
     async def start(self) -> None:
         """Look at the database, and open it in the background when there is nothing to change.
@@ -110,12 +111,12 @@ class SessionStore:
 
         return Archive(database)
 
-    async def kv_records(self) -> KvRecords:
-        """What is known of saved states."""
+    async def kv_records(self, folder: str) -> KvRecords:
+        """What is known of the saved states in a folder."""
         database = await self.database()
         from myllm.sessions.kvrecords import DatabaseRecords
 
-        return DatabaseRecords(database)
+        return DatabaseRecords(database, folder)
 
     @asynccontextmanager
     async def open(
@@ -160,9 +161,10 @@ class SessionStore:
         """Forget a session. Raises NotFound, and Conflict when it is being answered."""
         archive = await self.archive()
         async with self._unused(owner, session_id):
+            await archive.check_exists(owner, session_id)
+            if self.before_removal is not None:
+                await self.before_removal(owner, session_id)
             await archive.remove(owner, session_id)
-            if self.on_removed is not None:
-                await self.on_removed(owner, session_id)
 
     @asynccontextmanager
     async def _unused(self, owner: str, session_id: str) -> AsyncGenerator[None, None]:

@@ -60,6 +60,8 @@ messages = sa.Table(
 kv_files = sa.Table(
     "kv_files",
     metadata,
+    # Servers that share a database have a folder each.
+    sa.Column("folder", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("session", sa.Text, nullable=False),

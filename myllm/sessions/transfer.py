@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast, get_args
 
 from myllm.errors import InvalidRequest
-from myllm.sessions.history import Extra, Message, RoleName
+from myllm.sessions.history import Extra, Message, RoleName, storable
 
 Format = Literal["json", "markdown"]
 FORMATS: Final = get_args(Format)
@@ -129,7 +129,8 @@ def _document(about: dict[str, Any], said: Sequence[Message]) -> Document:
         raise InvalidRequest(f"version must be {_VERSION}, not {about.get('version')!r}")
     if not said:
         raise InvalidRequest("there is no message in it")
-    session_id, model, title = (_text(about, name, "it") for name in ("id", "model", "title"))
+    names = ("id", "model", "title")
+    session_id, model, title = (_storable(_text(about, n, "it"), n, "it") for n in names)
     return Document(session_id, model, title, tuple(said))
 
 
@@ -140,6 +141,7 @@ def _message(fields: dict[str, Any], content: str, where: str) -> Message:
         raise InvalidRequest(f"{where}: role must be one of {', '.join(_ROLES)}")
     if not isinstance(partial, bool):
         raise InvalidRequest(f"{where}: partial must be true or false")
+    content = _storable(content, "content", where)
     return Message(role, content, partial, extra=_extra(fields, where))
 
 
@@ -158,6 +160,13 @@ def _text(fields: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"{where}: {name} must be a text")
     return value
+
+
+def _storable(text: str, name: str, where: str) -> str:
+    try:
+        return storable(text)
+    except ValueError as failure:
+        raise InvalidRequest(f"{where}: {name} {failure}") from None
 
 
 def _object(text: str, where: str) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from myllm.errors import Conflict, InvalidRequest, NotFound
 from myllm.sessions.archive import Archive, title_of
 from myllm.sessions.history import Message
+from myllm.sessions.store import SessionStore
 
 
 async def add(archive: Archive, name: str, *texts: str, owner: str = "local") -> None:
@@ -28,7 +31,9 @@ async def test_pages_come_newest_first_and_join(archive: Archive) -> None:
     assert cursor is None
 
 
-@pytest.mark.parametrize("wrong", ["x", "1_2_3", "a_1", ""])
+@pytest.mark.parametrize(
+    "wrong", ["x", "1_2_3", "a_1", "", "1_99999999999999999999", "1_-1", "nan_1", "1e400_1"]
+)
 async def test_a_cursor_from_nowhere_is_refused(archive: Archive, wrong: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
         await archive.page("local", 3, wrong)
@@ -65,6 +70,56 @@ async def test_a_fork_has_what_was_said_until_there(archive: Archive) -> None:
         await archive.fork("local", "s", "other", 12345)
     with pytest.raises(NotFound, match="'none' not found"):
         await archive.fork("local", "none", "other", None)
+
+
+async def test_a_fork_has_the_system_message_that_was_in_force_then(
+    store: SessionStore, archive: Archive
+) -> None:
+    for system, question in (("be brief", "one"), ("be long", "two")):
+        async with store.open("local", "s", 1) as session:
+            turn = session.merged([Message("system", system), Message("user", question)])
+            await store.save(session, "demo", turn, Message("assistant", "yes"))
+    _, listed = await archive.listed("local", "s")
+    first = next(each.message for each in listed if each.message.role == "assistant")
+
+    async def forked(name: str, at: int | None) -> list[str]:
+        await archive.fork("local", "s", name, at)
+        loaded = await archive.load("local", name)
+        assert loaded is not None
+        return [message.content for message in loaded[1]]
+
+    assert await forked("early", first.key) == ["be brief", "one", "yes"]
+    assert await forked("whole", None) == ["be long", "one", "yes", "two", "yes"]
+
+
+async def test_what_a_model_says_and_no_database_can_store_is_replaced(
+    store: SessionStore, archive: Archive
+) -> None:
+    async with store.open("local", "s", 1) as session:
+        turn = session.merged([Message("user", "hi")])
+        await store.save(session, "demo", turn, Message("assistant", "a\0b"))
+    loaded = await archive.load("local", "s")
+    assert loaded is not None
+    assert [message.content for message in loaded[1]] == ["hi", "a\ufffdb"]
+
+
+async def test_bytes_are_counted_not_characters(archive: Archive) -> None:
+    await add(archive, "s", "日本語" * 100)
+    await add(archive, "t", "abc" * 100)
+    assert [each.id for each in await archive.surplus(None, None, 1000)] == ["s"]
+    assert await archive.surplus(None, None, 1200) == []
+
+
+async def test_a_search_does_not_keep_a_chat_from_its_history(
+    store: SessionStore, archive: Archive
+) -> None:
+    await add(archive, "s", "one", "1")
+    database = await store.database()
+    async with database.searching():
+        waiting = [asyncio.create_task(archive.page("local", 1, search="one")) for _ in range(9)]
+        await asyncio.wait(waiting, timeout=0.1)
+        assert await asyncio.wait_for(archive.load("local", "s"), 5)
+    assert all(await asyncio.gather(*waiting))
 
 
 async def test_a_removed_session_is_gone_with_its_messages(archive: Archive) -> None:

@@ -64,7 +64,7 @@ async def test_what_is_saved_beside_goes_with_a_session(filled: SessionStore) ->
     async def listen(owner: str, session_id: str) -> None:
         told.append((owner, session_id))
 
-    filled.on_removed = listen
+    filled.before_removal = listen
     await Retention(filled, Limits(max_count=4)).remove_surplus()
     assert told == [("owner0", "s0"), ("owner1", "s1")]
 

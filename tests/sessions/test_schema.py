@@ -20,7 +20,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from myllm.errors import MyLLMError, StoreFailed, Unavailable
+from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.sessions import schema
 from myllm.sessions.history import Message
 from myllm.sessions.store import SessionStore, sqlite_path
@@ -219,3 +219,54 @@ def test_another_url_is_refused() -> None:
 async def test_a_server_that_is_not_there_is_told() -> None:
     with pytest.raises(Unavailable, match=r"postgresql\+?\w*://u:\*\*\*@localhost:1/d cannot be"):
         await SessionStore("postgresql://u:secret@localhost:1/d").start()
+
+
+POSTGRES_ONLY = pytest.param("postgres", marks=pytest.mark.needs_postgres)
+
+
+@pytest.mark.parametrize("url", [POSTGRES_ONLY], indirect=True)
+async def test_options_of_a_url_are_understood_or_refused(url: str) -> None:
+    store = SessionStore(f"{url}&sslmode=disable")
+    await store.start()
+    await store.close()
+    with pytest.raises(StoreFailed, match=r"MYLLM_DATABASE_URL cannot be used.*nonsense"):
+        await SessionStore(f"{url}&nonsense=1").start()
+
+
+@pytest.mark.parametrize("url", [POSTGRES_ONLY], indirect=True)
+async def test_what_a_database_cannot_read_is_the_request_s_fault(url: str) -> None:
+    store = SessionStore(url)
+    await store.start()
+    with pytest.raises(InvalidRequest, match=r"U\+0000"):
+        await (await store.archive()).listed("local", "a\0")
+    await store.close()
+
+
+_LATE = """
+import asyncio, sys
+import myllm.app
+from myllm.sessions.store import SessionStore
+
+async def main():
+    store = SessionStore("sqlite:///" + sys.argv[1])
+    print("loaded", *(name for name in ("sqlalchemy", "alembic") if name in sys.modules))
+    await store.start()
+    await store.archive()
+    print("loaded", *(name for name in ("sqlalchemy", "alembic") if name in sys.modules))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_what_is_slow_to_load_is_loaded_late_or_not_at_all(database: Path) -> None:
+    """SQLAlchemy when a database is opened, Alembic only when its schema must change."""
+
+    def loaded() -> list[str]:
+        command = [sys.executable, "-c", _LATE, str(database)]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return [line for line in told.stdout.splitlines() if line.startswith("loaded")]
+
+    assert loaded() == ["loaded", "loaded sqlalchemy"]
+    database.unlink()
+    assert loaded() == ["loaded", "loaded sqlalchemy alembic"]

@@ -15,7 +15,8 @@ from myllm.sessions.transfer import FORMATS, Document, Format, read, write
 _TRICKY = st.sampled_from(
     ["", "\n", "\n\n", "a\r\nb", "<!-- myllm message: {} -->", "\\<!-- myllm session: ", "### User"]
 )
-_CONTENTS = st.lists(_TRICKY | st.text(max_size=20), max_size=4).map("\n".join)
+_TEXT = st.characters(codec="utf-8", exclude_characters="\0")
+_CONTENTS = st.lists(_TRICKY | st.text(_TEXT, max_size=20), max_size=4).map("\n".join)
 _MESSAGES = st.builds(
     Message,
     st.sampled_from(("system", "user", "assistant", "tool")),
@@ -36,9 +37,9 @@ _MESSAGES = st.builds(
 @given(
     st.builds(
         Document,
-        st.text(max_size=5),
-        st.text(max_size=5),
-        st.text(max_size=10) | st.just("--> x"),
+        st.text(_TEXT, max_size=5),
+        st.text(_TEXT, max_size=5),
+        st.text(_TEXT, max_size=10) | st.just("--> x"),
         st.lists(_MESSAGES, min_size=1, max_size=5).map(tuple),
     ),
     st.sampled_from(FORMATS),
@@ -85,6 +86,8 @@ def _with(**extra: object) -> dict[str, object]:
         (_with(thinking=1), r"messages\[0\]: thinking must be a text"),
         (_with(tool_calls={}), r"messages\[0\]: tool_calls must be a list"),
         (_with(parts=["x"]), r"messages\[0\]: parts must be a list of objects"),
+        ({"title": "\0"}, r"it: title must not have the character U\+0000"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "content must not have half"),
     ],
 )
 def test_wrong_json_is_told_with_its_place(change: dict[str, object], told: str) -> None:

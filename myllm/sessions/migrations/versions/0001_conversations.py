@@ -51,6 +51,7 @@ def upgrade() -> None:
     op.create_index("ix_messages_session", "messages", ["session", "key"])
     op.create_table(
         "kv_files",
+        sa.Column("folder", sa.Text, primary_key=True),
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("owner", sa.Text, nullable=False),
         sa.Column("session", sa.Text, nullable=False),

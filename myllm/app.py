@@ -107,19 +107,24 @@ class App:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
         self._runtime = RuntimeDir(self.settings.runtime_dir)
         store = SessionStore(self.settings.database())
+        files = KvFiles(self.settings.kv_dir(), store.kv_records, self.settings.kv_cache_mb)
         retention = asyncio.create_task(Retention(store, _limits(self.settings)).run())
+        tidying = None
         try:
             await store.start()
-            self._services = self._build_services(self._runtime, store)
+            tidying = asyncio.create_task(files.tidy(), name="tidy states of conversations")
+            self._services = self._build_services(self._runtime, store, files)
             self._services.gateway.start()
             yield self._services
         finally:
             retention.cancel()
             await self.drain_and_stop()
+            if tidying is not None:
+                await tidying
             await store.close()
             self._runtime.remove()
 
-    def _build_services(self, runtime: RuntimeDir, store: SessionStore) -> Services:
+    def _build_services(self, runtime: RuntimeDir, store: SessionStore, files: KvFiles) -> Services:
         settings = self.settings
         launcher = LocalLauncher(runtime, settings.state_dir / "logs")
         speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
@@ -135,11 +140,8 @@ class App:
             queue_size=settings.queue_size,
             drain_grace_s=settings.drain_grace,
         )
-        files = None
-        if settings.kv_cache_mb != 0:
-            files = KvFiles(settings.kv_dir(), store.kv_records, settings.kv_cache_mb)
         conversations = Conversations(files, speeds.get, settings.strict_isolation)
-        store.on_removed = conversations.forget_session
+        store.before_removal = conversations.forget_session
         gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
         media = Media(registry, _remote_media(settings))
         return Services(settings, gateway, specs, store, media)
@@ -182,7 +184,9 @@ class StoreApp:
     async def running(self) -> AsyncIterator[None]:
         """Ready for requests. Raises StoreFailed or Unavailable when the store cannot be used."""
         store = SessionStore(self.settings.database())
-        store.on_removed = KvFiles(self.settings.kv_dir(), store.kv_records).forget
+        settings = self.settings
+        files = KvFiles(settings.kv_dir(), store.kv_records, settings.kv_cache_mb)
+        store.before_removal = files.forget
         await store.start()
         self._state.services = StoreOnly(store)
         yield

@@ -80,6 +80,7 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
         request.session_id,
         request.options.given(),
         request.json_schema(),
+        streamed=request.stream,
         session_timeout_s=services.settings.queue_timeout,
     )
     if request.stream:

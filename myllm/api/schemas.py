@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.durations import parse_duration
 from myllm.gateway.tickets import Asking
-from myllm.sessions.history import Message
+from myllm.sessions.history import Message, storable
 
 
 def _example(**values: Any) -> ConfigDict:
@@ -48,6 +48,8 @@ class Options(BaseModel):
 
 
 KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
+# Refused before the answer is made, not when it is to be stored.
+Storable = Annotated[str, AfterValidator(storable)]
 
 
 class LoadRequest(BaseModel):
@@ -61,7 +63,7 @@ class RenameRequest(BaseModel):
 
     model_config = _example(title="About Paris")
 
-    title: str = Field(min_length=1, max_length=200)
+    title: Storable = Field(min_length=1, max_length=200)
 
 
 class ForkRequest(BaseModel):
@@ -114,7 +116,7 @@ class ChatMessage(BaseModel):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: Storable
 
 
 class ChatRequest(_Generating):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import Response
 
-from myllm.api.schemas import ForkRequest, RenameRequest
+from myllm.api.schemas import ForkRequest, RenameRequest, Storable
 from myllm.api.services import AskedBy, Sessions
 from myllm.api.times import iso
 from myllm.errors import InvalidRequest
@@ -39,8 +39,8 @@ async def list_sessions(
     client: AskedBy,
     limit: Annotated[int, Query(ge=1, le=500, description="At most so many.")] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the last page.")] = None,
-    search: Annotated[str, Query(description="A text in a title or a message.")] = "",
-    model: Annotated[str, Query(description="Only this model's.")] = "",
+    search: Annotated[Storable, Query(description="A text in a title or a message.")] = "",
+    model: Annotated[Storable, Query(description="Only this model's.")] = "",
 ) -> dict[str, Any]:
     """The sessions that went on last, and where the next page begins."""
     archive = await sessions.archive()

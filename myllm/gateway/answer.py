@@ -97,7 +97,11 @@ class RawAnswer(_EngineAnswer):
 
 
 class ChatAnswer(_EngineAnswer):
-    """The next message of a conversation, which is stored with it."""
+    """The next message of a conversation, which is stored with it.
+
+    `streamed`: the client gets every event as it comes, and so has a part of the answer when it
+    leaves in the middle.
+    """
 
     def __init__(
         self,
@@ -111,6 +115,7 @@ class ChatAnswer(_EngineAnswer):
         options: dict[str, Any],
         json_schema: Any = None,
         *,
+        streamed: bool,
         session_timeout_s: float,
     ) -> None:
         super().__init__(gateway, asking, model_name, options, json_schema)
@@ -118,6 +123,7 @@ class ChatAnswer(_EngineAnswer):
         self._owner = owner
         self._messages = messages
         self._session_id = session_id
+        self._streamed = streamed
         self._session_timeout_s = session_timeout_s
 
     async def events(self) -> AsyncGenerator[Event, None]:
@@ -146,9 +152,10 @@ class ChatAnswer(_EngineAnswer):
                             answer = Message("assistant", event.full_text, tokens=tokens)
                             await self._sessions.save(session, self.model.name, turn, answer)
                             event = event.in_session(session.id, dropped)
-                        elif isinstance(event, Token):
-                            sent.append(event.text)
                         yield event
+                        # Whoever asks for the next event has sent this one.
+                        if self._streamed and isinstance(event, Token):
+                            sent.append(event.text)
             except (GeneratorExit, asyncio.CancelledError):
                 if sent:  # the client has seen this much
                     answer = Message("assistant", "".join(sent), partial=True)

@@ -15,23 +15,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
 
-from myllm.errors import MyLLMError
+from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway import upstream
 from myllm.gateway.prefixes import common, of_messages
 from myllm.gateway.spelling import spell_prompt
 from myllm.gateway.tickets import Ticket
 from myllm.sessions.history import Message
 from myllm.sessions.kvfiles import KvFiles, Remembered, State, file_name
+from myllm.sessions.store import session_key
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceSpec
 
 _log = structlog.get_logger(__name__)
 _SAVE_AFTER_S = 3.0
+# An engine that saves a slot answers nobody meanwhile, so it is put off while others are answered,
+# so many times at most.
+_MOST_PUT_OFF = 10
 # What is read again in less time than this is not worth a file.
 _WORTH_S = 0.02
 # A shorter common beginning is read faster than somebody else's state.
@@ -40,13 +43,14 @@ _ALIKE_CHARS = 512
 _MOST_IGNORED = 2
 
 
-@dataclass
+@dataclass(eq=False)
 class _Held:
     """What one slot of one run holds: `state` is None while nobody knows.
 
-    `lock` is held while it is saved or restored, `in_use` while a request has the slot.
-    `restored` are the tokens that were read back and not seen in use yet; `expected` those of
-    them that the prompt now being answered begins with.
+    `lock` is held while it is saved or restored, `in_use` while a request has the slot, and
+    `noted` when that request has told what the slot holds now. `restored` are the tokens that
+    were read back and not seen in use yet; `expected` those of them that the prompt now being
+    answered begins with. `put_off` counts how often its save has waited for others.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -55,13 +59,19 @@ class _Held:
     state: State | None = None
     saved: bool = False
     in_use: bool = False
+    noted: bool = False
+    put_off: int = 0
     restored: int = 0
     expected: int = 0
     timer: asyncio.TimerHandle | None = None
 
+    def is_unsaved(self) -> bool:
+        """Whether it holds what no file has."""
+        return self.state is not None and not self.saved
+
 
 class Conversations:
-    """Without `files` nothing outlives a slot.
+    """What the slots of all engines hold; `files` has what outlives a slot.
 
     `speed` tells how many tokens of a prompt a model (by its digest) reads per second. `strict`:
     a slot is emptied between clients, and they share no beginnings.
@@ -69,7 +79,7 @@ class Conversations:
 
     def __init__(
         self,
-        files: KvFiles | None,
+        files: KvFiles,
         speed: Callable[[str], float | None],
         strict: bool,
     ) -> None:
@@ -79,13 +89,14 @@ class Conversations:
         self._held: dict[tuple[int, int], _Held] = {}
         self._ignored: dict[str, int] = {}
         self._saving: set[asyncio.Task[None]] = set()
+        self._being_saved: list[_Held] = []  # also of engines that have ended meanwhile
 
     def problem(self, spec: InstanceSpec) -> str | None:
         """Why this engine's conversations are read anew when they have left their slot; None:
         they are not."""
         if spec.key.role != "generate":
             return "embeddings and scores are no conversations"
-        if self._files is None:
+        if not self._files.keeps:
             return "switched off by MYLLM_KV_CACHE_MB=0"
         if self._ignored.get(spec.state_key, 0) >= _MOST_IGNORED:
             return "the engine did not use the states that were read back"
@@ -93,10 +104,10 @@ class Conversations:
 
     async def enter(self, instance: Instance, ticket: Ticket) -> None:
         """Make the slot of `ticket` its own: save who was there, bring back what it had."""
-        if instance.spec.slot_dir is None and not self._strict:
+        if instance.spec.key.role != "generate":
             return
         held = self._of(instance, ticket)
-        held.in_use = True
+        held.in_use, held.noted, held.expected = True, False, 0
         if held.timer is not None:
             held.timer.cancel()
         async with held.lock:
@@ -121,7 +132,7 @@ class Conversations:
                 rest = text[remembered.chars :]
                 more = await spell_prompt(instance, rest) if rest else []
                 if more is not None:
-                    held.expected = held.restored
+                    held.expected = min(held.restored, len(remembered.tokens))
                     return [*remembered.tokens, *more]
         return await upstream.tokenize(instance, text)
 
@@ -130,7 +141,8 @@ class Conversations:
     ) -> None:
         """The slot of `ticket` has read and written so much, the last of it being `answer`;
         `cached` tokens of the prompt had been in it."""
-        ticket.pieces = (*ticket.pieces, *of_messages([Message("assistant", answer)]))
+        if answer:
+            ticket.pieces = (*ticket.pieces, *of_messages([Message("assistant", answer)]))
         held = self._held.get((instance.run_id, ticket.slot or 0))
         if held is None or ticket.session is None:
             return
@@ -139,46 +151,71 @@ class Conversations:
         owner, _, session = ticket.session.rpartition("/")
         engine = instance.spec.state_key
         held.state = State(owner, session, engine, remembered, time.time(), ticket.pieces)
-        held.saved, held.restored, held.expected = False, 0, 0
+        held.saved, held.noted, held.restored, held.expected = False, True, 0, 0
 
     def exit(self, instance: Instance, ticket: Ticket) -> None:
         """The request is over; its slot is saved a little later, if nobody comes back."""
         held = self._held.get((instance.run_id, ticket.slot or 0))
         if held is None:
             return
-        held.in_use = False
-        if held.state is not None and not held.saved:
-            later = asyncio.get_running_loop().call_later
-            held.timer = later(_SAVE_AFTER_S, self._save_idle, instance, ticket.slot or 0, held)
+        held.in_use, held.put_off = False, 0
+        if not held.noted:
+            held.state = None  # the request has failed, and nobody knows how far it had come
+        if held.is_unsaved():
+            self._save_later(instance, ticket.slot or 0, held)
 
     async def leave(self, instance: Instance, within_s: float) -> None:
         """Save every slot of an engine that is to end, as far as the time suffices."""
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(within_s):
-                for (run, slot), held in list(self._held.items()):
-                    if run == instance.run_id and not held.in_use:
+                for slot, held in self._of_run(instance.run_id):
+                    if not held.in_use:
                         async with held.lock:
                             await self._save(instance, slot, held)
+        except TimeoutError:
+            unsaved = [held for _, held in self._of_run(instance.run_id) if held.is_unsaved()]
+            _log.warning(
+                "an engine ends before its conversations are saved",
+                model=str(instance.spec.key),
+                unsaved=len(unsaved),
+                within_s=within_s,
+            )
 
     def forget_run(self, run: int) -> None:
         """An engine has ended."""
-        for place in [place for place in self._held if place[0] == run]:
-            held = self._held.pop(place)
+        for slot, held in self._of_run(run):
+            del self._held[run, slot]
             if held.timer is not None:
                 held.timer.cancel()
 
     async def forget_session(self, owner: str, session: str) -> None:
-        """A session was removed: neither its files nor its slots may bring it back."""
-        for held in self._held.values():
-            if held.session == f"{owner}/{session}":
+        """A session is to be removed: neither its files nor its slots may bring it back."""
+        key = session_key(owner, session)
+        for held in [*self._held.values(), *self._being_saved]:
+            if held.session == key:
                 held.state = None
-        if self._files is not None:
-            await self._files.forget(owner, session)
+                async with held.lock:  # what is just being saved is not kept
+                    pass
+        await self._files.forget(owner, session)
 
     def _of(self, instance: Instance, ticket: Ticket) -> _Held:
         return self._held.setdefault((instance.run_id, ticket.slot or 0), _Held())
 
+    def _of_run(self, run: int) -> list[tuple[int, _Held]]:
+        """The slots of one engine."""
+        return [(slot, held) for (of_run, slot), held in self._held.items() if of_run == run]
+
+    def _save_later(self, instance: Instance, slot: int, held: _Held) -> None:
+        later = asyncio.get_running_loop().call_later
+        held.timer = later(_SAVE_AFTER_S, self._save_idle, instance, slot, held)
+
     def _save_idle(self, instance: Instance, slot: int, held: _Held) -> None:
+        others = any(other.in_use for _, other in self._of_run(instance.run_id))
+        if others and held.put_off < _MOST_PUT_OFF:
+            held.put_off += 1
+            self._save_later(instance, slot, held)
+            return
+
         async def save() -> None:
             async with held.lock:
                 if not held.in_use:
@@ -193,18 +230,30 @@ class Conversations:
         state = held.state
         if state is None or held.saved or instance.is_over() or not self._is_worth(instance, state):
             return
-        assert self._files is not None
         aside = None
+        self._being_saved.append(held)
         try:
             aside = await self._files.new_aside()
-            await upstream.save_slot(instance, slot, aside)
-            await self._files.keep(aside, state)
+            tokens = await upstream.save_slot(instance, slot, aside)
             held.saved = True
+            if held.state is state and self._goes_on_from(instance, state, tokens):
+                await self._files.keep(aside, state)
         except (MyLLMError, OSError) as failure:
+            held.saved = False
             _log.warning("state of a conversation not saved", cause=str(failure))
         finally:
+            self._being_saved.remove(held)
             if aside is not None:
                 self._files.discard(aside)
+
+    def _goes_on_from(self, instance: Instance, state: State, tokens: int) -> bool:
+        """Whether the next prompt can follow on `tokens` that a slot has read.
+
+        A running state cannot go back behind what was read beyond the answer: a stop string, or
+        tokens that came when the client had left.
+        """
+        exact = tokens <= len(state.remembered.tokens)
+        return exact or instance.spec.model.header.cache_kind != "recurrent"
 
     def _is_worth(self, instance: Instance, state: State) -> bool:
         if self.problem(instance.spec) is not None:
@@ -213,39 +262,36 @@ class Conversations:
         return speed is None or len(state.remembered.tokens) / speed > _WORTH_S
 
     async def _restore(self, instance: Instance, ticket: Ticket, held: _Held) -> None:
-        assert self._files is not None
         assert ticket.session is not None
         owner, _, session = ticket.session.rpartition("/")
         try:
             name = file_name(owner, session, instance.spec.state_key)
             state = await self._files.checked(name)
-            if state is None and (alike := await self._alike(self._files, instance, ticket, owner)):
+            if state is None and (alike := await self._alike(instance, ticket, owner)):
                 state = await self._files.checked(alike)
             if state is not None:
-                await self._read_back(self._files, instance, ticket, held, state)
+                await self._read_back(instance, ticket, held, state)
         except MyLLMError as failure:
             _log.warning("state of a conversation not restored", cause=failure.detail)
 
     async def _read_back(
-        self, files: KvFiles, instance: Instance, ticket: Ticket, held: _Held, state: State
+        self, instance: Instance, ticket: Ticket, held: _Held, state: State
     ) -> None:
         try:
             tokens = await upstream.restore_slot(instance, ticket.slot or 0, state.file_name)
-        except MyLLMError:
-            await files.drop(state.file_name)
+        except InvalidRequest:  # the engine lives, and can do nothing with it
+            await self._files.drop(state.file_name)
             raise
         own = f"{state.owner}/{state.session}" == ticket.session
         _log.info("state of a conversation restored", tokens=tokens, own=own)
         if own:
             held.state, held.saved, held.restored = state, True, tokens
 
-    async def _alike(
-        self, files: KvFiles, instance: Instance, ticket: Ticket, owner: str
-    ) -> str | None:
+    async def _alike(self, instance: Instance, ticket: Ticket, owner: str) -> str | None:
         """The file of another conversation that begins like this one."""
         if common(ticket.pieces, ticket.pieces) < _ALIKE_CHARS:
             return None
-        found = await files.alike(owner, instance.spec.state_key)
+        found = await self._files.alike(owner, instance.spec.state_key)
         lengths = {name: common(pieces, ticket.pieces) for name, pieces in found}
         best = max(lengths, key=lambda name: lengths[name], default="")
         return best if lengths.get(best, 0) >= _ALIKE_CHARS else None

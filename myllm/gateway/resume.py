@@ -9,6 +9,7 @@ says the same.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -123,9 +124,8 @@ class Generation:
             if not self._transcript.produced:
                 raise
             self._transcript.end_by_length()  # the last token had filled the context
-        except GeneratorExit:  # the client leaves; nothing can be waited for
-            if self._text is not None and self._transcript.is_spelled():
-                self._note(lease.instance, self._transcript.ids({}))
+        except (GeneratorExit, asyncio.CancelledError):  # the client leaves
+            self._remember_cut(lease.instance)
             raise
         if self._transcript.is_complete():
             await self._remember(lease.instance)
@@ -135,16 +135,26 @@ class Generation:
     async def _remember(self, instance: Instance) -> None:
         """Tell what the slot has read and written, so that the next turn can begin with it."""
         if self._text is not None:
-            self._note(instance, await self._produced_ids(instance))
+            self._note(instance, self._transcript.text, await self._produced_ids(instance))
 
-    def _note(self, instance: Instance, produced: list[int]) -> None:
+    def _remember_cut(self, instance: Instance) -> None:
+        """As `_remember`, where nothing can be waited for: tokens that would have to be asked for
+        are left out, and what comes before them is remembered."""
+        if self._text is None or not self._transcript.has_begun():
+            return
+        if self._transcript.is_spelled():
+            self._note(instance, self._transcript.text, self._transcript.ids({}))
+        else:
+            self._note(instance, "", [])
+
+    def _note(self, instance: Instance, answer: str, produced: list[int]) -> None:
         assert isinstance(self._prompt, list)
         assert self._text is not None
         self._gateway.conversations.note(
             instance,
             self._ticket,
-            Remembered.of(self._text + self._transcript.text, (*self._prompt, *produced)),
-            self._transcript.text,
+            Remembered.of(self._text + answer, (*self._prompt, *produced)),
+            answer,
             self._transcript.cached_tokens,
         )
 

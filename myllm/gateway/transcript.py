@@ -142,7 +142,11 @@ class Transcript:
 
     def is_spelled(self) -> bool:
         """Whether `ids` can tell the tokens of all that was sent, without being told any."""
-        return self._produced > 0 and self._doubtful is None and not self.gaps()
+        return self._doubtful is None and not self._due and not self.gaps()
+
+    def has_begun(self) -> bool:
+        """Whether an engine has told how much of the prompt it knew already."""
+        return self._cached_tokens is not None
 
     def gaps(self) -> set[str]:
         """The texts whose tokens `ids` must be told."""

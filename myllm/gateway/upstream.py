@@ -159,9 +159,11 @@ async def spellings(
     ]
 
 
-async def save_slot(instance: Instance, slot: int, file_name: str) -> None:
-    """Write what an idle slot remembers into a file of the engine's folder of states."""
-    await _slot_action(instance, slot, "save", file_name)
+async def save_slot(instance: Instance, slot: int, file_name: str) -> int:
+    """Write what an idle slot remembers into a file of the engine's folder of states; returns
+    how many tokens these are."""
+    answer = await _slot_action(instance, slot, "save", file_name)
+    return int(answer["n_saved"])
 
 
 async def restore_slot(instance: Instance, slot: int, file_name: str) -> int:

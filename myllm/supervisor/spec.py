@@ -58,7 +58,8 @@ class InstanceSpec:
 
     `automatic_context` says that nobody asked for that size. `cache_ram_mb` is the engine's
     store of prompts that have left their slots; `projector` is what it sees and hears with.
-    `slot_dir` is where states of slots are saved and read back; without it they are not.
+    `slot_dir` is where states of slots are saved and read back; without it no slot can be
+    saved, read back or emptied.
     `engine_id` tells one build of llama-server from another.
     """
 

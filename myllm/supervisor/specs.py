@@ -76,6 +76,8 @@ class Specs:
     def _generating(self, key: InstanceKey, model: Model) -> InstanceSpec:
         place = choose(model, self._settings, self.rooms(), partial(estimate_mb, model))
         keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
+        # Without such a folder the engine does not even empty a slot.
+        needs_folder = keeps or self._settings.strict_isolation
         return InstanceSpec(
             key,
             model,
@@ -86,7 +88,7 @@ class Specs:
             automatic_context=place.automatic_context,
             layout=place.layout,
             projector=model.projector,
-            slot_dir=self._settings.kv_dir() if keeps else None,
+            slot_dir=self._settings.kv_dir() if needs_folder else None,
             engine_id=f"{self._engine.version} {self._engine.commit}",
         )
 

@@ -199,7 +199,16 @@ def test_switched_off(engine: Engine, home: Path) -> None:
         assert instance["kv_restore"] == "switched off by MYLLM_KV_CACHE_MB=0"
         api.post("/api/models/demo/unload")
         assert asks_name(api, "s")[:2] == ("Your name is Marlo.", 0)
-        assert not (home / "data" / "kv").exists()
+        assert asks_name(api, "s")[1] > 300
+        assert files(server) == []
+
+
+def test_files_go_when_it_is_switched_off(engine: Engine, home: Path) -> None:
+    with serving(home) as server, server.client() as api:
+        introduce(api, "s", "Marlo")
+    assert len(files(server)) == 1
+    with serving(home, kv_cache_mb=0) as server:
+        wait_until(lambda: files(server) == [], 20, "no file")
 
 
 def test_a_shared_beginning_is_read_once(engine: Engine, home: Path) -> None:
@@ -213,15 +222,20 @@ def test_a_shared_beginning_is_read_once(engine: Engine, home: Path) -> None:
         assert '"own": false' in server.log
 
 
-def test_strict_isolation_empties_slots_between_clients(engine: Engine, home: Path) -> None:
+@pytest.mark.parametrize("saving", [{}, {"kv_cache_mb": 0}])
+def test_strict_isolation_empties_slots_between_clients(
+    engine: Engine, home: Path, saving: dict[str, int]
+) -> None:
     prompt = {"model": "demo", "prompt": _LONG, "stream": False, "options": {"max_tokens": 1}}
 
     def cached(api: httpx.Client, address: str) -> int:
         headers = {"X-Forwarded-For": address}
         answer = api.post("/api/generate", json=prompt, headers=headers)
+        embedded = {"model": "demo", "input": "x"}
+        api.post("/api/embeddings", json=embedded, headers=headers).raise_for_status()
         return int(answer.json()["usage"]["cached_tokens"])
 
-    settings = {"slots": 1, "trusted_proxies": "127.0.0.1"}
+    settings = {"slots": 1, "trusted_proxies": "127.0.0.1"} | saving
     with serving(home, **settings) as server, server.client() as api:
         assert cached(api, "192.0.2.1") == 0
         assert cached(api, "192.0.2.2") > 300
@@ -235,7 +249,7 @@ def test_strict_isolation_empties_slots_between_clients(engine: Engine, home: Pa
 def test_fifty_conversations_never_see_each_other(engine: Engine, home: Path) -> None:
     """Each has a name of its own, and is asked for it among all the others."""
     names = [f"{first}{last}" for first in _SYLLABLES for last in _SYLLABLES][:50]
-    with serving(home, slots=3) as server, server.client() as api, ThreadPoolExecutor(8) as pool:
+    with serving(home) as server, server.client() as api, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: introduce(api, f"c{n}", names[n]), range(50)))
         for _ in range(3):
             answers = list(pool.map(lambda n: asks_name(api, f"c{n}")[0], range(50)))

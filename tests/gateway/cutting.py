@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from myllm.api.access import Access
+from myllm.api.services import Services
 from myllm.app import App
 from myllm.engine.types import Engine
 from myllm.gateway import upstream
@@ -78,14 +79,21 @@ def _signal(instance: Instance, number: signal.Signals) -> None:
 
 @asynccontextmanager
 async def running(engine: Engine, home: Path, **settings: Any) -> AsyncIterator[Gateway]:
+    """The gateway of `running_services`."""
+    async with running_services(engine, home, **settings) as services:
+        yield services.gateway
+
+
+@asynccontextmanager
+async def running_services(engine: Engine, home: Path, **settings: Any) -> AsyncIterator[Services]:
     """The whole server but its HTTP, in this process.
 
     One thread per engine: two that wait for each other crawl on a machine that is busy.
     """
     directories: dict[str, Any] = {
-        f"{name}_dir": home / name for name in ("models", "state", "cache")
+        f"{name}_dir": home / name for name in ("models", "data", "state", "cache")
     }
     chosen = Settings(runtime_dir=home / "run", threads=1, **directories, **settings)
     app = App(chosen, engine, Access())
     async with app.services() as services:
-        yield services.gateway
+        yield services

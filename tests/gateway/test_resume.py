@@ -46,7 +46,9 @@ def ask(gateway: Gateway, **fields: Any) -> Generation:
 
 
 async def chat_prompt(instance: Instance, question: str) -> list[int]:
-    text = await upstream.apply_template(instance, [{"role": "user", "content": question}])
+    text = await upstream.apply_template(
+        instance, {"messages": [{"role": "user", "content": question}]}
+    )
     return await upstream.tokenize(instance, text)
 
 

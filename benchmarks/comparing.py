@@ -17,6 +17,7 @@ DIRECT, ROUTER = "direct", "router"
 V1, API = "MyLLM /v1", "MyLLM /api"
 # Most that a streamed token may cost the gateway, as a share of what it costs the router.
 _MOST_CPU = {V1: 0.7, API: 1.0}
+# Few, so that there are many first ones.
 _TURN_TOKENS = 4
 
 Cells = dict[tuple[Load, int, str], Cell]

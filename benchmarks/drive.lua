@@ -1,6 +1,6 @@
 -- What wrk asks and how it judges the answers: keep asking for some seconds, let what is under
--- way come to its end, print one line. Arguments: path, file with a body a line, seconds,
--- clients, the word that each token is, how often it must occur, how an answer must end.
+-- way come to its end, print one line. Arguments: path, body, seconds, clients, the word that
+-- each token is, how often it must occur, what must be near the end of an answer.
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -10,7 +10,7 @@ int clock_gettime(int clock, moment *now);
 local MONOTONIC = 1
 local LONGER_THAN_ANY_RUN_MS = 3600000
 
-local requests, word, expected, ending
+local asking, word, expected, ending
 local clients, seconds, began, ended, ready = 0, 0, nil, 0, 0
 local asked, answered, good, bad = 0, 0, 0, ""
 
@@ -32,14 +32,10 @@ local function count(text)
 end
 
 function init(args)
-    local path, bodies = args[1], args[2]
+    local path, body = args[1], args[2]
     seconds, clients, word = tonumber(args[3]), tonumber(args[4]), args[5]
     expected, ending = tonumber(args[6]), args[7]
-    requests = {}
-    for body in io.lines(bodies) do
-        local headers = { ["Content-Type"] = "application/json" }
-        requests[#requests + 1] = wrk.format("POST", path, headers, body)
-    end
+    asking = wrk.format("POST", path, { ["Content-Type"] = "application/json" }, body)
 end
 
 -- Each connection asks this before its next request. The last one to hear that the time is over
@@ -62,7 +58,7 @@ end
 
 function request()
     asked = asked + 1
-    return requests[asked % #requests + 1]
+    return asking
 end
 
 function response(status, _, body)

@@ -7,7 +7,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ class Target:
     host: str
     port: int
     path: str
-    bodies: list[str]
+    body: str
     word: str
     expected: int
     ending: str
@@ -54,11 +53,10 @@ class Driven:
     first_ms: tuple[float, ...] = ()
 
 
-def target(url: str, path: str, bodies: Sequence[dict[str, Any]], **answer: Any) -> Target:
+def target(url: str, path: str, body: dict[str, Any], **answer: Any) -> Target:
     """A target at `url`; `answer` says what a good answer has."""
     address = httpx.URL(url)
-    texts = [orjson.dumps(body).decode() for body in bodies]
-    return Target(address.host, address.port or 80, path, texts, **answer)
+    return Target(address.host, address.port or 80, path, orjson.dumps(body).decode(), **answer)
 
 
 def has_wrk() -> bool:
@@ -91,22 +89,14 @@ def _lean(targets: Sequence[Target], **plan: Any) -> list[Driven]:
 
 
 def _wrk(target: Target, clients: int, seconds: float) -> Driven:
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as bodies:
-        bodies.write("\n".join(target.bodies))
-        bodies.flush()
-        # wrk itself would cut off what is under way; the script ends it before that.
-        longest = f"{int(seconds + _GRACE_S)}s"
-        given = [target.path, bodies.name, f"{seconds:g}", str(clients)]
-        given += [target.word, str(target.expected), target.ending]
-        url = f"http://{target.host}:{target.port}"
-        command = ["wrk", "-t1", f"-c{clients}", f"-d{longest}", f"--timeout={longest}"]
-        before = _children_cpu_s()
-        done = subprocess.run(
-            [*command, "-s", str(_SCRIPT), url, "--", *given],
-            stdout=subprocess.PIPE,
-            check=True,
-            text=True,
-        )
+    # wrk itself would cut off what is under way; the script ends it before that.
+    longest = f"{int(seconds + _GRACE_S)}s"
+    command = ["wrk", "-t1", f"-c{clients}", f"-d{longest}", f"--timeout={longest}"]
+    command += ["-s", str(_SCRIPT), f"http://{target.host}:{target.port}", "--"]
+    command += [target.path, target.body, f"{seconds:g}", str(clients)]
+    command += [target.word, str(target.expected), target.ending]
+    before = _children_cpu_s()
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     said = re.search(r"^drove (\d+) (\d+) (\d+) (\S+) (.*)$", done.stdout, re.MULTILINE)
     if said is None:
         raise RuntimeError(f"wrk did not come to its end: {done.stdout[-500:]}")

@@ -33,7 +33,7 @@ _LOADS: tuple[Load, ...] = ("streams", "single")
 GROUPS = (*_LOADS, "added", "open")
 _CLIENTS = (1, 16, 64)
 _ROUNDS, _TURNS, _OPEN_S = 3, 400, 10.0
-_SECONDS: dict[Load, float] = {"streams": 4.0, "single": 2.0}
+_SECONDS: dict[Load, float] = {"streams": 3.0, "single": 2.0}
 _QUICKER = 4
 _BESIDE = Path(sys.executable).parent
 
@@ -46,6 +46,9 @@ def main() -> int:
         sys.exit("no engine to measure with; compile one: myllm engine build")
     if not has_wrk():
         _say("no wrk (apt-get install wrk): the slower client in Python does its part too")
+    spy = shutil.which("py-spy", path=f"{_BESIDE}:{os.environ['PATH']}")
+    if args.profile and spy is None:
+        sys.exit("no py-spy to profile with: pip install py-spy")
     wanted, quicker = args.only or GROUPS, _QUICKER if args.quick else 1
     rounds = args.rounds or (1 if args.quick else _ROUNDS)
     more_files()
@@ -53,7 +56,7 @@ def main() -> int:
     figures: list[Figure] = []
     loads = [load for load in _LOADS if load in wanted]
     if loads or "added" in wanted:
-        with contestants(args.litellm) as found, _profiled(found, args.profile):
+        with contestants(args.litellm) as found, _profiled(found, spy, args.profile):
             cells = _measure(found, loads, rounds, quicker)
             if "added" in wanted:
                 _say("added ...")
@@ -110,14 +113,11 @@ def _measure(
 
 
 @contextmanager
-def _profiled(found: Sequence[Contestant], file: str | None) -> Iterator[None]:
+def _profiled(found: Sequence[Contestant], spy: str | None, file: str | None) -> Iterator[None]:
     """Have py-spy look at MyLLM's gateway, which it only counts while that works."""
-    if file is None:
+    if spy is None or file is None:
         yield
         return
-    spy = shutil.which("py-spy", path=f"{_BESIDE}:{os.environ['PATH']}")
-    if spy is None:
-        sys.exit("no py-spy; install it: pip install py-spy")
     [gateway] = {each.gateway.pid for each in found if each.gateway and each.name == comparing.V1}
     spying = subprocess.Popen([spy, "record", "--pid", str(gateway), "--output", file])
     try:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
-from itertools import cycle
 from typing import cast
 
 import orjson
@@ -26,17 +24,11 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 class Target:
     """Where to ask, and what a good answer has: so many `word`s, and `ending` near its end."""
 
-    def __init__(self, plan: dict[str, str | int | list[str]]) -> None:
+    def __init__(self, plan: dict[str, str | int]) -> None:
         self.host, self.port = str(plan["host"]), int(str(plan["port"]))
         self.word, self.ending = str(plan["word"]).encode(), str(plan["ending"]).encode()
         self.expected = int(str(plan["expected"]))
-        bodies = plan["bodies"]
-        assert isinstance(bodies, list)
-        self._requests = cycle([_request(str(plan["path"]), body.encode()) for body in bodies])
-
-    def requests(self) -> Iterator[bytes]:
-        """Without an end; shared by all clients."""
-        return self._requests
+        self.request = _request(str(plan["path"]), str(plan["body"]).encode())
 
 
 class Result:
@@ -64,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._length: int | None = None
         self._answered: asyncio.Future[None] | None = None
 
-    async def ask(self, request: bytes, result: Result) -> None:
+    async def ask(self, result: Result) -> None:
         """Ask, wait for the whole answer, and add it to `result`.
 
         A kept connection may have been closed by the other side; then over a new one.
@@ -73,19 +65,19 @@ class Connection(asyncio.Protocol):
         began = time.perf_counter()
         try:
             async with asyncio.timeout(_ANSWER_S):
-                began = await self._exchange(request)
+                began = await self._exchange()
         except OSError as failure:  # also TimeoutError
             self.close()
             if kept and not self._got and not isinstance(failure, TimeoutError):
                 result.closed += 1
-                await self.ask(request, result)
+                await self.ask(result)
             else:
                 result.failed(f"{failure!r} after {bytes(self._got[-200:])!r}")
         else:
             result.ended = time.perf_counter()
             self._judge(began, result)
 
-    async def _exchange(self, request: bytes) -> float:
+    async def _exchange(self) -> float:
         """Returns when the request was sent, once its answer is there. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._got.clear()
@@ -96,7 +88,7 @@ class Connection(asyncio.Protocol):
         began = time.perf_counter()
         if self._transport is None:
             raise ConnectionResetError("closed at once")
-        self._transport.write(request)
+        self._transport.write(self._target.request)
         await self._answered
         return began
 
@@ -167,13 +159,13 @@ def _request(path: str, body: bytes) -> bytes:
 
 async def crowd(target: Target, clients: int, seconds: float) -> Result:
     """So many clients ask again and again; what is under way at the end is waited for."""
-    result, requests = Result(), target.requests()
+    result = Result()
     until = time.perf_counter() + seconds
 
     async def one() -> None:
         connection = Connection(target)
         while time.perf_counter() < until:
-            await connection.ask(next(requests), result)
+            await connection.ask(result)
         connection.close()
 
     await asyncio.gather(*(one() for _ in range(clients)))
@@ -182,11 +174,11 @@ async def crowd(target: Target, clients: int, seconds: float) -> Result:
 
 async def in_turn(targets: list[Target], turns: int) -> list[Result]:
     """One client asks each of the targets in turn, so that what slows one slows all."""
-    each = [(Connection(target), target.requests(), Result()) for target in targets]
+    each = [(Connection(target), Result()) for target in targets]
     for _ in range(turns):
-        for connection, requests, result in each:
-            await connection.ask(next(requests), result)
-    return [result for *_, result in each]
+        for connection, result in each:
+            await connection.ask(result)
+    return [result for _, result in each]
 
 
 async def main() -> None:

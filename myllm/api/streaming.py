@@ -26,6 +26,8 @@ _log = structlog.get_logger(__name__)
 # Headers wait this long for a first event, so that an error known by then has its status.
 FIRST_COMMENT_S = 4.0
 COMMENT_EVERY_S = 4.5
+# A client that takes nothing for so long counts as gone: it holds a slot that others wait for.
+CLIENT_STALLS_S = 300.0
 _HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
@@ -58,11 +60,26 @@ class Stream(Response):
         self.init_headers(headers)
         self._begun = False
         self._last_sent = time.monotonic()
+        self._is_sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # What follows the headers is nobody's business between here and the socket.
         self._send_body: Send = scope["state"].get("send_body", send)
-        await until_disconnect(receive, self._run(send))
+        await _work_until(self._gone(receive), self._run(send))
+
+    async def _gone(self, receive: Receive) -> None:
+        """Return when the client has left, or takes nothing any more.
+
+        One timer beside all that is sent: a timeout around each piece would cost more.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(CLIENT_STALLS_S / 10):
+                    return await _disconnected(receive)
+            except TimeoutError:
+                if self._is_sending and time.monotonic() - self._last_sent > CLIENT_STALLS_S:
+                    _log.warning("a client takes nothing any more", seconds=CLIENT_STALLS_S)
+                    return
 
     async def _run(self, send: Send) -> None:
         comments = asyncio.create_task(self._comment(send))
@@ -98,7 +115,7 @@ class Stream(Response):
         await self._send(send, self.error(error))
 
     async def _send(self, send: Send, body: bytes) -> None:
-        self._last_sent = time.monotonic()
+        self._last_sent, self._is_sending = time.monotonic(), True
         if not self._begun:
             self._begun = True
             await send(
@@ -109,6 +126,7 @@ class Stream(Response):
                 }
             )
         await self._send_body({"type": "http.response.body", "body": body, "more_body": True})
+        self._is_sending = False
 
 
 class TakesTime(Response):
@@ -123,7 +141,7 @@ class TakesTime(Response):
             answer = await self.make()
             await answer(scope, receive, send)
 
-        await until_disconnect(receive, run())
+        await _work_until(_disconnected(receive), run())
 
 
 class JsonAnswer(TakesTime):
@@ -145,10 +163,10 @@ async def to_the_end(answer: Answer) -> Finished:
     raise EngineError("The engine ended the answer without finishing it")
 
 
-async def until_disconnect(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`; cancel it when the client leaves. Returns when its cleanup has run."""
+async def _work_until(gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`; cancel it when the client is `gone`. Returns when its cleanup has run."""
     working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_disconnected(receive))
+    leaving = asyncio.create_task(gone)
     try:
         await asyncio.wait({working, leaving}, return_when="FIRST_COMPLETED")
     finally:

@@ -187,8 +187,9 @@ class Gateway:
         self._carry_out(self.scheduler.ready(instance.run_id, instance.spec.slots, need, now))
 
     def instance_exited(self, instance: Instance) -> None:
-        self.planner.measured(instance)
-        self.planner.save()
+        if instance.ready_at is not None:  # before that it has not taken all yet
+            self.planner.measured(instance)
+            self.planner.save()
         self.conversations.forget_run(instance.run_id)
         ended = Ended(
             instance.error,

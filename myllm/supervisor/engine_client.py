@@ -64,8 +64,9 @@ class EngineClient:
             yield EngineStream(exchange)
 
     def is_busy(self) -> bool:
-        """Whether a request is open."""
-        return bool(self._open)
+        """Whether somebody waits for the engine; what has come and was not taken yet is not the
+        engine's delay."""
+        return any(exchange.is_awaited() for exchange in self._open)
 
     def close(self) -> None:
         """Close every open connection: each request fails, each generation is cancelled."""
@@ -198,6 +199,9 @@ class _Exchange(asyncio.Protocol):
             await self._waiter
         finally:
             self._waiter = None
+
+    def is_awaited(self) -> bool:
+        return self._waiter is not None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

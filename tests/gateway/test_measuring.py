@@ -1,0 +1,46 @@
+"""What a model is remembered to take, over lives that ended in one way or another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from myllm.engine.types import Engine
+from myllm.gateway.gateway import Gateway
+from myllm.gateway.tickets import Asking
+from myllm.supervisor.devices import used_by
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey
+from tests.gateway.cutting import running
+
+KEY = InstanceKey("demo", "generate")
+
+
+async def held_while_loading(gateway: Gateway) -> Instance:
+    """An engine that is suspended before it has read its model."""
+    async with asyncio.timeout(20):
+        while True:
+            for instance in gateway.supervisor:
+                if instance.pid is not None:
+                    os.kill(instance.pid, signal.SIGSTOP)
+                    assert instance.state == "loading"
+                    return instance
+            await asyncio.sleep(0)
+
+
+async def test_a_load_that_was_cut_off_says_nothing_about_a_models_size(
+    engine: Engine, home: Path
+) -> None:
+    async with running(engine, home) as gateway:
+        predicted = (await gateway.planner.plan(KEY)).need
+        loading = asyncio.create_task(gateway.load("demo"))
+        instance = await held_while_loading(gateway)
+        assert instance.pid is not None
+        instance.used = used_by(instance.pid, None)
+        assert instance.used["host"] < predicted["host"]
+        instance.stop()
+        await instance.ended.wait()
+        assert (await gateway.planner.plan(KEY)).need == predicted
+        await loading

@@ -1,0 +1,63 @@
+"""Which silence is a hang, and which is not: real engines, and a gateway that reads slowly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from myllm.engine.types import Engine
+from myllm.errors import EngineDied
+from myllm.gateway import upstream
+from myllm.gateway.gateway import Gateway
+from myllm.gateway.tickets import Asking
+from myllm.supervisor.spec import InstanceKey
+from tests.gateway.cutting import running
+
+KEY = InstanceKey("demo", "generate")
+HANG_S = 0.6
+# Enough for the engine to be ahead of who reads, and more than one reading of the socket takes.
+BODY = {"prompt": "Numbers:", "n_predict": 400, "temperature": 0, "ignore_eos": True}
+
+
+@pytest_asyncio.fixture
+async def gateway(engine: Engine, home: Path) -> AsyncIterator[Gateway]:
+    async with running(engine, home, hang_timeout=HANG_S) as gateway:
+        yield gateway
+
+
+async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = None) -> int:
+    """Events of an answer whose reader stops for a while behind the first one."""
+    seen = 0
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        async for _ in upstream.complete(lease.instance, BODY | {"id_slot": lease.slot}):
+            if not seen:
+                if stalls is not None:
+                    stalls.set()
+                await asyncio.sleep(stall_s)
+            seen += 1
+    return seen
+
+
+async def test_a_client_that_stalls_is_no_hang_of_the_engine(gateway: Gateway) -> None:
+    whole = await read(gateway, 0)
+    assert await read(gateway, 4 * HANG_S) == whole
+    assert await read(gateway, 0) == whole
+    assert gateway.supervisor.history(KEY).starts == 1
+
+
+async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> None:
+    stalls = asyncio.Event()
+    stalling = asyncio.create_task(read(gateway, 60, stalls))
+    await stalls.wait()
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        psutil.Process(lease.instance.pid).suspend()
+        with pytest.raises(EngineDied, match="hung: no token"):
+            await upstream.tokenize(lease.instance, "one")
+    stalling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stalling

@@ -20,7 +20,8 @@ class Entry:
     `leaving` are runs that take no more.
 
     `plan` is set while it waits for room, since `waiting_since`. `wanted` says that it is to
-    be loaded although nobody asks; `replace` that `run` is to be replaced.
+    be loaded although nobody asks; `replace` that `run` is to be replaced. A run lacked memory:
+    `shrunk` says that the next one is to be smaller, `after` names the run that leaves first.
     """
 
     key: InstanceKey
@@ -36,6 +37,7 @@ class Entry:
     wanted: bool = False
     replace: bool = False
     shrunk: bool = False
+    after: int | None = None
     cause: str | None = None
 
     @property
@@ -90,10 +92,11 @@ class Entry:
         self.leaving.append(run)
 
     def forget(self, run: Run) -> None:
-        """`run` has ended, or is no longer what it was."""
+        """`run` has ended, or is no longer what it was; its successor takes its place."""
         if run is self.run:
-            self.run = None
-        if run is self.successor:
+            self.run, self.successor = self.successor, None
+            self.replace = self.replace and self.run is not None
+        elif run is self.successor:
             self.successor = None
         if run in self.leaving:
             self.leaving.remove(run)

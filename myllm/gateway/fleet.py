@@ -54,10 +54,10 @@ class Fleet:
         run.become_ready(slots, now)
         return run
 
-    def ended(self, run_id: int) -> tuple[Run, Entry]:
+    def ended(self, run_id: int, now: float) -> tuple[Run, Entry]:
         """A run's process is gone, and its memory with it; its entry is to forget it."""
         run = self._runs.pop(run_id)
-        self.room.give_back(run_id)
+        self.room.give_back(run_id, now)
         return run, self.entry_of(run)
 
     def drain(self, run: Run, until: float = FOREVER) -> list[Action]:
@@ -86,7 +86,7 @@ class Fleet:
         late = [run for run in self._runs.values() if now > run.drain_until]
         return [action for run in late for action in self.stop(run)]
 
-    def evict_one(self) -> list[Action]:
-        """Let the least recently used idle run leave, if there is one."""
+    def least_needed(self) -> Run | None:
+        """The least recently used idle run, if there is one."""
         idle = [each.run for each in self.entries() if each.can_be_evicted() and each.run]
-        return self.drain(least_recently_used(idle)[0]) if idle else []
+        return next(iter(least_recently_used(idle)), None)

@@ -20,6 +20,7 @@ from myllm.gateway.tickets import (
     Drain,
     Ended,
     Grant,
+    Keep,
     MakePlan,
     Reject,
     Start,
@@ -225,6 +226,9 @@ class Gateway:
                     self._grant(ticket)
                 case Reject(ticket, error):
                     self._reject(ticket, error)
+                case Keep(key, error):
+                    _log.warning("engine not replaced", model=str(key), cause=error.detail)
+                    self.supervisor.history(key).last_error = error.detail
 
     def _plan(self, wish: MakePlan) -> None:
         task = asyncio.create_task(self._make_plan(wish), name=f"plan {wish.key}")

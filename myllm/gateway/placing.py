@@ -7,7 +7,8 @@ The cases, in this order:
   4. it will fit when some idle ones leave                           -> Wait, and they leave
   5. it has waited for a turn, and others have had theirs            -> Wait, and they yield
   6. it would fit if everybody who may leave did                     -> Wait
-  7. memory is held by others than us; given up after a short while  -> Wait, then TooBig
+  7. memory is held by others than us, or was freed a moment ago;
+     given up after a short while                                    -> Wait, then TooBig
 Who waited longer goes first: the room that those need who come earlier is not free, if they
 are only waiting for others to leave, or have waited for a whole turn.
 """
@@ -65,7 +66,7 @@ def decide(
     never = room.never_fits(need)
     if never is not None:
         return _too_big(plan, never, room.budget[never], room)
-    leaving = [room.need_of(run.id) for each in entries for run in each.leaving]
+    leaving = _leaving(entries, room)
     space = _minus_earlier(room.space(free), leaving, entry, entries, now)
     if fits(need, space):
         return Start()
@@ -82,11 +83,31 @@ def decide(
     if chosen is not None:
         return Wait(tuple(chosen))
     movable = [r for e in others for r in e.runs() if r not in e.leaving and not r.plan.pinned]
-    at_most = plus(coming, *(room.need_of(run.id) for run in movable))
-    if fits(need, at_most) or waited_s < SETTLE_S:
+    at_most = plus(room.space(free), *leaving, *(room.need_of(run.id) for run in movable))
+    if fits(need, at_most) or now - max(entry.waiting_since, room.freed_at) < SETTLE_S:
         return Wait()
-    lacking = next(device for device, mb in need.items() if mb > at_most.get(device, mb))
-    return _too_big(plan, lacking, int(at_most[lacking]), room)
+    return _lacking(plan, at_most, room)
+
+
+def beside(
+    old: Run, plan: Plan, entries: Sequence[Entry], room: Room, free: Need
+) -> Start | Wait | TooBig:
+    """Whether an engine with `plan` may take the place of `old`: now, beside it; or when `old`
+    has left, and perhaps idle ones; or never, and `old` is better than none."""
+    never = room.never_fits(plan.need)
+    if never is not None:
+        return _too_big(plan, never, room.budget[never], room)
+    space = room.space(free)
+    if fits(plan.need, space):
+        return Start()
+    idle = _runs(each for each in entries if each.can_be_evicted())
+    movable = [room.need_of(run.id) for run in {old, *idle}]
+    at_most = plus(space, *_leaving(entries, room), *movable)
+    return Wait((old,)) if fits(plan.need, at_most) else _lacking(plan, at_most, room)
+
+
+def _leaving(entries: Iterable[Entry], room: Room) -> list[Need]:
+    return [room.need_of(run.id) for each in entries for run in each.leaving]
 
 
 def _minus_earlier(
@@ -114,6 +135,11 @@ def _choose(need: Need, space: Space, runs: Sequence[Run], room: Room) -> list[R
 def _runs(entries: Iterable[Entry], but: Sequence[Run] = ()) -> list[Run]:
     runs = [entry.run for entry in entries if entry.run is not None and entry.run not in but]
     return least_recently_used(runs)
+
+
+def _lacking(plan: Plan, at_most: Space, room: Room) -> TooBig:
+    device = next(name for name, mb in plan.need.items() if mb > at_most.get(name, mb))
+    return _too_big(plan, device, int(at_most[device]), room)
 
 
 def _too_big(plan: Plan, device: str, has_mb: int, room: Room) -> TooBig:

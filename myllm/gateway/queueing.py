@@ -105,6 +105,10 @@ class DrainRate:
         self._interval_s: float | None = None
         self._last: float | None = None
 
+    def somebody_waits(self, now: float) -> None:
+        """The queue is no longer empty; that nobody came before is not its pace."""
+        self._last = now
+
     def one_done(self, now: float, was_waited_for: bool) -> None:
         """A request has ended; the time between ends counts only while others waited."""
         if self._last is not None and was_waited_for:

@@ -24,11 +24,13 @@ class _Charge:
 
 
 class Room:
-    """Who takes what. `budget` has the devices that are bounded."""
+    """Who takes what. `budget` has the devices that are bounded; at `freed_at` the last run
+    has ended."""
 
     def __init__(self, budget: Mapping[str, int]) -> None:
         self.budget: Mapping[str, int] = dict(budget)
         self._charges: dict[int, _Charge] = {}
+        self.freed_at = float("-inf")
 
     def take(self, run: int, need: Need) -> None:
         """A run starts."""
@@ -38,9 +40,10 @@ class Room:
         """A run's memory shows in what is free now; `need` is what it really took."""
         self._charges[run] = _Charge(need or self._charges[run].need, loading=False)
 
-    def give_back(self, run: int) -> None:
+    def give_back(self, run: int, now: float) -> None:
         """A run has ended."""
         self._charges.pop(run, None)
+        self.freed_at = now
 
     def need_of(self, run: int) -> Need:
         """What a run is charged with."""

@@ -23,9 +23,8 @@ from myllm.gateway import placing
 from myllm.gateway.admission import backing_off, give_up, leaving, reject_late, shed
 from myllm.gateway.entry import Entry
 from myllm.gateway.fleet import Fleet
-from myllm.gateway.room import fits
 from myllm.gateway.runs import Run
-from myllm.gateway.tickets import Action, Ended, Grant, MakePlan, Need, Plan, Reject, Ticket
+from myllm.gateway.tickets import Action, Ended, Grant, Keep, MakePlan, Need, Plan, Reject, Ticket
 from myllm.supervisor.spec import InstanceKey
 
 
@@ -78,6 +77,8 @@ class Scheduler:
             return [Reject(ticket, refused)]
         came_back = ticket.run is not None
         ticket.run, ticket.slot, ticket.waits_since = None, None, now
+        if not entry.queue:
+            entry.rate.somebody_waits(now)
         entry.queue.add(ticket)
         actions = self._advance(entry, now)
         if len(entry.queue) > self._queue_size and not came_back:
@@ -108,7 +109,7 @@ class Scheduler:
         if self._leaving:
             return []
         if replace and entry.run is not None:
-            return self._replace(entry, entry.run, plan, free)
+            return self._replace(entry, entry.run, plan, free, now)
         if entry.run is not None or not entry.is_asked_for():
             entry.stop_waiting()
             return []
@@ -118,10 +119,10 @@ class Scheduler:
         return self._place(entry, plan, free, now)
 
     def plan_failed(self, key: InstanceKey, error: MyLLMError) -> list[Action]:
-        """No plan can be made: the model is gone or broken."""
+        """No plan can be made: the model is gone or broken. An engine that runs goes on."""
         entry = self.fleet.entry(key)
         entry.planning = entry.replace = False
-        return give_up(entry, error)
+        return [Keep(key, error)] if entry.run is not None else give_up(entry, error)
 
     # What the engines tell
 
@@ -136,16 +137,18 @@ class Scheduler:
         if run is entry.successor:
             old, entry.run, entry.successor = entry.run, run, None
             actions = self.fleet.drain(old) if old is not None else []
+        for ticket in entry.queue:  # the load had a bound of its own
+            ticket.waits_since = now
         return actions + self._advance(entry, now)
 
     def exited(self, run_id: int, ended: Ended, now: float) -> list[Action]:
         """An engine's process is gone."""
-        run, entry = self.fleet.ended(run_id)
+        run, entry = self.fleet.ended(run_id, now)
         actions: list[Action] = []
         if ended.error is not None:
             entry.cause = ended.error.detail
             entry.strikes.clear() if ended.delivered else entry.strikes.strike(now)
-            if entry.run is run:
+            if entry.run is run and entry.successor is None:
                 actions = self._after_death(entry, run, ended)
         entry.forget(run)
         return actions + self._advance(entry, now) + self._plan_for_waiters()
@@ -184,9 +187,9 @@ class Scheduler:
         """Replace the engines of `model`: new ones up, old ones drained. No request fails."""
         actions: list[Action] = []
         for entry in self.fleet.entries(model):
-            if entry.run is not None and entry.run.state == "ready" and entry.successor is None:
+            if entry.run is not None:
                 entry.replace = True
-                actions += self._make_plan(entry)
+                actions += self._plan_replacement(entry)
         return actions
 
     def tick(self, now: float) -> list[Action]:
@@ -215,7 +218,7 @@ class Scheduler:
         if run is None and entry.is_asked_for() and entry.plan is None and not self._leaving:
             refused = backing_off(entry, now)
             actions += self._make_plan(entry) if refused is None else give_up(entry, refused)
-        return actions
+        return actions + self._plan_replacement(entry)
 
     def _make_plan(self, entry: Entry) -> list[Action]:
         if entry.planning:
@@ -223,16 +226,23 @@ class Scheduler:
         entry.planning = True
         return [MakePlan(entry.key, smaller=entry.shrunk)]
 
+    def _plan_replacement(self, entry: Entry) -> list[Action]:
+        """One at a time: a configuration that changes again is for the successor's successor."""
+        due = entry.replace and entry.run is not None and entry.successor is None
+        return self._make_plan(entry) if due and not self._leaving else []
+
     def _plan_for_waiters(self) -> list[Action]:
         """Look again for those who wait for room: somebody may have left."""
         waiting = [entry for entry in self.fleet.entries() if entry.plan is not None]
         return [action for entry in waiting for action in self._make_plan(entry)]
 
     def _place(self, entry: Entry, plan: Plan, free: Need, now: float) -> list[Action]:
+        if self.fleet.run(entry.after) is not None:
+            return []
         match placing.decide(entry, plan, self.fleet.entries(), self.fleet.room, free, now):
             case placing.Start():
                 entry.stop_waiting()
-                entry.wanted = False
+                entry.wanted, entry.after = False, None
                 entry.run, start = self.fleet.start(plan)
                 return [start]
             case placing.Wait(leave):
@@ -240,23 +250,33 @@ class Scheduler:
             case placing.TooBig() as reason:
                 return give_up(entry, reason.error(entry.key))
 
-    def _replace(self, entry: Entry, old: Run, plan: Plan, free: Need) -> list[Action]:
+    def _replace(self, entry: Entry, old: Run, plan: Plan, free: Need, now: float) -> list[Action]:
         """Start a successor beside the run, or drain the run first if both do not fit."""
-        if fits(plan.need, self.fleet.room.space(free)):
-            entry.successor, start = self.fleet.start(plan)
-            return [start]
-        entry.wanted = True
-        return self.fleet.drain(old)
+        match placing.beside(old, plan, self.fleet.entries(), self.fleet.room, free):
+            case placing.Start():
+                entry.successor, start = self.fleet.start(plan)
+                return [start]
+            case placing.Wait(leave):
+                entry.wanted = True
+                actions = [action for run in leave for action in self.fleet.drain(run)]
+                return actions + self._advance(entry, now)
+            case placing.TooBig() as reason:
+                return [Keep(entry.key, reason.error(entry.key))]
 
     def _after_death(self, entry: Entry, run: Run, ended: Ended) -> list[Action]:
         """Those who wait are served by a new engine, unless this one said why it cannot start."""
         assert ended.error is not None
-        if run.state == "ready" or ended.crashed:
+        if run.state == "ready":
             entry.wanted = entry.wanted or run.plan.pinned
             return []
-        if ended.no_memory and not entry.shrunk:
-            entry.shrunk = True
-            return self.fleet.evict_one()
+        if ended.no_memory and (ended.crashed or not entry.shrunk):
+            # What kills it may be somebody else once; it is the system when it happens again.
+            entry.shrunk = entry.shrunk or not ended.crashed or entry.strikes.count > 1
+            idle = self.fleet.least_needed()
+            entry.after = idle.id if idle is not None else None
+            return self.fleet.drain(idle) if idle is not None else []
+        if ended.crashed:
+            return []
         entry.shrunk = False
         return give_up(entry, ended.error)
 

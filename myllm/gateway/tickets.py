@@ -119,6 +119,14 @@ class Reject:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """The engine of `key` goes on, for it cannot be replaced."""
+
+    key: InstanceKey
+    error: MyLLMError
+
+
+@dataclass(frozen=True)
 class Ended:
     """How an engine ended. No `error`: it was stopped.
 
@@ -132,4 +140,4 @@ class Ended:
     no_memory: bool = False
 
 
-Action = MakePlan | Start | Drain | Stop | Grant | Reject
+Action = MakePlan | Start | Drain | Stop | Grant | Reject | Keep

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from myllm.engine.types import Engine
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.tickets import Asking
 from myllm.supervisor.devices import used_by
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from myllm.errors import Conflict, EngineDied, InvalidRequest, NoRoom, QueueFull, Unavailable
+from myllm.errors import (
+    Conflict,
+    EngineDied,
+    InvalidModel,
+    InvalidRequest,
+    NoRoom,
+    QueueFull,
+    Unavailable,
+)
 from myllm.gateway.strikes import FIRST_PAUSE_S, STRIKES
+from myllm.gateway.tickets import Ticket
 from tests.gateway.world import BUDGET_MB, QUEUE_TIMEOUT_S, Kind, World, key_of
 
 ONE_SLOT = Kind(100, slots=1)
@@ -148,6 +157,25 @@ def test_retry_after_follows_the_measured_drain_rate() -> None:
     assert error.retry_after_s == 20  # five wait, four seconds each
 
 
+def test_a_quiet_hour_does_not_slow_the_measured_rate() -> None:
+    w = World({"demo": ONE_SLOT}, queue_size=5)
+    w.ask("demo")
+    w.settle()
+    for _ in range(3):
+        w.finish(w.active[0])
+        w.tick(3600)
+        w.ask("demo")
+        w.settle()
+        w.ask("demo")
+        w.tick(2)
+        w.finish(w.active[0])
+    while len(w.waiting) < 5:
+        w.ask("demo")
+    error = w.rejected[w.ask("demo")]
+    assert isinstance(error, QueueFull)
+    assert error.retry_after_s == 10  # five wait, two seconds each
+
+
 def test_the_wait_is_bounded() -> None:
     w = world()
     w.ask("demo")
@@ -158,6 +186,18 @@ def test_the_wait_is_bounded() -> None:
     w.tick(QUEUE_TIMEOUT_S - 5)
     assert isinstance(w.rejected[early], Unavailable)
     assert w.waiting == [late]
+
+
+def test_the_time_of_a_load_is_no_part_of_the_wait() -> None:
+    w = world()
+    one, two = w.ask("demo"), w.ask("demo")
+    w.plan()
+    w.tick(2 * QUEUE_TIMEOUT_S)
+    w.load(next(iter(w.loading)))
+    w.tick(QUEUE_TIMEOUT_S - 1)
+    assert (w.active, w.waiting, w.rejected) == ([one], [two], {})
+    w.tick(2)
+    assert list(w.rejected) == [two]
 
 
 def test_a_long_answer_whose_engine_dies_has_its_whole_wait_before_it() -> None:
@@ -279,20 +319,85 @@ def test_a_load_waits_until_freed_memory_is_really_free() -> None:
     assert w.active == [new]
 
 
-def test_a_load_that_fails_for_memory_evicts_and_retries_once() -> None:
+def test_freed_memory_has_its_time_to_show_however_long_was_waited_for_it() -> None:
+    w = world(a=Kind(800, slots=1), b=Kind(800))
+    busy = w.ask("a")
+    w.settle()
+    new = w.ask("b")
+    for _ in range(10):
+        w.settle()
+        w.tick(1)
+    w.finish(busy)
+    w.stop(next(iter(w.stopping)))
+    w.others_mb = 900  # the system has not taken it back yet
+    w.plan()
+    assert w.waiting == [new]
+    w.others_mb = 0
+    w.tick(1)
+    w.settle()
+    assert w.active == [new]
+
+
+def test_room_that_is_kept_for_another_one_is_waited_for() -> None:
+    w = world(pinned=Kind(100, pinned=True), a=Kind(700, slots=1), b=Kind(700), c=Kind(300))
+    w.ask("pinned")
+    w.settle()
+    busy = w.ask("a")
+    w.settle()
+    before = w.ask("b")
+    w.settle()
+    w.tick(1)
+    after = w.ask("c")
+    for _ in range(20):
+        w.settle()
+        w.tick(1)
+    assert w.waiting == [before, after]
+    w.finish(busy)
+    w.settle()
+    assert before in w.active
+    w.finish(before)
+    for _ in range(10):
+        w.settle()
+        w.tick(1)
+    assert after in w.active
+
+
+def idle_and_new() -> tuple[World, Ticket]:
+    """A model that is loaded and idle, and one that is about to load beside it."""
     w = world(idle=Kind(100), new=Kind(400))
     ticket = w.ask("idle")
     w.settle()
     w.finish(ticket)
     new = w.ask("new")
     w.plan()
+    return w, new
+
+
+def test_a_load_that_fails_for_memory_evicts_and_retries_once() -> None:
+    w, new = idle_and_new()
     w.fail(next(iter(w.loading)), crashed=False, no_memory=True)
     assert w.evicted == ["idle"]
     [wish] = w.plans
     assert wish.smaller
     w.plan()
+    assert not w.loading, "the other one has not left yet"
+    w.stop(next(iter(w.stopping)))
+    w.plan()
     w.fail(next(iter(w.loading)), crashed=False, no_memory=True)
     assert new in w.rejected
+
+
+def test_a_load_that_is_killed_for_memory_evicts_first_and_shrinks_then() -> None:
+    w, new = idle_and_new()
+    w.fail(next(iter(w.loading)), crashed=True, no_memory=True)
+    assert w.evicted == ["idle"]
+    assert [wish.smaller for wish in w.plans] == [False]
+    w.stop(next(iter(w.stopping)))
+    w.plan()
+    w.fail(next(iter(w.loading)), crashed=True, no_memory=True)
+    assert [wish.smaller for wish in w.plans] == [True]
+    w.settle()
+    assert w.active == [new]
 
 
 # Time
@@ -464,6 +569,95 @@ def test_a_reload_without_room_for_both_drains_the_old_one_first() -> None:
     w.finish(ticket)
     w.settle()
     assert w.active == [late]
+
+
+def test_a_reload_of_a_broken_model_keeps_the_engine_that_works() -> None:
+    w = world()
+    active, waiting = w.ask("demo"), w.ask("demo")
+    w.settle()
+    w.do(w.scheduler.reload("demo"))
+    w.plans.clear()
+    w.do(w.scheduler.plan_failed(key_of("demo"), InvalidModel("config.json is not JSON")))
+    assert [error.detail for error in w.kept] == ["config.json is not JSON"]
+    assert (w.rejected, w.evicted) == ({}, [])
+    w.finish(active)
+    assert w.active == [waiting]
+
+
+@pytest.mark.parametrize(("others", "need"), [(0, BUDGET_MB + 1), (500, 700)])
+def test_a_reload_that_cannot_fit_keeps_the_engine_that_works(others: int, need: int) -> None:
+    w = world(demo=Kind(100))
+    ticket = w.ask("demo")
+    w.settle()
+    w.finish(ticket)
+    w.others_mb = others
+    w.kinds["demo"] = Kind(need)
+    w.do(w.scheduler.reload("demo"))
+    w.settle()
+    [error] = w.kept
+    assert f"needs {need} MB" in error.detail
+    assert w.evicted == []
+    assert w.ask("demo") in w.active
+
+
+def test_a_reload_may_make_idle_models_leave() -> None:
+    w = world(demo=Kind(100), idle=Kind(600))
+    for model in ("idle", "demo"):
+        ticket = w.ask(model)
+        w.settle()
+        w.finish(ticket)
+    w.kinds["demo"] = Kind(500)
+    w.do(w.scheduler.reload("demo"))
+    w.settle()
+    assert sorted(w.evicted) == ["demo", "idle"]
+    assert w.ask("demo") in w.active
+
+
+def test_an_engine_that_loads_is_replaced_too() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    w.plan()
+    [first] = w.loading
+    w.do(w.scheduler.reload("demo"))
+    w.plan()
+    assert len(w.loading) == 2
+    w.load(next(run for run in w.loading if run != first))
+    w.settle()
+    assert (w.evicted, w.active) == (["demo"], [ticket])
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_successor_takes_over_when_the_engine_dies_or_cannot_start(loaded: bool) -> None:
+    w = world()
+    ticket = w.ask("demo")
+    w.plan()
+    [first] = w.loading
+    if loaded:
+        w.load(first)
+    w.do(w.scheduler.reload("demo"))
+    w.plan()
+    if loaded:
+        w.die(first, delivered=True)
+    else:
+        w.fail(first, crashed=False)
+    assert not w.plans
+    assert len(w.live()) == 1
+    w.settle()
+    assert w.active == [ticket]
+
+
+def test_a_reload_during_a_reload_brings_the_latest() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    w.settle()
+    w.finish(ticket)
+    w.do(w.scheduler.reload("demo"))
+    w.plan()
+    w.kinds["demo"] = Kind(150)
+    w.do(w.scheduler.reload("demo"))
+    w.settle()
+    [plan] = w.live()
+    assert plan.need == {"host": 150}
 
 
 def test_an_engine_that_dies_before_it_is_replaced_is_replaced_once() -> None:

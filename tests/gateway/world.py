@@ -15,6 +15,7 @@ from myllm.gateway.tickets import (
     Drain,
     Ended,
     Grant,
+    Keep,
     MakePlan,
     Plan,
     Reject,
@@ -59,6 +60,7 @@ class World:
     rejected: dict[Ticket, MyLLMError] = field(default_factory=dict)
     done: list[Ticket] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
+    kept: list[MyLLMError] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(
@@ -177,6 +179,8 @@ class World:
                 self.waiting.remove(ticket)
                 assert ticket not in self.rejected
                 self.rejected[ticket] = action.error
+            case Keep():
+                self.kept.append(action.error)
             case Drain():
                 pass
             case Stop(run):

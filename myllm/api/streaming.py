@@ -75,7 +75,8 @@ class Stream(Response):
         while True:
             try:
                 async with asyncio.timeout(CLIENT_STALLS_S / 10):
-                    return await _disconnected(receive)
+                    await _disconnected(receive)
+                return
             except TimeoutError:
                 if self._is_sending and time.monotonic() - self._last_sent > CLIENT_STALLS_S:
                     _log.warning("a client takes nothing any more", seconds=CLIENT_STALLS_S)

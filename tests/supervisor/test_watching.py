@@ -17,6 +17,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.tickets import Asking
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.cutting import running
+from tests.serving import wait_until
 
 KEY = InstanceKey("demo", "generate")
 HANG_S = 0.6
@@ -55,7 +56,9 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
     stalling = asyncio.create_task(read(gateway, 60, stalls))
     await stalls.wait()
     async with gateway.lease(Asking().ticket(KEY)) as lease:
-        psutil.Process(lease.instance.pid).suspend()
+        process = psutil.Process(lease.instance.pid)
+        process.suspend()
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 10, "all threads stopped")
         with pytest.raises(EngineDied, match="hung: no token"):
             await upstream.tokenize(lease.instance, "one")
     stalling.cancel()

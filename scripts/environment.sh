@@ -20,9 +20,12 @@ _python() {
     _fail "Python 3.11 or newer is needed; install it, or name one in MYLLM_PYTHON"
 }
 
-# What the environment was made from: when this changes, it is made again.
+# What the environment was made from: when this changes, it is made again. Of the Python only
+# 3.x counts, which also names the folder of its packages; one that is gone has no version.
 _wanted() {
-    echo "$1 $root"
+    local version
+    version="$("$venv/bin/python" -V 2>/dev/null)" || version=none
+    echo "$1 $root ${version%.*}"
     cat "$root/pyproject.toml" "$root/requirements.lock" "$root/requirements-test.lock"
 }
 
@@ -48,7 +51,9 @@ _make_environment() {
     python="$(_python)"
     echo "Setting up $venv (once, or when the dependencies change) ..." >&2
     rm -f "$stamp"
-    if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+    # Its scripts begin with its path, so one that was moved, or lost its Python, is of no use.
+    if ! grep -qsF "$venv/bin/" "$venv/bin/pip" ||
+        ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
         rm -rf "$venv"
         "$python" -m venv "$venv" >&2 ||
             _fail "cannot make a virtual environment; on Debian: apt install python3-venv"

@@ -1,0 +1,81 @@
+"""The virtual environment that the scripts make: when it is made anew, with a project of one file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# pip builds a project for it: a wheel of nothing but its name.
+_BACKEND = """
+import zipfile
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    name = "myllm-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        about = "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr("myllm-1.0.dist-info/WHEEL", about)
+        metadata = "Metadata-Version: 2.1\\nName: myllm\\nVersion: 1.0\\n"
+        wheel.writestr("myllm-1.0.dist-info/METADATA", metadata)
+        wheel.writestr("myllm-1.0.dist-info/RECORD", "")
+    return name
+"""
+_PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+NO_PYTHON = "error: Python 3.11 or newer is needed; install it, or name one in MYLLM_PYTHON\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A checkout with the real script, which needs no index."""
+    folder = tmp_path / "project"
+    (folder / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/environment.sh", folder / "scripts")
+    (folder / "backend.py").write_text(_BACKEND)
+    (folder / "pyproject.toml").write_text(_PROJECT)
+    for lock in ("requirements.lock", "requirements-test.lock"):
+        (folder / lock).write_text("")
+    return folder
+
+
+def source(project: Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    """Source the script as the others do; `python` is for a new environment."""
+    command = f"set -euo pipefail; . {project}/scripts/environment.sh; ensure_environment run"
+    return subprocess.run(
+        ["bash", "-c", command],
+        env={**os.environ, "PIP_NO_INDEX": "1", "MYLLM_PYTHON": python},
+        capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+
+
+def ensure(project: Path) -> str:
+    """What it says when it succeeds."""
+    done = source(project)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.full
+def test_it_is_made_anew_after_a_move_and_for_another_python(project: Path) -> None:
+    programs = project / ".venv/bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(Path(sys.executable).resolve())
+    (programs / "pip").write_text("#!/where/it/was/.venv/bin/python\n")
+    assert "Setting up" in ensure(project)
+    subprocess.run([programs / "pip", "--version"], check=True, timeout=60)
+    assert ensure(project) == ""
+
+    upgraded = programs / "python"
+    upgraded.unlink()
+    upgraded.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.99.1\n')
+    upgraded.chmod(0o755)
+    done = source(project, python="no-python")
+    assert (done.returncode, done.stderr) == (1, NO_PYTHON)

@@ -1,0 +1,196 @@
+"""The bodies of Ollama's API: what is accepted of them. Fields and options that are not here are
+ignored, as Ollama does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from myllm.api.schemas import KeepAlive
+from myllm.gateway.sampling import UNBOUNDED
+from myllm.gateway.tickets import Asking
+
+
+def _listed(value: Any) -> Any:
+    """A text alone is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class OllamaOptions(BaseModel):
+    """How tokens are chosen, under Ollama's names."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    temperature: float | None = Field(None, ge=0.0, le=2.0)
+    top_k: int | None = Field(None, ge=0)
+    top_p: float | None = Field(None, ge=0.0, le=1.0)
+    min_p: float | None = Field(None, ge=0.0, le=1.0)
+    typical_p: float | None = Field(None, ge=0.0, le=1.0)
+    num_predict: int | None = Field(None, description="Longest answer, in tokens; -1: no bound.")
+    stop: Annotated[
+        list[str] | None, BeforeValidator(_listed, json_schema_input_type=str | list[str] | None)
+    ] = Field(None, description="The answer ends before any of these.")
+    seed: int | None = Field(None, description="The same seed gives the same answer; -1: any.")
+    repeat_penalty: float | None = Field(None, ge=0.0)
+    repeat_last_n: int | None = Field(None, ge=-1)
+    presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)
+    frequency_penalty: float | None = Field(None, ge=-2.0, le=2.0)
+    mirostat: Literal[0, 1, 2] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that the request named, under our names."""
+        given = self.model_dump(exclude_none=True)
+        longest = given.pop("num_predict", None)
+        if longest is not None:
+            given["max_tokens"] = longest if longest > 0 else UNBOUNDED
+        if "seed" in given:
+            given["seed"] = given["seed"] % 2**32 if given["seed"] >= 0 else -1
+        return given
+
+
+class NamedRequest(BaseModel):
+    """What names a model. Older clients call the field `name`."""
+
+    model: str = Field(
+        min_length=1,
+        validation_alias=AliasChoices("model", "name"),
+        description='A model\'s name or alias, with or without ":latest".',
+    )
+
+    @property
+    def model_name(self) -> str:
+        """The name that the model has here."""
+        return self.model.removesuffix(":latest")
+
+
+class _Queued(NamedRequest):
+    """What every request shares that waits for an engine."""
+
+    options: OllamaOptions | None = None
+    keep_alive: KeepAlive | None = Field(
+        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
+    )
+
+    def asking(self, client: str) -> Asking:
+        """Who asks."""
+        return Asking(client, keep_alive_s=self.keep_alive)
+
+
+class _Generating(_Queued):
+    """What generate and chat share."""
+
+    stream: bool | None = Field(True, description="A line for each piece, or one JSON answer.")
+    format: Literal["json", ""] | dict[str, Any] | None = Field(
+        None, description='"json" or a JSON schema that the answer must match.'
+    )
+    think: bool | Literal["low", "medium", "high"] | None = Field(
+        None, description="Whether the model thinks before it answers, if it can."
+    )
+
+    def sampling(self) -> dict[str, Any]:
+        """How tokens are chosen, under our names."""
+        return self.options.given() if self.options else {}
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """The schema for the engine; "json" stands for any object."""
+        return {"type": "object"} if self.format == "json" else self.format or None
+
+    def fields(self) -> dict[str, Any]:
+        """What else is for the engine."""
+        fields: dict[str, Any] = {}
+        if (schema := self.json_schema()) is not None:
+            fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+        if self.think is not None:
+            fields["chat_template_kwargs"] = {"enable_thinking": self.think is not False}
+            if isinstance(self.think, str):
+                fields["reasoning_effort"] = self.think
+        return fields
+
+
+class OllamaGenerateRequest(_Generating):
+    """Answer a prompt. Without one, load the model, or unload it if `keep_alive` is 0."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"model": "demo", "prompt": "Who are you?", "stream": False},
+        }
+    )
+    prompt: str | None = ""
+    system: str | None = None
+    images: list[str] | None = Field(None, description="In base64.")
+    raw: bool | None = Field(False, description="Without the model's chat template.")
+    suffix: str | None = None
+    template: str | None = None
+    context: list[int] | None = None
+
+
+class CalledFunction(BaseModel):
+    """A tool's name, and what it is called with."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class OllamaCall(BaseModel):
+    """A call of a tool."""
+
+    id: str | None = None
+    function: CalledFunction
+
+
+class OllamaMessage(BaseModel):
+    """One message. What a tool has answered has its name, or the id of the call."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = ""
+    thinking: str | None = None
+    images: list[str] | None = Field(None, description="In base64.")
+    tool_calls: list[OllamaCall] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class OllamaChatRequest(_Generating):
+    """Answer a conversation. Without one, load the model, or unload it if `keep_alive` is 0."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "demo",
+                "messages": [{"role": "user", "content": "Who are you?"}],
+                "stream": False,
+            }
+        }
+    )
+    messages: list[OllamaMessage] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        return super().fields() | ({"tools": self.tools} if self.tools else {})
+
+
+class EmbedRequest(_Queued):
+    """Turn texts into vectors."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"model": "demo", "input": "Hello"}})
+    input: Annotated[
+        list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])
+    ] = Field(description="One text, or several.")
+    truncate: bool | None = Field(True, description="Cut texts that are too long; or a 400.")
+    dimensions: int | None = Field(None, ge=1)
+
+
+class OldEmbeddingsRequest(_Queued):
+    """Turn one text into a vector."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"model": "demo", "prompt": "Hello"}})
+    prompt: str | None = ""
+
+
+class PullRequest(NamedRequest):
+    """Download a model."""
+
+    stream: bool | None = Field(True, description="A line for each step, or one JSON answer.")

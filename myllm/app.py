@@ -21,6 +21,8 @@ from myllm.api import (
     instances,
     models,
     native,
+    ollama,
+    ollama_models,
     openai,
     openai_audio,
     openai_vectors,
@@ -76,16 +78,10 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
-        for routes in (
-            native,
-            openai,
-            openai_audio,
-            openai_vectors,
-            anthropic,
-            sessions,
-            models,
-            instances,
-        ):
+        openais = (openai, openai_audio, openai_vectors)
+        ollamas = (ollama, ollama_models)
+        others = (sessions, models, instances)
+        for routes in (native, *openais, anthropic, *ollamas, *others):
             app.include_router(routes.router, dependencies=described)
         app.include_router(status.router)
         errors.install(app)

@@ -38,7 +38,7 @@ async def asked(
 ) -> tuple[Ticket, EngineChat]:
     """The answer to `chat`, and its place in the queue.
 
-    Raises ModelNotFound, and InvalidRequest for what the model cannot do.
+    Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
     """
     model = generating_model(services.gateway, model_name)
     messages = await services.media.checked(model.name, chat.messages)
@@ -56,7 +56,7 @@ async def asked(
 
 
 def content_of(texts: list[str], images: list[str]) -> str | list[dict[str, Any]]:
-    """What a message says: its texts, and the URLs of its images before them."""
+    """What a message says: its texts, and before them its images, as URLs or in base64."""
     text = "\n".join(texts)
     if not images:
         return text

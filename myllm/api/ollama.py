@@ -62,7 +62,8 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
     asking = request.asking(client.fair_id)
     if not request.raw:
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
-        return _answered(lines, request.stream, *asked(services, asking, request.model_name, chat))
+        made = await asked(services, asking, request.model_name, chat)
+        return _answered(lines, request.stream, *made)
     if request.images or request.system or not request.prompt:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
     raw = RawAnswer(
@@ -86,7 +87,8 @@ async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> R
     messages = messages_of(request.messages)
     said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
     asking = request.asking(client.fair_id)
-    return _answered(lines, request.stream, *asked(services, asking, request.model_name, said))
+    made = await asked(services, asking, request.model_name, said)
+    return _answered(lines, request.stream, *made)
 
 
 @router.post("/embed")
@@ -96,6 +98,8 @@ async def embed_texts(request: EmbedRequest, services: With, client: AskedBy) ->
     asking = request.asking(client.fair_id)
 
     async def make() -> Mapping[str, Any]:
+        if not request.input:
+            return {"model": request.model, "embeddings": []}
         made = await embed(services.gateway, asking, request.model_name, request.input)
         return {
             "model": request.model,

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from myllm.api.chats import content_of, input_of, wire_call
 from myllm.api.ollama_schemas import OllamaGenerateRequest, OllamaMessage
@@ -15,9 +15,6 @@ from myllm.gateway.answer import Answer
 from myllm.gateway.chat import Wire
 from myllm.gateway.events import Call, Finished, Thinking, Token
 from myllm.gateway.tickets import Ticket
-
-# How the base64 of each kind of image begins.
-_KINDS: Final = {"/9j/": "jpeg", "R0lG": "gif", "UklG": "webp", "Qk": "bmp"}
 
 
 def prompt_of(request: OllamaGenerateRequest) -> Wire:
@@ -32,8 +29,7 @@ def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
     wire: Wire = []
     unanswered: dict[str, str] = {}  # ids to names
     for number, message in enumerate(messages):
-        images = [_image(each) for each in message.images or ()]
-        content = content_of([message.content] if message.content else [], images)
+        content = content_of([message.content] if message.content else [], message.images or [])
         said: dict[str, Any] = {"role": message.role, "content": content}
         if message.role == "tool":
             said["tool_call_id"] = _answered(message, unanswered)
@@ -54,17 +50,10 @@ def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
 
 def _answered(message: OllamaMessage, unanswered: dict[str, str]) -> str:
     """The id of the call that a tool's message answers: the one named, or the first one open."""
-    fitting = [
-        call_id for call_id, name in unanswered.items() if message.tool_name in (None, name)
-    ]
+    fitting = [call_id for call_id, name in unanswered.items() if message.tool_name in (None, name)]
     call_id = message.tool_call_id or next(iter(fitting), "")
     unanswered.pop(call_id, None)
     return call_id
-
-
-def _image(base64: str) -> str:
-    kind = next((kind for begin, kind in _KINDS.items() if base64.startswith(begin)), "png")
-    return f"data:image/{kind};base64,{base64}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ class Lines:
         thought = {"thinking": thinking} if thinking else {}
         if not self.chat:
             return head | {"response": text, **thought, "done": False, **more}
-        message = {"role": "assistant", "content": text, **thought}
+        message: dict[str, Any] = {"role": "assistant", "content": text, **thought}
         if calls:
             message["tool_calls"] = [
                 {"id": call.id, "function": _function(number, call)}

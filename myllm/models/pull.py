@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -26,6 +27,7 @@ from myllm.models.source import Wanted, choose_files
 
 STAGING: Final = ".staging"
 _LOCK_S: Final = 6 * 3600.0
+_LOOK_S: Final = 1.0
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are there, and of how many."""
@@ -44,24 +46,29 @@ def pull(
     wanted: Wanted,
     *,
     force: bool = False,
+    on_files: Callable[[Sequence[RemoteFile]], None] = lambda files: None,
     on_progress: Progress = lambda done, total: None,
     say: Callable[[str], None] = lambda sentence: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Pulled:
     """Download `wanted` into the registry's folder and return it.
 
     A model of that name that is there is left as it is, unless `force` says to pull it again;
-    then it stays until the new one is whole. `say` gets a sentence on each longer step. Raises
-    PullFailed, and InvalidModel when what the hub holds is no usable model.
+    then it stays until the new one is whole. `on_files` is told which files will come, in order,
+    and `say` gets a sentence on each longer step. What these raise ends the pull, and so does
+    `check`, which is called while the pull waits for another one. Raises PullFailed, and
+    InvalidModel when what the hub holds is no usable model.
     """
     models_dir = registry.models_dir
     target = models_dir / wanted.name
     staging = models_dir / STAGING / wanted.name
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(staging.with_name(wanted.name + ".lock"), wanted.name, say):
+        with _only_one(staging.with_name(wanted.name + ".lock"), wanted.name, say, check):
             if target.exists() and not force:
                 return Pulled(registry.get(wanted.name), fresh=False)
             files = _remote_files(wanted)
+            on_files(files)
             _stage(staging, files, on_progress, say)
             _write_config(staging, wanted, files[0].commit, target / CONFIG)
             load_model(staging, False, read_header)
@@ -72,7 +79,9 @@ def pull(
 
 
 @contextmanager
-def _only_one(lock: Path, name: str, say: Callable[[str], None]) -> Iterator[None]:
+def _only_one(
+    lock: Path, name: str, say: Callable[[str], None], check: Callable[[], None]
+) -> Iterator[None]:
     """Hold the lock on pulls of `name`; a second one waits for the first."""
     from filelock import FileLock, Timeout
 
@@ -81,10 +90,13 @@ def _only_one(lock: Path, name: str, say: Callable[[str], None]) -> Iterator[Non
         held.acquire(timeout=0)
     except Timeout:
         say(f"Another pull of {name} is running; waiting for it")
-        try:
-            held.acquire(timeout=_LOCK_S)
-        except Timeout as failure:
-            raise PullFailed(f"another pull of {name} still holds {lock}") from failure
+        give_up = time.monotonic() + _LOCK_S
+        while not held.is_locked:
+            check()
+            with suppress(Timeout):
+                held.acquire(timeout=_LOOK_S)
+            if time.monotonic() > give_up and not held.is_locked:
+                raise PullFailed(f"another pull of {name} still holds {lock}") from None
     try:
         yield
     finally:

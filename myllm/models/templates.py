@@ -121,6 +121,16 @@ def flags_for(template: str, folder: Path) -> list[str]:
     )
 
 
+def template_text(model: Model) -> str | None:
+    """The Jinja template that the engine uses; None where it uses a built-in one, or has none."""
+    match template_flags(model):
+        case []:
+            return model.header.chat_template
+        case ["--chat-template-file", path]:
+            return Path(path).read_text("utf-8")
+    return None
+
+
 def leaves_answers_open(model: Model) -> bool:
     """Whether the template leaves a last assistant message open, to be continued.
 

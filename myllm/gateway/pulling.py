@@ -1,0 +1,94 @@
+"""Pulling a model while somebody listens: a download in a thread of its own, told in steps."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from myllm.errors import EngineError, MyLLMError, PullFailed
+from myllm.models.hub import RemoteFile
+from myllm.models.pull import pull
+from myllm.models.registry import Registry
+from myllm.models.source import Wanted
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a pull does, and of a file that comes, how many bytes are there."""
+
+    status: str
+    file: RemoteFile | None = None
+    completed: int = 0
+
+
+async def pulling(registry: Registry, wanted: Wanted) -> AsyncGenerator[Step, None]:
+    """The steps of pulling `wanted`, until it is there. Raises PullFailed and InvalidModel.
+
+    Leaving the iteration ends the download at its next byte; the next pull goes on from there.
+    """
+    work = _Pull(registry, wanted)
+    # A daemon: what it has downloaded is safe, and a server that stops need not wait for it.
+    threading.Thread(target=work.run, name=f"pull {wanted.name}", daemon=True).start()
+    try:
+        while (step := await work.steps.get()) is not None:
+            if isinstance(step, MyLLMError):
+                raise step
+            yield step
+    finally:
+        work.left.set()
+
+
+class _Pull:
+    """The download; everything but `run` and what it calls is for the event loop."""
+
+    def __init__(self, registry: Registry, wanted: Wanted) -> None:
+        self._registry = registry
+        self._wanted = wanted
+        self._loop = asyncio.get_running_loop()
+        self._files: Sequence[RemoteFile] = ()
+        self.steps: asyncio.Queue[Step | MyLLMError | None] = asyncio.Queue()
+        self.left = threading.Event()
+
+    def run(self) -> None:
+        end: MyLLMError | None = None
+        try:
+            pull(
+                self._registry,
+                self._wanted,
+                on_files=self._begin,
+                on_progress=self._progress,
+                say=lambda sentence: self._tell(Step(sentence)),
+                check=self._check,
+            )
+        except MyLLMError as failure:
+            end = failure
+        except Exception:  # noqa: BLE001 - or else the client would never hear of it
+            _log.exception("pull failed", model=self._wanted.name)
+            end = EngineError("Internal error; the server's log has the details")
+        if not self.left.is_set():
+            self._loop.call_soon_threadsafe(self.steps.put_nowait, end)
+
+    def _begin(self, files: Sequence[RemoteFile]) -> None:
+        self._files = files
+
+    def _progress(self, done: int, total: int) -> None:
+        """Files come one after the other."""
+        for file in self._files:
+            if done <= file.size or file is self._files[-1]:
+                self._tell(Step("pulling", file, done))
+                return
+            done -= file.size
+
+    def _tell(self, step: Step) -> None:
+        self._check()
+        self._loop.call_soon_threadsafe(self.steps.put_nowait, step)
+
+    def _check(self) -> None:
+        if self.left.is_set():
+            raise PullFailed("given up: nobody waits for it any more")

@@ -298,7 +298,7 @@ def test_an_error_in_the_middle_of_a_stream(home: Path, engine: Engine) -> None:
         server.process.terminate()
         with pytest.raises(anthropic.APIStatusError) as failed:
             list(stream)
-    assert failed.value.type == "api_error"
+    assert failed.value.type == "overloaded_error"
 
 
 async def test_the_asynchronous_client(server: Serving) -> None:

@@ -1,4 +1,4 @@
-"""The virtual environment that the scripts make: when it is made anew, with a project of one file."""
+"""The virtual environment that the scripts make, here for a project of one file."""
 
 from __future__ import annotations
 

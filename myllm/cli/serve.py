@@ -29,16 +29,19 @@ def serve(
 
     from myllm.server import Server, listen
 
-    listener = listen(settings.host, settings.port)
+    # A port that is taken is told before minutes of compiling, during which nobody is let in.
+    with listen(settings.host, settings.port) as probe:
+        address = probe.getsockname()[0]
     from myllm.api.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
     from myllm.logs import configure
 
     configure(settings.log_level, settings.log_format)
-    access = Access.of(settings, listener.getsockname()[0])
-    _warn_if_open(settings, listener)
+    access = Access.of(settings, address)
     engine = ensure_engine_with_progress(settings)
+    listener = listen(settings.host, settings.port)
+    _warn_if_open(settings, listener)
     server = Server(App(settings, engine, access), lambda: _greet(settings, listener))
     server.run(sockets=[listener])
     if server.failure is not None:

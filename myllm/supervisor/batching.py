@@ -1,4 +1,4 @@
-"""How many tokens llama-server reads at once: about half a second's worth.
+"""How many tokens llama-server reads at once: 0.4 seconds' worth at most.
 
 A cancelled request frees its slot only between batches: llama-server notices at the end of one
 batch that nobody listens, and stops at the end of the next, so two of them must pass within a

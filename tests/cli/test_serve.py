@@ -20,7 +20,8 @@ import pytest
 
 from myllm.engine.types import Engine
 from tests.api.events import detail, parse, stream
-from tests.serving import environment, serving, wait_until
+from tests.engine.llama import write_tree
+from tests.serving import environment, serving, stop, wait_until
 
 HI = [{"role": "user", "content": "Hello"}]
 ENDLESS = {"max_tokens": 2000, "temperature": 2, "min_p": 0, "top_k": 0}
@@ -50,6 +51,26 @@ def test_a_taken_port_is_one_clear_line(home: Path) -> None:
     assert done.stderr.startswith(f"error: port {port} on 127.0.0.1 is taken; ")
     assert done.stderr.count("\n") == 1
     assert str(port) in done.stderr.split("lsof", 1)[1]
+
+
+def test_nobody_is_let_in_while_the_engine_is_compiled(home: Path) -> None:
+    slow = home / "slow-c++"
+    slow.write_text('#!/bin/sh\ncase "$*" in *"-c "*) sleep 60 ;; esac\nexec c++ "$@"\n')
+    slow.chmod(0o755)
+    given = {"cache_dir": home / "cache", "llama_source": write_tree(home / "tree")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "myllm", "serve", "--port", "0"],
+        env=environment(home, **given) | {"CXX": str(slow)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        server = psutil.Process(process.pid)
+        wait_until(lambda: len(server.children(recursive=True)) > 1, 30, "a compiler")
+        assert server.net_connections("tcp") == []
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        stop(process)
 
 
 def test_sigterm_lets_running_answers_end_and_exits_with_0(home: Path) -> None:

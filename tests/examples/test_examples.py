@@ -47,6 +47,7 @@ EXPECTED = {
     "python/safe_generate.py": [" Paris.\nNone\n"],
     "curl/generate.sh": ['"text":" Paris."', '"total_tokens"'],
     "curl/chat.sh": [f'"content":"{PARIS}"', '"session_id"'],
+    "curl/stream.sh": [POEM],
     "curl/list_models.sh": ["demo\n"],
     "curl/health.sh": ['"status":"healthy"'],
     "curl/load_unload.sh": ["loaded", "Model 'demo' unloaded"],

@@ -114,6 +114,8 @@ class Relay:
         """The answer of one engine, without what was sent already."""
         self._reading = True
         instance = lease.instance
+        if self._body.get("tools") and self._body.get("tool_choice") != "none":
+            await upstream.check_tools(instance)
         if self._prepare is not None:
             self._body["messages"] = await self._prepare(instance)
             self._prepare = None

@@ -44,6 +44,22 @@ async def apply_template(instance: Instance, body: dict[str, Any]) -> str:
     return str(orjson.loads(answer.body)["prompt"])
 
 
+async def check_tools(instance: Instance) -> None:
+    """Raise InvalidRequest when the model's chat template has no place for tools: the engine
+    would leave them out and say nothing. Each engine is asked once."""
+    if instance.takes_tools is None:
+        answer = await _get(instance, "/props")
+        _raise_for(answer)
+        instance.takes_tools = bool(
+            orjson.loads(answer.body)["chat_template_caps"]["supports_tools"]
+        )
+    if not instance.takes_tools:
+        raise InvalidRequest(
+            f"Model '{instance.spec.key.model}' cannot call tools: its chat template has no place "
+            "for them"
+        )
+
+
 async def tokenize(instance: Instance, text: str, add_special: bool = True) -> list[int]:
     """The tokens of `text`, special ones recognised; `add_special`: with those that the model
     starts with."""
@@ -136,6 +152,13 @@ async def _post(
 ) -> EngineAnswer:
     try:
         return await instance.client.post(path, orjson.dumps(body), timeout_s)
+    except EngineConnectionError as failure:
+        raise await _lost(instance, failure) from failure
+
+
+async def _get(instance: Instance, path: str, timeout_s: float = _SILENCE_S) -> EngineAnswer:
+    try:
+        return await instance.client.get(path, timeout_s)
     except EngineConnectionError as failure:
         raise await _lost(instance, failure) from failure
 

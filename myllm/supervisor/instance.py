@@ -44,7 +44,8 @@ class Instance:
 
     `on_ready` and `on_exit` are called once at most, in this order, from `run`. `used` is what
     it really takes, in MiB per device. `crashed` says that it was killed rather than saying why
-    it leaves, `delivered` that somebody has had a token of it.
+    it leaves, `delivered` that somebody has had a token of it. `takes_tools` is whether its chat
+    template has a place for tools, or None while nobody has asked.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Instance:
         self.error: EngineError | None = None
         self.crashed = False
         self.delivered = False
+        self.takes_tools: bool | None = None
         self.ended = asyncio.Event()
         self._launch = launch
         self._last_sign = time.monotonic()

@@ -1,0 +1,279 @@
+"""Calls of tools and answers by a schema on `/v1/chat/completions`.
+
+The model's weights are random: what it says is made into calls and documents by the engine's
+grammar alone, so every letter of them that is not forced is one that a cut could change. Before
+a call the grammar would let it say anything, so it is given a bias to begin one.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from myllm.engine.types import Engine
+from myllm.gateway.deltas import Said
+from myllm.gateway.wire import events_in
+from tests.ggufs import write_model
+from tests.serving import Serving, serving, short_home
+
+CHAT = "/v1/chat/completions"
+TEMPLATE = """
+{%- if tools -%}
+<|tools|>{% for tool in tools %}{{ tool.function | tojson }}{% endfor %}
+{%- endif -%}
+{%- for message in messages -%}
+<|{{ message.role }}|>{{ message.content or '' }}
+{%- for call in message.tool_calls or [] -%}
+<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}</tool_call>
+{%- endfor -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
+"""  # noqa: E501 - as models have it
+# Calls as one list. Where each stands by itself, engines make several even if told not to.
+LISTING = """
+{%- if tools -%}
+<|tools|>{% for tool in tools %}{{ tool.function | tojson }}{% endfor %}
+{%- endif -%}
+{%- for message in messages -%}
+<|{{ message.role }}|>{{ message.content or '' }}
+{%- if message.tool_calls -%}
+<tool_call>[
+{%- for call in message.tool_calls -%}
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+{{- ', ' if not loop.last }}
+{%- endfor -%}
+]</tool_call>
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
+"""
+CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "Paris"]}}, "required": ["city"]}
+DIGITS = {"type": "array", "items": {"enum": list(range(10))}, "minItems": 60, "maxItems": 60}
+LONG = {"type": "object", "properties": {"digits": DIGITS}, "required": ["digits"]}
+# The first is the space that the tokenizer puts in front, which the grammar skips as one token.
+WORDS = ["▁", "<tool_call>"]
+BEGIN_OR_END = {"260": 10, "2": 16}
+QUESTION = {"role": "user", "content": "Hm?"}
+
+
+def tool(name: str, takes: dict[str, Any] = CITY) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": takes}}
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Serving]:
+    with short_home() as path:
+        for name, template in (("tooled", TEMPLATE), ("lister", LISTING)):
+            folder = path / "models" / name
+            write_model(folder / "model.gguf", words=WORDS)
+            (folder / "tools.jinja").write_text(template)
+            (folder / "config.json").write_text('{"template": "tools.jinja"}')
+        with serving(path, threads=1) as running:
+            yield running
+
+
+def body(*tools: dict[str, Any], messages: Any = (QUESTION,), **more: Any) -> dict[str, Any]:
+    asked: dict[str, Any] = {"model": "tooled", "messages": messages, "seed": 5}
+    if tools:
+        asked |= {"tools": tools, "tool_choice": "required", "logit_bias": BEGIN_OR_END}
+        asked["parallel_tool_calls"] = False
+    return asked | more
+
+
+def ask(api: httpx.Client, *tools: dict[str, Any], **more: Any) -> dict[str, Any]:
+    answer = api.post(CHAT, json=body(*tools, **more))
+    assert answer.status_code == 200, answer.text
+    said: dict[str, Any] = answer.json()
+    return said
+
+
+def calls(said: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The names of the tools that are called, and what with."""
+    [choice] = said["choices"]
+    assert choice["finish_reason"] == "tool_calls", said
+    made = choice["message"]["tool_calls"]
+    assert all(each["id"] and each["type"] == "function" for each in made)
+    return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in made]
+
+
+def told(said: Said) -> Any:
+    """All that must be the same in two answers to the same question."""
+    made = [(call.name, call.arguments) for call in said.calls.values()]
+    assert said.usage is not None
+    counts = (said.usage["prompt_tokens"], said.usage["completion_tokens"])
+    return said.text, made, said.finish_reason, counts
+
+
+def test_a_call(api: httpx.Client) -> None:
+    [(name, takes)] = calls(ask(api, tool("weather")))
+    assert name == "weather"
+    assert takes["city"] in ("Rome", "Paris")
+
+
+def test_a_streamed_call_is_the_same(server: Serving, api: httpx.Client) -> None:
+    whole = ask(api, tool("digits", LONG))
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    asked = body(tool("digits", LONG))
+    parts = [
+        call
+        for chunk in client.chat.completions.create(**asked, stream=True)
+        for call in chunk.choices[0].delta.tool_calls or ()
+    ]
+    assert parts[0].id
+    assert parts[0].function.name == "digits"
+    assert len(parts) > 10
+    assert all(part.id is None for part in parts[1:])
+    arguments = "".join(part.function.arguments or "" for part in parts)
+    assert calls(whole) == [("digits", json.loads(arguments))]
+
+
+def test_one_that_is_named_is_called(api: httpx.Client) -> None:
+    tools = [tool("one"), tool("two"), tool("three")]
+    for name in ("one", "two", "three"):
+        choice = {"type": "function", "function": {"name": name}}
+        assert calls(ask(api, *tools, tool_choice=choice))[0][0] == name
+
+
+def test_a_choice_that_is_none_is_told(api: httpx.Client) -> None:
+    for choice, why in (
+        ({"type": "function", "function": {"name": "two"}}, "'two' is none of the tools"),
+        ("two", "tool_choice"),
+        ({"type": "function"}, "tool_choice"),
+    ):
+        answer = api.post(CHAT, json=body(tool("one"), tool_choice=choice))
+        assert answer.status_code == 400
+        assert why in answer.json()["error"]["message"]
+
+
+def test_several_calls_only_where_they_are_wanted(api: httpx.Client) -> None:
+    def made(parallel: bool) -> list[int]:
+        options = {"parallel_tool_calls": parallel, "model": "lister"}
+        asked = [body(tool("a"), tool("b"), **options, seed=seed) for seed in range(6)]
+        answers = [api.post(CHAT, json=each).json()["choices"][0] for each in asked]
+        return [len(answer["message"]["tool_calls"]) for answer in answers]
+
+    assert set(made(False)) == {1}
+    assert max(made(True)) > 1
+
+
+def test_results_are_read(api: httpx.Client) -> None:
+    first = ask(api, tool("weather"))
+    message = first["choices"][0]["message"]
+    [call] = message["tool_calls"]
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
+    history = [QUESTION, message, result]
+    for content in ("sunny", [{"type": "text", "text": "sunny"}]):
+        then = ask(
+            api,
+            tool("weather"),
+            messages=[*history[:2], result | {"content": content}],
+            tool_choice="none",
+            logit_bias={},
+            max_tokens=4,
+        )
+        assert then["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"] + len("sunny")
+        assert "tool_calls" not in then["choices"][0]["message"]
+    assert calls(ask(api, tool("weather"), messages=history))
+
+
+def test_no_tool_is_called_that_may_not_be(api: httpx.Client) -> None:
+    said = ask(api, tool("weather"), tool_choice="none", logit_bias={}, max_tokens=20)
+    assert "tool_calls" not in said["choices"][0]["message"]
+    assert said["choices"][0]["message"]["content"]
+
+
+def test_a_schema_is_kept_to(api: httpx.Client) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
+    said = ask(api, response_format=schema)["choices"][0]["message"]["content"]
+    assert json.loads(said)["city"] in ("Rome", "Paris")
+    streamed = api.post(CHAT, json=body(response_format=schema, stream=True))
+    whole = Said("chat")
+    whole.take(events_in(streamed.content))
+    assert whole.text == said
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+def test_a_template_without_a_place_for_tools_is_told(api: httpx.Client, path: str) -> None:
+    """Also when the request is a stream, and in every dialect."""
+    asked = {"model": "demo", "messages": [QUESTION], "max_tokens": 4}
+    weather = {"name": "weather", "input_schema": CITY}
+    tools = [tool("weather") if path == CHAT else weather]
+    for stream in (False, True):
+        answer = api.post(path, json=asked | {"tools": tools, "stream": stream})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"] == (
+            "Model 'demo' cannot call tools: its chat template has no place for them"
+        )
+        assert api.post(path, json=asked | {"stream": stream}).status_code == 200
+    unused = {"tools": [tool("weather")], "tool_choice": "none"}
+    assert path != CHAT or api.post(path, json=asked | unused).status_code == 200
+
+
+class Reader(threading.Thread):
+    """A client that reads a stream."""
+
+    def __init__(self, server: Serving, asked: dict[str, Any]) -> None:
+        super().__init__()
+        self.said = Said("chat")
+        self._server = server
+        self._asked = asked | {"stream": True, "stream_options": {"include_usage": True}}
+
+    def run(self) -> None:
+        with self._server.client() as api, api.stream("POST", CHAT, json=self._asked) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    self.said.take(events_in(f"{line}\n\n".encode()))
+
+
+def whole(server: Serving, asked: dict[str, Any]) -> Said:
+    reader = Reader(server, asked)
+    reader.start()
+    reader.join(60)
+    return reader.said
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "digits", "schema": LONG}}
+CUT = [
+    body(tool("digits", LONG)),
+    body(tool("other"), tool("digits", LONG), parallel_tool_calls=True, tool_choice={
+        "type": "function", "function": {"name": "digits"}}),
+    body(response_format=SCHEMA),
+    body(response_format=SCHEMA, temperature=0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("asked", CUT)
+def test_an_engine_that_is_killed_in_the_middle_is_not_noticed(
+    server: Serving, asked: dict[str, Any]
+) -> None:
+    undisturbed = whole(server, asked)
+    assert undisturbed.calls or undisturbed.text
+    deaths = server.log.count("engine died under a request")
+    [engine] = [each for each in server.engines() if "tooled" in each.cmdline()]
+    engine.send_signal(signal.SIGSTOP)
+    reader = Reader(server, asked)
+    reader.start()
+    while not (reader.said.text or any(call.arguments for call in reader.said.calls.values())):
+        engine.send_signal(signal.SIGCONT)
+        time.sleep(0.003)
+        engine.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        assert reader.is_alive()
+    before = told_so_far(reader.said)
+    engine.send_signal(signal.SIGKILL)
+    reader.join(60)
+    assert server.log.count("engine died under a request") == deaths + 1
+    assert 0 < before < told_so_far(reader.said)
+    assert told(reader.said) == told(undisturbed)
+
+
+def told_so_far(said: Said) -> int:
+    return len(said.text) + sum(len(call.arguments) for call in said.calls.values())

@@ -99,17 +99,16 @@ def test_sigterm_lets_running_answers_end_and_exits_with_0(home: Path) -> None:
 
 
 def test_what_does_not_end_within_the_grace_ends_with_an_error_event(home: Path) -> None:
-    settings = {"drain_grace": 0.5, "context_size": 2048}
-    with serving(home, **settings) as server, server.client() as api:
+    with serving(home, drain_grace=0.5) as server, server.client() as api:
+        assert api.post("/api/models/demo/load").status_code == 200
+        # A suspended engine stands for one that takes longer than the grace.
+        [engine] = server.engines()
+        engine.suspend()
         with api.stream(
-            "POST", "/api/generate",
-            json={"model": "demo", "prompt": "x", "options": ENDLESS},
+            "POST", "/api/generate", json={"model": "demo", "prompt": "x"}
         ) as answer:  # fmt: skip
             lines = answer.iter_lines()
-            next(lines)
-            # A suspended engine stands for one that takes longer than the grace.
-            [engine] = server.engines()
-            engine.suspend()
+            assert next(lines).startswith(": ")
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: api.get("/health").json()["status"] == "draining", 5, "draining")
             refused = api.post("/api/chat", json={"model": "demo", "messages": HI})
@@ -141,14 +140,14 @@ def test_ctrl_c_leaves_within_10_s_whatever_the_engine_does(home: Path) -> None:
 
 
 def test_a_second_ctrl_c_leaves_at_once(home: Path) -> None:
-    with serving(home, drain_grace=60) as server, server.client() as api:
-        with api.stream(
-            "POST", "/api/generate",
-            json={"model": "demo", "prompt": "x", "options": ENDLESS},
-        ) as answer:  # fmt: skip
-            next(answer.iter_lines())
-            [engine] = server.engines()
-            engine.suspend()
+    question = {"model": "demo", "messages": HI, "stream": False}
+    with serving(home, drain_grace=60) as server, server.client() as api, server.client() as other:
+        assert api.post("/api/models/demo/load").status_code == 200
+        [engine] = server.engines()
+        engine.suspend()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(other.post, "/api/chat", json=question)
+            wait_until(lambda: api.get("/health").json()["active"] == 1, 20, "an active answer")
             server.process.send_signal(signal.SIGINT)
             wait_until(lambda: api.get("/health").json()["status"] == "draining", 20, "draining")
             began = time.monotonic()

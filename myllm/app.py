@@ -19,6 +19,7 @@ from myllm.api import (
     anthropic,
     errors,
     instances,
+    llamacpp,
     models,
     native,
     ollama,
@@ -28,6 +29,7 @@ from myllm.api import (
     openai_vectors,
     sessions,
     status,
+    upstream,
 )
 from myllm.api.access import Access
 from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
@@ -79,9 +81,10 @@ class App:
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
         openais = (openai, openai_audio, openai_vectors)
+        llamacpps = (llamacpp, upstream)
         ollamas = (ollama, ollama_models)
         others = (sessions, models, instances)
-        for routes in (native, *openais, anthropic, *ollamas, *others):
+        for routes in (native, *openais, anthropic, *llamacpps, *ollamas, *others):
             app.include_router(routes.router, dependencies=described)
         app.include_router(status.router)
         errors.install(app)

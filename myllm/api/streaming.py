@@ -148,7 +148,7 @@ class TakesTime(Response):
 class JsonAnswer(TakesTime):
     """The same for one JSON document."""
 
-    def __init__(self, make: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+    def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
         async def document() -> Response:
             return Response(orjson.dumps(await make()), media_type="application/json")
 

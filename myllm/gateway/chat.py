@@ -107,6 +107,7 @@ async def count_tokens(gateway: Gateway, ticket: Ticket, body: Mapping[str, Any]
     async def work(lease: Lease) -> int:
         return await upstream.count_chat(lease.instance, dict(body))
 
+    ticket.only_asks = True
     return await retried(gateway, ticket, work)
 
 

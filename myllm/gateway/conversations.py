@@ -104,7 +104,7 @@ class Conversations:
 
     async def enter(self, instance: Instance, ticket: Ticket) -> None:
         """Make the slot of `ticket` its own: save who was there, bring back what it had."""
-        if instance.spec.key.role != "generate":
+        if ticket.only_asks or instance.spec.key.role != "generate":
             return
         held = self._of(instance, ticket)
         held.in_use, held.noted, held.expected = True, False, 0
@@ -156,7 +156,7 @@ class Conversations:
     def exit(self, instance: Instance, ticket: Ticket) -> None:
         """The request is over; its slot is saved a little later, if nobody comes back."""
         held = self._held.get((instance.run_id, ticket.slot or 0))
-        if held is None:
+        if held is None or ticket.only_asks:
             return
         held.in_use, held.put_off = False, 0
         if not held.noted:

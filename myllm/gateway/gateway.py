@@ -121,7 +121,7 @@ class Gateway:
         model = self.registry.get(name)
         key = InstanceKey(model.name, main_role(model))
         fresh = self.scheduler.fleet.entry(key).state != "ready"
-        ticket = Ticket(key, time.monotonic(), keep_alive_s=keep_alive_s)
+        ticket = Ticket(key, time.monotonic(), keep_alive_s=keep_alive_s, only_asks=True)
         async with self.lease(ticket):
             return fresh
 

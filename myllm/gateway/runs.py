@@ -73,14 +73,18 @@ class Run:
     def seat(self, ticket: Ticket, use: int) -> None:
         """Reserve the best free slot for `ticket`."""
         slot = _best_slot([s for s in self.slots if s.ticket is None], ticket)
-        slot.ticket, slot.session, slot.last_use = ticket, ticket.session, use
+        slot.ticket = ticket
+        if not ticket.only_asks:
+            slot.session, slot.last_use = ticket.session, use
         ticket.run, ticket.slot = self.id, slot.number
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """Free the slot of `ticket`."""
         for slot in self.slots:
             if slot.ticket is ticket:
-                slot.ticket, slot.pieces = None, ticket.pieces
+                slot.ticket = None
+                if not ticket.only_asks:
+                    slot.pieces = ticket.pieces
                 self.idle_since = now
         if ticket.keep_alive_s is not None:
             self.keep_alive_s = ticket.keep_alive_s

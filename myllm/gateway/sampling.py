@@ -31,6 +31,8 @@ _ENGINE_NAMES = {"max_tokens": "n_predict"}
 OPENAI_DEFAULTS: dict[str, Any] = {
     name: value for name, value in DEFAULTS.items() if name != "max_tokens"
 } | {"temperature": 1.0, "top_p": 1.0, "repeat_penalty": 1.0}
+# What llama-server does by itself when it is asked on its own paths.
+LLAMA_CPP_DEFAULTS: dict[str, Any] = OPENAI_DEFAULTS | {"temperature": 0.8, "top_p": 0.95}
 
 # What Ollama's clients expect; there, an answer may fill the context too.
 OLLAMA_DEFAULTS: dict[str, Any] = DEFAULTS | {

@@ -24,7 +24,8 @@ class Ticket:
     `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
-    that has read the same.
+    that has read the same. `only_asks`: it wants to know something of the engine, and leaves
+    alone what its slot has read.
     """
 
     key: InstanceKey
@@ -38,6 +39,7 @@ class Ticket:
     slot: int | None = None
     deaths: int = 0
     waits_since: float = 0.0
+    only_asks: bool = False
     granted_at: float | None = None
 
 

@@ -104,6 +104,19 @@ async def rerank(
     return [result["relevance_score"] for result in scored], body["usage"]["prompt_tokens"]
 
 
+async def ask(instance: Instance, path: str, body: dict[str, Any] | None = None) -> bytes:
+    """The body of the engine's answer to a GET, or to a POST of `body`; its errors are raised."""
+    if body is not None:
+        answer = await _post(instance, path, body)
+    else:
+        try:
+            answer = await instance.client.get(path, _SILENCE_S)
+        except EngineConnectionError as failure:
+            raise await _lost(instance, failure) from failure
+    _raise_for(answer)
+    return answer.body
+
+
 async def complete(
     instance: Instance, body: dict[str, Any]
 ) -> AsyncGenerator[dict[str, Any], None]:

@@ -122,6 +122,7 @@ class InstanceSpec:
             "--fit", "off",
             "--cache-ram", str(self.cache_ram_mb),
             "--log-colors", "off",
+            "--metrics",
         ]
         # fmt: on
         threads = self.model.engine.threads or self.threads

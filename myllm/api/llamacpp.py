@@ -1,0 +1,108 @@
+"""llama.cpp's own paths, for the clients that know nothing but one llama-server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from myllm.api import openai, openai_vectors
+from myllm.api.llamacpp_schemas import (
+    InfillRequest,
+    PlainCompletionRequest,
+    PlainEmbeddingRequest,
+    UnnamedChatRequest,
+    UnnamedRerankRequest,
+)
+from myllm.api.services import AskedBy, Services, With
+from myllm.api.streaming import JsonAnswer, Stream
+from myllm.api.vector_schemas import each_of
+from myllm.gateway.answer import generating_model
+from myllm.gateway.embedding import embed
+from myllm.gateway.plain import picked, plain_whole
+from myllm.gateway.prefixes import of_text
+from myllm.gateway.relay import Relay
+from myllm.gateway.roles import named
+from myllm.gateway.sampling import LLAMA_CPP_DEFAULTS, engine_fields, resolve
+from myllm.supervisor.spec import InstanceKey
+
+router = APIRouter(tags=["llama.cpp"])
+
+
+@router.post("/chat/completions")
+async def chat_completions(
+    request: UnnamedChatRequest, services: With, client: AskedBy
+) -> Response:
+    """Answer a conversation in OpenAI's form."""
+    request.model = await named(services.gateway, request.model, "generate")
+    return await openai.chat_completions(request, services, client)
+
+
+@router.post("/completion")
+@router.post("/completions")
+async def completion(request: PlainCompletionRequest, services: With, client: AskedBy) -> Response:
+    """Complete a prompt, in llama.cpp's form."""
+    name = await named(services.gateway, request.model, "generate")
+    return _answer(services, client.fair_id, name, "/completion", request)
+
+
+@router.post("/infill")
+async def infill(request: InfillRequest, services: With, client: AskedBy) -> Response:
+    """Fill in the middle, in llama.cpp's form; for models that have tokens for it."""
+    name = await named(services.gateway, request.model, "generate")
+    return _answer(services, client.fair_id, name, "/infill", request)
+
+
+@router.post("/upstream/{model:path}/infill")
+async def infill_with(
+    model: str, request: InfillRequest, services: With, client: AskedBy
+) -> Response:
+    """The same by a certain model."""
+    return _answer(services, client.fair_id, model, "/infill", request)
+
+
+@router.post("/embedding")
+@router.post("/embeddings")
+async def embedding(request: PlainEmbeddingRequest, services: With, client: AskedBy) -> Response:
+    """One vector for each input, in llama.cpp's form."""
+    name = await named(services.gateway, request.model, "embed")
+    asking, inputs = request.asking(client.fair_id), each_of(request.content)
+
+    async def make() -> list[dict[str, Any]]:
+        made = await embed(services.gateway, asking, name, inputs)
+        # llama.cpp has a list of vectors for each input: one, or without pooling one per token.
+        return [{"index": i, "embedding": [vector]} for i, vector in enumerate(made.vectors)]
+
+    return JsonAnswer(make)
+
+
+@router.post("/rerank")
+@router.post("/reranking")
+async def rerank(request: UnnamedRerankRequest, services: With, client: AskedBy) -> Response:
+    """The documents' indexes and scores, the best first."""
+    request.model = await named(services.gateway, request.model, "rerank")
+    return await openai_vectors.rerank_documents(request, services, client)
+
+
+def _answer(
+    services: Services,
+    fair_id: str,
+    name: str,
+    path: str,
+    request: PlainCompletionRequest | InfillRequest,
+) -> Response:
+    model = generating_model(services.gateway, name)
+    fields = engine_fields(resolve(request.given(), model.parameters, LLAMA_CPP_DEFAULTS))
+    ticket = request.asking(fair_id).ticket(InstanceKey(model.name, "generate"))
+    if isinstance(request.prompt, str):
+        ticket.pieces = of_text(request.prompt)
+    relay = Relay(services.gateway, ticket, path, fields | request.engine_body())
+    if request.stream:
+        return Stream(relay.blocks, openai.error_event, lambda: relay.phase)
+
+    async def make() -> dict[str, Any]:
+        answer = await plain_whole(relay, bool(request.return_tokens))
+        return picked(answer, request.response_fields) if request.response_fields else answer
+
+    return JsonAnswer(make)

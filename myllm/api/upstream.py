@@ -1,0 +1,144 @@
+"""Questions to a model's engine: its properties, tokens and template, its counters and slots.
+
+What an engine offers besides (changing slots, adapters, properties) is not for clients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from myllm.api.llamacpp_schemas import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from myllm.api.services import AskedBy, Services, With
+from myllm.api.streaming import JsonAnswer, TakesTime
+from myllm.errors import InvalidRequest, NotFound
+from myllm.gateway.answer import generating_model
+from myllm.gateway.asking import ask, render
+from myllm.gateway.roles import named
+from myllm.gateway.tickets import Asking
+
+router = APIRouter(tags=["llama.cpp"])
+_METRICS = "text/plain; version=0.0.4"
+# Others tell of this machine's disk, and an engine to come may have more of that kind.
+_PROPERTIES = (
+    *("default_generation_settings", "total_slots", "model_alias", "model_ftype", "modalities"),
+    *("media_marker", "endpoint_slots", "endpoint_props", "endpoint_metrics", "chat_template"),
+    *("chat_template_caps", "chat_template_tool_use", "bos_token", "eos_token", "build_info"),
+    *("is_sleeping",),
+)
+# Somebody else's conversation.
+_PRIVATE = ("prompt", "generated")
+_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@router.get("/props")
+@router.get("/upstream/{model:path}/props")
+async def properties(services: With, client: AskedBy, model: str = "") -> Response:
+    """What llama-server tells of a model and of itself."""
+    name = await named(services.gateway, model)
+
+    async def make() -> dict[str, Any]:
+        told = orjson.loads(await _get(services, client.fair_id, name, "/props"))
+        return {key: told[key] for key in _PROPERTIES if key in told}
+
+    return JsonAnswer(make)
+
+
+@router.get("/upstream/{model:path}/slots")
+async def slots(model: str, services: With, client: AskedBy) -> Response:
+    """What each slot of the engine is doing."""
+
+    async def make() -> list[dict[str, Any]]:
+        told = orjson.loads(await _get(services, client.fair_id, model, "/slots"))
+        return [{k: v for k, v in slot.items() if k not in _PRIVATE} for slot in told]
+
+    return JsonAnswer(make)
+
+
+@router.get("/upstream/{model:path}/metrics")
+async def metrics(model: str, services: With, client: AskedBy) -> Response:
+    """The engine's counters, in the form that Prometheus reads."""
+
+    async def make() -> Response:
+        told = await _get(services, client.fair_id, model, "/metrics")
+        return Response(told, media_type=_METRICS)
+
+    return TakesTime(make)
+
+
+@router.post("/tokenize")
+@router.post("/upstream/{model:path}/tokenize")
+async def tokenize(
+    request: TokenizeRequest, services: With, client: AskedBy, model: str = ""
+) -> Response:
+    """The tokens of a text."""
+    name = await named(services.gateway, model or request.model)
+    fields = {"content", "add_special", "parse_special", "with_pieces"}
+    body = request.model_dump(include=fields)
+    return _posted(services, request.asking(client.fair_id), name, "/tokenize", body)
+
+
+@router.post("/detokenize")
+@router.post("/upstream/{model:path}/detokenize")
+async def detokenize(
+    request: DetokenizeRequest, services: With, client: AskedBy, model: str = ""
+) -> Response:
+    """The text of tokens."""
+    name = await named(services.gateway, model or request.model)
+    known = services.gateway.registry.get(name).header.vocabulary_size
+    if known and max(request.tokens, default=0) >= known:
+        raise InvalidRequest(
+            f"tokens has {max(request.tokens)}, but the model knows {known} tokens"
+        )
+    body = {"tokens": request.tokens}
+    return _posted(services, request.asking(client.fair_id), name, "/detokenize", body)
+
+
+@router.post("/apply-template")
+@router.post("/upstream/{model:path}/apply-template")
+async def apply_template(
+    request: TemplateRequest, services: With, client: AskedBy, model: str = ""
+) -> Response:
+    """The prompt that the model's template makes of a chat."""
+    name = await named(services.gateway, model or request.model, "generate")
+    messages = [message.wire() for message in request.messages]
+    more = {"messages", "model", "keep_alive", "priority"}
+    body = request.model_dump(exclude_none=True, exclude=more)
+    body["messages"] = await services.media.checked(name, messages)
+    gateway, asking = services.gateway, request.asking(client.fair_id)
+    rendering = generating_model(gateway, name)
+
+    async def make() -> dict[str, str]:
+        return {"prompt": await render(gateway, asking, rendering, body)}
+
+    return JsonAnswer(make)
+
+
+@router.api_route("/upstream/{rest:path}", methods=_ALL_METHODS, include_in_schema=False)
+async def nothing_else(rest: str) -> Response:
+    """Whatever else an engine offers."""
+    raise NotFound(
+        f"No such route: /upstream/{rest}; a model's engine answers GET props, metrics and slots, "
+        "and POST tokenize, detokenize, apply-template and infill"
+    )
+
+
+async def _get(services: Services, fair_id: str, name: str, path: str) -> bytes:
+    gateway = services.gateway
+    return await ask(gateway, Asking(fair_id), gateway.registry.get(name), path)
+
+
+def _posted(
+    services: Services, asking: Asking, name: str, path: str, body: dict[str, Any]
+) -> Response:
+    gateway = services.gateway
+    model = gateway.registry.get(name)
+
+    async def make() -> Response:
+        told = await ask(gateway, asking, model, path, body)
+        return Response(told, media_type="application/json")
+
+    return TakesTime(make)

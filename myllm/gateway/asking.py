@@ -1,0 +1,48 @@
+"""What somebody wants to know of an engine: its properties, its tokens, its template.
+
+Such a question waits for its turn as every request does, and leaves the slots as they are. It
+raises what a lease raises, and the engine's own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from myllm.gateway import upstream
+from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.resume import retried
+from myllm.gateway.tickets import Asking
+from myllm.models.registry import Model
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey, main_role
+
+_T = TypeVar("_T")
+
+
+async def ask(
+    gateway: Gateway, asking: Asking, model: Model, path: str, body: dict[str, Any] | None = None
+) -> bytes:
+    """What the engine of `model` in its main role answers to a GET of `path`, or to a POST of
+    `body`."""
+    return await _asked(gateway, asking, model, lambda engine: upstream.ask(engine, path, body))
+
+
+async def render(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> str:
+    """The prompt that the chat template of `model` makes of a chat's `body`.
+
+    Raises InvalidRequest when the template refuses it.
+    """
+    return await _asked(gateway, asking, model, lambda e: upstream.apply_template(e, body))
+
+
+async def _asked(
+    gateway: Gateway, asking: Asking, model: Model, question: Callable[[Instance], Awaitable[_T]]
+) -> _T:
+    ticket = asking.ticket(InstanceKey(model.name, main_role(model)))
+    ticket.only_asks = True
+
+    async def work(lease: Lease) -> _T:
+        return await question(lease.instance)
+
+    return await retried(gateway, ticket, work)

@@ -1,4 +1,4 @@
-"""Calls of tools and answers by a schema on `/v1/chat/completions`.
+"""Calls of tools and answers by a schema on `/v1/chat/completions`, and what kills do to them.
 
 The model's weights are random: what it says is made into calls and documents by the engine's
 grammar alone, so every letter of them that is not forced is one that a cut could change. Before
@@ -22,6 +22,7 @@ from myllm.engine.types import Engine
 from myllm.gateway.deltas import Said
 from myllm.gateway.wire import events_in
 from tests.ggufs import write_model
+from tests.projectors import data_url, png, write_projector
 from tests.serving import Serving, serving, short_home
 
 CHAT = "/v1/chat/completions"
@@ -74,6 +75,7 @@ def server(engine: Engine) -> Iterator[Serving]:
         for name, template in (("tooled", TEMPLATE), ("lister", LISTING)):
             folder = path / "models" / name
             write_model(folder / "model.gguf", words=WORDS)
+            write_projector(folder / "mmproj.gguf")
             (folder / "tools.jinja").write_text(template)
             (folder / "config.json").write_text('{"template": "tools.jinja"}')
         with serving(path, threads=1) as running:
@@ -240,6 +242,8 @@ def whole(server: Serving, asked: dict[str, Any]) -> Said:
     return reader.said
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": data_url(png(0, 255, 0), "image/png")}}
+SEEN = {"role": "user", "content": [{"type": "text", "text": "Hm?"}, PICTURE]}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "digits", "schema": LONG}}
 CUT = [
     body(tool("digits", LONG)),
@@ -247,6 +251,7 @@ CUT = [
         "type": "function", "function": {"name": "digits"}}),
     body(response_format=SCHEMA),
     body(response_format=SCHEMA, temperature=0),
+    body(messages=[SEEN], max_tokens=200, logit_bias={"2": -100}),
 ]  # fmt: skip
 
 

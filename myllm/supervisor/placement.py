@@ -1,13 +1,16 @@
 """How large an instance is made and where its layers go; pure, from budgets and estimates.
 
 Context and slots are what config.json or the settings say. What they leave open follows from
-the budget, which does not change while the server runs, so that a model always gets the same:
+the budget, which does not change while the server runs, so that a model gets the same each time:
 
 1. four slots, and the longest context that keeps the instance within half of the budget, so
    that another model fits beside it;
 2. for a model that takes more than half by itself: the shortest context, and as many slots
    as fit the whole budget;
 3. one slot of the shortest context; whether even that fits is for others to say.
+
+Where other programs have so much of the memory that the result could not be had, the same
+rules are applied to what can be.
 
 Layers: all on one GPU if one has the room (of those the one with most free memory now), else
 split over all GPUs, else as many as fit, and the rest on the host.
@@ -16,7 +19,7 @@ split over all GPUs, else as many as fit, and the rest on the host.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from myllm.models.model import Model
@@ -98,6 +101,17 @@ def _sizes(
     model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
 ) -> tuple[int, int]:
     """Context size and slots, by the rules at the top of this file."""
+    chosen = _sizes_within(model, settings, rooms, estimate)
+    now = {name: replace(room, budget_mb=room.obtainable_mb) for name, room in rooms.items()}
+    need = estimate(*chosen)
+    if need <= _budget(model, now, need)[0]:
+        return chosen
+    return _sizes_within(model, settings, now, estimate)
+
+
+def _sizes_within(
+    model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
+) -> tuple[int, int]:
     given, slots = model.context_size or settings.context_size, _slots(model, settings)
     shortest = model.context_for(given or _SHORTEST)
     budget, longest = _budget(model, rooms, estimate(shortest, slots[-1]))

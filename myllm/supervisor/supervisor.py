@@ -72,9 +72,12 @@ class Supervisor:
         return [instance for instance in self if instance.spec.key.model == model]
 
     def used(self, state: State | None = None) -> dict[str, int]:
-        """MiB that the instances (in this state) have on each device, as last measured."""
+        """MiB that the instances (in this state) have on each device, as last measured; of those
+        that load, and grow by the moment, as it is now."""
         used: Counter[str] = Counter()
         for instance in self:
+            if instance.state == "loading":
+                self._watcher.measure(instance)
             if state in (None, instance.state):
                 used.update(instance.used)
         return dict(used)

@@ -69,6 +69,25 @@ def test_on_the_cpu(budget: int, weights: int, context_size: int, slots: int) ->
     assert chosen.layout == Layout()
 
 
+@pytest.mark.parametrize(
+    ("obtainable", "context_size", "slots"),
+    [
+        (8000, 4096, 4),  # what other programs have does not matter as long as this fits
+        (6000, 2048, 4),
+        (4300, 2048, 1),
+        (1000, 2048, 1),
+    ],
+)
+def test_what_other_programs_have_is_done_without(
+    obtainable: int, context_size: int, slots: int
+) -> None:
+    rooms = {HOST: Room(16000, obtainable, obtainable)}
+    chosen = choose(model(), settings(), rooms, estimate(4000))
+    assert sizes(chosen) == (context_size, slots, True)
+    said = choose(model(context_size=4096, slots=3), settings(), rooms, estimate(4000))
+    assert sizes(said) == (4096, 3, False)
+
+
 @pytest.mark.parametrize(("trained", "chosen"), [(512, 512), (3000, 2048), (0, 8192), (4096, 4096)])
 def test_no_longer_than_the_model_was_trained_for(trained: int, chosen: int) -> None:
     placement = choose(model(trained), settings(), space(64000), estimate(100))

@@ -209,6 +209,10 @@ class Gateway:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            for instance in self.supervisor:
+                if instance.ready_at is not None:
+                    need = self.planner.measured(instance)
+                    self.scheduler.measured(instance.run_id, need)
             self._carry_out(self.scheduler.tick(time.monotonic()))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:

@@ -69,11 +69,12 @@ class Planner:
         )
 
     def measured(self, instance: Instance) -> Need | None:
-        """Remember what an engine really takes; returns what it is to be charged with, or None
-        if nobody could look."""
+        """Remember what an engine really takes, or took; returns what it is to be charged with,
+        or None if nobody could look."""
         if not instance.used:
             return None
-        return self._footprints.measured(instance.spec, instance.used) | {ENGINES: 1}
+        worked = instance.is_over() and instance.delivered
+        return self._footprints.measured(instance.spec, instance.used, worked) | {ENGINES: 1}
 
     def save(self) -> None:
         """Keep what was measured for the next start of the server."""

@@ -141,6 +141,10 @@ class Scheduler:
             ticket.waits_since = now
         return actions + self._advance(entry, now)
 
+    def measured(self, run_id: int, need: Need | None) -> None:
+        """An engine that serves was seen to take `need`."""
+        self.fleet.room.loaded(run_id, need)
+
     def exited(self, run_id: int, ended: Ended, now: float) -> list[Action]:
         """An engine's process is gone."""
         run, entry = self.fleet.ended(run_id, now)

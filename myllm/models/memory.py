@@ -45,6 +45,14 @@ def kv_bytes(header: Header, context_size: int, slots: int) -> int:
     return per_token * tokens + states
 
 
+def checkpoint_bytes(header: Header, context_size: int, batch: int) -> int:
+    """Bytes of one of the states that llama-server keeps of a conversation whose memory cannot
+    be rewound: its recurrent state, and the keys and values within a sliding window (here of all
+    layers). 0 for a model that keeps all of its keys and values."""
+    window = min(context_size, header.sliding_window + batch) if header.sliding_window else 0
+    return 0 if header.cache_kind == "dense" else kv_bytes(header, window, 1)
+
+
 def compute_bytes(header: Header, context_size: int, slots: int, batch: int) -> int:
     """Bytes of the buffers for one batch, as llama.cpp reserves them for its largest graph.
 

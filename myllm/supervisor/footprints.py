@@ -13,7 +13,7 @@ import structlog
 
 from myllm.engine.fit import DeviceNeed, fit_params
 from myllm.errors import EngineError
-from myllm.models.memory import estimate_mb
+from myllm.models.memory import checkpoint_bytes, estimate_mb
 from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST
 from myllm.supervisor.spec import InstanceSpec
 
@@ -65,17 +65,19 @@ class Footprints:
             self._predicted[key] = await self._predict(spec)
         return self._predicted[key]
 
-    def measured(self, spec: InstanceSpec, used: Need) -> dict[str, int]:
-        """Take in the most that an instance of `spec` was seen to take in its life so far;
-        returns what is believed now.
+    def measured(self, spec: InstanceSpec, used: Need, worked: bool) -> dict[str, int]:
+        """Take in what an instance of `spec` was seen to take; returns what is believed now.
 
-        More than was known counts at once, less by and by; devices that `used` does not name
-        stay as predicted. Call it when the instance has loaded, and again when it has ended.
+        More than was known counts at once. Less counts by and by, and only when the instance
+        has ended and has `worked`: until then it may not have touched all of its buffers.
+        Devices that `used` does not name stay as predicted.
         """
         key = _key(spec)
         known = self._measured.get(key)
         if known is None:
             known = self._predicted[key].need if key in self._predicted else {}
+        if not worked:
+            used = {name: max(mb, known.get(name, 0)) for name, mb in used.items()}
         seen = {name: _believed(known.get(name), mb) for name, mb in used.items()}
         self._measured.pop(key, None)  # so that the latest stands last
         self._measured[key] = {**known, **seen}
@@ -110,11 +112,15 @@ class Footprints:
 
 def extras_mb(spec: InstanceSpec) -> int:
     """What llama-fit-params leaves out but for the process itself and a projector: the store of
-    prompts, and the outputs of an embedding or a score, which keeps a vector and, unused, the
-    logits of every token of its input (llama.cpp, `llama_context::output_reserve`)."""
+    prompts, the states that slots can go back to, and the outputs of an embedding or a score,
+    which keeps a vector and, unused, the logits of every token of its input (llama.cpp,
+    `llama_context::output_reserve`)."""
+    header = spec.model.header
     extra = spec.cache_ram_mb * _MIB
-    if spec.key.role != "generate":
-        header = spec.model.header
+    if spec.key.role == "generate":
+        one = checkpoint_bytes(header, spec.context_size, spec.physical_batch)
+        extra += spec.slots * spec.checkpoints * one
+    else:
         extra += spec.batch * (header.vocabulary_size + header.embedding_length) * _F32
     return -(-extra // _MIB)
 

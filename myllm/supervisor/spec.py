@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from myllm.models.memory import checkpoint_bytes, kv_bytes
 from myllm.models.projector import Projector
 from myllm.models.registry import Model
 from myllm.models.templates import template_flags
@@ -16,6 +17,7 @@ Role = Literal["generate", "embed", "rerank"]
 _LONGEST_INPUT = 2048
 # llama-server's own; more costs memory and hardly gains speed.
 _LARGEST_PHYSICAL = 512
+_FEWEST_CHECKPOINTS, _MOST_CHECKPOINTS = 2, 8
 
 
 class InstanceKey(NamedTuple):
@@ -90,6 +92,18 @@ class InstanceSpec:
         return min(self.batch, _LARGEST_PHYSICAL)
 
     @property
+    def checkpoints(self) -> int:
+        """How many states llama-server keeps per slot of a conversation that cannot be rewound.
+
+        The next turn needs the last one or two. More let one go back further; together they
+        take no more than the conversation itself.
+        """
+        header = self.model.header
+        one = checkpoint_bytes(header, self.context_size, self.physical_batch)
+        fit = kv_bytes(header, self.context_size, 1) // one if one else 0
+        return max(_FEWEST_CHECKPOINTS, min(fit, _MOST_CHECKPOINTS))
+
+    @property
     def file_stem(self) -> str:
         """A name for this instance's log."""
         return f"{self.key.model}.{self.key.role}"
@@ -121,6 +135,7 @@ class InstanceSpec:
             *self.sizes(), "--no-kv-unified",
             "--fit", "off",
             "--cache-ram", str(self.cache_ram_mb),
+            "--ctx-checkpoints", str(self.checkpoints),
             "--log-colors", "off",
             "--metrics",
         ]

@@ -32,14 +32,19 @@ WHILE_READING = 0
 class Cutter:
     """Ends the engines of the next streams, each behind so many events that tell of a token.
 
-    `embeds` counts the calls for embeddings whose engine is killed before they are made.
+    `forced` is what the engine is made to say, behind the gateway's back, so that such an answer
+    is continued rather than repeated. `embeds` counts the calls for embeddings whose engine is
+    killed before they are made.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cuts: list[int] = []
         self.number = signal.SIGKILL
         self.seed: int | None = None
+        self.forced = ""
         self.embeds = 0
+        self._said = ""
+        self._goes_on = False
         self._complete, self._embed = upstream.complete, upstream.embed
         monkeypatch.setattr(upstream, "complete", self.complete)
         monkeypatch.setattr(upstream, "embed", self.embed)
@@ -50,13 +55,23 @@ class Cutter:
         """As `upstream.complete`, cut as `cuts` says; `seed` replaces that of the request."""
         cut = self.cuts.pop(0) if self.cuts else None
         seen = 0
-        seeded = body if self.seed is None else body | {"seed": self.seed}
-        async with aclosing(self._complete(instance, seeded)) as events:
+        if not self._goes_on:
+            self._said = ""
+        self._goes_on = False
+        async with aclosing(self._complete(instance, body | self._own_fields())) as events:
             async for event in events:
+                self._said += event.get("content", "")
                 seen += "prompt_progress" not in event
                 yield event
                 if seen == cut:
+                    self._goes_on = not event.get("stop")
                     await self._kill(instance)
+
+    def _own_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {} if self.seed is None else {"seed": self.seed}
+        if self.forced:
+            fields["grammar"] = f'root ::= "{self.forced.removeprefix(self._said)}"'
+        return fields
 
     async def embed(self, instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
         """As `upstream.embed`, to an engine that dies."""

@@ -43,3 +43,19 @@ async def test_a_load_that_was_cut_off_says_nothing_about_a_models_size(
         await instance.ended.wait()
         assert (await gateway.planner.plan(KEY)).need == predicted
         await loading
+
+
+async def test_an_engine_that_serves_is_charged_with_what_it_has_come_to_take(
+    engine: Engine, home: Path
+) -> None:
+    async with running(engine, home) as gateway:
+        predicted = (await gateway.planner.plan(KEY)).need
+        await gateway.load("demo")
+        [instance] = gateway.supervisor
+        room = gateway.scheduler.fleet.room
+        assert room.need_of(instance.run_id) == predicted, "it has not worked yet"
+        grown = predicted["host"] + 1000
+        async with asyncio.timeout(10):
+            while room.taken()["host"] != grown:
+                instance.used = {"host": grown}
+                await asyncio.sleep(0.05)

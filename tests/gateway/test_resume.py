@@ -121,6 +121,20 @@ async def test_a_stop_string_split_by_the_cut(gateway: Gateway, cutter: Cutter) 
         gateway, cutter, every(1, 22, 3), COUNT, stop=["6, 8"], n_predict=20
     )
     assert whole.finish_reason == "length"
+    # The last token of all is held back as the beginning of one.
+    for limit in (13, 14):
+        await same_when_cut(
+            gateway, cutter, every(limit - 2, limit), COUNT, stop=["6, 8"], n_predict=limit
+        )
+
+
+async def test_in_text_of_many_scripts(gateway: Gateway, cutter: Cutter) -> None:
+    cutter.forced = MANY_SCRIPTS
+    texts, _ = await answer(gateway, COUNT)
+    whole = await same_when_cut(
+        gateway, cutter, [*every(1, len(texts) + 1), [9, 4, 2], [2, 2, 2]], COUNT
+    )
+    assert whole.full_text == MANY_SCRIPTS
 
 
 async def test_text_held_back_until_the_very_end(gateway: Gateway, cutter: Cutter) -> None:

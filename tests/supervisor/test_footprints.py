@@ -22,6 +22,7 @@ from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, used_by
 from myllm.supervisor.footprints import Footprint, Footprints, extras_mb
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, Role, input_context
+from tests.ggufs import write_header
 
 FAR_OFF = 0.10
 TINY_MB = 8
@@ -173,12 +174,14 @@ async def test_a_projector_counts_where_the_engine_has_it(
 async def test_more_counts_at_once_and_less_by_and_by(demo: Model, file: Path) -> None:
     spec, footprints = spec_of(demo), Footprints(file, None)
     predicted = (await footprints.predict(spec)).need[HOST]
-    footprints.measured(spec, {HOST: predicted + 40})
+    footprints.measured(spec, {HOST: predicted + 40}, worked=False)
     assert await footprints.predict(spec) == Footprint({HOST: predicted + 40}, "measured")
-    footprints.measured(spec, {HOST: predicted})
+    footprints.measured(spec, {HOST: predicted}, worked=False)
+    assert (await footprints.predict(spec)).need == {HOST: predicted + 40}
+    footprints.measured(spec, {HOST: predicted}, worked=True)
     assert (await footprints.predict(spec)).need == {HOST: predicted + 20}
     for _ in range(20):
-        footprints.measured(spec, {HOST: 10})
+        footprints.measured(spec, {HOST: 10}, worked=True)
     assert (await footprints.predict(spec)).need[HOST] < 12
 
 
@@ -186,7 +189,7 @@ async def test_a_device_that_was_not_measured_stays_as_predicted(demo: Model, fi
     spec = replace(spec_of(demo), layout=Layout(("CUDA0",), demo.header.layers + 1))
     footprints = Footprints(file, None)
     predicted = (await footprints.predict(spec)).need
-    footprints.measured(spec, {HOST: 9999})
+    footprints.measured(spec, {HOST: 9999}, worked=True)
     measured = (await footprints.predict(spec)).need
     assert measured == {HOST: 9999, "CUDA0": predicted["CUDA0"]}
 
@@ -195,7 +198,7 @@ async def test_measured_figures_outlive_the_server_for_the_same_sizes(
     demo: Model, file: Path
 ) -> None:
     spec, footprints = spec_of(demo), Footprints(file, None)
-    footprints.measured(spec, {HOST: 1234})
+    footprints.measured(spec, {HOST: 1234}, worked=True)
     footprints.save()
     again = Footprints(file, None)
     assert await again.predict(spec) == Footprint({HOST: 1234}, "measured")
@@ -218,6 +221,17 @@ def test_an_unreadable_file_is_as_none(demo: Model, file: Path, content: str) ->
     file.write_text(content)
     footprint = asyncio.run(Footprints(file, None).predict(spec_of(demo)))
     assert footprint.source == "header"
+
+
+def test_states_to_go_back_to_are_bounded_and_counted(tmp_path: Path) -> None:
+    write_header(tmp_path / "w" / "w.gguf", "gemma3", attention__sliding_window=384)
+    spec = spec_of(Registry(tmp_path).get("w"))
+    # 512 tokens of 2 layers with 2 heads of 16 keys and 16 values in f16; for 4 slots.
+    assert (spec.checkpoints, extras_mb(spec)) == (4, 4 * 4 * 512 * 2 * 2 * 32 * 2 // 2**20)
+    one = replace(spec, context_size=512)
+    assert one.checkpoints == 2
+    arguments = spec.argv(Path("llama-server"))
+    assert arguments[arguments.index("--ctx-checkpoints") + 1] == "4"
 
 
 def test_what_comes_on_top(demo: Model) -> None:

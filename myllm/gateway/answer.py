@@ -175,11 +175,8 @@ class ChatAnswer(_EngineAnswer):
             conversations = self.gateway.conversations
             return Prompt(text, await conversations.tokens(instance, self.ticket, text))
 
-        async def count(text: str) -> int:
-            return await self.gateway.counts.count(instance, text)
-
         size, max_tokens = instance.spec.context_size, self.sampling["max_tokens"]
-        return await fit(messages, left_out, size, max_tokens, render, count)
+        return await fit(messages, left_out, size, max_tokens, render)
 
     async def _counted(self, instance: Instance, turn: Merged) -> Merged:
         """`turn` with the tokens of its last new messages, which are stored with them."""

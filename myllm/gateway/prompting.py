@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from myllm.errors import PromptTooLong
-from myllm.sessions.history import Extra, Message
+from myllm.sessions.history import Message
 
-# What a chat template puts around one message, about.
-_AROUND = 8
-# What a picture takes, about.
-_MEDIA = 500
+# Characters for each token of the room beyond which it is not even tried: sixteen times as much
+# as fits of common text.
+_WIDEST = 64
+# All of it is tried again when it takes so many times the room, judged by what has stayed.
+_LIKELY = 1.5
 
 
 @dataclass(frozen=True)
@@ -42,55 +43,53 @@ class Prompt:
 
 
 Render = Callable[[list[dict[str, Any]]], Awaitable[Prompt]]
-Count = Callable[[str], Awaitable[int]]
-"""The tokens of a message's content."""
 
 
 async def fit(
-    messages: Sequence[Message],
-    left_out: int,
-    context_size: int,
-    max_tokens: int,
-    render: Render,
-    count: Count,
+    messages: Sequence[Message], left_out: int, context_size: int, max_tokens: int, render: Render
 ) -> Prompt:
     """Render the newest turns of `messages` that fit into `context_size` tokens.
 
-    `left_out` says how many messages the conversation's last prompt had left out. Raises
-    PromptTooLong when the system messages and the last turn alone do not fit.
+    `left_out` says how many messages the conversation's last prompt had left out. What fits is
+    decided by rendering, because a template may leave out most of what was said (thoughts), and
+    another model counts otherwise. Raises PromptTooLong when the system messages and the last
+    turn alone do not fit.
     """
     room = context_size - min(max_tokens, context_size // 4)
     turns = _Turns(messages)
-    for first in sorted({0, turns.behind(left_out)}):
-        kept = turns.since(first)
-        # Counted alone, a message may have one token more than among others: a space before it.
-        if sum(_least(message) for message in kept) - len(kept) <= room:
-            prompt = await render(_wire(kept))
-            if prompt.size <= room:
-                return replace(prompt, dropped_messages=len(messages) - len(kept))
-    return await _halved(turns, room, context_size, render, count)
+    first = turns.behind(left_out)
+    if turns.chars(first) <= _WIDEST * room:
+        prompt = await _since(turns, first, render)
+        if prompt.size <= room:
+            if first and turns.chars(0) * prompt.size <= _LIKELY * room * turns.chars(first):
+                whole = await _since(turns, 0, render)
+                return whole if whole.size <= room else prompt
+            return prompt
+    return await _halved(turns, room, context_size, render)
 
 
-async def _halved(
-    turns: _Turns, room: int, context_size: int, render: Render, count: Count
-) -> Prompt:
+async def _halved(turns: _Turns, room: int, context_size: int, render: Render) -> Prompt:
     """As many turns as fit into half of the room, or at least the last one."""
     last = turns.count - 1
-    prompt = await render(_wire(turns.since(last)))
-    if prompt.size > room:
-        raise PromptTooLong(prompt.size, context_size)
-    first, taken = last, prompt.size
-    while first > 1:
-        taken += await _size(turns.of(first - 1), count)
-        if taken > room // 2:
-            break
-        first -= 1
-    for start in range(first, last):
-        longer = await render(_wire(turns.since(start)))
-        if longer.size <= room:
-            prompt, last = longer, start
-            break
-    return replace(prompt, dropped_messages=turns.before(last))
+    fitting = await _since(turns, last, render)
+    if fitting.size > room:
+        raise PromptTooLong(fitting.size, context_size)
+    first = 1
+    while first < last:
+        middle = (first + last) // 2
+        if turns.chars(middle) <= _WIDEST * room:
+            prompt = await _since(turns, middle, render)
+            if prompt.size <= room // 2:
+                fitting, last = prompt, middle
+                continue
+        first = middle + 1
+    return fitting
+
+
+async def _since(turns: _Turns, first: int, render: Render) -> Prompt:
+    kept = turns.since(first)
+    prompt = await render([message.wire() for message in kept])
+    return replace(prompt, dropped_messages=turns.before(first))
 
 
 class _Turns:
@@ -116,10 +115,9 @@ class _Turns:
         start = self._starts[first] if first else 0
         return [m for i, m in enumerate(self._messages) if i >= start or m.role == "system"]
 
-    def of(self, turn: int) -> list[Message]:
-        """The messages of one turn but the last."""
-        said = self._messages[self._starts[turn] : self._starts[turn + 1]]
-        return [message for message in said if message.role != "system"]
+    def chars(self, first: int) -> int:
+        """Characters of what is said from turn `first` on."""
+        return sum(len(message.content) for message in self.since(first))
 
     def before(self, first: int) -> int:
         """How many messages are left out when turn `first` is the first one."""
@@ -129,26 +127,6 @@ class _Turns:
         """The turn before which just so many messages are left out; 0 if there is none."""
         turns = range(self.count)
         return next((turn for turn in turns if self.before(turn) == left_out), 0)
-
-
-async def _size(turn: Sequence[Message], count: Count) -> int:
-    return sum([await _about(message, count) for message in turn])
-
-
-async def _about(message: Message, count: Count) -> int:
-    """Tokens that it takes, about."""
-    if message.tokens is not None and message.extra is None:
-        return message.tokens + _AROUND
-    extra = message.extra or Extra()
-    calls = "".join(str(call.get("function")) for call in extra.get("tool_calls", ()))
-    media = len([part for part in extra.get("parts", ()) if part.get("type") != "text"])
-    return await count(message.content + calls) + media * _MEDIA + _AROUND
-
-
-def _least(message: Message) -> int:
-    """Tokens that it takes at least: those of thoughts may have been counted, and are not in
-    every prompt."""
-    return message.tokens or 0 if message.extra is None else 0
 
 
 def _last_results(messages: Sequence[Message]) -> dict[int, int]:
@@ -166,7 +144,3 @@ def _last_results(messages: Sequence[Message]) -> dict[int, int]:
         if ids:
             found[index] = max(last.pop(each, 0) for each in ids)
     return found
-
-
-def _wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [message.wire() for message in messages]

@@ -4,8 +4,11 @@ Clients come in two styles: some send the whole history again, some only the new
 one it is, in this order:
   1. the post contains an assistant message          -> whole history
   2. its first messages equal the stored ones        -> whole history
-  3. otherwise                                       -> new turns, appended
-System messages stand outside of this: the last one given is the one in force.
+  3. it is the last question, and that has no answer,
+     or only a part of one                           -> the question again
+  4. otherwise                                       -> new turns, appended
+A question that was answered wholly may be asked again: people say "go on" twice. System messages
+stand outside of this: the last one given is the one in force.
 """
 
 from __future__ import annotations
@@ -154,17 +157,33 @@ def merge(system: Message | None, stored: Sequence[Message], posted: Sequence[Me
     in_force = given[-1] if given else system
     if system is not None and in_force is not None and in_force.same_as(system):
         in_force = system  # the stored one, which is not repeated
-    if not _is_whole_history(stored, turns):
-        return Merged(in_force, tuple(stored), (), tuple(turns))
-    common = _common_prefix(stored, turns)
-    kept, superseded = tuple(stored[:common]), tuple(stored[common:])
-    return Merged(in_force, kept, superseded, tuple(turns[common:]))
+    if _is_whole_history(stored, turns):
+        kept = common = _common_prefix(stored, turns)
+    elif _asks_again(stored, turns):
+        kept, common = _open_question(stored), len(turns)
+    else:
+        kept, common = len(stored), 0
+    return Merged(in_force, tuple(stored[:kept]), tuple(stored[kept:]), tuple(turns[common:]))
 
 
 def _is_whole_history(stored: Sequence[Message], turns: Sequence[Message]) -> bool:
     if any(message.role == "assistant" for message in turns):
         return True
     return bool(stored and turns) and turns[0].same_as(stored[0])
+
+
+def _asks_again(stored: Sequence[Message], turns: Sequence[Message]) -> bool:
+    """Whether `turns` are what the stored messages end with, and had no whole answer."""
+    end = _open_question(stored)
+    if not turns or len(turns) > end or stored[end - 1].role != "user":
+        return False
+    asked = stored[end - len(turns) : end]
+    return all(one.same_as(other) for one, other in zip(asked, turns, strict=True))
+
+
+def _open_question(stored: Sequence[Message]) -> int:
+    """Where a last answer begins that is only a part; else the end."""
+    return len(stored) - (1 if stored and stored[-1].partial else 0)
 
 
 def _common_prefix(one: Sequence[Message], other: Sequence[Message]) -> int:

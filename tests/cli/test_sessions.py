@@ -71,6 +71,16 @@ def test_with_a_server(told: Path) -> None:
         assert (gone.returncode, gone.stderr) == (1, "error: Session 's' not found\n")
 
 
+def test_an_id_never_names_another_route(told: Path) -> None:
+    with serving(told) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        for command in (("rm",), ("show",), ("export",)):
+            done = myllm(told, "sessions", *command, "../models/demo", port=port)
+            assert done.returncode == 1
+            assert done.stderr.startswith("error: session_id must be 1 to 128 characters")
+        assert "DELETE" not in server.log
+
+
 @pytest.mark.parametrize(("form", "name"), [("json", "s.json"), ("markdown", "s.md")])
 def test_out_and_in_again(told: Path, form: str, name: str) -> None:
     file = told / name

@@ -24,10 +24,6 @@ async def render(wire: list[dict[str, Any]]) -> Prompt:
     return Prompt(text, [1] * len(text.split()))
 
 
-async def count(text: str) -> int:
-    return len(text.split())
-
-
 def conversation(turns: int, words: int = 10) -> list[Message]:
     messages = [message("system", 10, "sys")]
     for turn in range(turns):
@@ -37,31 +33,52 @@ def conversation(turns: int, words: int = 10) -> list[Message]:
 
 
 async def test_what_fits_is_sent_whole() -> None:
-    prompt = await fit(conversation(2), 0, 100, 40, render, count)
+    prompt = await fit(conversation(2), 0, 100, 40, render)
     assert len(prompt.tokens) == 60
     assert prompt.dropped_messages == 0
 
 
 async def test_the_oldest_turns_give_way_down_to_half_of_the_room() -> None:
-    prompt = await fit(conversation(50), 0, 1000, 250, render, count)
-    # of 750 tokens; what a template would put around messages is reckoned with
-    assert len(prompt.tokens) == 200
-    assert prompt.dropped_messages == 82
+    prompt = await fit(conversation(50), 0, 1000, 250, render)
+    assert len(prompt.tokens) == 360  # of 750; two turns more would be 400
+    assert prompt.dropped_messages == 66
 
 
 async def test_a_small_max_tokens_leaves_more_room() -> None:
-    prompt = await fit(conversation(50), 0, 1000, 5, render, count)
-    assert len(prompt.tokens) == 280
-    assert prompt.dropped_messages == 74
+    prompt = await fit(conversation(50), 0, 1000, 5, render)
+    assert len(prompt.tokens) == 480
+    assert prompt.dropped_messages == 54
 
 
 async def test_what_fits_is_not_trimmed_by_an_estimate() -> None:
     said = [replace(message, tokens=10) for message in conversation(3)]
-    prompt = await fit(said, 0, 100, 20, render, count)
+    prompt = await fit(said, 0, 100, 20, render)
     assert (len(prompt.tokens), prompt.dropped_messages) == (80, 0)
 
 
-async def test_what_cannot_fit_is_not_rendered_whole() -> None:
+async def test_thoughts_that_the_template_leaves_out_take_no_room() -> None:
+    async def without_thoughts(wire: list[dict[str, Any]]) -> Prompt:
+        return await render([{"content": m["content"].split("</think>")[-1]} for m in wire])
+
+    said: list[Message] = []
+    for number in range(6):
+        thinking = "<think>" + "t " * 200 + "</think>"
+        said += [message("user", 3, f"u{number}")]
+        said += [Message("assistant", f"{thinking} a{number}", tokens=203)]
+    prompt = await fit([*said, message("user", 3, "last")], 0, 1000, 100, without_thoughts)
+    assert (len(prompt.tokens), prompt.dropped_messages) == (27, 0)
+    tight = await fit([*said, message("user", 3, "last")], 0, 27, 5, without_thoughts)
+    assert (len(tight.tokens), tight.dropped_messages) == (11, 8)
+
+
+async def test_counts_of_another_tokenizer_do_not_matter() -> None:
+    said = [replace(message, tokens=500) for message in conversation(3)]
+    prompt = await fit(said, 0, 100, 20, render)
+    assert prompt.dropped_messages == 0
+
+
+async def test_what_is_far_too_long_is_not_rendered_whole() -> None:
+    """Neither when it is seen first, nor on the turns after."""
     longest = 0
 
     async def spy(wire: list[dict[str, Any]]) -> Prompt:
@@ -70,8 +87,10 @@ async def test_what_cannot_fit_is_not_rendered_whole() -> None:
         longest = max(longest, len(prompt.tokens))
         return prompt
 
-    said = [replace(message, tokens=10) for message in conversation(100)]
-    await fit(said, 0, 200, 20, spy, count)
+    prompt = await fit(conversation(2000), 0, 200, 20, spy)
+    assert 1000 < longest < 10_000
+    longest = 0
+    await fit(conversation(2000), prompt.dropped_messages, 200, 20, spy)
     assert longest <= 180
 
 
@@ -79,7 +98,7 @@ async def test_what_has_left_stays_away_until_the_next_step() -> None:
     left_out, steps = 0, []
     for turns in range(40):
         said = conversation(turns)
-        prompt = await fit(said, left_out, 200, 20, render, count)
+        prompt = await fit(said, left_out, 200, 20, render)
         assert len(prompt.tokens) <= 180
         if prompt.dropped_messages != left_out:
             steps.append(turns)
@@ -89,7 +108,7 @@ async def test_what_has_left_stays_away_until_the_next_step() -> None:
 
 
 async def test_all_of_it_comes_back_when_there_is_room_again() -> None:
-    prompt = await fit(conversation(3), 4, 100, 20, render, count)
+    prompt = await fit(conversation(3), 4, 100, 20, render)
     assert prompt.dropped_messages == 0
 
 
@@ -100,7 +119,7 @@ async def test_every_prompt_fits_or_its_last_turn_cannot(sizes: list[int], conte
     for number, size in enumerate(sizes):
         said += [message("user", size, f"u{number}"), message("assistant", 1, f"a{number}")]
         try:
-            prompt = await fit(said, left_out, context, context, render, count)
+            prompt = await fit(said, left_out, context, context, render)
         except PromptTooLong:
             assert size + 1 > room
         else:
@@ -116,7 +135,7 @@ async def test_an_answer_keeps_its_question() -> None:
         seen.append(wire)
         return await render(wire)
 
-    await fit(conversation(5), 0, 100, 25, spy, count)
+    await fit(conversation(5), 0, 100, 25, spy)
     for wire in seen:
         assert wire[0]["role"] == "system"
         assert wire[1]["role"] == "user"
@@ -124,10 +143,10 @@ async def test_an_answer_keeps_its_question() -> None:
 
 async def test_system_and_last_turn_alone_must_fit() -> None:
     with pytest.raises(PromptTooLong, match=r"\(16 tokens\): 20 tokens"):
-        await fit(conversation(3), 0, 16, 4, render, count)
+        await fit(conversation(3), 0, 16, 4, render)
     only = [message("user", 90, "u")]
     with pytest.raises(PromptTooLong):
-        await fit(only, 0, 100, 512, render, count)
+        await fit(only, 0, 100, 512, render)
 
 
 def calling(*ids: str) -> Message:
@@ -152,6 +171,6 @@ async def test_a_result_stays_with_its_call() -> None:
         return await render(wire)
 
     for context in range(40, 400, 20):
-        prompt = await fit(said, 0, context, context, spy, count)
+        prompt = await fit(said, 0, context, context, spy)
         assert prompt.dropped_messages in (0, 5, 10)
     assert {len(wire) for wire in seen} == {1, 6, 11}

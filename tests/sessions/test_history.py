@@ -55,6 +55,23 @@ def test_a_retry_of_an_answered_message_answers_it_anew() -> None:
     assert contents(first.prompt()) == ["one"]
 
 
+def test_a_question_without_a_whole_answer_is_not_asked_twice() -> None:
+    unanswered = merge(None, [*STORED, user("three")], [user("three")])
+    assert contents(unanswered.prompt()) == ["one", "1", "two", "2", "three"]
+    assert (unanswered.superseded, unanswered.new) == ((), ())
+    part = Message("assistant", "3 i", partial=True)
+    cut = merge(None, [*STORED, user("three"), part], [user("three")])
+    assert contents(cut.prompt()) == ["one", "1", "two", "2", "three"]
+    assert cut.superseded == (part,)
+    other = merge(None, [*STORED, user("three"), part], [user("four")])
+    assert contents(other.prompt())[-3:] == ["three", "3 i", "four"]
+
+
+def test_what_was_answered_can_be_said_again_as_a_new_turn() -> None:
+    turn = merge(None, [*STORED[:2], user("go on"), assistant("2")], [user("go on")])
+    assert contents(turn.prompt()) == ["one", "1", "go on", "2", "go on"]
+
+
 def test_an_equal_system_message_is_not_repeated_and_another_replaces_it() -> None:
     same = merge(system("a"), STORED, [system("a"), user("three")])
     assert contents(same.prompt()).count("a") == 1

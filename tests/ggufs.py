@@ -68,18 +68,10 @@ def write_model(
     writer.add_head_count_kv(heads_kv)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores([0.0] * len(tokens))
-    kinds = gguf.TokenType
-    special = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
-    writer.add_token_types([*special, *[kinds.BYTE] * 256, *[kinds.NORMAL] * len(words)])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
+    count = add_bytes(writer, words)
     if template is not None:
         writer.add_chat_template(template)
-    shapes = {"token_embd": (len(tokens), dim), "output_norm": (dim,), "output": (len(tokens), dim)}
+    shapes = {"token_embd": (count, dim), "output_norm": (dim,), "output": (count, dim)}
     for layer in range(layers):
         block = {
             "attn_norm": (dim,),
@@ -99,6 +91,20 @@ def write_model(
         writer.add_tensor(f"{name}.weight", np.ones_like(weights) if "norm" in name else weights)
     save(writer)
     return path
+
+
+def add_bytes(writer: gguf.GGUFWriter, words: Sequence[str] = ()) -> int:
+    """Add a tokenizer with a token for each byte, and `words`; returns how many tokens it has."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
+    kinds = gguf.TokenType
+    special = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
+    writer.add_token_types([*special, *[kinds.BYTE] * 256, *[kinds.NORMAL] * len(words)])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    return len(tokens)
 
 
 def write_vocabulary(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import pytest_asyncio
 from myllm.api.services import Services
 from myllm.engine.types import Engine
 from myllm.errors import EngineDied, InvalidRequest
-from myllm.gateway import upstream
+from myllm.gateway import conversations, upstream
 from myllm.gateway.answer import ChatAnswer
 from myllm.gateway.events import Finished
 from myllm.gateway.tickets import Asking
+from myllm.models.header import Header
 from myllm.sessions.history import Message
 from myllm.supervisor.instance import Instance
 from tests.gateway.cutting import running_services
+from tests.remembering import write_recurrent, write_sliding
 
 LONG = "MyLLM keeps conversations and their memory. " * 40
 
@@ -109,3 +112,73 @@ async def test_an_engine_that_dies_while_it_reads_a_state_costs_no_file(
     monkeypatch.setattr(upstream, "restore_slot", dying)
     await say(services, "s", "hello")
     assert len(saved(services)) == 1
+
+
+SHORT = "These are some words. " * 20
+
+
+@pytest.fixture
+def small_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these models have read is saved, although it is read again in no time."""
+    monkeypatch.setattr(conversations, "_WORTH_S", 0)
+
+
+async def cached_after_an_unload(services: Services, model: str, session: str) -> int:
+    await services.gateway.unload(model)
+    return (await say(services, session, "And then?", model)).usage.cached_tokens
+
+
+@pytest.mark.usefixtures("small_is_worth_it")
+async def test_a_recurrent_model_goes_on_from_an_exact_state(engine: Engine, home: Path) -> None:
+    write_recurrent(home / "models" / "mamba" / "mamba.gguf")
+    async with running_services(engine, home, slots=1) as services:
+        first = await say(services, "s", SHORT, "mamba")
+        assert first.usage.cached_tokens == 0
+        live = await say(services, "s", "And then?", "mamba")
+        assert live.usage.cached_tokens > 400
+        assert await cached_after_an_unload(services, "mamba", "s") > live.usage.cached_tokens
+
+
+@pytest.mark.usefixtures("small_is_worth_it")
+async def test_what_a_recurrent_model_read_beyond_its_answer_is_not_saved(
+    engine: Engine, home: Path
+) -> None:
+    """A stop string: its state cannot go back before it. Nor does that switch anything off."""
+    write_recurrent(home / "models" / "mamba" / "mamba.gguf")
+    async with running_services(engine, home, slots=1) as services:
+        whole = (await say(services, "exact", SHORT, "mamba")).full_text
+        stop = re.findall(r"[!-~]{2}", whole)[0]  # of two tokens, the first of which is read
+        for number in range(3):
+            cut = await say(services, f"s{number}", SHORT, "mamba", stop=[stop])
+            assert len(cut.full_text) < len(whole)
+            assert await cached_after_an_unload(services, "mamba", f"s{number}") < 400
+        await say(services, "t", SHORT, "mamba")
+        assert await cached_after_an_unload(services, "mamba", "t") > 400
+
+
+@pytest.mark.usefixtures("small_is_worth_it")
+async def test_a_sliding_window_keeps_its_slot_but_no_file(engine: Engine, home: Path) -> None:
+    write_sliding(home / "models" / "gemma" / "gemma.gguf")
+    async with running_services(engine, home, slots=1) as services:
+        await say(services, "s", SHORT, "gemma")
+        assert (await say(services, "s", "And then?", "gemma")).usage.cached_tokens > 400
+        assert await cached_after_an_unload(services, "gemma", "s") == 0
+        assert saved(services) == []
+
+
+@pytest.mark.usefixtures("small_is_worth_it")
+async def test_an_engine_that_ignores_its_states_is_not_offered_any_more(
+    engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model with a sliding window, if nobody knew that it has one."""
+    monkeypatch.setattr(Header, "state_problem", None)
+    write_sliding(home / "models" / "gemma" / "gemma.gguf")
+    async with running_services(engine, home, slots=1) as services:
+        await say(services, "s", SHORT, "gemma")
+        problems = []
+        for _ in range(3):
+            await cached_after_an_unload(services, "gemma", "s")
+            [instance] = services.gateway.supervisor
+            problems.append(services.gateway.conversations.problem(instance.spec))
+        ignored = "the engine did not use the states that were read back"
+        assert problems == [None, ignored, ignored]

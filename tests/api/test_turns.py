@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,13 +58,19 @@ def contents(api: httpx.Client, session: str) -> list[str]:
     return [content for _, content, _ in told(api, session)]
 
 
-def leave_in_the_middle(server: Serving, session: str, text: str, stream: bool = True) -> None:
-    """Ask for an answer without end, and leave when it has begun."""
+def endless_turn(server: Serving, session: str, text: str, stream: bool = True) -> Leaving:
+    return Leaving(
+        server, "/api/chat", model="demo", messages=[user(text)], session_id=session,
+        options=ENDLESS, format=WITHOUT_END, stream=stream,
+    )  # fmt: skip
+
+
+def leave_in_the_middle(
+    server: Serving, session: str, text: str, stream: bool = True, after: int = 0
+) -> None:
+    """Ask for an answer without end, and leave when it has begun; `after` so many messages."""
     with server.client() as api:
-        client = Leaving(
-            server, "/api/chat", model="demo", messages=[user(text)], session_id=session,
-            options=ENDLESS, format=WITHOUT_END, stream=stream,
-        )  # fmt: skip
+        client = endless_turn(server, session, text, stream)
         if stream:
             client.read_until(b'"token"')
         else:
@@ -65,11 +78,12 @@ def leave_in_the_middle(server: Serving, session: str, text: str, stream: bool =
         client.leave()
         wait_until(lambda: active(api) == (0, 0), 10, "an idle gateway")
         if stream:
-            wait_until(lambda: known(api, session), 10, "its part of the answer")
+            wait_until(lambda: stored(api, session) == after + 2, 10, "its part of the answer")
 
 
-def known(api: httpx.Client, session: str) -> bool:
-    return api.get(f"/api/sessions/{session}").status_code == 200
+def stored(api: httpx.Client, session: str) -> int:
+    """How many messages a session has, which may be unknown yet."""
+    return len(api.get(f"/api/sessions/{session}").json().get("messages", ()))
 
 
 def delivering(api: httpx.Client) -> bool:
@@ -98,3 +112,108 @@ def test_of_an_answer_that_is_not_streamed_nothing_was_sent(
     leave_in_the_middle(server, "unsent", LONG, stream=False)
     post(api, "unsent", user("My name is Marlo."))
     assert contents(api, "unsent")[0] == "My name is Marlo."
+
+
+def test_its_question_again_is_answered_anew(server: Serving, api: httpx.Client) -> None:
+    """By a client that sends only new turns: the part goes, the question stays once."""
+    post(api, "again", user("My name is Marlo."))
+    leave_in_the_middle(server, "again", "What is my name?", after=2)
+    answer = post(api, "again", user("What is my name?"))
+    assert answer["message"]["content"] == "Your name is Marlo."
+    assert contents(api, "again")[2:] == ["What is my name?", "Your name is Marlo."]
+
+
+def test_a_client_that_saw_less_than_was_stored(server: Serving, api: httpx.Client) -> None:
+    leave_in_the_middle(server, "less", "Numbers")
+    part = contents(api, "less")[1]
+    shorter = {"role": "assistant", "content": part[:1]}
+    post(api, "less", user("Numbers"), shorter, user("hello"))
+    assert contents(api, "less")[:3] == ["Numbers", part[:1], "hello"]
+    assert len(contents(api, "less")) == 4
+
+
+def test_the_last_answer_is_made_anew_for_who_sends_the_whole_history(api: httpx.Client) -> None:
+    first = post(api, "anew", user("My name is Marlo."))["message"]
+    post(api, "anew", user("What is my name?"))
+    before = contents(api, "anew")
+    post(api, "anew", user("My name is Marlo."), first, user("What is my name?"))
+    assert contents(api, "anew") == before
+    shown = api.get("/api/sessions/anew").json()["messages"]
+    assert [each["superseded"] for each in shown] == [False] * 3 + [True, False]
+
+
+def test_what_was_answered_can_be_asked_again(api: httpx.Client) -> None:
+    for text in ("My name is Marlo.", "What is my name?", "What is my name?"):
+        answer = post(api, "twice", user(text))
+    assert answer["message"]["content"] == "Your name is Marlo."
+    assert len(contents(api, "twice")) == 6
+
+
+def test_a_system_message_with_each_turn_is_kept_once(api: httpx.Client) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    for text in ("My name is Marlo.", "What is my name?"):
+        answer = post(api, "system", system, user(text))
+    assert answer["message"]["content"] == "Your name is Marlo."
+    assert [role for role, _, _ in told(api, "system")].count("system") == 1
+    other = {"role": "system", "content": "Be long."}
+    post(api, "system", other, user("hello"))
+    systems = [content for role, content, _ in told(api, "system") if role == "system"]
+    assert systems == ["Be long."]
+
+
+def test_two_requests_on_one_session(server: Serving, api: httpx.Client) -> None:
+    """The second waits for the first and sees it; two sessions do not wait for each other."""
+    post(api, "both", user("My name is Marlo."))
+
+    def ask(text: str) -> str:
+        with server.client() as client:
+            return str(post(client, "both", user(text))["message"]["content"])
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, ["What is my name?"] * 4))
+    assert answers == ["Your name is Marlo."] * 4
+    assert contents(api, "both")[2:] == ["What is my name?", "Your name is Marlo."] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a\0b", "messages[0].content must not have the character U+0000"),
+        ("\ud800", "messages[0].content must be valid Unicode"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_before_it_is_answered(
+    api: httpx.Client, text: str, told: str
+) -> None:
+    body = json.dumps({"model": "demo", "messages": [user(text)], "stream": False})
+    headers = {"Content-Type": "application/json"}
+    answer = api.post("/api/chat", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["detail"]) == (400, told)
+
+
+@pytest.mark.parametrize("query", [{"cursor": "1_99999999999999999999"}, {"search": "\0"}])
+def test_a_list_that_cannot_be_is_refused(api: httpx.Client, query: dict[str, str]) -> None:
+    answer = api.get("/api/sessions", params=query)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith(("cursor must be", "query.search must not"))
+
+
+def test_a_server_killed_between_and_within_turns_loses_nothing_else(
+    engine: Engine, home: Path
+) -> None:
+    """Before anything of its cache was saved, and in the middle of an answer."""
+    for killed in ("between", "within"):
+        with serving(home) as server, server.client() as api:
+            post(api, killed, user("My name is Marlo."))
+            before = told(api, killed)
+            if killed == "within":
+                client = endless_turn(server, killed, "Numbers")
+                client.read_until(b'"token"')
+            os.kill(server.process.pid, signal.SIGKILL)
+            server.process.wait()
+        with closing(sqlite3.connect(home / "data" / "myllm.db")) as store:
+            assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with serving(home) as server, server.client() as api:
+            assert told(api, killed) == before
+            answer = post(api, killed, user("What is my name?"))
+            assert answer["message"]["content"] == "Your name is Marlo."

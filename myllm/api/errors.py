@@ -73,6 +73,12 @@ def install(app: FastAPI) -> None:
         refused = errors.InvalidRequest(_sentence(request, found))
         return error_response(refused, request.url.path, param)
 
+    @app.exception_handler(UnicodeEncodeError)
+    async def _half_a_character(request: Request, error: UnicodeEncodeError) -> JSONResponse:
+        """JSON can spell the half of a surrogate pair, which is no character."""
+        refused = errors.InvalidRequest("The texts of a request must be valid Unicode")
+        return error_response(refused, request.url.path)
+
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         detail = str(error.detail)

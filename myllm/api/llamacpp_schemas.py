@@ -14,6 +14,8 @@ from myllm.api.openai_schemas import ChatCompletionRequest, OpenAIMessage
 from myllm.api.vector_schemas import Inputs, Queued, RerankRequest
 
 _INT32 = 2**31 - 1
+# The engine keeps so many tokens in memory, whether there are as many or not.
+_MOST_LAST = 2**20
 _MODEL = Field("", description="Default: the only model that is loaded, or else that there is.")
 _NOT_SAMPLING = frozenset(
     {
@@ -51,14 +53,14 @@ class _Sampled(Unnamed):
     typical_p: float | None = None
     xtc_probability: float | None = Field(None, ge=0.0, le=1.0)
     xtc_threshold: float | None = Field(None, ge=0.0, le=1.0)
-    repeat_last_n: int | None = Field(None, ge=0, le=_INT32)
+    repeat_last_n: int | None = Field(None, ge=0, le=_MOST_LAST)
     repeat_penalty: float | None = Field(None, ge=0.0)
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     dry_multiplier: float | None = None
     dry_base: float | None = None
     dry_allowed_length: int | None = Field(None, ge=0, le=_INT32)
-    dry_penalty_last_n: int | None = Field(None, ge=0, le=_INT32)
+    dry_penalty_last_n: int | None = Field(None, ge=0, le=_MOST_LAST)
     dry_sequence_breakers: list[str] | None = Field(None, min_length=1)
     mirostat: Literal[0, 1, 2] | None = None
     mirostat_tau: float | None = None

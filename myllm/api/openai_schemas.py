@@ -47,7 +47,7 @@ class _Sampled(BaseModel):
     min_p: float | None = Field(None, ge=0.0, le=1.0)
     typical_p: float | None = Field(None, ge=0.0, le=1.0)
     repeat_penalty: float | None = Field(None, ge=0.0)
-    repeat_last_n: int | None = Field(None, ge=-1)
+    repeat_last_n: int | None = Field(None, ge=0, le=2**20)
     mirostat: Literal[0, 1, 2] | None = None
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None

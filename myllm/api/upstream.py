@@ -5,6 +5,7 @@ What an engine offers besides (changing slots, adapters, properties) is not for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -76,6 +77,7 @@ async def tokenize(
 ) -> Response:
     """The tokens of a text."""
     name = await named(services.gateway, model or request.model)
+    _check(services, name, request.content)
     fields = {"content", "add_special", "parse_special", "with_pieces"}
     body = request.model_dump(include=fields)
     return _posted(services, request.asking(client.fair_id), name, "/tokenize", body)
@@ -88,11 +90,7 @@ async def detokenize(
 ) -> Response:
     """The text of tokens."""
     name = await named(services.gateway, model or request.model)
-    known = services.gateway.registry.get(name).header.vocabulary_size
-    if known and max(request.tokens, default=0) >= known:
-        raise InvalidRequest(
-            f"tokens has {max(request.tokens)}, but the model knows {known} tokens"
-        )
+    _check(services, name, request.tokens)
     body = {"tokens": request.tokens}
     return _posted(services, request.asking(client.fair_id), name, "/detokenize", body)
 
@@ -124,6 +122,14 @@ async def nothing_else(rest: str) -> Response:
         f"No such route: /upstream/{rest}; a model's engine answers GET props, metrics and slots, "
         "and POST tokenize, detokenize, apply-template and infill"
     )
+
+
+def _check(services: Services, name: str, content: str | Sequence[int | str]) -> None:
+    """Raise InvalidRequest for a token that the model does not have: the engine would fail."""
+    known = services.gateway.registry.get(name).header.vocabulary_size
+    for token in content:
+        if known and isinstance(token, int) and token >= known:
+            raise InvalidRequest(f"There is no token {token}: the model knows {known} tokens")
 
 
 async def _get(services: Services, fair_id: str, name: str, path: str) -> bytes:

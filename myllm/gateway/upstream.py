@@ -106,13 +106,7 @@ async def rerank(
 
 async def ask(instance: Instance, path: str, body: dict[str, Any] | None = None) -> bytes:
     """The body of the engine's answer to a GET, or to a POST of `body`; its errors are raised."""
-    if body is not None:
-        answer = await _post(instance, path, body)
-    else:
-        try:
-            answer = await instance.client.get(path, _SILENCE_S)
-        except EngineConnectionError as failure:
-            raise await _lost(instance, failure) from failure
+    answer = await (_get(instance, path) if body is None else _post(instance, path, body))
     _raise_for(answer)
     return answer.body
 
@@ -138,7 +132,7 @@ async def pass_on(
     one that comes as an event.
     """
     try:
-        content = orjson.dumps(body | {"stream": True})
+        content = _json(body | {"stream": True})
         async with instance.client.stream(path, content, _SILENCE_S) as answer:
             status = await answer.status()
             if status != 200:
@@ -164,7 +158,7 @@ async def _post(
     instance: Instance, path: str, body: dict[str, Any], timeout_s: float = _SILENCE_S
 ) -> EngineAnswer:
     try:
-        return await instance.client.post(path, orjson.dumps(body), timeout_s)
+        return await instance.client.post(path, _json(body), timeout_s)
     except EngineConnectionError as failure:
         raise await _lost(instance, failure) from failure
 
@@ -224,6 +218,14 @@ async def _slot_action(
     _raise_for(answer)
     done: dict[str, Any] = orjson.loads(answer.body)
     return done
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    """Raises InvalidRequest for half of a character, which a client can write but UTF-8 cannot."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as failure:
+        raise InvalidRequest(f"The request cannot be passed on: {failure}") from None
 
 
 def _raise_for(answer: EngineAnswer) -> None:

@@ -132,6 +132,9 @@ def test_what_would_reach_into_the_engine_does_not(api: httpx.Client) -> None:
         ({"prompt": "word " * 3000}, "Prompt too long for context window"),
         ({"prompt": "a", "n_predict": 2**40}, "n_predict"),
         ({"prompt": "a", "seed": 2**40}, "seed"),
+        ({"prompt": "a", "dry_penalty_last_n": 2**31 - 1}, "dry_penalty_last_n"),
+        ({"prompt": "a", "repeat_last_n": 2**31 - 1}, "repeat_last_n"),
+        ({"prompt": "a", "grammar": "root ::= ("}, "failed to parse grammar"),
         ({"prompt": "a", "model": "bert"}, "Model 'bert' makes embeddings only"),
         ({"prompt": "a", "model": "ranker"}, "Model 'ranker' scores documents only"),
     ],
@@ -210,8 +213,26 @@ def test_tokens_and_back(api: httpx.Client, loaded: str) -> None:
     assert len(special) > len(tokens)
     assert post(api, "/upstream/demo/detokenize", tokens=[])["content"] == ""
     for wrong in ([-1], [999_999]):
-        assert "tokens" in refused(api.post("/detokenize", json={"tokens": wrong}))
+        assert "token" in refused(api.post("/detokenize", json={"tokens": wrong}))
+        assert "token" in refused(api.post("/tokenize", json={"content": wrong}))
     assert post(api, "/tokenize", model="bert", content="cat", add_special=True)["tokens"][0] == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/completion", '{"model": "demo", "prompt": "\\ud800"}'),
+        ("/completion", '{"model": "demo", "prompt": "a", "grammar": "\\ud800"}'),
+        ("/tokenize", '{"model": "demo", "content": "\\ud800"}'),
+        ("/v1/embeddings", '{"model": "bert", "input": "\\ud800"}'),
+        ("/v1/rerank", '{"model": "ranker", "query": "\\ud800", "documents": ["a"]}'),
+        ("/v1/chat/completions", '{"model": "demo", "messages": [%s]}'),
+    ],
+)
+def test_half_of_a_character(api: httpx.Client, path: str, body: str) -> None:
+    content = body.replace("%s", '{"role": "user", "content": "\\ud800"}')
+    answer = api.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert refused(answer)
 
 
 def test_a_template_is_applied(api: httpx.Client, loaded: str) -> None:

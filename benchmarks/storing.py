@@ -4,35 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
 import time
 from pathlib import Path
 
+import httpx
+
 from benchmarks.figures import Figure, median_of
 from benchmarks.servers import kept_settings
-from myllm.sessions.archive import Archive
 from myllm.sessions.database import Database
-from myllm.sessions.store import SessionStore
 from myllm.sessions.tables import messages, sessions
 from tests.serving import serving, short_home
 
 _SESSIONS = 10_000
 _MESSAGES = 50
-_ROUNDS = 300
+_ROUNDS = 100
 _OWNER = "local"
-_TEXT = "Some words of a message that is about as long as messages are in such conversations. " * 3
+_TEXT = "Some words of a message that is about as long as messages are in such conversations. "
 
 
 def measure() -> list[Figure]:
-    """Fill a database, then take hold of sessions in it, and list them through the API."""
+    """Fill a database, then go on with sessions in it, and list them, through the API."""
     with short_home() as home:
         path = home / "data" / "myllm.db"
         url = f"sqlite:///{path}"
         asyncio.run(_fill(url))
         size = f"the file has {path.stat().st_size / 1e6:.0f} MB"
-        opened, missed = asyncio.run(_open_some(url))
+        stored, sent = _ask(home)
+        more = statistics.median(stored) - statistics.median(sent)
         return [
-            median_of("taking hold of a session of 50 messages", opened, 2, "ms"),
-            median_of("taking hold of a new session", missed, 2, "ms"),
+            median_of("first token, 50 messages that are stored", stored, unit="ms"),
+            median_of("  50 messages that the client sends", sent, unit="ms"),
+            Figure("  what the store adds", more, "ms", 2, "difference of the medians"),
             Figure("a list of 50 sessions, over HTTP", _list(home), "ms", 20, size),
         ]
 
@@ -78,24 +81,31 @@ def _message(session: int, number: int) -> dict[str, object]:
     }
 
 
-async def _open_some(url: str) -> tuple[list[float], list[float]]:
-    """Milliseconds until a request has its session: a known one, a new one."""
-    store = SessionStore(url)
-    await store.start()
-    await store.archive()
+def _ask(home: Path) -> tuple[list[float], list[float]]:
+    """Milliseconds to the first token of the same prompts: with a history that is stored, and
+    with one that the client sends. In turns, so that a busy machine slows both."""
     chance = random.Random(7)
+    history = [{"role": ("user", "assistant")[n % 2], "content": _TEXT} for n in range(_MESSAGES)]
+    asked = {"role": "user", "content": "And then?"}
+    stored, sent = [], []
+    with serving(home, **kept_settings()) as server, server.client() as api:
+        _first_token(api, [*history, asked], None)
+        for key in chance.sample(range(1, _SESSIONS + 1), _ROUNDS):
+            stored.append(_first_token(api, [asked], f"s{key}"))
+            sent.append(_first_token(api, [*history, asked], None))
+    return stored, sent
 
-    async def held(session_id: str) -> float:
-        started = time.perf_counter()
-        async with store.open(_OWNER, session_id, 1):
-            return 1000 * (time.perf_counter() - started)
 
-    known = [await held(f"s{chance.randint(1, _SESSIONS)}") for _ in range(_ROUNDS)]
-    new = [await held(f"new{number}") for number in range(_ROUNDS)]
-    found, _ = await Archive(await store.database()).page(_OWNER, 1)
-    assert found, "nothing was filled"
-    await store.close()
-    return known, new
+def _first_token(api: httpx.Client, said: list[dict[str, str]], session: str | None) -> float:
+    body = {"model": "demo", "messages": said, "session_id": session}
+    started, took = time.perf_counter(), 0.0
+    options = {"temperature": 0, "max_tokens": 4}
+    with api.stream("POST", "/api/chat", json=body | {"options": options}) as answer:
+        for line in answer.raise_for_status().iter_lines():
+            if not took and '"token":' in line:
+                took = 1000 * (time.perf_counter() - started)
+    assert took, "no token came"
+    return took
 
 
 def _list(home: Path) -> float:

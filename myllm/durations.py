@@ -11,9 +11,9 @@ _WHOLE = re.compile(r"-?(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 ALLOWED = 'seconds, or a text such as "5m"; 0: unload after the answer, -1: never'
 
 
-def parse_duration(value: float | str) -> float:
+def parse_duration(value: object) -> float:
     """Seconds; a negative one stands for ever. Raises ValueError with what is allowed."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"must be {ALLOWED}")
     if isinstance(value, str):
         text = value.strip().lower()

@@ -17,7 +17,7 @@ from myllm.api.chats import Chat, asked, input_of
 from myllm.api.envelopes import envelope
 from myllm.api.errors import status_of
 from myllm.api.services import AskedBy, With
-from myllm.api.streaming import JsonAnswer, Stream, to_the_end
+from myllm.api.streaming import JsonAnswer, Stream, described, to_the_end
 from myllm.errors import MyLLMError
 from myllm.gateway.answer import generating_model
 from myllm.gateway.chat import count_tokens
@@ -31,7 +31,7 @@ _DEFAULTS = OPENAI_DEFAULTS
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
-@router.post("")
+@router.post("", responses=described("text/event-stream"))
 async def messages(request: MessagesRequest, services: With, client: AskedBy) -> Response:
     """Answer a conversation with the model's chat template."""
     chat = Chat(messages_of(request), request.options(), _DEFAULTS, fields_of(request))

@@ -22,7 +22,7 @@ from myllm.api.ollama_schemas import (
 )
 from myllm.api.ollama_wire import Lines, messages_of, prompt_of
 from myllm.api.services import AskedBy, Services, With
-from myllm.api.streaming import JsonAnswer, Stream
+from myllm.api.streaming import JsonAnswer, Stream, described
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.answer import Answer, RawAnswer
 from myllm.gateway.embedding import embed
@@ -50,7 +50,7 @@ class AnyContentType(APIRoute):
 router = APIRouter(prefix="/ollama/api", tags=["Ollama"], route_class=AnyContentType)
 
 
-@router.post("/generate")
+@router.post("/generate", responses=described("application/x-ndjson"))
 async def generate(request: OllamaGenerateRequest, services: With, client: AskedBy) -> Response:
     """Answer a prompt as a conversation of one message, or complete it as it is (`raw`)."""
     lines = Lines(request.model, chat=False)
@@ -78,7 +78,7 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
     return _answered(lines, request.stream, raw.ticket, raw)
 
 
-@router.post("/chat")
+@router.post("/chat", responses=described("application/x-ndjson"))
 async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> Response:
     """Answer a conversation with the model's chat template."""
     lines = Lines(request.model, chat=True)
@@ -100,7 +100,14 @@ async def embed_texts(request: EmbedRequest, services: With, client: AskedBy) ->
     async def make() -> Mapping[str, Any]:
         if not request.input:
             return {"model": request.model, "embeddings": []}
-        made = await embed(services.gateway, asking, request.model_name, request.input)
+        made = await embed(
+            services.gateway,
+            asking,
+            request.model_name,
+            request.input,
+            request.dimensions,
+            cut=request.truncate is not False,
+        )
         return {
             "model": request.model,
             "embeddings": made.vectors,
@@ -120,7 +127,7 @@ async def old_embeddings(
 
     async def make() -> Mapping[str, Any]:
         prompt = request.prompt or ""
-        made = await embed(services.gateway, asking, request.model_name, [prompt])
+        made = await embed(services.gateway, asking, request.model_name, [prompt], cut=True)
         return {"embedding": made.vectors[0]}
 
     return JsonAnswer(make)

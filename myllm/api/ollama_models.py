@@ -15,8 +15,9 @@ from starlette.responses import PlainTextResponse, Response
 from myllm.api.ollama import AnyContentType, streamed
 from myllm.api.ollama_schemas import NamedRequest, PullRequest
 from myllm.api.services import Services, With
-from myllm.api.streaming import JsonAnswer
+from myllm.api.streaming import JsonAnswer, described
 from myllm.api.times import iso
+from myllm.errors import InvalidRequest, PullFailed
 from myllm.gateway.planning import without_engines
 from myllm.gateway.pulling import Step, pulling
 from myllm.gateway.runs import FOREVER, Run
@@ -94,7 +95,7 @@ async def delete(request: NamedRequest, services: With) -> Response:
     return Response()
 
 
-@router.post("/api/pull")
+@router.post("/api/pull", responses=described("application/x-ndjson"))
 async def pull(request: PullRequest, services: With) -> Response:
     """Download a model by its name in the catalog, or a repository of the Hugging Face hub.
 
@@ -125,7 +126,10 @@ async def _pulled(
 def _wanted(name: str) -> Wanted:
     for hub in _HUBS:
         name = name.removeprefix(hub)
-    return parse_reference(name)
+    try:
+        return parse_reference(name)
+    except PullFailed as unknown:
+        raise InvalidRequest(unknown.detail) from None
 
 
 def _line(step: Step) -> dict[str, Any]:

@@ -34,6 +34,12 @@ _HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
 }
 
+
+def described(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For the API's description: that an answer may also be a stream of this type."""
+    return {200: {"content": {media_type: {}}}}
+
+
 Frames = Callable[[], AsyncGenerator[bytes, None]]
 """What a stream sends, in whole events or lines; its errors are MyLLMErrors."""
 

@@ -38,8 +38,12 @@ async def embed(
     model_name: str,
     inputs: Sequence[str | list[int]],
     dimensions: int | None = None,
+    *,
+    cut: bool = False,
 ) -> Embeddings:
     """Embed each of `inputs`, texts or tokens, as vectors of `dimensions` numbers.
+
+    With `cut`, only the beginning of a text counts that is too long.
 
     Raises ModelNotFound, and InvalidRequest when the model cannot embed, or not in so many
     dimensions, or when an input is longer than the model can take, with both numbers.
@@ -49,7 +53,7 @@ async def embed(
 
     async def work(lease: Lease) -> Embeddings:
         instance = lease.instance
-        tokenized = await _tokenized(instance, inputs)
+        tokenized = await _tokenized(instance, inputs, cut)
         vectors: list[list[float]] = []
         for start in range(0, len(tokenized), AT_ONCE):
             made = await upstream.embed(instance, tokenized[start : start + AT_ONCE])
@@ -59,12 +63,16 @@ async def embed(
     return await retried(gateway, ticket, work)
 
 
-async def _tokenized(instance: Instance, inputs: Sequence[str | list[int]]) -> list[list[int]]:
+async def _tokenized(
+    instance: Instance, inputs: Sequence[str | list[int]], cut: bool
+) -> list[list[int]]:
     limit, known = instance.spec.context_size, instance.spec.model.header.vocabulary_size
     tokenized: list[list[int]] = []
     for index, given in enumerate(inputs):
         which = "Input" if len(inputs) == 1 else f"Input {index}"
         tokens = await upstream.tokenize(instance, given) if isinstance(given, str) else given
+        if len(tokens) > limit and cut and isinstance(given, str):
+            tokens = await _beginning(instance, given, tokens)
         if len(tokens) > limit:
             raise InvalidRequest(
                 f"{which} too long for embeddings ({limit} tokens): {len(tokens)} tokens"
@@ -76,6 +84,13 @@ async def _tokenized(instance: Instance, inputs: Sequence[str | list[int]]) -> l
             )
         tokenized.append(tokens)
     return tokenized
+
+
+async def _beginning(instance: Instance, text: str, tokens: list[int]) -> list[int]:
+    """As many tokens as fit, the last one being what the model ends every text with, if so."""
+    bare = await upstream.tokenize(instance, text, add_special=False)
+    end = tokens[-1:] if tokens[-1:] != bare[-1:] else []
+    return tokens[: instance.spec.context_size - len(end)] + end
 
 
 def _sized(model: Model, vector: list[float], dimensions: int | None) -> list[float]:

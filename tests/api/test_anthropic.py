@@ -13,6 +13,8 @@ import pytest
 
 from myllm.engine.types import Engine
 from tests.api.asking import ANN
+from tests.ggufs import write_model
+from tests.projectors import b64, png, write_projector
 from tests.serving import Serving, serving, short_home, wait_until
 from tests.tooled import THOUGHTS, TOOLS, WEATHER, add_model
 
@@ -26,6 +28,8 @@ def server(engine: Engine) -> Iterator[Serving]:
     with short_home() as home:
         add_model(home / "models", "tools", TOOLS)
         add_model(home / "models", "thoughts", THOUGHTS)
+        write_model(home / "models/eye/eye.gguf")
+        write_projector(home / "models/eye/mmproj-eye.gguf")
         with serving(home) as running:
             yield running
 
@@ -272,6 +276,29 @@ def test_errors_are_the_clients_exceptions(client: anthropic.Anthropic) -> None:
         client.messages.stream(model="nope", max_tokens=5, messages=ask("Hello")),
     ):
         pass
+
+
+def image(**source: Any) -> dict[str, Any]:
+    return {"type": "image", "source": source}
+
+
+def test_images_are_seen_by_models_that_can(client: anthropic.Anthropic) -> None:
+    red = image(type="base64", media_type="image/png", data=b64(png(255, 0, 0)))
+    question = {"type": "text", "text": "What is it?"}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [question, red]}
+    for shown in ([question, red], [result]):
+        seen = client.messages.create(model="eye", max_tokens=1, messages=ask(shown))
+        read = seen.usage.input_tokens + (seen.usage.cache_read_input_tokens or 0)
+        counted = client.messages.count_tokens(model="eye", messages=ask(shown)).input_tokens
+        assert read == counted
+        assert counted >= 16 + len("What is it?")
+    for model, wrong, words in (
+        ("demo", red, "cannot see images"),
+        ("eye", image(type="url", url="https://example.com/a.png"), "fetches nothing"),
+        ("eye", image(type="base64", media_type="image/png", data="no base64!"), "base64"),
+    ):
+        with pytest.raises(anthropic.BadRequestError, match=words):
+            client.messages.create(model=model, max_tokens=1, messages=ask([wrong]))
 
 
 def test_keys(locked: Serving) -> None:

@@ -46,6 +46,11 @@ def test_options_out_of_range(api: httpx.Client, options: str, words: str) -> No
         ("/api/generate", {"model": "demo", "prompt": ""}, "prompt must not be empty"),
         ("/api/generate", {"prompt": "x"}, "model is required"),
         ("/api/generate", {"model": "demo", "prompt": "x", "stream": 7}, "stream must be true or"),
+        (
+            "/api/generate",
+            {"model": "demo", "prompt": "x", "keep_alive": {}},
+            "keep_alive must be seconds, or a text such as",
+        ),
         ("/api/chat", {"model": "demo", "messages": []}, "messages must not be empty"),
         ("/api/chat", {"model": "demo", "messages": "x"}, "messages must be a list"),
         (

@@ -13,6 +13,9 @@ import pytest
 
 from myllm.engine.types import Engine
 from tests.api.asking import ANN
+from tests.encoders import CONTEXT, DIM, write_bert
+from tests.ggufs import write_model
+from tests.projectors import png, write_projector
 from tests.serving import Serving, serving, short_home, wait_until
 from tests.tooled import THOUGHTS, TOOLS, WEATHER, add_model
 
@@ -22,7 +25,6 @@ TOOL: Any = {
     "type": "function",
     "function": {"name": "weather", "description": "Of a city.", "parameters": WEATHER},
 }
-GREEDY = {"temperature": 0, "repeat_penalty": 1}
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [7]}}, "required": ["n"]}
 
 
@@ -31,6 +33,10 @@ def server(engine: Engine) -> Iterator[Serving]:
     with short_home() as home:
         add_model(home / "models", "tools", TOOLS, aliases=["gpt-4o", "helper:7b"])
         add_model(home / "models", "thoughts", THOUGHTS)
+        write_model(home / "models/eye/eye.gguf")
+        write_projector(home / "models/eye/mmproj-eye.gguf")
+        write_bert(home / "models/bert/bert.gguf")
+        (home / "models/bert/config.json").write_text('{"matryoshka": true}')
         with serving(home) as running:
             yield running
 
@@ -241,6 +247,36 @@ def test_embeddings(client: ollama.Client) -> None:
     assert client.embed("demo", []).embeddings == []
 
 
+def test_embeddings_of_long_texts_and_of_fewer_dimensions(client: ollama.Client) -> None:
+    text = " ".join("abcdefghij" * 20)
+    cut = client.embed("bert", text)
+    assert cut.prompt_eval_count == CONTEXT
+    fitting = client.embed("bert", text[: 2 * (CONTEXT - 2)], truncate=False)
+    assert fitting.prompt_eval_count == CONTEXT
+    assert cut.embeddings[0] == pytest.approx(fitting.embeddings[0], abs=1e-5)
+    with pytest.raises(ollama.ResponseError, match="too long") as refused:
+        client.embed("bert", text, truncate=False)
+    assert refused.value.status_code == 400
+    [short] = client.embed("bert", text, dimensions=DIM // 2).embeddings
+    assert len(short) == DIM // 2
+    assert client.embeddings("bert", text).embedding == pytest.approx(cut.embeddings[0], abs=1e-5)
+    with pytest.raises(ollama.ResponseError, match="embeddings only"):
+        client.chat("bert", ask("Hello"))
+
+
+def test_images_are_seen(client: ollama.Client) -> None:
+    def tokens(images: list[bytes] | None) -> int:
+        shown = {"role": "user", "content": "What is it?", "images": images}
+        chat = client.chat("eye", [shown], options={"num_predict": 1})
+        text = client.generate("eye", "What is it?", images=images, options={"num_predict": 1})
+        assert chat.prompt_eval_count == text.prompt_eval_count
+        return chat.prompt_eval_count or 0
+
+    red = png(255, 0, 0)
+    assert tokens(None) + 16 <= tokens([red]) < tokens([red, red])
+    assert client.show("eye").capabilities == ["completion", "vision"]
+
+
 def test_what_there_is(client: ollama.Client, server: Serving) -> None:
     models = {model.model: model for model in client.list().models}
     assert {"demo:latest", "tools:latest", "gpt-4o:latest", "helper:7b"} <= set(models)
@@ -264,6 +300,7 @@ def test_show(client: ollama.Client) -> None:
     assert shown.parameters == "temperature 0\nrepeat_penalty 1.0"
     assert client.show("thoughts:latest").capabilities == ["completion", "thinking"]
     assert client.show("demo").capabilities == ["completion"]
+    assert client.show("bert").capabilities == ["embedding"]
     with pytest.raises(ollama.ResponseError, match="Model 'nope' not found") as missing:
         client.show("nope")
     assert missing.value.status_code == 404

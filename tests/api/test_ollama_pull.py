@@ -75,6 +75,9 @@ def test_what_cannot_be_pulled_is_an_error_in_the_stream(client: ollama.Client, 
     assert next(steps).status == "pulling manifest"
     with pytest.raises(ollama.ResponseError, match="neither in the catalog"):
         next(steps)
+    with pytest.raises(ollama.ResponseError, match="neither in the catalog") as unknown:
+        client.pull("nonsense")
+    assert unknown.value.status_code == 400
     with pytest.raises(ollama.ResponseError, match="there is no repository") as refused:
         client.pull("org/nothing")
     assert refused.value.status_code == 502

@@ -27,6 +27,7 @@ from myllm.api import (
     openai,
     openai_audio,
     openai_vectors,
+    responses,
     sessions,
     status,
     upstream,
@@ -80,7 +81,7 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
-        openais = (openai, openai_audio, openai_vectors)
+        openais = (openai, openai_audio, openai_vectors, responses)
         llamacpps = (llamacpp, upstream)
         ollamas = (ollama, ollama_models)
         others = (sessions, models, instances)

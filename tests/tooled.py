@@ -59,6 +59,19 @@ THOUGHTS = """{{- bos_token }}
 {%- endif %}
 {%- endif %}
 """
+OPEN_THOUGHTS = """
+{%- for message in messages -%}
+{{ '<|' + message.role + '|>' }}
+{%- if message.reasoning_content -%}
+{{ '<think>' + message.reasoning_content + '</think>' }}
+{%- endif -%}
+{{ message.content + '<|end|>' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+<|assistant|>{{ '' if enable_thinking is defined and not enable_thinking else '<think>' }}
+{%- endif -%}
+"""
+"""A thought is begun for the model, and not when it is told not to think; then it answers."""
 WEATHER = {
     "type": "object",
     "properties": {"city": {"enum": ["Paris"]}},

@@ -19,11 +19,15 @@ from myllm.api.schemas import (
 )
 from myllm.api.services import AskedBy, With
 from myllm.api.streaming import JsonAnswer, Stream, to_the_end
+from myllm.api.tool_schemas import tool_fields
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.answer import Answer, ChatAnswer, RawAnswer
+from myllm.gateway.chat import wire_calls
+from myllm.gateway.deltas import wire_part
 from myllm.gateway.embedding import embed
-from myllm.gateway.events import Finished, Token
+from myllm.gateway.events import CallPart, Finished, Thinking, Token
 from myllm.gateway.wire import event
+from myllm.sessions.history import from_wire
 
 router = APIRouter(prefix="/api", tags=["MyLLM"])
 
@@ -70,26 +74,29 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
     for index, message in enumerate(request.messages):
         if message.role == "user" and not message.content:
             raise InvalidRequest(f"messages[{index}].content must not be empty")
+    messages = await services.media.checked(request.model, request.wire())
     answer = ChatAnswer(
         services.gateway,
         request.asking(client.fair_id),
         services.sessions,
         client.owner,
         request.model,
-        request.history(),
+        [from_wire(message) for message in messages],
         request.session_id,
         request.options.given(),
         request.json_schema(),
+        tool_fields(request.tools, request.tool_choice),
+        request.thinking,
         streamed=request.stream,
         session_timeout_s=services.settings.queue_timeout,
     )
     if request.stream:
-        return _stream(answer, lambda end: _terminal(end) | _in_session(end))
+        return _stream(answer, lambda end: _terminal(end) | _beside(end) | _in_session(end))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
         return {
-            "message": {"role": "assistant", "content": end.full_text},
+            "message": {"role": "assistant", "content": end.full_text, **_beside(end)},
             "usage": end.usage.as_dict(),
             "finish_reason": end.finish_reason,
         } | _in_session(end)
@@ -125,6 +132,10 @@ def _stream(answer: Answer, terminal: Callable[[Finished], dict[str, Any]]) -> S
             async for made in events:
                 if isinstance(made, Token):
                     yield event({"token": made.text, "done": False})
+                elif isinstance(made, Thinking):
+                    yield event({"thinking": made.text, "done": False})
+                elif isinstance(made, CallPart):
+                    yield event({"tool_calls": [wire_part(made)], "done": False})
                 elif isinstance(made, Finished):
                     yield event({"done": True, **terminal(made)})
 
@@ -149,6 +160,16 @@ def _terminal(end: Finished) -> dict[str, Any]:
         "usage": end.usage.as_dict(),
         "finish_reason": end.finish_reason,
     }
+
+
+def _beside(end: Finished) -> dict[str, Any]:
+    """What a chat's answer has besides its text."""
+    said: dict[str, Any] = {}
+    if end.thinking:
+        said["thinking"] = end.thinking
+    if end.calls:
+        said["tool_calls"] = wire_calls(end.calls)
+    return said
 
 
 def _in_session(end: Finished) -> dict[str, Any]:

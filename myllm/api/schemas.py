@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
+from myllm.api.tool_schemas import Tool, ToolCall, ToolChoice
 from myllm.durations import parse_duration
 from myllm.gateway.tickets import Asking
-from myllm.sessions.history import Message, storable
+from myllm.sessions.history import storable
 
 
 def _example(**values: Any) -> ConfigDict:
@@ -112,11 +120,31 @@ class GenerateRequest(_Generating):
     prompt: str = Field(min_length=1, description="The text to go on from.")
 
 
+class ContentPart(BaseModel):
+    """A text, a picture or a sound, as OpenAI's API has them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["text", "image_url", "input_audio", "file"]
+    text: Storable | None = None
+
+
 class ChatMessage(BaseModel):
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Storable
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Storable | list[ContentPart] | None = Field("", description="A text, or parts.")
+    tool_calls: list[ToolCall] | None = Field(None, description="What an assistant has called.")
+    tool_call_id: str | None = Field(None, description="Whose result a tool's message is.")
+    thinking: Storable | None = Field(
+        None, description="What an assistant thought; may be left out."
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.role == "tool" and not self.tool_call_id:
+            raise ValueError("a message of role tool needs a tool_call_id")
+        return self
 
 
 class ChatRequest(_Generating):
@@ -128,6 +156,13 @@ class ChatRequest(_Generating):
         session_id=None,
         stream=False,
     )
+    tools: list[Tool] | None = Field(None, description="What the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None, description='"auto" (the default), "none", "required", or one tool.'
+    )
+    thinking: bool | None = Field(
+        None, description="Whether a model that can think does so before it answers."
+    )
     messages: list[ChatMessage] = Field(
         min_length=1, description="The whole history, or only the new turn of a session."
     )
@@ -135,9 +170,9 @@ class ChatRequest(_Generating):
         None, description="Go on with this session; null starts one. A new id may be made up."
     )
 
-    def history(self) -> list[Message]:
-        """The messages for the session."""
-        return [Message(message.role, message.content) for message in self.messages]
+    def wire(self) -> list[dict[str, Any]]:
+        """The messages in OpenAI's form."""
+        return [message.model_dump(exclude_none=True) for message in self.messages]
 
 
 class EmbeddingsRequest(_Queued):
@@ -164,12 +199,21 @@ class GenerateResponse(BaseModel):
     finish_reason: Literal["stop", "length"]
 
 
+class AnswerMessage(BaseModel):
+    """What the model says, calls and has thought."""
+
+    role: Literal["assistant"]
+    content: str
+    tool_calls: list[ToolCall] | None = None
+    thinking: str | None = None
+
+
 class ChatResponse(BaseModel):
     """The whole answer. The last two are there when old turns did not fit into the prompt."""
 
-    message: ChatMessage
+    message: AnswerMessage
     session_id: str
     usage: UsageBody
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     truncated: bool | None = None
     dropped_messages: int | None = None

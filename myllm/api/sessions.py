@@ -158,5 +158,5 @@ def _message(stored: StoredMessage) -> dict[str, Any]:
         "partial": message.partial,
         "superseded": stored.superseded,
         "created_at": iso(stored.created),
-        **(message.extra or {}),
+        **message.shown(),
     }

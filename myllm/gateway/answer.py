@@ -11,24 +11,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
-from myllm.errors import MyLLMError
+import orjson
+
+from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway import upstream
-from myllm.gateway.events import Event, Finished, Token
+from myllm.gateway.chat import wire_calls
+from myllm.gateway.engine_turn import EngineTurn, Fit
+from myllm.gateway.events import Call, Event, Finished, Thinking, Token
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import of_messages, of_text
-from myllm.gateway.prompting import Prompt, fit
+from myllm.gateway.prompting import Prompt, Render, fit
 from myllm.gateway.resume import Generation
 from myllm.gateway.roles import model_for
 from myllm.gateway.sampling import DEFAULTS, engine_fields, resolve
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
 from myllm.models.templates import leaves_answers_open
-from myllm.sessions.history import Merged, Message
-from myllm.sessions.store import SessionStore
+from myllm.sessions.history import Extra, Merged, Message
+from myllm.sessions.store import Session, SessionStore
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 
@@ -99,6 +103,8 @@ class RawAnswer(_EngineAnswer):
 class ChatAnswer(_EngineAnswer):
     """The next message of a conversation, which is stored with it.
 
+    `fields` are others of `/v1/chat/completions`: tools and what goes with them. `thinking`
+    switches thoughts on or off; raises InvalidRequest when the model has none.
     `streamed`: the client gets every event as it comes, and so has a part of the answer when it
     leaves in the middle.
     """
@@ -112,13 +118,19 @@ class ChatAnswer(_EngineAnswer):
         model_name: str,
         messages: Sequence[Message],
         session_id: str | None,
-        options: dict[str, Any],
+        options: Mapping[str, Any],
         json_schema: Any = None,
+        fields: Mapping[str, Any] | None = None,
+        thinking: bool | None = None,
+        defaults: Mapping[str, Any] = DEFAULTS,
         *,
         streamed: bool,
         session_timeout_s: float,
     ) -> None:
-        super().__init__(gateway, asking, model_name, options, json_schema)
+        super().__init__(gateway, asking, model_name, options, json_schema, defaults)
+        self._fields = {**(fields or {}), **_switch(self.model, thinking)}
+        self._json_schema = json_schema
+        self._engine_turn: EngineTurn | None = None
         self._sessions = sessions
         self._owner = owner
         self._messages = messages
@@ -126,47 +138,93 @@ class ChatAnswer(_EngineAnswer):
         self._streamed = streamed
         self._session_timeout_s = session_timeout_s
 
+    @property
+    def phase(self) -> str:
+        return super().phase if self._engine_turn is None else self._engine_turn.phase
+
     async def events(self) -> AsyncGenerator[Event, None]:
-        opened = self._sessions.open(self._owner, self._session_id, self._session_timeout_s)
-        async with opened as session:
-            turn = session.merged(self._messages)
+        async with self._opened() as (session, turn):
             self.ticket.session = session.key
-            self.ticket.pieces = of_messages(turn.prompt())
+            self.ticket.pieces = of_messages(self._shown(turn))
             self.ticket.enqueued_at = time.monotonic()
             dropped = 0
 
-            async def make_prompt(instance: Instance) -> Prompt:
+            async def make_prompt(instance: Instance, render: Render) -> Prompt:
                 nonlocal dropped, turn
                 turn = await self._counted(instance, turn)
-                prompt = await self._prompt(instance, turn.prompt(), session.left_out)
+                prompt = await self._fitted(instance, turn, session.left_out, render)
                 dropped = session.left_out = prompt.dropped_messages
                 return prompt
 
-            sent: list[str] = []
+            sent, thought = list[str](), list[str]()
             try:
-                async with aclosing(self.generation.events(make_prompt)) as events:
+                async with aclosing(self._answered(turn, make_prompt)) as events:
                     async for event in events:
                         if isinstance(event, Finished):
                             sent.clear()
-                            tokens = event.usage.completion_tokens
-                            answer = Message("assistant", event.full_text, tokens=tokens)
-                            await self._sessions.save(session, self.model.name, turn, answer)
+                            await self._store(session, turn, _answer_of(event), event)
                             event = event.in_session(session.id, dropped)
                         yield event
                         # Whoever asks for the next event has sent this one.
                         if self._streamed and isinstance(event, Token):
                             sent.append(event.text)
+                        elif isinstance(event, Thinking):
+                            thought.append(event.text)
             except (GeneratorExit, asyncio.CancelledError):
                 if sent:  # the client has seen this much
-                    answer = Message("assistant", "".join(sent), partial=True)
+                    extra = Extra(thinking="".join(thought)) if thought else None
+                    answer = Message("assistant", "".join(sent), partial=True, extra=extra)
                     with suppress(MyLLMError):  # which is logged; nobody is there to be told
-                        await self._sessions.save(session, self.model.name, turn, answer)
+                        await self._store(session, turn, answer, None)
                 raise
 
-    async def _prompt(
-        self, instance: Instance, messages: Sequence[Message], left_out: int
+    @asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[tuple[Session, Merged], None]:
+        """The session, held until the context is left, and what it is with the posted messages."""
+        opened = self._sessions.open(self._owner, self._session_id, self._session_timeout_s)
+        async with opened as session:
+            yield session, session.merged(self._messages)
+
+    def _shown(self, turn: Merged) -> list[Message]:
+        """What the model is to see of the conversation."""
+        return turn.prompt()
+
+    async def _store(
+        self, session: Session, turn: Merged, answer: Message, end: Finished | None
+    ) -> None:
+        """Keep a turn; `end` is None when the client left in the middle of it."""
+        await self._sessions.save(session, self.model.name, turn, answer)
+
+    def _answered(self, turn: Merged, make_prompt: Fit) -> AsyncGenerator[Event, None]:
+        """The answer, by the engine's chat route where text alone would not do."""
+        shown = self._shown(turn)
+        text_only = not any(message.said() for message in shown)
+        if text_only and not self.model.thinks and "tools" not in self._fields:
+            return self.generation.events(
+                lambda instance: make_prompt(instance, self._plain_render(instance))
+            )
+        fields = dict(self._fields)
+        if self._json_schema is not None:
+            fields["json_schema"] = self._json_schema
+        self._engine_turn = EngineTurn(
+            self.gateway,
+            self.ticket,
+            self.model,
+            self.sampling,
+            fields,
+            [message.wire() for message in shown],
+            make_prompt,
+        )
+        return self._engine_turn.events()
+
+    async def _fitted(
+        self, instance: Instance, turn: Merged, left_out: int, render: Render
     ) -> Prompt:
-        async def render(wire: list[dict[str, str]]) -> Prompt:
+        size, max_tokens = instance.spec.context_size, self.sampling["max_tokens"]
+        return await fit(self._shown(turn), left_out, size, max_tokens, render)
+
+    def _plain_render(self, instance: Instance) -> Render:
+        async def render(wire: list[dict[str, Any]]) -> Prompt:
             begun = ""
             if wire[-1]["role"] == "assistant" and not leaves_answers_open(self.model):
                 *wire, last = wire
@@ -175,8 +233,7 @@ class ChatAnswer(_EngineAnswer):
             conversations = self.gateway.conversations
             return Prompt(text, await conversations.tokens(instance, self.ticket, text))
 
-        size, max_tokens = instance.spec.context_size, self.sampling["max_tokens"]
-        return await fit(messages, left_out, size, max_tokens, render)
+        return render
 
     async def _counted(self, instance: Instance, turn: Merged) -> Merged:
         """`turn` with the tokens of its last new messages, which are stored with them."""
@@ -185,6 +242,36 @@ class ChatAnswer(_EngineAnswer):
             return turn
         tokens = await self.gateway.counts.count(instance, last.content)
         return replace(turn, new=(*more, replace(last, tokens=tokens)))
+
+
+def _answer_of(end: Finished) -> Message:
+    """A whole answer, to be stored; calls that were cut would be no use to any later prompt."""
+    extra = Extra()
+    if end.thinking:
+        extra["thinking"] = end.thinking
+    if calls := [call for call in end.calls if _is_whole(call)]:
+        extra["tool_calls"] = wire_calls(calls)
+    tokens = end.usage.completion_tokens
+    return Message("assistant", end.full_text, tokens=tokens, extra=extra or None)
+
+
+def _is_whole(call: Call) -> bool:
+    try:
+        return isinstance(orjson.loads(call.arguments), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _switch(model: Model, thinking: bool | None) -> dict[str, Any]:
+    """What tells an engine to think or not to; nothing of a model that cannot."""
+    if thinking and not model.thinks:
+        raise InvalidRequest(
+            f"Model '{model.name}' does not think; leave thinking out, or send false"
+        )
+    if thinking is None or not model.thinks:
+        return {}
+    kwargs = {"chat_template_kwargs": {"enable_thinking": thinking}}
+    return kwargs if thinking else kwargs | {"reasoning_effort": "none"}
 
 
 def generating_model(gateway: Gateway, name: str) -> Model:

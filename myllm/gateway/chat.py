@@ -7,7 +7,7 @@ by `/completion` as well, but the engine alone knows how a model writes its thou
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Literal, cast
@@ -37,7 +37,8 @@ class EngineChat:
     `options` are sampler values under our names and `defaults` those of the dialect; `fields`
     are others of `/v1/chat/completions`: tools, tool_choice, response_format, reasoning_effort,
     chat_template_kwargs. A last message of role assistant is continued, and only the new text
-    is told. `prepare` may choose the messages once an engine is there to count their tokens.
+    is told. `prepare` may choose the messages once an engine is there to count their tokens;
+    `ended` is told the engine and the text of the whole answer, while the slot is still held.
     """
 
     def __init__(
@@ -50,13 +51,15 @@ class EngineChat:
         defaults: Mapping[str, Any],
         fields: Mapping[str, Any],
         prepare: Callable[[Instance], Awaitable[Wire]] | None = None,
+        ended: Callable[[Instance, str], None] | None = None,
     ) -> None:
         body = resolve(options, model.parameters, defaults) | dict(fields)
         body |= {"messages": messages, "stream_options": {"include_usage": True}}
         if body.get("stop"):
             body["verbose"] = True  # or nobody would know which one ended the answer
         ticket.pieces = ticket.pieces or of_wire(messages)
-        self._relay = Relay(gateway, ticket, CHAT, body, prepare)
+        self._ended = ended
+        self._relay = Relay(gateway, ticket, CHAT, body, prepare, self._end)
         self._begun = _begun(messages)
         self._said = Said("chat")
 
@@ -76,6 +79,10 @@ class EngineChat:
                     for event in _events(delta):
                         yield event
         yield self._finished()
+
+    def _end(self, instance: Instance) -> None:
+        if self._ended is not None:
+            self._ended(instance, self._said.text)
 
     def _named(self, delta: Delta) -> Delta:
         """Some models' calls have no ids; clients need one to tell the tool's result."""
@@ -121,7 +128,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     )
 
 
-def wire_calls(calls: tuple[Call, ...]) -> list[dict[str, Any]]:
+def wire_calls(calls: Iterable[Call]) -> list[dict[str, Any]]:
     """Calls of tools as a message in OpenAI's form has them."""
     return [
         {

@@ -153,6 +153,12 @@ class Conversations:
         held.state = State(owner, session, engine, remembered, time.time(), ticket.pieces)
         held.saved, held.noted, held.restored, held.expected = False, True, 0, 0
 
+    def unknown(self, instance: Instance, ticket: Ticket) -> None:
+        """The slot of ticket is going to hold something that nobody has told."""
+        held = self._held.get((instance.run_id, ticket.slot or 0))
+        if held is not None:
+            held.state, held.restored, held.expected = None, 0, 0
+
     def exit(self, instance: Instance, ticket: Ticket) -> None:
         """The request is over; its slot is saved a little later, if nobody comes back."""
         held = self._held.get((instance.run_id, ticket.slot or 0))

@@ -183,11 +183,12 @@ def wire_delta(delta: Delta) -> dict[str, Any]:
     if delta.text:
         said["content"] = delta.text
     if delta.calls:
-        said["tool_calls"] = [_wire_call(part) for part in delta.calls]
+        said["tool_calls"] = [wire_part(part) for part in delta.calls]
     return said
 
 
-def _wire_call(part: CallPart) -> dict[str, Any]:
+def wire_part(part: CallPart) -> dict[str, Any]:
+    """A piece of a call in OpenAI's form."""
     begun = {"id": part.id, "type": "function"} if part.id else {}
     function = {"name": part.name} if part.name else {}
     if part.arguments:

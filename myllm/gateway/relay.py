@@ -44,7 +44,8 @@ class Relay:
     """One answer to `body` from `path`, from as many engines as it takes.
 
     The body must have a seed, so that the same answer can be asked for again. `prepare` chooses
-    its messages once an engine is there to count their tokens.
+    its messages once an engine is there to count their tokens, and `ended` is told the engine
+    that has made the last of the answer, while it still holds the slot.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Relay:
         path: str,
         body: dict[str, Any],
         prepare: Callable[[Instance], Awaitable[list[dict[str, Any]]]] | None = None,
+        ended: Callable[[Instance], None] | None = None,
     ) -> None:
         self._gateway = gateway
         self._ticket = ticket
         self._path = path
         self._body = body
         self._prepare = prepare
+        self._ended = ended
         self.form: Form = _PATHS.get(path, "plain")
         self._kept: list[bytes] = []
         self._kept_bytes = 0
@@ -99,6 +102,8 @@ class Relay:
                         self._keep(block)
                         yield block
                     self._measure(lease.instance, block)
+                    if self._ended is not None:
+                        self._ended(lease.instance)
                 return
             except EngineDied as death:
                 self._reading = False

@@ -40,6 +40,7 @@ def details(model: Model, context_size: int) -> dict[str, Any]:
         "vocabulary_size": model.header.vocabulary_size,
         "input": list(model.input),
         "embedding_only": model.is_embedding_only,
+        "thinking": model.thinks,
         "kv_restore": model.header.state_problem or True,
         "builtin": model.builtin,
     }

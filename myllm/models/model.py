@@ -14,7 +14,7 @@ from myllm.models.config import EngineOptions, read_config
 from myllm.models.gguf import PULL_AGAIN, read_projector
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.projector import Projector
-from myllm.models.templates import flags_for
+from myllm.models.templates import has_thoughts
 
 CONFIG: Final = "config.json"
 PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -25,7 +25,8 @@ PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.g
 class Model:
     """A model on disk. `files` are its GGUF parts in order, `gguf` the first of them.
 
-    `size_bytes` is the sum over `files`. `parameters` are checked sampler defaults under the
+    `size_bytes` is the sum over `files`. `thinks`: it may think before it answers, and tells its
+    thoughts apart. `parameters` are checked sampler defaults under the
     API's names. `problem` is None, or the sentence on why the model cannot be used; then
     `header` and what comes from it is unknown, and there may be no files.
     """
@@ -47,6 +48,7 @@ class Model:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineOptions = field(default_factory=EngineOptions)
     projector: Projector | None = None
+    thinks: bool = False
     builtin: bool = False
     problem: str | None = None
 
@@ -85,9 +87,7 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
     config = read_config(folder / CONFIG)
     files, projector = find_files(folder)
     header = _whole_header(files, [read_header(file) for file in files])
-    if config.template is not None:
-        flags_for(config.template, folder)  # a wrong name is told here, not at the first request
-    return Model(
+    model = Model(
         name=folder.name,
         path=folder,
         gguf=files[0],
@@ -107,6 +107,8 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
         projector=read_projector(projector) if projector else None,
         builtin=builtin,
     )
+    # A wrong name of a template is told here, not at the first request.
+    return replace(model, thinks=has_thoughts(model))
 
 
 def broken_model(folder: Path, builtin: bool, problem: str) -> Model:

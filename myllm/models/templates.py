@@ -33,6 +33,10 @@ ALIASES: Final = {
 OWN: Final = ("phi2",)
 """Templates that llama.cpp lacks; each is a file beside this one."""
 
+_THOUGHTS: Final = (
+    "think>", "[THINK]", "<|channel|>", "enable_thinking", "reasoning_content",
+)  # fmt: skip
+
 BUILT_IN: Final = (
     "bailing",
     "bailing-think",
@@ -129,6 +133,16 @@ def template_text(model: Model) -> str | None:
         case ["--chat-template-file", path]:
             return Path(path).read_text("utf-8")
     return None
+
+
+def has_thoughts(model: Model) -> bool:
+    """Whether the template has a place for what the model thinks before it answers.
+
+    What llama.cpp's built-in templates think it does not tell apart. Raises InvalidModel when
+    there is no such template.
+    """
+    text = template_text(model) or ""
+    return any(mark in text for mark in _THOUGHTS)
 
 
 def leaves_answers_open(model: Model) -> bool:

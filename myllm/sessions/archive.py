@@ -157,6 +157,11 @@ class Archive:
             await _insert_messages(connection, key, said, now)
             await _count(connection, key)
 
+    async def rewrite(self, message: Message) -> None:
+        """Change a stored message."""
+        async with self._database.writing() as connection:
+            await _rewrite(connection, message)
+
     async def rename(self, owner: str, session_id: str, title: str) -> None:
         """Give a session a title. Raises NotFound."""
         async with self._database.writing() as connection:
@@ -326,7 +331,7 @@ async def _supersede_all_but(connection: AsyncConnection, session: int, kept: se
 
 
 async def _rewrite(connection: AsyncConnection, message: Message) -> None:
-    """A stored answer has been continued."""
+    """A stored answer has been changed."""
     change = messages.update().where(messages.c.key == message.key)
     await connection.execute(
         change.values(

@@ -25,13 +25,18 @@ class Extra(TypedDict, total=False):
     """What a message has besides its text, in OpenAI's form.
 
     `parts` is its whole content when that is more than text; `tool_calls` are an assistant's,
-    and `tool_call_id` is the one that a tool's message answers.
+    and `tool_call_id` is the one that a tool's message answers. `response` is for an answer that
+    others can go on from by its id; it is neither shown nor exported.
     """
 
     tool_calls: list[dict[str, Any]]
     tool_call_id: str
     parts: list[dict[str, Any]]
     thinking: str
+    response: dict[str, Any]
+
+
+_UNSAID = ("thinking", "response")
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,12 @@ class Message:
 
     def said(self) -> dict[str, Any]:
         """What it has besides its text and thoughts."""
-        return {name: value for name, value in (self.extra or {}).items() if name != "thinking"}
+        extra = self.extra or {}
+        return {name: value for name, value in extra.items() if name not in _UNSAID}
+
+    def shown(self) -> dict[str, Any]:
+        """What it has besides its text, for people."""
+        return {name: value for name, value in (self.extra or {}).items() if name != "response"}
 
     def written(self) -> str:
         """All that it says, as one text to be compared."""

@@ -116,7 +116,7 @@ def _fields(message: Message) -> dict[str, Any]:
     fields: dict[str, Any] = {"role": message.role}
     if message.partial:
         fields["partial"] = True
-    return fields | (message.extra or {})
+    return fields | message.shown()
 
 
 def _in_comment(fields: dict[str, Any]) -> str:

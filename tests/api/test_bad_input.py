@@ -56,7 +56,7 @@ def test_options_out_of_range(api: httpx.Client, options: str, words: str) -> No
         (
             "/api/chat",
             {"model": "demo", "messages": [{"role": "bot", "content": "x"}]},
-            "messages[0].role must be one of 'system', 'user' or 'assistant'",
+            "messages[0].role must be one of 'system', 'user', 'assistant' or 'tool'",
         ),
         (
             "/api/chat",

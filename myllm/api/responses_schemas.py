@@ -1,0 +1,225 @@
+"""The body of OpenAI's `/v1/responses`, and what its items mean as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from myllm.api.schemas import KeepAlive, Storable
+from myllm.api.tool_schemas import Function, NamedFunction, NamedTool, Tool, tool_fields
+from myllm.errors import InvalidRequest
+from myllm.gateway.tickets import Asking
+from myllm.sessions.history import storable
+
+_TEXTS = ("input_text", "output_text", "text")
+# What an answer repeats of its question.
+_ECHOED = (
+    "instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "previous_response_id",
+    "reasoning", "store", "temperature", "text", "tool_choice", "tools", "top_p",
+)  # fmt: skip
+
+
+class FunctionTool(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["function"]
+    name: str = Field(min_length=1)
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments.")
+
+
+class ChosenTool(BaseModel):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class TextFormat(BaseModel):
+    """What the text of the answer must match."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class TextOptions(BaseModel):
+    """About the text of the answer."""
+
+    format: TextFormat = TextFormat()
+
+
+class Reasoning(BaseModel):
+    """How much a model that can think does so."""
+
+    model_config = ConfigDict(extra="allow")
+
+    effort: str | None = Field(None, description='"none" switches thinking off.')
+
+
+class ResponsesRequest(BaseModel):
+    """Answer an input, and remember it for requests that go on from there."""
+
+    model_config = ConfigDict(
+        allow_inf_nan=False,
+        json_schema_extra={
+            "example": {"model": "demo", "input": "What is the capital of France?", "store": True}
+        },
+    )
+
+    model: str = Field(description="A model's name or alias, from GET /v1/models.")
+    input: Storable | list[dict[str, Any]] = Field(
+        min_length=1, description="A text, or items: messages, calls of functions, their outputs."
+    )
+    instructions: str | None = Field(None, description="For this answer only.")
+    previous_response_id: str | None = Field(None, description="What the input goes on from.")
+    store: bool | None = Field(True, description="Whether it can be gone on from.")
+    stream: bool | None = False
+    tools: list[FunctionTool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    max_output_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0.0, le=2.0)
+    top_p: float | None = Field(None, ge=0.0, le=1.0)
+    metadata: dict[str, str] | None = None
+    background: Literal[False] | None = None
+    keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
+    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+
+    def asking(self, client: str) -> Asking:
+        """Who asks, and how urgently."""
+        return Asking(client, self.priority, self.keep_alive)
+
+    def options(self) -> dict[str, Any]:
+        """How tokens are chosen, under our names."""
+        given = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_output_tokens,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def fields(self) -> dict[str, Any]:
+        """Tools, for the engine. Raises InvalidRequest when one is chosen that is not there."""
+        tools = [Tool(function=_function(tool)) for tool in self.tools or ()]
+        choice = self.tool_choice
+        if isinstance(choice, ChosenTool):
+            fields = tool_fields(tools, NamedTool(function=NamedFunction(name=choice.name)))
+        else:
+            fields = tool_fields(tools, choice)
+        if fields and self.parallel_tool_calls is not None:
+            fields["parallel_tool_calls"] = self.parallel_tool_calls
+        return fields
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """What the answer must match; "json_object" stands for any object."""
+        wanted = self.text.format if self.text else TextFormat()
+        if wanted.type == "text":
+            return None
+        if wanted.type == "json_schema" and wanted.schema_ is None:
+            raise InvalidRequest("text.format.schema is required")
+        return wanted.schema_ or {"type": "object"}
+
+    def effort(self) -> str | None:
+        """How much to think; None leaves it to the model."""
+        return self.reasoning.effort if self.reasoning else None
+
+    def echo(self) -> dict[str, Any]:
+        """What the answer repeats."""
+        told = self.model_dump(by_alias=True, include=set(_ECHOED))
+        told["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools or ()]
+        defaults = {
+            "metadata": {},
+            "parallel_tool_calls": True,
+            "reasoning": {"effort": None, "summary": None},
+            "store": True,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+        }
+        given = {name: value for name, value in told.items() if value is not None}
+        return {**told, **defaults, **given}
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The input as messages in OpenAI's other form, that of its chat completions."""
+        if isinstance(self.input, str):
+            return [{"role": "user", "content": self.input}]
+        return _messages(self.input)
+
+
+def _function(tool: FunctionTool) -> Function:
+    return Function.model_validate(tool.model_dump(exclude={"type"}, exclude_none=True))
+
+
+def _messages(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Calls belong to what the assistant has said before them."""
+    made: list[dict[str, Any]] = []
+    for index, item in enumerate(items):
+        where = f"input[{index}]"
+        match item.get("type", "message"):
+            case "message":
+                role = _text(item, "role", where)
+                if role not in ("system", "developer", "user", "assistant"):
+                    raise InvalidRequest(f"{where}.role must be system, developer, user, assistant")
+                content = _content(item, "content", where)
+                made.append({"role": "system" if role == "developer" else role, "content": content})
+            case "function_call":
+                if not made or made[-1]["role"] != "assistant":
+                    made.append({"role": "assistant", "content": ""})
+                names = "name", "arguments"
+                function = {name: _text(item, name, where) for name in names}
+                call = {"id": _text(item, "call_id", where), "function": function}
+                made[-1].setdefault("tool_calls", []).append(call)
+            case "function_call_output":
+                output = _content(item, "output", where)
+                call_id = _text(item, "call_id", where)
+                made.append({"role": "tool", "tool_call_id": call_id, "content": output})
+            case "reasoning":
+                pass
+            case other:
+                raise InvalidRequest(
+                    f"{where}: items of type {other!r} are not known; there are message, "
+                    "function_call, function_call_output and reasoning"
+                )
+    if not made:
+        raise InvalidRequest("input must not be empty")
+    return made
+
+
+def _content(holder: Mapping[str, Any], name: str, where: str) -> str | list[dict[str, Any]]:
+    content = holder.get(name)
+    if isinstance(content, str):
+        return _text(holder, name, where)
+    where = f"{where}.{name}"
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise InvalidRequest(f"{where} must be a text or a list of parts")
+    return [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
+
+
+def _part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind in _TEXTS:
+        return {"type": "text", "text": _text(part, "text", where)}
+    if kind == "refusal":
+        return {"type": "text", "text": _text(part, "refusal", where)}
+    if kind == "input_image":
+        return {"type": "image_url", "image_url": {"url": _text(part, "image_url", where)}}
+    raise InvalidRequest(
+        f"{where}.type must be input_text, output_text or input_image, not {kind!r}"
+    )
+
+
+def _text(holder: Mapping[str, Any], name: str, where: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{where}.{name} must be a string")
+    try:
+        return storable(value)
+    except ValueError as failure:
+        raise InvalidRequest(f"{where}.{name} {failure}") from None

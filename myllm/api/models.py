@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from myllm.api.answer_schemas import ModelDetails, ModelList
 from myllm.api.schemas import LoadRequest
 from myllm.api.services import Services, With
 from myllm.api.streaming import JsonAnswer
@@ -20,7 +21,7 @@ from myllm.supervisor.spec import InstanceKey, main_role
 router = APIRouter(prefix="/api", tags=["Models"])
 
 
-@router.get("/models")
+@router.get("/models", response_model=None, responses={200: {"model": ModelList}})
 async def list_models(services: With) -> dict[str, Any]:
     """All models on disk."""
     models = await asyncio.to_thread(services.gateway.registry.list)
@@ -32,7 +33,7 @@ async def list_models(services: With) -> dict[str, Any]:
     }
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name}", response_model=None, responses={200: {"model": ModelDetails}})
 async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, with everything known about it."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)

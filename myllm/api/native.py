@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from myllm.api.answer_schemas import EmbeddingsResponse
 from myllm.api.errors import status_of
 from myllm.api.schemas import (
     ChatRequest,
@@ -35,6 +36,12 @@ _GENERATE_EVENTS = (
     'data: {"token":"Once","done":false}\n\ndata: {"token":" upon","done":false}\n\n'
     'data: {"done":true,"full_text":"Once upon","token_count":2,"usage":{"prompt_tokens":4,'
     '"completion_tokens":2,"total_tokens":6,"cached_tokens":0},"finish_reason":"stop"}\n\n'
+)
+_CHAT_EVENTS = (
+    'data: {"token":"The","done":false}\n\ndata: {"token":" capital","done":false}\n\n'
+    'data: {"done":true,"full_text":"The capital of France is Paris.","token_count":10,"usage":'
+    '{"prompt_tokens":11,"completion_tokens":10,"total_tokens":21,"cached_tokens":0},'
+    '"finish_reason":"stop","session_id":"550e8400-e29b-41d4-a716-446655440000"}\n\n'
 )
 
 
@@ -68,7 +75,7 @@ async def generate(request: GenerateRequest, services: With, client: AskedBy) ->
     return JsonAnswer(make)
 
 
-@router.post("/chat", response_model=ChatResponse, responses=_streams(_GENERATE_EVENTS))
+@router.post("/chat", response_model=ChatResponse, responses=_streams(_CHAT_EVENTS))
 async def chat(request: ChatRequest, services: With, client: AskedBy) -> Response:
     """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
     for index, message in enumerate(request.messages):
@@ -104,7 +111,7 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
     return JsonAnswer(make)
 
 
-@router.post("/embeddings")
+@router.post("/embeddings", response_model=EmbeddingsResponse)
 async def embeddings(request: EmbeddingsRequest, services: With, client: AskedBy) -> Response:
     """One vector for a text (`embedding`), or one for each of several (`embeddings`)."""
     inputs = [request.input] if isinstance(request.input, str) else request.input

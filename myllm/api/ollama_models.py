@@ -32,9 +32,8 @@ SPEAKS: Final = "0.12.0"
 _MB: Final = 2**20
 _NEVER: Final = "9999-12-31T23:59:59Z"
 _HUBS: Final = ("hf.co/", "huggingface.co/")
-# What a template has that knows tools, and what one of a model that thinks.
+# What a template has that knows tools.
 _TOOLS: Final = re.compile(r"\btools\b")
-_THINKING: Final = re.compile(r"enable_thinking|reasoning|<think>")
 _OPTIONS: Final = {"max_tokens": "num_predict"}
 
 
@@ -231,5 +230,5 @@ def _capabilities(model: Model, template: str) -> Iterator[str]:
         yield "vision"
     if _TOOLS.search(template):
         yield "tools"
-    if _THINKING.search(template):
+    if model.thinks:
         yield "thinking"

@@ -211,6 +211,17 @@ class AnswerMessage(BaseModel):
 class ChatResponse(BaseModel):
     """The whole answer. The last two are there when old turns did not fit into the prompt."""
 
+    model_config = _example(
+        message={"role": "assistant", "content": "The capital of France is Paris."},
+        usage={
+            "prompt_tokens": 11,
+            "completion_tokens": 10,
+            "total_tokens": 21,
+            "cached_tokens": 0,
+        },
+        finish_reason="stop",
+        session_id="550e8400-e29b-41d4-a716-446655440000",
+    )
     message: AnswerMessage
     session_id: str
     usage: UsageBody

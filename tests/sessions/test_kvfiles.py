@@ -1,0 +1,49 @@
+"""Saved states beside their records: of two servers that share a database, and of nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from myllm.sessions.archive import Archive
+from myllm.sessions.history import Message
+from myllm.sessions.kvfiles import KvFiles, Remembered, State
+from myllm.sessions.store import SessionStore
+
+STATE = State("local", "s", "engine", Remembered.of("hi", (1, 2)), 1.0)
+
+
+async def keep(files: KvFiles) -> None:
+    aside = await files.new_aside()
+    (files.folder / aside).write_bytes(b"state")
+    await files.keep(aside, STATE)
+
+
+async def test_servers_that_share_a_database_keep_their_own_files(
+    store: SessionStore, archive: Archive, tmp_path: Path
+) -> None:
+    await archive.add("local", "s", "demo", "", [Message("user", "hi")])
+    one, other = (KvFiles(tmp_path / name, store.kv_records) for name in ("one", "other"))
+    await keep(one)
+    await keep(other)
+    again = KvFiles(tmp_path / "one", store.kv_records)
+    assert await again.checked(STATE.file_name) == STATE
+    assert await other.checked(STATE.file_name) == STATE
+    await archive.remove("local", "s")
+    assert await other.checked(STATE.file_name) is None
+
+
+async def test_what_is_left_of_a_removed_session_is_tidied(
+    store: SessionStore, tmp_path: Path
+) -> None:
+    await keep(KvFiles(tmp_path / "kv", store.kv_records))
+    await KvFiles(tmp_path / "kv", store.kv_records).tidy()
+    assert list((tmp_path / "kv").glob("*.kv")) == []
+
+
+async def test_nothing_is_kept_where_nothing_may_be(
+    store: SessionStore, archive: Archive, tmp_path: Path
+) -> None:
+    await archive.add("local", "s", "demo", "", [Message("user", "hi")])
+    await keep(KvFiles(tmp_path / "kv", store.kv_records))
+    await KvFiles(tmp_path / "kv", store.kv_records, 0).tidy()
+    assert list((tmp_path / "kv").glob("*.kv")) == []

@@ -21,6 +21,7 @@ from myllm.gateway.tickets import Asking
 from myllm.models.header import Header
 from myllm.sessions.history import Message
 from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey
 from tests.gateway.cutting import running_services
 from tests.remembering import write_recurrent, write_sliding
 
@@ -112,6 +113,24 @@ async def test_an_engine_that_dies_while_it_reads_a_state_costs_no_file(
     monkeypatch.setattr(upstream, "restore_slot", dying)
     await say(services, "s", "hello")
     assert len(saved(services)) == 1
+
+
+async def test_a_save_by_itself_waits_for_other_answers(
+    engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that saves a slot answers nobody meanwhile."""
+    monkeypatch.setattr(conversations, "_SAVE_AFTER_S", 0.05)
+    async with running_services(engine, home, slots=2) as services:
+        async with services.gateway.lease(Asking().ticket(InstanceKey("demo", "generate"))):
+            await say(services, "s", LONG)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(one_saved(services), 0.3)
+        await asyncio.wait_for(one_saved(services), 10)
+
+
+async def one_saved(services: Services) -> None:
+    while not saved(services):
+        await asyncio.sleep(0.02)
 
 
 SHORT = "These are some words. " * 20

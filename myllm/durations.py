@@ -20,10 +20,10 @@ def parse_duration(value: object) -> float:
         if _WHOLE.fullmatch(text):
             seconds = sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(text))
             return -1.0 if text.startswith("-") else seconds
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError(f"must be {ALLOWED}") from None
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"must be {ALLOWED}") from None
+    if not math.isfinite(number):
         raise ValueError(f"must be {ALLOWED}")
-    return -1.0 if value < 0 else float(value)
+    return -1.0 if number < 0 else number

@@ -51,6 +51,11 @@ def test_options_out_of_range(api: httpx.Client, options: str, words: str) -> No
             {"model": "demo", "prompt": "x", "keep_alive": {}},
             "keep_alive must be seconds, or a text such as",
         ),
+        (
+            "/api/generate",
+            {"model": "demo", "prompt": "x", "keep_alive": 10**400},
+            "keep_alive must be seconds, or a text such as",
+        ),
         ("/api/chat", {"model": "demo", "messages": []}, "messages must not be empty"),
         ("/api/chat", {"model": "demo", "messages": "x"}, "messages must be a list"),
         (

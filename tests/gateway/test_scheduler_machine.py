@@ -82,11 +82,18 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(model=MODELS)
     def is_reloaded(self, model: str) -> None:
+        self.world.may_end_pinned = self.world.may_end_pinned or KINDS[model].pinned
         self.world.do(self.world.scheduler.reload(model))
 
     @rule(model=MODELS)
     def is_wanted(self, model: str) -> None:
         self.world.do(self.world.scheduler.want(key_of(model), self.world.now))
+
+    @precondition(lambda self: self.world.plans)
+    @rule(index=INDEX)
+    def cannot_be_planned(self, index: int) -> None:
+        """Its folder is gone, or its configuration broken."""
+        self.world.fail_plan(index % len(self.world.plans))
 
     @rule(others=st.sampled_from([0, 100, 600]))
     def others_use_memory(self, others: int) -> None:
@@ -103,19 +110,43 @@ class FleetMachine(RuleBasedStateMachine):
         assert all(ticket.run in runs for ticket in world.active)
 
     def teardown(self) -> None:
-        """Nobody starves: when the world works again, every request ends in bounded time."""
+        """Nobody starves: when the world works again, every request ends in bounded time, and
+        none by having waited for too long. Then the server leaves."""
         world = self.world
         world.others_mb = 0
         began = world.now
+        for ticket in world.waiting:
+            ticket.waits_since = began
+        turned_away = set(world.rejected)
         while world.waiting or world.active:
             world.settle()
             for ticket in list(world.active):
                 world.finish(ticket)
             world.tick(1.0)
             assert world.now - began <= QUEUE_TIMEOUT_S + 10, "somebody waits for ever"
+        late = [
+            error.detail
+            for ticket, error in world.rejected.items()
+            if ticket not in turned_away and error.detail.startswith("Waited")
+        ]
+        assert not late
         world.settle()
         self.the_books_are_right()
+        self._leave()
         assert len(set(world.done) & set(world.rejected)) == 0
+
+
+    def _leave(self) -> None:
+        """Who comes before and after is turned away; who is answered is not."""
+        world = self.world
+        before = [world.ask(model) for model in sorted(KINDS)]
+        active = list(world.active)
+        world.do(world.scheduler.leave())
+        after = world.ask("small")
+        assert (world.waiting, world.active) == ([], active)
+        assert all(ticket in world.rejected for ticket in (*before, after) if ticket not in active)
+        world.settle()
+        assert world.active == active, "somebody was let in"
 
 
 def _nth(runs: dict[int, object], index: int) -> int:

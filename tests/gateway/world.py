@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from myllm.errors import EngineDied, EngineError, MyLLMError
+from myllm.errors import EngineDied, EngineError, InvalidModel, MyLLMError
 from myllm.gateway.room import total
 from myllm.gateway.runs import Run
 from myllm.gateway.scheduler import Scheduler
@@ -61,6 +61,7 @@ class World:
     done: list[Ticket] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
     kept: list[MyLLMError] = field(default_factory=list)
+    may_end_pinned: bool = False
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(
@@ -87,6 +88,7 @@ class World:
         self.do(self.scheduler.release(ticket, self.now))
 
     def unload(self, model: str, force: bool = False) -> None:
+        self.may_end_pinned = self.may_end_pinned or self.kinds[model].pinned
         self.do(self.scheduler.unload(model, force, self.now))
 
     # What the world does
@@ -99,6 +101,11 @@ class World:
         spec = InstanceSpec(wish.key, DEMO, 1024, kind.slots, 32)
         plan = Plan(spec, need, kind.keep_alive_s, kind.pinned)
         self.do(self.scheduler.planned(plan, {"host": self.free_mb()}, self.now))
+
+    def fail_plan(self, at: int = 0) -> None:
+        """The next plan cannot be made."""
+        wish = self.plans.pop(at)
+        self.do(self.scheduler.plan_failed(wish.key, InvalidModel("it is broken")))
 
     def load(self, run: int) -> None:
         """A load succeeds."""
@@ -198,6 +205,7 @@ class World:
         assert number not in self.stopping, "stopped twice"
         busy = any(ticket.run == number for ticket in self.active)
         assert not busy or self.now > run.drain_until, "a busy engine was stopped"
+        assert not run.plan.pinned or self.may_end_pinned, "a pinned engine was evicted"
         plan = self.loading.pop(number, None) or self.serving.pop(number)
         self.stopping[number] = plan
         self.evicted.append(plan.spec.key.model)

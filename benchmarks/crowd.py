@@ -7,6 +7,7 @@ import random
 import statistics
 import time
 from collections import Counter
+from itertools import groupby
 from typing import Any
 
 import httpx
@@ -14,8 +15,9 @@ import psutil
 
 from benchmarks.asking import Reply, Request, ask
 from benchmarks.figures import Figure
-from benchmarks.probing import more_files, probing
+from benchmarks.probing import SAMPLE_EVERY_S, more_files, probing, sampling
 from benchmarks.servers import engine_client, myllm_server, slots_busy
+from myllm.settings import Settings
 from tests.serving import wait_until
 
 CLIENTS, LEAVERS, CROWD = 1000, 900, 2000
@@ -27,9 +29,13 @@ def measure_leavers(clients: int = CLIENTS, leavers: int = LEAVERS) -> list[Figu
     more_files()
     with myllm_server(queue_size=clients) as server, server.client() as api:
         _warm(api)
-        began = time.monotonic()
-        failed = asyncio.run(_come_and_go(server.url, clients, leavers))
-        took = time.monotonic() - began
+        with (
+            engine_client(server.engine_socket()) as engine,
+            sampling(lambda: _counts(api)[1] - slots_busy(engine)) as idle_held,
+        ):
+            began = time.monotonic()
+            failed = asyncio.run(_come_and_go(server.url, clients, leavers))
+            took = time.monotonic() - began
         idle_s = wait_until(lambda: _counts(api) == (0, 0), 60, "an idle gateway")
         with engine_client(server.engine_socket()) as engine:
             engine_s = wait_until(lambda: not slots_busy(engine), 60, "idle slots")
@@ -38,8 +44,16 @@ def measure_leavers(clients: int = CLIENTS, leavers: int = LEAVERS) -> list[Figu
     return [
         Figure(f"{leavers} clients leave: others failed", failed.total(), "", 0, stays),
         Figure("  slots lost", health["slots"]["busy"], "", 0, f"of {health['slots']['total']}"),
+        Figure("  longest that a slot was held and idle", _longest(idle_held), "s", 2.0),
         Figure("  until gateway and engine are idle", idle_s + engine_s, "s", 1.0),
     ]
+
+
+def _longest(idle_held: list[float]) -> float:
+    """Seconds of the longest row of samples that all saw slots which were given to somebody and
+    on which the engine did not work."""
+    rows = [len(list(row)) for held, row in groupby(idle_held, lambda n: n > 0) if held]
+    return max(rows, default=0) * SAMPLE_EVERY_S
 
 
 async def _come_and_go(url: str, clients: int, leavers: int) -> Counter[str]:
@@ -73,7 +87,7 @@ def measure_full_queue(crowd: int = CROWD, queue_size: int | None = None) -> lis
         process = psutil.Process(server.process.pid)
         asyncio.run(_all_at_once(server.url, crowd))  # so many connections take memory once
         rss_before = process.memory_info().rss
-        with probing(server) as probes:
+        with probing(server) as probes, sampling(lambda: _counts(api)[0]) as queued:
             replies = asyncio.run(_all_at_once(server.url, crowd))
         rss = 100 * (process.memory_info().rss / rss_before - 1)
     statuses = Counter(reply.status for reply in replies)
@@ -83,9 +97,11 @@ def measure_full_queue(crowd: int = CROWD, queue_size: int | None = None) -> lis
     times = sorted(probes)
     tail = f"{len(times)} asked; p50 {1000 * statistics.median(times):.1f} ms"
     untold = statuses[429] - len(told)
+    bound = queue_size or Settings.model_fields["queue_size"].default
     return [
         Figure(f"{crowd} at once: neither answered nor 429", len(other), "", 0, note),
         Figure("  429 without Retry-After or position", untold, "", 0),
+        Figure("  waiting at most", max(queued), "", bound, f"{len(queued)} samples"),
         Figure("  RSS grown over a crowd before", rss, "%", 10, f"from {rss_before / _MB:.0f} MB"),
         Figure("  /health, 99th percentile", times[int(0.99 * len(times))], "s", 0.05, tail),
         Figure("  /health, slowest", times[-1], "s", 0.05),

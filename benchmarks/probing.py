@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import Any
@@ -15,6 +16,7 @@ import httpx
 from tests.serving import Serving
 
 _PROBE_EVERY_S = 0.02
+SAMPLE_EVERY_S = 0.05
 
 
 @contextmanager
@@ -32,6 +34,27 @@ def probing(server: Serving) -> Iterator[list[float]]:
         over.set()
         found += times.get()
         prober.join(10)
+
+
+@contextmanager
+def sampling(look: Callable[[], float]) -> Iterator[list[float]]:
+    """What `look` returns, every 50 ms; all there at the end."""
+    samples: list[float] = []
+    over = threading.Event()
+
+    def sample() -> None:
+        while True:
+            samples.append(look())
+            if over.wait(SAMPLE_EVERY_S):
+                return
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        sampler.join()
 
 
 def _probe(url: str, over: Event, times: Any) -> None:

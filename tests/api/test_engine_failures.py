@@ -4,10 +4,12 @@ client gets its whole answer, the one that an undisturbed engine gives."""
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -26,7 +28,10 @@ Hurt = Callable[[psutil.Process], None]
 
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
-    with short_home() as path, serving(path, threads=1, hang_timeout=HANG_S) as running:
+    with (
+        short_home() as path,
+        serving(path, slots=8, threads=1, hang_timeout=HANG_S, drain_grace=60) as running,
+    ):
         yield running
 
 
@@ -42,18 +47,64 @@ def states(api: httpx.Client) -> list[str]:
     return [each["state"] for each in api.get("/api/instances").json()["instances"]]
 
 
-def test_while_it_drains(server: Serving, api: httpx.Client) -> None:
-    whole = post(api, "/api/chat", **chat(QUESTIONS[0], stream=False))
+class Crowd:
+    """Eight clients at once, on one engine that is held before it has said anything."""
+
+    def __init__(self, server: Serving, api: httpx.Client) -> None:
+        self._server, self._api = server, api
+        self._whole = {
+            question: post(api, "/api/chat", **chat(question, stream=False))
+            for question in QUESTIONS[:2]
+        }
+
+    def ask(self, pool: ThreadPoolExecutor) -> None:
+        self._answers = [(QUESTIONS[n % 2], pool.submit(self._one, n % 2)) for n in range(8)]
+
+    def _one(self, number: int) -> dict[str, Any]:
+        with self._server.client(120) as client:
+            return post(client, "/api/chat", **chat(QUESTIONS[number], stream=False))
+
+    def active(self) -> None:
+        wait_until(lambda: self._api.get("/health").json()["active"] == 8, 30, "granted slots")
+
+    def all_whole(self) -> None:
+        for question, answer in self._answers:
+            assert answer.result()["message"] == self._whole[question]["message"]
+
+
+def held_while_loading(server: Serving) -> psutil.Process:
+    """The next engine, suspended as soon as there is one."""
+    wait_until(lambda: bool(server.engines()), 20, "an engine")
     [engine] = server.engines()
     engine.suspend()
-    with ThreadPoolExecutor(2) as pool, server.client() as client, server.client() as other:
-        answer = pool.submit(post, client, "/api/chat", **chat(QUESTIONS[0], stream=False))
-        wait_until(lambda: api.get("/health").json()["active"] == 1, 20, "a granted slot")
-        unload = pool.submit(other.post, "/api/models/demo/unload?force=true")
-        wait_until(lambda: states(api) == ["draining"], 10, "it drains")
-        engine.kill()
-        assert answer.result()["message"] == whole["message"]
-        assert unload.result().status_code == 200
+    return engine
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("phase", ["loading", "reading", "draining"])
+def test_eight_clients_and_an_engine_that_fails_before_a_token(
+    server: Serving, api: httpx.Client, phase: str, number: signal.Signals
+) -> None:
+    crowd = Crowd(server, api)
+    with ThreadPoolExecutor(9) as pool, server.client() as other:
+        if phase == "loading":
+            post(api, "/api/models/demo/unload?force=true")
+            crowd.ask(pool)
+            engine = held_while_loading(server)
+            assert states(api) == ["loading"]
+        else:
+            [engine] = server.engines()
+            engine.suspend()
+            crowd.ask(pool)
+            crowd.active()
+        if phase == "draining":
+            unload = pool.submit(other.post, "/api/models/demo/unload?force=true")
+            wait_until(lambda: states(api) == ["draining"], 10, "it drains")
+        engine.send_signal(number)
+        crowd.all_whole()
+        assert not engine.is_running()
+        if phase == "draining":
+            assert unload.result().status_code == 200
 
 
 @pytest.fixture
@@ -66,20 +117,16 @@ def big(engine: Engine, big_model: Path) -> Iterator[Serving]:
 
 
 @pytest.mark.parametrize("hurt", [kill, suspend])
-@pytest.mark.parametrize("phase", ["loading", "reading"])
-def test_before_the_first_token(big: Serving, phase: str, hurt: Hurt) -> None:
+def test_in_the_middle_of_a_long_prompt(big: Serving, hurt: Hurt) -> None:
     with big.client() as api, ThreadPoolExecutor(1) as pool:
         body = {"model": "big", "prompt": "hi " * 500, "stream": False}
         answer = pool.submit(
             lambda: api.post("/api/generate", json=body | {"options": {"max_tokens": 5}})
         )
-        if phase == "loading":
-            wait_until(lambda: len(big.engines()) == 1, 20, "an engine")
-        else:
-            with big.client() as other:
-                health = lambda: other.get("/health").json()  # noqa: E731
-                wait_until(lambda: health()["active"] == 1, 60, "a granted slot")
-            time.sleep(0.5)
+        with big.client() as other:
+            health = lambda: other.get("/health").json()  # noqa: E731
+            wait_until(lambda: health()["active"] == 1, 60, "a granted slot")
+        time.sleep(0.5)
         [engine] = big.engines()
         hurt(engine)
         assert answer.result(150).json()["usage"]["completion_tokens"] == 5

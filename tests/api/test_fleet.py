@@ -47,18 +47,20 @@ def test_cold_loads_run_side_by_side(engine: Engine) -> None:
 
 
 def test_clients_that_leave_lose_no_slot(engine: Engine) -> None:
-    failed, lost, idle = crowd.measure_leavers(clients=150, leavers=130)
+    failed, lost, held, idle = crowd.measure_leavers(clients=150, leavers=130)
     assert failed.ok, failed
     assert lost.ok, lost
+    assert held.value < 10
     assert idle.value < 10
 
 
 def test_a_full_queue_says_so_and_health_answers(engine: Engine) -> None:
     figures = crowd.measure_full_queue(crowd=300, queue_size=20)
-    statuses, untold, _, health, _ = figures
+    statuses, untold, waiting, _, health, _ = figures
     assert statuses.ok, statuses
     assert "x 429" in statuses.note
     assert untold.ok, untold
+    assert 0 < waiting.value <= 20
     assert health.value < 0.5
 
 

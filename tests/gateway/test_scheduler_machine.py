@@ -135,7 +135,6 @@ class FleetMachine(RuleBasedStateMachine):
         self._leave()
         assert len(set(world.done) & set(world.rejected)) == 0
 
-
     def _leave(self) -> None:
         """Who comes before and after is turned away; who is answered is not."""
         world = self.world

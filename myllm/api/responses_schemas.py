@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from myllm.api.schemas import KeepAlive, Storable
+from myllm.api.schemas import KeepAlive
 from myllm.api.tool_schemas import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.tickets import Asking
@@ -73,7 +73,7 @@ class ResponsesRequest(BaseModel):
     )
 
     model: str = Field(description="A model's name or alias, from GET /v1/models.")
-    input: Storable | list[dict[str, Any]] = Field(
+    input: str | list[dict[str, Any]] = Field(
         min_length=1, description="A text, or items: messages, calls of functions, their outputs."
     )
     instructions: str | None = Field(None, description="For this answer only.")
@@ -92,6 +92,11 @@ class ResponsesRequest(BaseModel):
     background: Literal[False] | None = None
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+
+    @field_validator("input")
+    @classmethod
+    def _storable(cls, given: Any) -> Any:
+        return storable(given) if isinstance(given, str) else given
 
     def asking(self, client: str) -> Asking:
         """Who asks, and how urgently."""

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_validator,
     model_validator,
 )
 
@@ -133,12 +134,18 @@ class ChatMessage(BaseModel):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: Storable | list[ContentPart] | None = Field("", description="A text, or parts.")
+    content: str | list[ContentPart] | None = Field("", description="A text, or parts.")
     tool_calls: list[ToolCall] | None = Field(None, description="What an assistant has called.")
     tool_call_id: str | None = Field(None, description="Whose result a tool's message is.")
     thinking: Storable | None = Field(
         None, description="What an assistant thought; may be left out."
     )
+
+    @field_validator("content")
+    @classmethod
+    def _storable(cls, content: Any) -> Any:
+        """Here, and not in the type, so that errors are told of the field and not of a type."""
+        return storable(content) if isinstance(content, str) else content
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -215,3 +215,25 @@ def test_another_dialect_sees_the_same_and_reads_no_files(api: httpx.Client) -> 
             refused = ask({"type": "url", "url": url}, path)
             assert refused.status_code == 400, refused.text
             assert why in refused.json()["error"]["message"]
+
+
+def test_a_chat_remembers_what_it_was_shown(api: httpx.Client) -> None:
+    """Also when the engine has left in between, which cannot save pictures."""
+    asked = {"options": {"max_tokens": 4, "temperature": 0}, "stream": False, "model": "both"}
+    content = [{"type": "text", "text": "What is it?"}, picture(RED)]
+    shown = {"messages": [{"role": "user", "content": content}]}
+    first = api.post("/api/chat", json=asked | shown).raise_for_status().json()
+    plain = {"messages": [{"role": "user", "content": "What is it?"}]}
+    without = api.post("/api/chat", json=asked | plain).raise_for_status().json()
+    seen = first["usage"]["prompt_tokens"] - without["usage"]["prompt_tokens"]
+    assert seen >= SEEN
+    session = {"session_id": first["session_id"]}
+    [said, _] = api.get(f"/api/sessions/{first['session_id']}").json()["messages"]
+    assert (said["content"], said["parts"][1]) == ("What is it?", picture(RED))
+    assert api.post("/api/models/both/unload").status_code == 200
+    more = {"messages": [{"role": "user", "content": "And?"}]}
+    second = api.post("/api/chat", json=asked | session | more).raise_for_status().json()
+    assert second["usage"]["prompt_tokens"] > first["usage"]["prompt_tokens"] + SEEN // 2
+    refused = api.post("/api/chat", json=asked | shown | {"model": "demo"})
+    assert refused.status_code == 400
+    assert "cannot see images" in refused.json()["detail"]

@@ -305,6 +305,7 @@ def test_a_stream_that_fails() -> None:
     ("fields", "told"),
     [
         ({"input": []}, "input"),
+        ({"input": "a\0b"}, "input must not have the character U+0000"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]: items of type"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role must be"),

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from myllm.api.answer_schemas import EmbeddingsResponse
+from myllm.api.direct import DirectRoute
 from myllm.api.errors import status_of
 from myllm.api.schemas import (
     ChatRequest,
@@ -30,7 +31,7 @@ from myllm.gateway.events import CallPart, Finished, Thinking, Token
 from myllm.gateway.wire import event
 from myllm.sessions.history import from_wire
 
-router = APIRouter(prefix="/api", tags=["MyLLM"])
+router = APIRouter(prefix="/api", tags=["MyLLM"], route_class=DirectRoute)
 
 _GENERATE_EVENTS = (
     'data: {"token":"Once","done":false}\n\ndata: {"token":" upon","done":false}\n\n'

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from myllm.api.direct import DirectRoute
 from myllm.api.envelopes import envelope
 from myllm.api.errors import status_of
 from myllm.api.openai_schemas import ChatCompletionRequest, CompletionRequest
@@ -32,7 +33,7 @@ from myllm.gateway.wire import event
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=DirectRoute)
 _Request = ChatCompletionRequest | CompletionRequest
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 

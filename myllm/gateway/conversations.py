@@ -37,6 +37,8 @@ _SAVE_AFTER_S = 3.0
 _MOST_PUT_OFF = 10
 # What is read again in less time than this is not worth a file.
 _WORTH_S = 0.02
+# While nobody has asked this model enough to measure it, so many tokens are.
+_UNMEASURED = 64
 # A shorter common beginning is read faster than somebody else's state.
 _ALIKE_CHARS = 512
 # So often in a row must an engine ignore a state that was read back, before none is any more.
@@ -264,8 +266,8 @@ class Conversations:
     def _is_worth(self, instance: Instance, state: State) -> bool:
         if self.problem(instance.spec) is not None:
             return False
-        speed = self._speed(instance.spec.model.digest)
-        return speed is None or len(state.remembered.tokens) / speed > _WORTH_S
+        speed, tokens = self._speed(instance.spec.model.digest), len(state.remembered.tokens)
+        return tokens >= _UNMEASURED if speed is None else tokens / speed > _WORTH_S
 
     async def _restore(self, instance: Instance, ticket: Ticket, held: _Held) -> None:
         assert ticket.session is not None

@@ -12,11 +12,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import httpx
 import orjson
 
 from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong, Unavailable
 from myllm.gateway.wire import events_in, split_at_error, whole_events
-from myllm.supervisor.engine_client import EngineAnswer, EngineConnectionError, EngineSilentError
+from myllm.supervisor.engine_client import EngineAnswer
 from myllm.supervisor.instance import Instance
 
 # A hanging engine is found by the supervisor long before; this bounds the wait for one that
@@ -134,11 +135,11 @@ async def pass_on(
     try:
         content = _json(body | {"stream": True})
         async with instance.client.stream(path, content, _SILENCE_S) as answer:
-            status = await answer.status()
-            if status != 200:
-                _raise_for(EngineAnswer(status, await answer.whole()))
+            if answer.status != 200:
+                body_parts = [part async for part in answer.chunks]
+                _raise_for(EngineAnswer(answer.status, b"".join(body_parts)))
             rest = b""
-            while chunk := await answer.read():
+            async for chunk in answer.chunks:
                 block, rest = whole_events(rest + chunk if rest else chunk)
                 if not block:
                     continue
@@ -150,7 +151,7 @@ async def pass_on(
                     raise _translate(500, error)
             if rest:
                 raise EngineError("The engine ended its answer in the middle of an event")
-    except EngineConnectionError as failure:
+    except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure
 
 
@@ -159,14 +160,14 @@ async def _post(
 ) -> EngineAnswer:
     try:
         return await instance.client.post(path, _json(body), timeout_s)
-    except EngineConnectionError as failure:
+    except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure
 
 
 async def _get(instance: Instance, path: str, timeout_s: float = _SILENCE_S) -> EngineAnswer:
     try:
         return await instance.client.get(path, timeout_s)
-    except EngineConnectionError as failure:
+    except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure
 
 
@@ -256,13 +257,13 @@ def _message(answer: EngineAnswer) -> str:
         return f"status {answer.status}"
 
 
-async def _lost(instance: Instance, failure: EngineConnectionError) -> MyLLMError:
+async def _lost(instance: Instance, failure: httpx.TransportError) -> MyLLMError:
     """Why the connection broke: usually the engine died, and will have said why in a moment.
 
     One that lives on and yet breaks connections serves nobody, so it is ended. Of one that is
     only silent, the supervisor finds out whether it hangs.
     """
-    if isinstance(failure, EngineSilentError) and not instance.is_over():
+    if isinstance(failure, httpx.ReadTimeout) and not instance.is_over():
         return EngineError(f"The engine of model '{instance.spec.key}' is silent: {failure}")
     try:
         await asyncio.wait_for(instance.ended.wait(), _DEATH_NOTICE_S)

@@ -25,6 +25,7 @@ from myllm.launcher.runtime_dir import RuntimeDir
 
 # Of its output, at once; a longer line is cut.
 _MOST_READ = 2**20
+_COLLECT_S = 0.02
 _PR_SET_PDEATHSIG = 1
 _AFTER_KILL_S = 10.0
 # Looked up before any fork: a child between fork and exec must not import or allocate much.
@@ -64,8 +65,8 @@ class LocalProcess:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._readers = [
-            asyncio.create_task(_read_lines(self._process.stdout, stdout_lines)),
-            asyncio.create_task(_read_lines(self._process.stderr, self._output.add)),
+            asyncio.create_task(_read_lines(self._process.stdout, stdout_lines, 0)),
+            asyncio.create_task(_read_lines(self._process.stderr, self._output.add, _COLLECT_S)),
         ]
 
     async def wait(self) -> int:
@@ -170,11 +171,12 @@ def _die_with(parent: int) -> Callable[[], None] | None:
 
 
 async def _read_lines(
-    stream: asyncio.StreamReader, on_lines: Callable[[Sequence[str]], None]
+    stream: asyncio.StreamReader, on_lines: Callable[[Sequence[str]], None], collect_s: float
 ) -> None:
     """Hand over the lines that came, without their ends; of one over the limit, its pieces.
 
-    An engine prints some lines for each request, so they are handled by the block.
+    An engine prints some lines for each request, so those of `collect_s` seconds are handled
+    together.
     """
     rest = b""
     while block := await stream.read(_MOST_READ):
@@ -183,5 +185,6 @@ async def _read_lines(
             whole, rest = [*whole, rest], b""
         if whole:
             on_lines([line.decode("utf-8", errors="replace").rstrip("\r") for line in whole])
+        await asyncio.sleep(collect_s)
     if rest:
         on_lines([rest.decode("utf-8", errors="replace")])

@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+import httpx
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
-from myllm.supervisor.engine_client import EngineClient, EngineConnectionError
+from myllm.supervisor.engine_client import EngineClient
 from myllm.supervisor.spec import InstanceSpec
 
 State = Literal["loading", "ready", "draining", "stopped", "failed"]
@@ -239,7 +240,7 @@ class Instance:
 
     async def _poll_health(self) -> None:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((_NotYet, EngineConnectionError)),
+            retry=retry_if_exception_type((_NotYet, httpx.TransportError)),
             wait=wait_fixed(_HEALTH_EVERY_S),
             stop=stop_after_delay(self._load_timeout_s * 2),  # _until_ready's bound is first
         ):

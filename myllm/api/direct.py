@@ -43,7 +43,7 @@ class DirectRoute(APIRoute):
 def _checked(model: type[BaseModel], request: Request, body: bytes) -> BaseModel:
     """The body, checked; raises RequestValidationError as FastAPI does."""
     content_type = request.headers.get("content-type", "")
-    if not content_type.lower().startswith("application/json"):
+    if not body or not content_type.lower().startswith("application/json"):
         missing = {"type": "model_attributes_type", "loc": ("body",), "input": None}
         raise RequestValidationError([missing])
     try:

@@ -23,7 +23,8 @@ async def list_instances(services: With) -> dict[str, Any]:
     shown: list[dict[str, Any]] = []
     for entry in services.gateway.scheduler.fleet.entries():
         shown += [_running(services, entry, run) for run in entry.runs()]
-        if not entry.runs() and (entry.queue or entry.strikes.pause_s(time.monotonic())):
+        asked_for = entry.is_asked_for() or entry.strikes.pause_s(time.monotonic())
+        if not entry.runs() and asked_for:
             shown.append(_absent(services, entry))
     return {"instances": shown, "memory": _memory(services)}
 

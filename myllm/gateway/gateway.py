@@ -120,10 +120,11 @@ class Gateway:
         """Load a model as its main role; False when it was loaded already."""
         model = self.registry.get(name)
         key = InstanceKey(model.name, main_role(model))
-        fresh = self.scheduler.fleet.entry(key).state != "ready"
+        if self.scheduler.keep(key, keep_alive_s, time.monotonic()):
+            return False
         ticket = Ticket(key, time.monotonic(), keep_alive_s=keep_alive_s, only_asks=True)
         async with self.lease(ticket):
-            return fresh
+            return True
 
     async def unload(self, name: str, force: bool = False) -> None:
         """Stop all engines of a model; when this returns, they have been reaped.

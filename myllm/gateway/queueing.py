@@ -64,14 +64,16 @@ class FairQueue:
 
     def newest_of_greediest(self, newcomer: str) -> Ticket | None:
         """The last ticket of the client with the most waiting, if `newcomer` has clearly fewer;
-        it gives way when the queue is full, so that one client alone cannot fill it."""
-        waiting = Counter(ticket.client for ticket in self._tickets)
+        it gives way when the queue is full, so that one client alone cannot fill it. One whose
+        answer was cut by a death stays."""
+        newcomers = [ticket for ticket in self._tickets if not ticket.deaths]
+        waiting = Counter(ticket.client for ticket in newcomers)
         if not waiting:
             return None
         client, most = waiting.most_common(1)[0]
         if waiting[newcomer] + 1 >= most:
             return None
-        theirs = [ticket for ticket in reversed(self._tickets) if ticket.client == client]
+        theirs = [ticket for ticket in reversed(newcomers) if ticket.client == client]
         return max(theirs, key=lambda ticket: ticket.enqueued_at)
 
     def _order(self, active: Iterable[Ticket], now: float) -> list[Ticket]:

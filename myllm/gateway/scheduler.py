@@ -165,6 +165,17 @@ class Scheduler:
         entry.wanted = entry.run is None
         return self._advance(entry, now)
 
+    def keep(self, key: InstanceKey, keep_alive_s: float | None, now: float) -> bool:
+        """Somebody wants `key` loaded; True when it is, and stays from now on for as long as a
+        request's `keep_alive_s` says."""
+        run = self.fleet.entry(key).run
+        if self._leaving or run is None or run.state != "ready":
+            return False
+        run.idle_since = now
+        if keep_alive_s is not None:
+            run.keep_alive_s = keep_alive_s
+        return True
+
     def unload(self, model: str, force: bool, now: float) -> list[Action]:
         """Somebody wants every engine of `model` gone.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
@@ -24,6 +24,8 @@ from myllm.supervisor.instance import Instance
 # works without end.
 _SILENCE_S = 600.0
 _DEATH_NOTICE_S = 2.0
+# What a killed process may take to be gone; the kernel can hold it in a device's driver.
+_KILL_S = 15.0
 # The second one: this model cannot do that.
 _REFUSALS = (400, 501)
 # The engine's words for an input that is over its batch; only it knows how it joins two texts.
@@ -269,7 +271,8 @@ async def _lost(instance: Instance, failure: httpx.TransportError) -> MyLLMError
         await asyncio.wait_for(instance.ended.wait(), _DEATH_NOTICE_S)
     except TimeoutError:
         instance.declare_dead(f"broke a connection: {failure}")
-        await instance.ended.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(instance.ended.wait(), _KILL_S)
     return instance.error or Unavailable(
         f"The engine of model '{instance.spec.key}' was stopped before the answer ended: the "
         "server is shutting down, or the model was unloaded by force"

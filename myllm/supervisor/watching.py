@@ -22,7 +22,7 @@ _LEAST_WORK = 0.01
 
 
 class Watcher:
-    """Looks at every instance each two seconds, and ends those that hang."""
+    """Looks at every instance each two seconds or more often, and ends those that hang."""
 
     def __init__(
         self, instances: Iterable[Instance], hang_timeout_s: float, gpus: GpuReader | None
@@ -30,6 +30,7 @@ class Watcher:
         self._instances = instances
         self._gpus = gpus
         self._hang_timeout_s = hang_timeout_s
+        self._every_s = min(_EVERY_S, hang_timeout_s / 4)
         self._cpu_s: dict[int, float] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -52,13 +53,14 @@ class Watcher:
             return  # its own `wait` tells the instance
         instance.used = used_by(instance.pid, self._gpus) or instance.used
         cpu_s, before = times.user + times.system, self._cpu_s.get(instance.run_id, 0.0)
-        if cpu_s - before > _LEAST_WORK * _EVERY_S:
-            self._cpu_s[instance.run_id] = cpu_s
+        # Always against the last look: housekeeping must not add up to work.
+        self._cpu_s[instance.run_id] = cpu_s
+        if cpu_s - before > _LEAST_WORK * self._every_s:
             instance.sign_of_life()
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(min(_EVERY_S, self._hang_timeout_s / 4))
+            await asyncio.sleep(self._every_s)
             instances = list(self._instances)
             for instance in instances:
                 self.measure(instance)

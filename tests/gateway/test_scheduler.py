@@ -142,6 +142,34 @@ def test_the_queue_is_bounded_and_the_greediest_gives_way() -> None:
     assert list(w.rejected) == [more, crowd[2]]
 
 
+def test_a_cut_answer_gives_way_to_nobody() -> None:
+    w = World({"demo": ONE_SLOT}, queue_size=1)
+    cut = w.ask("demo", client="crowd")
+    w.settle()
+    cut.deaths = 1
+    w.die(next(iter(w.serving)), delivered=True)
+    waiting = w.ask("demo", client="crowd")
+    w.ask("demo", client="single")
+    assert cut in w.waiting
+    assert waiting in w.rejected
+
+
+def test_a_wish_to_load_what_is_loaded_waits_for_nobody() -> None:
+    w = World({"demo": Kind(100, slots=1, keep_alive_s=10)})
+    w.ask("demo")
+    w.settle()
+    key = key_of("demo")
+    assert w.scheduler.keep(key, 100.0, w.now)
+    w.finish(w.active[0])
+    w.tick(50)
+    w.settle()
+    assert w.run_of("demo") is not None
+    w.tick(100)
+    w.settle()
+    assert w.run_of("demo") is None
+    assert not w.scheduler.keep(key, None, w.now)
+
+
 def test_retry_after_follows_the_measured_drain_rate() -> None:
     w = World({"demo": ONE_SLOT}, queue_size=5)
     w.ask("demo")

@@ -89,14 +89,17 @@ class _Load:
             _embed(api)
 
     def _kill(self, kills: int) -> None:
+        """Kill engines that have been ready for a while, so that each could say something."""
         chance = random.Random(7)
         done = 0
-        while done < kills:
-            time.sleep(chance.uniform(*_PAUSE_S))
-            engines = self._server.engines()
-            if engines:
-                chance.choice(engines).kill()
-                done += 1
+        with self._server.client() as api:
+            while done < kills:
+                ready = _ready(api)
+                time.sleep(chance.uniform(*_PAUSE_S))
+                engines = [each for each in self._server.engines() if each.pid in ready]
+                if engines:
+                    chance.choice(engines).kill()
+                    done += 1
 
     def _client(self, number: int) -> None:
         chance = random.Random(number)
@@ -122,6 +125,12 @@ class _Load:
         question = chance.choice(_QUESTIONS)
         answer = _chat(api, question, stream=chance.random() < 0.7)
         return "" if answer == self._whole[question] else f"another answer to {question}"
+
+
+def _ready(api: httpx.Client) -> set[int]:
+    """The engines that serve, by their pids."""
+    shown = api.get("/api/instances").json()["instances"]
+    return {each["pid"] for each in shown if each["state"] == "ready"}
 
 
 def _chat(api: httpx.Client, question: str, stream: bool = False) -> tuple[str, str, int]:

@@ -105,7 +105,9 @@ def test_eight_streams_and_one_signal(
         tell_engine(server, signal.SIGCONT)
     for reader in readers:
         assert same(reader.whole(), whole[reader.question])
-    assert deaths(server) - before == 8
+    # What is told to leave may finish an answer before it does.
+    least = 1 if number == signal.SIGTERM else 8
+    assert least <= deaths(server) - before <= 8
 
 
 def test_each_token_comes_once(server: Serving, api: httpx.Client) -> None:

@@ -78,5 +78,7 @@ def _openai(
         code = "model_not_found"
     elif isinstance(error, PromptTooLong):
         code = "context_length_exceeded"
+        # OpenAI's words, by which clients such as LiteLLM know this error.
+        detail += f"; this model's maximum context length is {error.context_size} tokens"
     kind = _OPENAI_TYPES.get(status, fallback)
     return {"message": detail, "type": kind, "param": param, "code": code}

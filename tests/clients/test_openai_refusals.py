@@ -1,0 +1,66 @@
+"""What OpenAI's client for Python raises at a server that asks for keys and has little room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from myllm.api.keys import added
+from myllm.engine.types import Engine
+from tests.api.asking import ANN, bearer
+from tests.clients.questions import ASKED, UNENDING
+from tests.serving import Serving, serving, short_home, wait_until
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Serving]:
+    """One that answers one request while another one waits."""
+    with short_home() as home:
+        file = home / "keys"
+        file.write_text(added("", file, "ann", ANN))
+        file.chmod(0o600)
+        with serving(home, api_keys_file=file, slots=1, queue_size=1) as running:
+            yield running
+
+
+def client(server: Serving, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+
+
+def test_a_wrong_key(server: Serving) -> None:
+    for stream in (False, True):
+        with (
+            client(server, "sk-wrong") as stranger,
+            pytest.raises(openai.AuthenticationError) as refused,
+        ):
+            stranger.chat.completions.create(model="demo", messages=ASKED, stream=stream)
+        assert refused.value.code == "invalid_api_key"
+    with client(server, ANN) as ann:
+        assert [model.id for model in ann.models.list()] == ["demo"]
+
+
+def test_a_queue_that_is_full(server: Serving) -> None:
+    """Two streams are under way: one is answered, the other one waits."""
+
+    def are(active: int, queued: int) -> bool:
+        with server.client() as api:
+            health = api.get("/health", headers=bearer(ANN)).json()
+        return bool(health["active"] == active and health["queued"] == queued)
+
+    with client(server, ANN) as ann:
+        running, waiting = (
+            ann.completions.create(model="demo", prompt="Numbers:", stream=True, **UNENDING)
+            for _ in range(2)
+        )
+        wait_until(lambda: are(1, 1), 30, "one that waits")
+        with pytest.raises(openai.RateLimitError) as full:
+            ann.chat.completions.create(model="demo", messages=ASKED)
+        assert full.value.code == "rate_limit_exceeded"
+        assert int(full.value.response.headers["Retry-After"]) >= 1
+        waiting.close()
+        running.close()
+        wait_until(lambda: are(0, 0), 30, "a free slot")
+        said = ann.chat.completions.create(model="demo", messages=ASKED)
+        assert said.choices[0].message.content

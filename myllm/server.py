@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
             timeout_keep_alive=75,
             server_header=False,
             # Named, for by itself uvicorn would believe whoever connects from this machine.
-            proxy_headers=True,
+            proxy_headers=bool(app.settings.trusted_proxies),
             forwarded_allow_ips=[str(each) for each in app.settings.trusted_proxies],
         )
         super().__init__(config)

@@ -1,0 +1,126 @@
+"""OpenAI's chat and completions: choices, prompts, usage, and streams whose engine is killed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.events import post
+from tests.serving import Serving
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+QUESTION = "Count to one hundred."
+ASKED: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": QUESTION}]},
+    COMPLETIONS: {"prompt": "Count to one"},
+}
+GREEDY = {"model": "demo", "temperature": 0, "max_tokens": 60}
+
+
+class Told:
+    """A stream's text, and what its chunks share and end with."""
+
+    def __init__(self, chunks: list[dict[str, Any]], ended: bool) -> None:
+        choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+        said = [
+            each["delta"].get("content") if "delta" in each else each["text"] for each in choices
+        ]
+        self.text = "".join(filter(None, said))
+        self.finish_reason = choices[-1]["finish_reason"]
+        self.ids = {chunk["id"] for chunk in chunks}
+        self.usage = chunks[-1].get("usage")
+        self.ended = ended
+
+
+def stream(api: httpx.Client, path: str, server: Serving | None = None, cut: int = 0) -> Told:
+    """Read a stream; the engine of `server` is killed behind its chunk number `cut`."""
+    body = GREEDY | ASKED[path] | {"stream": True, "stream_options": {"include_usage": True}}
+    chunks, ended = [], False
+    with api.stream("POST", path, json=body) as answer:
+        assert answer.status_code == 200, answer.read()
+        for line in answer.iter_lines():
+            if line == "data: [DONE]":
+                ended = True
+            elif line.startswith("data: "):
+                chunks.append(json.loads(line[6:]))
+            if server is not None and len(chunks) == cut:
+                [engine] = server.engines()
+                engine.kill()
+                server = None
+    return Told(chunks, ended)
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("cut", [1, 2, 30, 59])
+def test_a_stream_outlives_its_engine(
+    server: Serving, api: httpx.Client, path: str, cut: int
+) -> None:
+    post(api, path, **GREEDY, **ASKED[path])  # one engine runs, whatever came before
+    whole, cut_one = stream(api, path), stream(api, path, server, cut)
+    assert cut_one.text == whole.text
+    assert cut_one.finish_reason == whole.finish_reason
+    assert cut_one.ended
+    assert len(cut_one.ids) == 1
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        assert cut_one.usage[name] == whole.usage[name], name
+
+
+def test_a_prompt_counts_once_for_all_its_choices(api: httpx.Client) -> None:
+    one = post(api, CHAT, **GREEDY, **ASKED[CHAT])
+    three = post(api, CHAT, **GREEDY, **ASKED[CHAT], n=3)
+    assert [choice["index"] for choice in three["choices"]] == [0, 1, 2]
+    assert three["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
+    assert three["usage"]["completion_tokens"] == 3 * one["usage"]["completion_tokens"]
+
+
+def test_choices_of_a_stream_are_told_apart(api: httpx.Client) -> None:
+    one = post(api, CHAT, **GREEDY, **ASKED[CHAT])["choices"][0]["message"]["content"]
+    body = (
+        GREEDY | ASKED[CHAT] | {"n": 2, "stream": True, "stream_options": {"include_usage": True}}
+    )
+    text = api.post(CHAT, json=body).text
+    *chunks, usage = [json.loads(line[6:]) for line in text.splitlines() if line[6:7] == "{"]
+    said = {0: "", 1: ""}
+    for chunk in chunks:
+        [choice] = chunk["choices"]
+        said[choice["index"]] += choice["delta"].get("content") or ""
+    assert said == {0: one, 1: one}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert usage["choices"] == []
+    assert usage["usage"]["completion_tokens"] == 2 * GREEDY["max_tokens"]
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def test_several_prompts_are_answered_in_their_order(api: httpx.Client) -> None:
+    prompts = ["Count to one", "What is the capital of"]
+    alone = [post(api, COMPLETIONS, **GREEDY, prompt=prompt) for prompt in prompts]
+    both = post(api, COMPLETIONS, **GREEDY, prompt=prompts)
+    texts = [answer["choices"][0]["text"] for answer in alone]
+    assert [choice["text"] for choice in both["choices"]] == texts
+    counted = sum(answer["usage"]["prompt_tokens"] for answer in alone)
+    assert both["usage"]["prompt_tokens"] == counted
+
+
+def test_the_engines_state_is_out_of_reach(api: httpx.Client) -> None:
+    plain = post(api, CHAT, **GREEDY, **ASKED[CHAT])
+    reaching = {
+        "id_slot": 99, "lora": [{"id": 0, "scale": 1}], "n_predict": -2, "cache_prompt": False,
+        "response_fields": ["content"], "n_keep": 5, "return_progress": True,
+    }  # fmt: skip
+    answer = post(api, CHAT, **GREEDY, **ASKED[CHAT], **reaching)
+    assert answer["choices"] == plain["choices"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("max_tokens", 0), ("temperature", 3), ("n", 0), ("stop", 5)]
+)
+def test_errors_name_the_field(api: httpx.Client, field: str, value: Any) -> None:
+    answer = api.post(CHAT, json=GREEDY | ASKED[CHAT] | {field: value})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["param"].split(".")[0] == field
+    assert field in error["message"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, get_type_hints
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
@@ -50,6 +50,16 @@ def _checked(model: type[BaseModel], request: Request, body: bytes) -> BaseModel
         return model.model_validate_json(body)
     except ValidationError as failure:
         found = failure.errors(include_url=False)
+        if found[0]["type"] == "json_invalid" and not _is_utf8(body):
+            raise HTTPException(400, "The body is not valid JSON in UTF-8") from None
         raise RequestValidationError(
             [error | {"loc": ("body", *error["loc"])} for error in found]
         ) from None
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -101,6 +101,7 @@ class Relay:
                             self._has_delivered(lease.instance)
                         self._keep(block)
                         yield block
+                    self._check_end(block)
                     self._measure(lease.instance, block)
                     if self._ended is not None:
                         self._ended(lease.instance)
@@ -214,6 +215,13 @@ class Relay:
             self._said.take(events_in(block))
         self._kept.clear()
         self._kept_bytes = 0
+
+    def _check_end(self, last: bytes) -> None:
+        """Raise EngineDied when the engine stopped before the end of its answer."""
+        # Inside of a text its quotation marks are escaped, so this cannot be part of one.
+        whole = b'"stop":true' in last if self.form == "plain" else last.endswith(LAST)
+        if not whole:
+            raise EngineDied("The engine ended the answer without finishing it")
 
     def _measure(self, instance: Instance, last: bytes) -> None:
         """Tell the supervisor how fast the prompt was read."""

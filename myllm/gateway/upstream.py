@@ -16,7 +16,7 @@ import httpx
 import orjson
 
 from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong, Unavailable
-from myllm.gateway.wire import events_in, split_at_error, whole_events
+from myllm.gateway.wire import Framing, events_in, split_at_error
 from myllm.supervisor.engine_client import EngineAnswer
 from myllm.supervisor.instance import Instance
 
@@ -132,7 +132,7 @@ async def pass_on(
     Always a stream, also when the client wants one answer: the engine notices only on a
     stream at once that nobody listens any more. Leaving the iteration closes the connection.
     The end of the iteration is the end of the answer. An error of the engine is raised, also
-    one that comes as an event.
+    one that comes as an event, and so is EngineError for what is no stream of events.
     """
     try:
         content = _json(body | {"stream": True})
@@ -140,9 +140,9 @@ async def pass_on(
             if answer.status != 200:
                 body_parts = [part async for part in answer.chunks]
                 _raise_for(EngineAnswer(answer.status, b"".join(body_parts)))
-            rest = b""
+            framing = Framing()
             async for chunk in answer.chunks:
-                block, rest = whole_events(rest + chunk if rest else chunk)
+                block = framing.whole(chunk)
                 if not block:
                     continue
                 instance.sign_of_life()
@@ -151,7 +151,7 @@ async def pass_on(
                     yield block
                 if error is not None:
                     raise _translate(500, error)
-            if rest:
+            if framing.is_open():
                 raise EngineError("The engine ended its answer in the middle of an event")
     except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure

@@ -17,14 +17,55 @@ _DATA = b"data: "
 _DONE = b"[DONE]"
 # Inside of a text its quotation marks are escaped, so this cannot be part of an answer.
 _ERROR = b'{"error":'
+MOST_IN_EVENT = 64 * 2**20
+"""Bytes; no answer needs as many for one event."""
 
 
-def whole_events(received: bytes) -> tuple[bytes, bytes]:
-    """The whole events that `received` begins with, and the rest."""
-    if received.endswith(_END):
-        return received, b""
-    end = received.rfind(_END) + len(_END)
-    return (received[:end], received[end:]) if end >= len(_END) else (b"", received)
+class Framing:
+    """Cuts what comes, wherever it was cut on its way, into blocks of whole events."""
+
+    def __init__(self) -> None:
+        self._rest: list[bytes] = []
+        self._length = 0
+
+    def whole(self, chunk: bytes) -> bytes:
+        """The whole events that end in `chunk`, together with what came of them before.
+
+        Raises EngineError for an event without end and for what is not UTF-8.
+        """
+        if self._rest or not chunk.endswith(_END):
+            chunk = self._joined(chunk)
+        if not chunk.isascii():
+            try:
+                chunk.decode()
+            except UnicodeDecodeError as failure:
+                raise EngineError(f"The engine sent what is not UTF-8: {failure}") from None
+        return chunk
+
+    def is_open(self) -> bool:
+        """Whether the last event lacks its end."""
+        return bool(self._rest)
+
+    def _joined(self, chunk: bytes) -> bytes:
+        # An end may be cut in two. What came before has been looked at but for its last byte.
+        before = self._rest[-1][-1:] if self._rest else b""
+        end = (before + chunk).rfind(_END)
+        if end < 0:
+            self._keep(chunk)
+            return b""
+        cut = end + len(_END) - len(before)
+        block = b"".join([*self._rest, chunk[:cut]])
+        self._rest, self._length = [], 0
+        self._keep(chunk[cut:])
+        return block
+
+    def _keep(self, rest: bytes) -> None:
+        if not rest:
+            return
+        self._rest.append(rest)
+        self._length += len(rest)
+        if self._length > MOST_IN_EVENT:
+            raise EngineError(f"The engine sent an event of over {MOST_IN_EVENT >> 20} MiB")
 
 
 def split_at_error(block: bytes) -> tuple[bytes, dict[str, Any] | None]:

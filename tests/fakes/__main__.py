@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 
+from tests.fakes.damage import damages_answers
+
 
 def exits_at_once() -> None:
     """Cannot load its model, and says why as llama-server does."""
@@ -32,5 +34,8 @@ def ignores_term() -> None:
         time.sleep(600)
 
 
-FAKES = {each.__name__: each for each in (exits_at_once, says_nothing, never_ready, ignores_term)}
+FAKES = {
+    each.__name__: each
+    for each in (exits_at_once, says_nothing, never_ready, ignores_term, damages_answers)
+}
 FAKES[sys.argv[1]]()

@@ -1,0 +1,131 @@
+"""A real llama-server behind a connection that damages its streams.
+
+The command line is the real program, a file, and what the engine is started with. The next stream
+is damaged as the file says, which is then removed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+_END = b"\n\n"
+_TEXT = re.compile(rb'"content":"[^"]+"')
+_STREAMS = ("/completion", "/v1/chat/completions")
+Chunks = list[bytes]
+
+
+def _events(body: bytes) -> Chunks:
+    return [each + _END for each in body.split(_END)[:-1]]
+
+
+def _byte_by_byte(body: bytes) -> Chunks:
+    return [body[at : at + 1] for at in range(len(body))]
+
+
+def _joined(body: bytes) -> Chunks:
+    return [body]
+
+
+def _with_comments(body: bytes) -> Chunks:
+    return [part for each in _events(body) for part in (b": still there" + _END, each)]
+
+
+def _a_megabyte(body: bytes) -> Chunks:
+    return [_TEXT.sub(b'"content":"' + b"x" * 2**20 + b'"', body, count=1)]
+
+
+def _invalid_utf_8(body: bytes) -> Chunks:
+    return [_TEXT.sub(b'"content":"\xff"', body, count=1)]
+
+
+def _an_error(body: bytes) -> Chunks:
+    error = b'data: {"error":{"code":500,"message":"it is full","type":"server_error"}}'
+    return [*_events(body)[:4], error + _END]
+
+
+def _stops_in_an_event(body: bytes) -> Chunks:
+    *whole, last = _events(body)[:5]
+    return [*whole, last[:20]]
+
+
+def _stops_early(body: bytes) -> Chunks:
+    return _events(body)[:5]
+
+
+DAMAGES: dict[str, Callable[[bytes], Chunks]] = {
+    "byte by byte": _byte_by_byte,
+    "joined": _joined,
+    "with comments": _with_comments,
+    "a megabyte": _a_megabyte,
+    "invalid UTF-8": _invalid_utf_8,
+    "an error": _an_error,
+    "stops in an event": _stops_in_an_event,
+    "stops early": _stops_early,
+    "breaks in an event": _stops_in_an_event,
+}
+"""What is sent of a stream; one that breaks lacks the end of its HTTP answer as well."""
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def damages_answers() -> None:
+    """Run the engine behind this process, on a socket of its own beside the one it was given."""
+    real, fault, *arguments = sys.argv[2:]
+    at = arguments.index("--host") + 1
+    front = arguments[at]
+    back = front.removesuffix(".sock") + ".real.sock"
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            _pass_on(self, back, Path(fault))
+
+    Path(front).unlink(missing_ok=True)
+    with _Server(front, Handler) as server:
+        engine = subprocess.Popen([real, *arguments[:at], back, *arguments[at + 1 :]])
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        threading.Thread(target=_end_with, args=(engine, server), daemon=True).start()
+        try:
+            server.serve_forever()
+        finally:
+            engine.kill()
+            engine.wait()
+
+
+def _end_with(engine: subprocess.Popen[bytes], server: _Server) -> None:
+    engine.wait()
+    server.shutdown()
+
+
+def _pass_on(client: socketserver.StreamRequestHandler, engine: str, fault: Path) -> None:
+    method, path, _ = client.rfile.readline().decode().split()
+    headers = http.client.parse_headers(client.rfile)
+    body = client.rfile.read(int(headers.get("Content-Length", 0)))
+    connection = http.client.HTTPConnection("engine")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(engine)
+    connection.request(method, path, body or None, dict(headers))
+    answer = connection.getresponse()
+    status, said = answer.status, answer.read()
+    connection.close()
+    damage = ""
+    if path in _STREAMS and fault.exists():
+        damage = fault.read_text()
+        fault.unlink()
+    client.wfile.write(f"HTTP/1.1 {status} Damaged\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    for chunk in DAMAGES[damage](said) if damage else [said]:
+        if chunk:
+            client.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    if not damage.startswith("breaks"):
+        client.wfile.write(b"0\r\n\r\n")

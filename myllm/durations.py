@@ -11,6 +11,10 @@ _WHOLE = re.compile(r"-?(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 ALLOWED = 'seconds, or a text such as "5m"; 0: unload after the answer, -1: never'
 
 
+_MOST_S = 100 * 365 * 86400.0
+"""A hundred years; what is longer is for ever, as no calendar has its end."""
+
+
 def parse_duration(value: object) -> float:
     """Seconds; a negative one stands for ever. Raises ValueError with what is allowed."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -19,11 +23,11 @@ def parse_duration(value: object) -> float:
         text = value.strip().lower()
         if _WHOLE.fullmatch(text):
             seconds = sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(text))
-            return -1.0 if text.startswith("-") else seconds
+            return -1.0 if text.startswith("-") or seconds > _MOST_S else seconds
     try:
         number = float(value)
     except (ValueError, OverflowError):
         raise ValueError(f"must be {ALLOWED}") from None
     if not math.isfinite(number):
         raise ValueError(f"must be {ALLOWED}")
-    return -1.0 if number < 0 else number
+    return -1.0 if number < 0 or number > _MOST_S else number

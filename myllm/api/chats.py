@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from myllm.api.services import Services
+from myllm.errors import InvalidRequest
 from myllm.gateway.answer import generating_model
 from myllm.gateway.chat import EngineChat, Wire
 from myllm.gateway.events import Call
@@ -68,7 +69,10 @@ def content_of(texts: list[str], images: list[str]) -> str | list[dict[str, Any]
 
 def wire_call(call_id: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A call of a tool as a message in OpenAI's form has it."""
-    function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+    try:
+        function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+    except TypeError as failure:
+        raise InvalidRequest(f"The arguments of a call cannot be passed on: {failure}") from None
     return {"id": call_id, "type": "function", "function": function}
 
 

@@ -12,7 +12,6 @@ import typer
 
 from myllm.cli.common import print_json, print_table
 from myllm.errors import InvalidRequest, MyLLMError
-from myllm.sessions.store import check_id  # so that no id becomes another path
 
 if TYPE_CHECKING:
     import httpx
@@ -49,7 +48,7 @@ def list_sessions(
 @sessions_app.command()
 def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
     """Print a conversation, with what was superseded in it."""
-    check_id(session_id)
+    _check(session_id)
     with _asked(ctx.obj.settings()) as api:
         session = api.get(f"/api/sessions/{session_id}").json()
     if as_json:
@@ -75,7 +74,7 @@ def rm(
     with _asked(ctx.obj.settings()) as api:
         for session_id in session_ids:
             try:
-                check_id(session_id)
+                _check(session_id)
                 print(api.delete(f"/api/sessions/{session_id}").json()["message"])
             except MyLLMError as failure:
                 failed.append(failure)
@@ -91,7 +90,7 @@ def export(
     output: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
 ) -> None:
     """Write a conversation as a file, for another server or for people."""
-    check_id(session_id)
+    _check(session_id)
     with _asked(ctx.obj.settings()) as api:
         text = api.get(f"/api/sessions/{session_id}/export", format=form).content.decode()
     if output is None:
@@ -189,3 +188,10 @@ def _ago(moment: str) -> str:
     unit, length = next((each for each in _UNITS if seconds >= each[1]), ("second", 1))
     count = int(seconds // length)
     return f"{count} {unit}{'' if count == 1 else 's'} ago"
+
+
+def _check(session_id: str) -> None:
+    """So that no id becomes another path; raises InvalidRequest."""
+    from myllm.sessions.store import check_id  # late: `myllm engine build` works without the store
+
+    check_id(session_id)

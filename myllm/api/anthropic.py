@@ -20,10 +20,9 @@ from myllm.api.services import AskedBy, With
 from myllm.api.streaming import JsonAnswer, Stream, described, to_the_end
 from myllm.errors import MyLLMError
 from myllm.gateway.answer import generating_model
-from myllm.gateway.chat import count_tokens
+from myllm.gateway.asking import count
 from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.sampling import OPENAI_DEFAULTS
-from myllm.supervisor.spec import InstanceKey
 
 router = APIRouter(prefix="/v1/messages", tags=["Anthropic"])
 # Its samplers begin where OpenAI's do.
@@ -61,15 +60,15 @@ async def messages(request: MessagesRequest, services: With, client: AskedBy) ->
 
 
 @router.post("/count_tokens")
-async def count(request: CountTokensRequest, services: With, client: AskedBy) -> Response:
+async def count_tokens(request: CountTokensRequest, services: With, client: AskedBy) -> Response:
     """How many tokens the prompt of a conversation has."""
     model = generating_model(services.gateway, request.model)
-    ticket = request.asking(client.fair_id).ticket(InstanceKey(model.name, "generate"))
+    gateway, asking = services.gateway, request.asking(client.fair_id)
     told = await services.media.checked(model.name, messages_of(request))
     body = {"messages": told, **fields_of(request)}
 
     async def make() -> Mapping[str, Any]:
-        return {"input_tokens": await count_tokens(services.gateway, ticket, body)}
+        return {"input_tokens": await count(gateway, asking, model, body)}
 
     return JsonAnswer(make)
 

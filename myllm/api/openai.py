@@ -6,8 +6,8 @@ A stream with one choice is the engine's own, passed on byte by byte.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -21,8 +21,8 @@ from myllm.api.services import AskedBy, With
 from myllm.api.streaming import JsonAnswer, Stream
 from myllm.errors import MyLLMError
 from myllm.gateway.answer import generating_model
+from myllm.gateway.chat import CHAT, new_call_id, wire_calls
 from myllm.gateway.deltas import Said
-from myllm.gateway.events import Call
 from myllm.gateway.fanout import FanOut, all_whole, sum_usage
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import Pieces, of_text, of_wire
@@ -35,7 +35,7 @@ from myllm.supervisor.spec import InstanceKey
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=DirectRoute)
 _Request = ChatCompletionRequest | CompletionRequest
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+COMPLETIONS = "/v1/completions"
 
 
 @router.post("/chat/completions")
@@ -135,13 +135,11 @@ def message_of(said: Said) -> dict[str, Any]:
         message["reasoning_content"] = said.thinking
     if said.calls:
         message["content"] = said.text or None
-        message["tool_calls"] = [_call(said.calls[index]) for index in sorted(said.calls)]
+        calls = [said.calls[index] for index in sorted(said.calls)]
+        message["tool_calls"] = wire_calls(
+            replace(call, id=call.id or new_call_id()) for call in calls
+        )
     return message
-
-
-def _call(call: Call) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.id or f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
 
 
 def error_event(error: MyLLMError) -> bytes:

@@ -10,17 +10,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, File, Form, UploadFile
 from starlette.responses import PlainTextResponse, Response
 
+from myllm.api.chats import Chat, asked
 from myllm.api.openai import error_event
 from myllm.api.services import AskedBy, Services, With
 from myllm.api.streaming import JsonAnswer, Stream, TakesTime, to_the_end
 from myllm.errors import InvalidRequest
-from myllm.gateway.answer import generating_model
 from myllm.gateway.chat import EngineChat
 from myllm.gateway.events import Finished, Token, Usage
 from myllm.gateway.sampling import OPENAI_DEFAULTS
 from myllm.gateway.tickets import Asking
 from myllm.gateway.wire import event
-from myllm.supervisor.spec import InstanceKey
 
 router = APIRouter(prefix="/v1/audio", tags=["OpenAI"])
 # Models that were made to transcribe know these words of llama.cpp's.
@@ -67,12 +66,10 @@ async def _chat(
 ) -> EngineChat:
     if not recording:
         raise InvalidRequest("file must not be empty")
-    model = generating_model(services.gateway, name)
     heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(recording).decode()}}
     messages = [{"role": "user", "content": [{"type": "text", "text": task}, heard]}]
-    messages = await services.media.checked(name, messages)
-    ticket = asking.ticket(InstanceKey(model.name, "generate"))
-    return EngineChat(services.gateway, ticket, model, messages, options, _DEFAULTS, {})
+    _, chat = await asked(services, asking, name, Chat(messages, options, _DEFAULTS, {}))
+    return chat
 
 
 async def _text(chat: EngineChat) -> Response:

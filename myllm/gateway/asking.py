@@ -36,6 +36,11 @@ async def render(gateway: Gateway, asking: Asking, model: Model, body: dict[str,
     return await _asked(gateway, asking, model, lambda e: upstream.apply_template(e, body))
 
 
+async def count(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> int:
+    """How many tokens the prompt has that a chat's `body` makes, pictures included."""
+    return await _asked(gateway, asking, model, lambda e: upstream.count_chat(e, body))
+
+
 async def _asked(
     gateway: Gateway, asking: Asking, model: Model, question: Callable[[Instance], Awaitable[_T]]
 ) -> _T:

@@ -13,13 +13,11 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 from myllm.errors import EngineError
-from myllm.gateway import upstream
 from myllm.gateway.deltas import Delta, Due, Said, delta_of
 from myllm.gateway.events import Call, Event, Finished, Thinking, Token, Usage
-from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import of_wire
 from myllm.gateway.relay import Relay
-from myllm.gateway.resume import retried
 from myllm.gateway.sampling import resolve
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.wire import events_in
@@ -87,7 +85,7 @@ class EngineChat:
     def _named(self, delta: Delta) -> Delta:
         """Some models' calls have no ids; clients need one to tell the tool's result."""
         calls = tuple(
-            replace(part, id=f"call_{uuid.uuid4().hex[:24]}")
+            replace(part, id=new_call_id())
             if part.index not in self._said.calls and not part.id
             else part
             for part in delta.calls
@@ -108,16 +106,6 @@ class EngineChat:
         )
 
 
-async def count_tokens(gateway: Gateway, ticket: Ticket, body: Mapping[str, Any]) -> int:
-    """How many tokens the prompt of a chat has; raises what a lease and the engine raise."""
-
-    async def work(lease: Lease) -> int:
-        return await upstream.count_chat(lease.instance, dict(body))
-
-    ticket.only_asks = True
-    return await retried(gateway, ticket, work)
-
-
 def usage_of(usage: Mapping[str, Any]) -> Usage:
     """The engine's counts of tokens as ours."""
     details = usage.get("prompt_tokens_details") or {}
@@ -126,6 +114,11 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
         usage.get("completion_tokens", 0),
         details.get("cached_tokens", 0),
     )
+
+
+def new_call_id() -> str:
+    """A name for a call that the model has given none."""
+    return f"call_{uuid.uuid4().hex[:24]}"
 
 
 def wire_calls(calls: Iterable[Call]) -> list[dict[str, Any]]:

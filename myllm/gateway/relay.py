@@ -13,8 +13,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
-import structlog
-
 from myllm.errors import EngineDied
 from myllm.gateway import upstream
 from myllm.gateway.deltas import VERBOSE, Delta, Due, Form, Said, delta_of, wire_delta, with_delta
@@ -28,7 +26,6 @@ from myllm.gateway.transcript import Diverged
 from myllm.gateway.wire import LAST, event, events_in
 from myllm.supervisor.instance import Instance
 
-_log = structlog.get_logger(__name__)
 # More bytes than these are read and added up, so that a long answer does not fill the memory.
 _MOST_KEPT = 2**18
 _PATHS: dict[str, Form] = {"/v1/chat/completions": "chat", "/v1/completions": "text"}

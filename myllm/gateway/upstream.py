@@ -41,7 +41,7 @@ async def apply_template(instance: Instance, body: dict[str, Any]) -> str:
     A last message of role assistant is left open, to be continued. Raises InvalidRequest with
     the template's own words when it refuses these messages.
     """
-    answer = await _post(instance, "/apply-template", body)
+    answer = await _request(instance, "/apply-template", body)
     if answer.status != 200:
         raise InvalidRequest(f"The chat template refused these messages: {_message(answer)}")
     return str(orjson.loads(answer.body)["prompt"])
@@ -51,11 +51,8 @@ async def check_tools(instance: Instance) -> None:
     """Raise InvalidRequest when the model's chat template has no place for tools: the engine
     would leave them out and say nothing. Each engine is asked once."""
     if instance.takes_tools is None:
-        answer = await _get(instance, "/props")
-        _raise_for(answer)
-        instance.takes_tools = bool(
-            orjson.loads(answer.body)["chat_template_caps"]["supports_tools"]
-        )
+        told = orjson.loads(await ask(instance, "/props"))
+        instance.takes_tools = bool(told["chat_template_caps"]["supports_tools"])
     if not instance.takes_tools:
         raise InvalidRequest(
             f"Model '{instance.spec.key.model}' cannot call tools: its chat template has no place "
@@ -67,7 +64,7 @@ async def tokenize(instance: Instance, text: str, add_special: bool = True) -> l
     """The tokens of `text`, special ones recognised; `add_special`: with those that the model
     starts with."""
     body = {"content": text, "add_special": add_special, "parse_special": True}
-    answer = await _post(instance, "/tokenize", body)
+    answer = await _request(instance, "/tokenize", body)
     _raise_for(answer)
     tokens: list[int] = orjson.loads(answer.body)["tokens"]
     return tokens
@@ -75,14 +72,14 @@ async def tokenize(instance: Instance, text: str, add_special: bool = True) -> l
 
 async def count_chat(instance: Instance, body: dict[str, Any]) -> int:
     """The tokens of the prompt that a chat's `body` makes, pictures included."""
-    answer = await _post(instance, "/v1/chat/completions/input_tokens", body)
+    answer = await _request(instance, "/v1/chat/completions/input_tokens", body)
     _raise_for(answer)
     return int(orjson.loads(answer.body)["input_tokens"])
 
 
 async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
     """One vector per input, each input given as tokens."""
-    answer = await _post(instance, "/v1/embeddings", {"input": inputs})
+    answer = await _request(instance, "/v1/embeddings", {"input": inputs})
     _raise_for(answer)
     data = sorted(orjson.loads(answer.body)["data"], key=lambda item: item["index"])
     return [item["embedding"] for item in data]
@@ -95,7 +92,7 @@ async def rerank(
 
     Raises InvalidRequest when a document is too long, together with the query.
     """
-    answer = await _post(instance, "/rerank", {"query": query, "documents": documents})
+    answer = await _request(instance, "/rerank", {"query": query, "documents": documents})
     if too_long := _TOO_LONG.search(_message(answer)) if answer.status != 200 else None:
         raise InvalidRequest(
             f"Query and document too long for reranking ({instance.spec.context_size} tokens): "
@@ -109,7 +106,7 @@ async def rerank(
 
 async def ask(instance: Instance, path: str, body: dict[str, Any] | None = None) -> bytes:
     """The body of the engine's answer to a GET, or to a POST of `body`; its errors are raised."""
-    answer = await (_get(instance, path) if body is None else _post(instance, path, body))
+    answer = await _request(instance, path, body)
     _raise_for(answer)
     return answer.body
 
@@ -157,18 +154,14 @@ async def pass_on(
         raise await _lost(instance, failure) from failure
 
 
-async def _post(
-    instance: Instance, path: str, body: dict[str, Any], timeout_s: float = _SILENCE_S
+async def _request(
+    instance: Instance, path: str, body: dict[str, Any] | None, timeout_s: float = _SILENCE_S
 ) -> EngineAnswer:
+    """The answer to a POST of `body`, or to a GET when there is none."""
     try:
+        if body is None:
+            return await instance.client.get(path, timeout_s)
         return await instance.client.post(path, _json(body), timeout_s)
-    except httpx.TransportError as failure:
-        raise await _lost(instance, failure) from failure
-
-
-async def _get(instance: Instance, path: str, timeout_s: float = _SILENCE_S) -> EngineAnswer:
-    try:
-        return await instance.client.get(path, timeout_s)
     except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure
 
@@ -182,7 +175,7 @@ async def spellings(
     `parse_special`: special tokens are recognised, as in a rendered prompt.
     """
     body = {"content": content, "parse_special": parse_special, "with_pieces": True}
-    answer = await _post(instance, "/tokenize", body)
+    answer = await _request(instance, "/tokenize", body)
     _raise_for(answer)
     tokens = orjson.loads(answer.body)["tokens"]
     # A piece that is no whole character comes as a list of its bytes.
@@ -217,7 +210,7 @@ async def _slot_action(
     instance: Instance, slot: int, action: str, file_name: str | None = None
 ) -> dict[str, Any]:
     body = {} if file_name is None else {"filename": file_name}
-    answer = await _post(instance, f"/slots/{slot}?action={action}", body, _STATE_S)
+    answer = await _request(instance, f"/slots/{slot}?action={action}", body, _STATE_S)
     _raise_for(answer)
     done: dict[str, Any] = orjson.loads(answer.body)
     return done

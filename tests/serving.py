@@ -43,9 +43,14 @@ class Serving:
         return httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
 
     def engines(self) -> list[psutil.Process]:
-        """The engines that run under it; the tool that predicts their memory is none."""
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if not _name(child).startswith("llama-fit")]
+        """The engines that run under it; the tool that predicts their memory is none.
+
+        Nor is a fork of the server that has not become an engine yet: it has the server's
+        memory, and the server waits for it, so that to suspend it would suspend both.
+        """
+        server = psutil.Process(self.process.pid)
+        none = (server.name(), "llama-fit-params", "")
+        return [child for child in server.children() if _name(child) not in none]
 
     def engine_socket(self) -> Path:
         """The Unix socket of its only engine, to look at what the engine itself says."""

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from myllm import __version__
 from myllm.api import (
     anthropic,
+    description,
     errors,
     instances,
     llamacpp,
@@ -89,6 +90,7 @@ class App:
             app.include_router(routes.router, dependencies=described)
         app.include_router(status.router)
         errors.install(app)
+        description.install(app, asks_for_keys=self._access.keys is not None)
         self._state = app.state
         # Swagger UI's files come with this package, so /docs works without a network.
         patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)

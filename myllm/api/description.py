@@ -1,0 +1,80 @@
+"""The API's description, completed: how each route tells errors, in the form of its dialect."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from myllm.api.envelopes import Dialect, dialect_of
+
+_ALWAYS: Final = {
+    400: "The request is wrong; the error says what about it",
+    403: "The Host or Origin header names somebody who may not ask",
+    404: "There is no such model, session or answer",
+    500: "The engine, the model's files or the store failed; the error says the cause",
+    503: "Not now: try again after `Retry-After` seconds",
+}
+_WITH_BODY: Final = {
+    409: "It is in use",
+    413: "The body is too large",
+    429: "Too many wait for this model: try again after `Retry-After` seconds",
+    502: "What had to be fetched from elsewhere did not come",
+    507: "The model does not fit into the memory budget",
+}
+_WITH_KEYS: Final = {401: "The key is missing or not known"}
+_TEXT: Final = {"type": "string"}
+_OPTIONAL: Final = {"anyOf": [_TEXT, {"type": "null"}]}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+_ERRORS: Final[dict[Dialect, tuple[str, dict[str, Any]]]] = {
+    "myllm": ("Error", _object(detail=_TEXT)),
+    "openai": (
+        "OpenAIError",
+        _object(error=_object(message=_TEXT, type=_TEXT, param=_OPTIONAL, code=_OPTIONAL)),
+    ),
+    "anthropic": ("AnthropicError", _object(type=_TEXT, error=_object(type=_TEXT, message=_TEXT))),
+    "ollama": ("OllamaError", _object(error=_TEXT)),
+}
+# FastAPI's own form of a validation error, which no route answers with.
+_NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
+
+
+def install(app: FastAPI, *, asks_for_keys: bool) -> None:
+    """Let `app` describe itself with every error that its routes can answer with."""
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(app, asks_for_keys)
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _complete(app: FastAPI, asks_for_keys: bool) -> dict[str, Any]:
+    schema = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = schema["components"]["schemas"]
+    for name in _NOT_OURS:
+        schemas.pop(name, None)
+    schemas.update(_ERRORS.values())
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            told = _ALWAYS | (_WITH_BODY if method != "get" else {})
+            told |= _WITH_KEYS if asks_for_keys else {}
+            operation["responses"].pop("422", None)
+            for status, reason in sorted(told.items()):
+                operation["responses"].setdefault(str(status), _answer(path, reason))
+    return schema
+
+
+def _answer(path: str, reason: str) -> dict[str, Any]:
+    name = _ERRORS[dialect_of(path)][0]
+    form = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+    return {"description": reason, "content": {"application/json": form}}

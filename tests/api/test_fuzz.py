@@ -1,0 +1,65 @@
+"""Whatever is made of the API's description: no answer is a server's error, and none has a
+status or a form that is not described."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from schemathesis import Case, openapi
+from schemathesis.checks import not_a_server_error
+from schemathesis.schemas import BaseSchema
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from myllm.engine.types import Engine
+from tests.serving import serving, short_home
+
+TAGS = ("MyLLM", "OpenAI", "Anthropic", "llama.cpp", "Ollama", "Models", "Sessions", "Status")
+# There is no hub to pull from, and without the demo model there would be nothing to ask.
+LEFT_OUT = r"/pull$|/delete$"
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+FEW_TOKENS = ("max_tokens", "max_output_tokens", "max_completion_tokens", "n_predict")
+
+
+@pytest.fixture(scope="module")
+def description(engine: Engine) -> Iterator[BaseSchema]:
+    with short_home() as home, serving(home) as server:
+        yield openapi.from_url(f"{server.url}/openapi.json").exclude(path_regex=LEFT_OUT)
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_requests_of_all_kinds(description: BaseSchema, tag: str) -> None:
+    operations = [each.ok() for each in description.include(tag=tag).get_all_operations()]
+    assert operations
+    for operation in operations:
+
+        @hypothesis.given(operation.as_strategy(), st.booleans())
+        @settings(
+            max_examples=15,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        def ask(case: Case, of_demo: bool) -> None:
+            if of_demo and isinstance(case.body, dict) and "model" in case.body:
+                case.body |= {"model": "demo"} | {
+                    name: 3 for name in FEW_TOKENS if name in case.body
+                }
+            answer = case.call(timeout=60)
+            case.validate_response(answer, checks=CHECKS)
+
+        ask()

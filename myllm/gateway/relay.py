@@ -92,14 +92,16 @@ class Relay:
                     self._gateway.lease(self._ticket) as lease,
                     aclosing(await self._ask(lease)) as blocks,
                 ):
-                    block = b""
+                    ended = False
                     async for block in blocks:
                         if self._reading:
                             self._has_delivered(lease.instance)
+                        if ended := self._is_end(block):
+                            self._measure(lease.instance, block)
                         self._keep(block)
                         yield block
-                    self._check_end(block)
-                    self._measure(lease.instance, block)
+                    if not ended:
+                        raise EngineDied("The engine ended the answer without finishing it")
                     if self._ended is not None:
                         self._ended(lease.instance)
                 return
@@ -213,15 +215,14 @@ class Relay:
         self._kept.clear()
         self._kept_bytes = 0
 
-    def _check_end(self, last: bytes) -> None:
-        """Raise EngineDied when the engine stopped before the end of its answer."""
+    def _is_end(self, block: bytes) -> bool:
+        """Whether an answer ends with this block."""
         # Inside of a text its quotation marks are escaped, so this cannot be part of one.
-        whole = b'"stop":true' in last if self.form == "plain" else last.endswith(LAST)
-        if not whole:
-            raise EngineDied("The engine ended the answer without finishing it")
+        return b'"stop":true' in block if self.form == "plain" else block.endswith(LAST)
 
     def _measure(self, instance: Instance, last: bytes) -> None:
-        """Tell the supervisor how fast the prompt was read."""
+        """Tell the supervisor how fast the prompt was read; raises EngineError for what is no
+        JSON, before the client is told that its answer is whole."""
         for each in events_in(last):
             if timings := each.get("timings"):
                 speeds, digest = self._gateway.supervisor.speeds, instance.spec.model.digest

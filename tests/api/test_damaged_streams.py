@@ -23,6 +23,7 @@ ERRORS = {
     "invalid UTF-8": "The engine sent what is not UTF-8",
     "an error": "The engine failed: it is full",
     "stops in an event": "The engine ended its answer in the middle of an event",
+    "ends in no JSON": "The engine sent what is no JSON",
 }
 """What cannot be made good, and how it is told; the rest ends with the whole answer."""
 

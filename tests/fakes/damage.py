@@ -61,6 +61,13 @@ def _stops_early(body: bytes) -> Chunks:
     return _events(body)[:5]
 
 
+def _ends_in_no_json(body: bytes) -> Chunks:
+    """The last event breaks off, and yet is ended as one; `[DONE]` follows, where it does."""
+    *whole, last = [each for each in _events(body) if not each.endswith(b"[DONE]\n\n")]
+    rest = [each for each in _events(body) if each.endswith(b"[DONE]\n\n")]
+    return [*whole, b"".join([last[:40] + _END, *rest])]
+
+
 DAMAGES: dict[str, Callable[[bytes], Chunks]] = {
     "byte by byte": _byte_by_byte,
     "joined": _joined,
@@ -70,6 +77,7 @@ DAMAGES: dict[str, Callable[[bytes], Chunks]] = {
     "an error": _an_error,
     "stops in an event": _stops_in_an_event,
     "stops early": _stops_early,
+    "ends in no JSON": _ends_in_no_json,
     "breaks in an event": _stops_in_an_event,
 }
 """What is sent of a stream; one that breaks lacks the end of its HTTP answer as well."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,25 +16,9 @@ from fastapi_swagger import patch_fastapi
 from starlette.types import ASGIApp
 
 from myllm import __version__
-from myllm.api import (
-    anthropic,
-    description,
-    errors,
-    instances,
-    llamacpp,
-    models,
-    native,
-    ollama,
-    ollama_models,
-    openai,
-    openai_audio,
-    openai_vectors,
-    responses,
-    sessions,
-    status,
-    upstream,
-)
+from myllm.api import description, errors, instances, models, native, sessions, status
 from myllm.api.access import Access
+from myllm.api.late import LateRoutes
 from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
 from myllm.api.services import Services, StoreOnly
 from myllm.engine.types import Engine
@@ -82,12 +67,14 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
-        openais = (openai, openai_audio, openai_vectors, responses)
-        llamacpps = (llamacpp, upstream)
-        ollamas = (ollama, ollama_models)
-        others = (sessions, models, instances)
-        for routes in (native, *openais, anthropic, *llamacpps, *ollamas, *others):
+        for routes in (native, sessions, models, instances):
             app.include_router(routes.router, dependencies=described)
+
+        async def speak_all() -> None:
+            dialects = await asyncio.to_thread(importlib.import_module, "myllm.api.dialects")
+            for router in dialects.ROUTERS:
+                app.include_router(router, dependencies=described)
+
         app.include_router(status.router)
         errors.install(app)
         description.install(app, asks_for_keys=self._access.keys is not None)
@@ -95,7 +82,7 @@ class App:
         # Swagger UI's files come with this package, so /docs works without a network.
         patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
         app.add_middleware(BodyLimit, limit=int(self.settings.max_body_mb * 2**20))
-        return Turnstile(RequestContext(self._access.guard(app)))
+        return Turnstile(RequestContext(self._access.guard(LateRoutes(app, speak_all))))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -125,7 +125,7 @@ class Database:
 
     async def _prepare_sqlite(self, path: Path) -> None:
         try:
-            _make_private(path)
+            schema.make_private(path)
             if schema.sqlite_revision(path) == schema.HEAD:
                 return
             async with AsyncFileLock(f"{path}.lock", timeout=60):
@@ -147,7 +147,7 @@ class Database:
             revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
         schema.check_known(revision, self.where)
         if revision != schema.HEAD:
-            schema.upgrade(connection)
+            (schema.create if revision is None else schema.upgrade)(connection)
             _log.info("schema of the store changed", before=revision, now=schema.HEAD)
 
 
@@ -169,12 +169,6 @@ def _begin_to_write(connection: Connection) -> None:
     """By itself the driver begins when it likes, and a read that turns into a write can then fail
     at once instead of waiting for its turn."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _make_private(path: Path) -> None:
-    """An empty file that only its owner may read, unless there is one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600)
 
 
 @asynccontextmanager

@@ -34,6 +34,12 @@ def check_known(revision: str | None, where: str) -> None:
         )
 
 
+def make_private(path: Path) -> None:
+    """An empty file that only its owner may read, unless there is one. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600)
+
+
 def sqlite_revision(path: Path) -> str | None:
     """The schema of a SQLite file; None when there is none yet.
 
@@ -67,6 +73,18 @@ def back_up_sqlite(path: Path, revision: str) -> Path:
             f"{path} could not be copied to {copy} before its schema is changed: {failure}"
         ) from failure
     return copy
+
+
+def create(connection: Connection) -> None:
+    """Make the tables in an empty database, which needs no migrations and so no Alembic."""
+    from sqlalchemy import text
+
+    from myllm.sessions.tables import metadata
+
+    metadata.create_all(connection, checkfirst=False)
+    column = "version_num VARCHAR(32) NOT NULL"  # as Alembic makes it
+    connection.execute(text(f"CREATE TABLE {_TABLE} ({column}, PRIMARY KEY (version_num))"))
+    connection.execute(text(f"INSERT INTO {_TABLE} VALUES (:head)"), {"head": HEAD})
 
 
 def upgrade(connection: Connection) -> None:

@@ -86,7 +86,7 @@ class SessionStore:
         Raises StoreFailed when it cannot be used; then the server should not start.
         """
         opening = self._opening = asyncio.create_task(self._open(), name="open the store")
-        if not self._is_current():
+        if not self._can_wait():
             await asyncio.shield(opening)
 
     async def close(self) -> None:
@@ -198,14 +198,16 @@ class SessionStore:
         if not task.cancelled():
             task.exception()  # has been logged, also when nobody waits for it any more
 
-    def _is_current(self) -> bool:
-        """Whether the schema needs no change; cheap, and only known of a SQLite file.
+    def _can_wait(self) -> bool:
+        """Whether nothing that is stored needs a change; cheap, and only known of a SQLite file.
 
         Raises StoreFailed when the file cannot be used.
         """
         path = sqlite_path(self._url)
         if path is None:
             return False
+        if not path.exists():
+            return _begun(path)
         revision = schema.sqlite_revision(path)
         schema.check_known(revision, str(path))
         return revision == schema.HEAD
@@ -227,6 +229,15 @@ def check_id(session_id: str) -> None:
             "session_id must be 1 to 128 characters of A-Z a-z 0-9 _ . : - "
             "and begin with a letter or digit"
         )
+
+
+def _begun(path: Path) -> bool:
+    """Whether there is a new file; if not, opening it tells why."""
+    try:
+        schema.make_private(path)
+    except OSError:
+        return False
+    return True
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -14,7 +14,7 @@ import orjson
 import psutil
 
 from benchmarks.figures import Figure
-from benchmarks.leaks import Held, settled
+from benchmarks.leaks import Held, fill_pools, settled
 from benchmarks.servers import myllm_server
 from tests.serving import Serving
 
@@ -32,7 +32,7 @@ def measure(kills: int = KILLS) -> list[Figure]:
     with myllm_server() as server:
         load = _Load(server)
         load.run(kills=max(3, kills // 5))
-        _open_connections(server)
+        fill_pools(server)
         process = psutil.Process(server.process.pid)
         before = settled(process)
         load.asked, load.failed = 0, Counter()
@@ -126,18 +126,6 @@ class _Load:
         question = chance.choice(_QUESTIONS)
         answer = _chat(api, question, stream=chance.random() < 0.7)
         return "" if answer == self._whole[question] else f"another answer to {question}"
-
-
-def _open_connections(server: Serving) -> None:
-    """Of the store, which opens one more, with a thread, when several ask at once."""
-
-    def ask(_: int) -> None:
-        with server.client() as api:
-            api.get("/api/sessions", params={"search": "a"})
-            api.get("/api/sessions")
-
-    with ThreadPoolExecutor(_CLIENTS) as pool:
-        list(pool.map(ask, range(4 * _CLIENTS)))
 
 
 def _ready(api: httpx.Client) -> set[int]:

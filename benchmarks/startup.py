@@ -17,6 +17,8 @@ _WRAPPER_ROUNDS = 9
 _SETTLE_S = 3.0
 _MB = 1_000_000
 _ROOT = Path(__file__).parent.parent
+# What no server on these packages starts without.
+_LIBRARIES = (sys.executable, "-c", "import fastapi, uvicorn, httpx, pydantic_settings, typer")
 _MYLLM = Path(sys.executable).with_name("myllm")
 
 
@@ -44,6 +46,7 @@ def _serve() -> list[Figure]:
     return [
         median_of("serve: command to /health", walls, 1.0),
         median_of("  its CPU time", cpus),
+        median_of("  its libraries alone", [_timed(*_LIBRARIES) for _ in range(_ROUNDS)]),
         median_of("serve: idle RSS, no model", sizes, 100.0, "MB"),
     ]
 

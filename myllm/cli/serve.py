@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models over HTTP until Ctrl+C."""
+    # Nothing of what is imported is garbage; to look for some takes a tenth of the start.
+    gc.disable()
     settings: Settings = ctx.obj.settings(host=host, port=port)
 
     from myllm.server import Server, listen
@@ -43,6 +46,8 @@ def serve(
     listener = listen(settings.host, settings.port)
     _warn_if_open(settings, listener)
     server = Server(App(settings, engine, access), lambda: _greet(settings, listener))
+    gc.freeze()  # nor will it be while the server runs
+    gc.enable()
     server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure

@@ -23,7 +23,10 @@ class Fleet:
 
     def entry(self, key: InstanceKey) -> Entry:
         """What is known of `key`, from now on."""
-        return self._entries.setdefault(key, Entry(key))
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = Entry(key)
+        return entry
 
     def entry_of(self, run: Run) -> Entry:
         """The model that `run` serves."""

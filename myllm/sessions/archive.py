@@ -6,10 +6,12 @@ one. Messages are never removed from a session: those that are no longer in forc
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -77,6 +79,8 @@ _IN_FORCE = (
     .where(_BY_NAME)
     .order_by(messages.c.key)
 )
+
+_NEW_SESSION, _NEW_MESSAGES = sessions.insert(), messages.insert()
 
 
 class Archive:
@@ -146,12 +150,12 @@ class Archive:
         async with self._database.writing() as connection:
             if session.stored is None:
                 title = title_of(turn.new)
-                key = await _insert_session(
-                    connection, session.owner, session.id, model, title, now, session.left_out
+                await _insert_whole(
+                    connection, session.owner, session.id, model, title, now, said, session.left_out
                 )
-            else:
-                key = await _advance(connection, session.stored, model, now, session.left_out)
-                await _supersede_all_but(connection, key, turn.kept_keys())
+                return
+            key = await _advance(connection, session.stored, model, now, session.left_out)
+            await _supersede_all_but(connection, key, turn.kept_keys())
             if answer.key is not None:
                 await _rewrite(connection, answer)
             await _insert_messages(connection, key, said, now)
@@ -206,9 +210,7 @@ class Archive:
         now = time.time()
         title = title or title_of(said)
         async with self._database.writing() as connection:
-            key = await _insert_session(connection, owner, session_id, model, title, now)
-            await _insert_messages(connection, key, said, now)
-            await _count(connection, key)
+            await _insert_whole(connection, owner, session_id, model, title, now, said)
 
     async def surplus(
         self, before: float | None, most: int | None, most_bytes: int | None
@@ -278,34 +280,41 @@ async def _existing(connection: AsyncConnection, owner: str, session_id: str) ->
     return found
 
 
-async def _insert_session(
+async def _insert_whole(
     connection: AsyncConnection,
     owner: str,
     session_id: str,
     model: str,
     title: str,
     now: float,
+    said: Sequence[Message],
     left_out: int = 0,
-) -> int:
-    """A new session without messages, and its key. Raises Conflict when the id is taken."""
-    row = sessions.insert().values(
-        owner=owner,
-        id=session_id,
-        model=model,
-        title=title,
-        created=now,
-        updated=now,
-        messages=0,
-        left_out=left_out,
-        size_bytes=0,
-        version=1,
-    )
+) -> None:
+    """A new session with its messages. Raises Conflict when the id is taken."""
+    row = {
+        "owner": owner,
+        "id": session_id,
+        "model": model,
+        "title": title,
+        "created": now,
+        "updated": now,
+        "messages": len(said),
+        "left_out": left_out,
+        "size_bytes": sum(map(_bytes_of, said)),
+        "version": 1,
+    }
     try:
-        key = (await connection.execute(row)).inserted_primary_key
+        key = (await connection.execute(_NEW_SESSION, row)).inserted_primary_key
     except IntegrityError as failure:
         raise Conflict(f"Session '{session_id}' exists already") from failure
     assert key is not None
-    return int(key[0])
+    await _insert_messages(connection, int(key[0]), said, now)
+
+
+def _bytes_of(message: Message) -> int:
+    """What `_count` will count for it: its text in UTF-8, and the rest as it is stored."""
+    more = "" if message.extra is None else json.dumps(message.extra)
+    return len(message.content.replace("\0", _NO_NUL).encode()) + len(more)
 
 
 async def _advance(
@@ -361,22 +370,28 @@ async def _insert_messages(
         }
         for message in said
     ]
-    await connection.execute(messages.insert(), rows)
-
-
-def _size_of(connection: AsyncConnection, text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
-    """Bytes in UTF-8; older SQLites have no octet_length."""
-    if connection.dialect.name == "sqlite":
-        return sa.func.length(sa.cast(text, sa.LargeBinary))
-    return sa.func.octet_length(text)
+    await connection.execute(_NEW_MESSAGES, rows)
 
 
 async def _count(connection: AsyncConnection, session: int) -> None:
     """Note how much a session holds now."""
-    more = sa.func.coalesce(_size_of(connection, sa.cast(messages.c.extra, sa.Text)), 0)
-    size = sa.func.coalesce(sa.func.sum(_size_of(connection, messages.c.content) + more), 0)
+    await connection.execute(_counted(connection.dialect.name), {"s": session})
+
+
+@cache
+def _counted(dialect: str) -> sa.Update:
+    """Made once, because making it takes longer than running it."""
+
+    def size_of(text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+        """Bytes in UTF-8; older SQLites have no octet_length."""
+        if dialect == "sqlite":
+            return sa.func.length(sa.cast(text, sa.LargeBinary))
+        return sa.func.octet_length(text)
+
+    more = sa.func.coalesce(size_of(sa.cast(messages.c.extra, sa.Text)), 0)
+    size = sa.func.coalesce(sa.func.sum(size_of(messages.c.content) + more), 0)
     in_force = sa.func.count().filter(messages.c.superseded.is_(False))
-    counts = sa.select(in_force, size).where(messages.c.session == session)
-    row = (await connection.execute(counts)).one()
-    change = sessions.update().where(sessions.c.key == session)
-    await connection.execute(change.values(messages=row[0], size_bytes=row[1]))
+    of_session = messages.c.session == sa.bindparam("s")
+    counts = [sa.select(each).where(of_session).scalar_subquery() for each in (in_force, size)]
+    change = sessions.update().where(sessions.c.key == sa.bindparam("s"))
+    return change.values(messages=counts[0], size_bytes=counts[1])

@@ -17,9 +17,9 @@ import httpx
 # Beyond this much that nobody has taken yet, the engine is made to wait.
 _MOST_UNREAD = 2**20
 # Behind its first pieces (headers, a role, the first tokens) an answer is read at most this
-# often. A token that comes later than that after the last one does not wait at all, and a
-# screen shows no difference: it is drawn every 16 ms.
-_FIRST_PIECES, _BETWEEN_READS_S = 4, 0.01
+# often. A token that comes later than that after the last one does not wait at all, and 40
+# times a second is as smooth as 400 times to whoever reads.
+_FIRST_PIECES, _BETWEEN_READS_S = 4, 0.025
 # Larger pieces are no tokens; what sends them is to be read as fast as it comes.
 _SMALL = 4096
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 
 import pytest
+import sqlalchemy as sa
 
 from myllm.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from myllm.sessions.archive import Archive
+from myllm.sessions.archive import Archive, _count
 from myllm.sessions.history import Message
 from myllm.sessions.store import SessionStore
+from myllm.sessions.tables import sessions
 
 
 def user(text: str) -> Message:
@@ -196,6 +199,23 @@ async def test_what_is_more_than_text_is_kept_and_counted(
     await turn(store, "t", [user("hi")], said("hello"))
     most = 2000  # bytes, of which the newer session takes few and the older one more than these
     assert [each.id for each in await archive.surplus(None, None, most)] == ["s"]
+
+
+async def test_a_new_session_is_counted_as_a_changed_one_is(
+    store: SessionStore, archive: Archive
+) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"ü": 1}'}}
+    answer = Message("assistant", "naïve \0 \N{GRINNING FACE}", extra={"tool_calls": [call]})
+    await turn(store, "s", [Message("system", "Be brief."), user("héllo")], answer)
+    (new, listed) = await archive.listed("local", "s")
+    database = await store.database()
+    counts = sa.select(sessions.c.messages, sessions.c.size_bytes)
+    async with database.writing() as connection:
+        [at_first] = (await connection.execute(counts)).all()
+        await _count(connection, new.key)
+        [again] = (await connection.execute(counts)).all()
+    text = sum(len(each.message.content.encode()) for each in listed)
+    assert at_first == again == (3, text + len(json.dumps(answer.extra)))
 
 
 async def test_a_continued_answer_keeps_its_calls(store: SessionStore) -> None:

@@ -31,7 +31,7 @@ def measure(kills: int = KILLS) -> list[Figure]:
     """Warm up, look, kill under load, look again."""
     with myllm_server() as server:
         load = _Load(server)
-        load.run(kills=max(3, kills // 5))
+        load.run(kills=max(3, kills // 2))
         fill_pools(server)
         process = psutil.Process(server.process.pid)
         before = settled(process)

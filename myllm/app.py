@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 from fastapi_swagger import patch_fastapi
 from starlette.types import ASGIApp
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from myllm import __version__
 from myllm.api import description, errors, instances, models, native, sessions, status
 from myllm.api.access import Access
+from myllm.api.direct import DirectPaths
 from myllm.api.late import LateRoutes
 from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
 from myllm.api.services import Services, StoreOnly
@@ -67,22 +68,27 @@ class App:
             swagger_ui_oauth2_redirect_url=None,
         )
         described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
-        for routes in (native, sessions, models, instances):
-            app.include_router(routes.router, dependencies=described)
-
-        async def speak_all() -> None:
-            dialects = await asyncio.to_thread(importlib.import_module, "myllm.api.dialects")
-            for router in dialects.ROUTERS:
-                app.include_router(router, dependencies=described)
-
-        app.include_router(status.router)
         errors.install(app)
         description.install(app, asks_for_keys=self._access.keys is not None)
         self._state = app.state
         # Swagger UI's files come with this package, so /docs works without a network.
         patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
-        app.add_middleware(BodyLimit, limit=int(self.settings.max_body_mb * 2**20))
-        return Turnstile(RequestContext(self._access.guard(LateRoutes(app, speak_all))))
+        limit = int(self.settings.max_body_mb * 2**20)
+        app.add_middleware(BodyLimit, limit=limit)
+        direct = DirectPaths(app, limit)
+
+        def speak(routers: Iterable[APIRouter]) -> None:
+            for router in routers:
+                app.include_router(router, dependencies=described)
+                direct.add(router)
+
+        async def speak_all() -> None:
+            dialects = await asyncio.to_thread(importlib.import_module, "myllm.api.dialects")
+            speak(dialects.ROUTERS)
+
+        speak(rooms.router for rooms in (native, sessions, models, instances))
+        app.include_router(status.router)
+        return Turnstile(RequestContext(self._access.guard(LateRoutes(direct, speak_all))))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

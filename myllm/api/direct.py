@@ -1,7 +1,8 @@
-"""Routes for what is asked often: the body is read and checked in one step, by pydantic's parser.
+"""Routes for what is asked often: straight from the path to the endpoint.
 
-FastAPI's own way (parse, solve the dependencies, check, copy) costs more than all the rest of a
-short request. The description of the API is the same, and so are the errors.
+The body is read and checked in one step, by pydantic's parser. FastAPI's own way (its layers, its
+search for the route; then parse, solve the dependencies, check, copy) costs more than all the
+rest of a short request. The description of the API is the same, and so are the errors.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, get_type_hints
 
-from fastapi import HTTPException, Request
+from fastapi import APIRouter, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from myllm.api.middleware import BodyLimit
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -25,12 +31,16 @@ class DirectRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Handler:
+        return self.direct_handler() or super().get_route_handler()
+
+    def direct_handler(self) -> Handler | None:
+        """The endpoint as a function of the request; None for one of another form."""
         hints = get_type_hints(self.endpoint)
         model = hints.get("request")
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return super().get_route_handler()
+            return None
         if set(hints) != {"request", "services", "client", "return"}:
-            return super().get_route_handler()
+            return None
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
 
         async def handle(request: Request) -> Response:
@@ -38,6 +48,34 @@ class DirectRoute(APIRoute):
             return await endpoint(body, request.app.state.services, request.state.client)
 
         return handle
+
+
+class DirectPaths:
+    """Answers POSTs to the paths of direct routes; everything else goes to `app`."""
+
+    def __init__(self, app: FastAPI, limit: int) -> None:
+        self._app = app
+        self._handlers: dict[str, Handler] = {}
+        handlers = {**app.exception_handlers}
+        unexpected = handlers.pop(Exception)
+        inner = BodyLimit(ExceptionMiddleware(self._answer, handlers), limit)
+        self._direct = ServerErrorMiddleware(inner, handler=unexpected)
+
+    def add(self, router: APIRouter) -> None:
+        """Take over the direct routes of `router`."""
+        for route in router.routes:
+            if isinstance(route, DirectRoute) and (handler := route.direct_handler()):
+                self._handlers[route.path] = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_direct = scope["type"] == "http" and scope["method"] == "POST"
+        app = self._direct if is_direct and scope["path"] in self._handlers else self._app
+        await app(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self._app  # which has what the endpoints work with
+        response = await self._handlers[scope["path"]](Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def _checked(model: type[BaseModel], request: Request, body: bytes) -> BaseModel:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>.+)")
+# The same few names come with every request.
+_KNOWN = 256
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+@lru_cache(_KNOWN)
 def split_host(host: str) -> tuple[str, int | None]:
     """Name and port of `host`: lower case, without brackets; an empty name when malformed."""
     found = _HOST.fullmatch(host)
@@ -19,6 +23,7 @@ def split_host(host: str) -> tuple[str, int | None]:
     return name, int(found["port"]) if found["port"] else None
 
 
+@lru_cache(_KNOWN)
 def is_loopback(name: str) -> bool:
     """Whether a host name or an address means this machine and can mean no other."""
     try:

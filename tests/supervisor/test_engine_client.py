@@ -1,0 +1,106 @@
+"""How an engine's answer is read: at once where it matters, in handfuls where it is fast."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from myllm.supervisor.engine_client import EngineClient
+
+Sends = Callable[[asyncio.StreamWriter], Awaitable[None]]
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@asynccontextmanager
+async def engine(home: Path, sends: Sends) -> AsyncGenerator[EngineClient, None]:
+    """What answers every request with what `sends` writes, and then closes, as an engine does."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await sends(writer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, home / "e.sock")
+    async with server:
+        yield EngineClient(home / "e.sock")
+
+
+async def pieces(client: EngineClient) -> list[tuple[float, bytes]]:
+    """The pieces in which an answer is handed over, and when."""
+    async with client.stream("/x", b"{}", 10) as stream:
+        return [(time.monotonic(), part) async for part in stream.chunks]
+
+
+async def test_a_fast_stream_comes_in_handfuls_and_whole(home: Path) -> None:
+    async def sends(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for number in range(100):
+            writer.write(chunk(b"token %d;" % number))
+            await writer.drain()
+            await asyncio.sleep(0.002)
+        writer.write(END)
+
+    async with engine(home, sends) as client:
+        read = await pieces(client)
+    assert b"".join(part for _, part in read) == b"".join(b"token %d;" % n for n in range(100))
+    assert len(read) < 60
+    assert read[0][1] == b"token 0;"
+
+
+async def test_a_slow_stream_waits_for_nothing(home: Path) -> None:
+    sent: list[float] = []
+
+    async def sends(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for _ in range(12):
+            sent.append(time.monotonic())
+            writer.write(chunk(b"token;"))
+            await asyncio.sleep(0.05)
+        writer.write(END)
+
+    async with engine(home, sends) as client:
+        read = await pieces(client)
+    assert [part for _, part in read] == [b"token;"] * 12
+    late = sorted(came - went for went, (came, _) in zip(sent, read, strict=True))
+    assert late[6] < 0.02
+
+
+async def test_a_large_answer_is_read_as_fast_as_it_comes(home: Path) -> None:
+    body = b"x" * 2**20
+
+    async def sends(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for _ in range(32):
+            writer.write(chunk(body))
+        writer.write(END)
+
+    async with engine(home, sends) as client:
+        began = time.monotonic()
+        answer = await client.post("/x", b"{}", 30)
+    assert answer.body == 32 * body
+    assert time.monotonic() - began < 10  # some 500 readings, of which none may wait
+
+
+async def test_an_engine_that_closes_between_two_readings_is_noticed(home: Path) -> None:
+    async def sends(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for _ in range(20):
+            writer.write(chunk(b"token;"))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    async with engine(home, sends) as client:
+        with pytest.raises(httpx.ReadError, match="it closed the connection"):
+            await pieces(client)

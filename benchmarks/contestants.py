@@ -103,6 +103,7 @@ def myllm(models_dir: Path, slots: int = SLOTS) -> Iterator[Serving]:
         with server.client(120) as api:
             for model in sorted(models_dir.iterdir()):
                 api.post(f"/api/models/{model.name}/load").raise_for_status()
+            api.get("/v1/models").raise_for_status()  # loads the dialects of others
         yield server
 
 

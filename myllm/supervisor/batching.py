@@ -20,7 +20,7 @@ GPU_START = 2048
 # Parameters x tokens that one core reads in a second, at the least: 1.1 billion parameters in
 # Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
 _WORK_PER_CORE = 50e9
-SMALLEST = 32
+SMALLEST = 16
 LARGEST = 2048
 # Shorter prompts measure the overhead, not the speed.
 _LEAST_TOKENS = 64

@@ -11,7 +11,7 @@ from myllm.supervisor.batching import SMALLEST, PromptSpeeds, batch_for, first_b
 
 @pytest.mark.parametrize(
     ("speed", "size"),
-    [(1.0, 32), (110.0, 32), (130.0, 32), (350.0, 128), (6000.0, 2048), (1e6, 2048)],
+    [(1.0, 16), (60.0, 16), (110.0, 32), (130.0, 32), (350.0, 128), (6000.0, 2048), (1e6, 2048)],
 )
 def test_two_batches_pass_within_a_second(speed: float, size: int) -> None:
     assert batch_for(speed) == size
@@ -24,7 +24,7 @@ def test_two_batches_pass_within_a_second(speed: float, size: int) -> None:
         (2_900_000, 2, False, 128),
         (1_100_000_000, 2, False, 32),
         (1_100_000_000, 16, False, 128),
-        (70_000_000_000, 16, False, 32),
+        (70_000_000_000, 16, False, 16),
         (70_000_000_000, 16, True, 2048),
         (0, 1, False, 128),
     ],

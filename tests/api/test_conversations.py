@@ -6,11 +6,14 @@ engine reads it again in 20 ms) is kept apart by long first messages.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import sqlite3
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +61,23 @@ def files(server: Serving) -> list[Path]:
     return sorted((server.home / "data" / "kv").glob("*.kv"))
 
 
+def is_recorded(server: Serving, file: Path) -> bool:
+    """Whether the store knows what is in `file`: it is told a moment after the file is there."""
+    with closing(sqlite3.connect(server.home / "data" / "myllm.db")) as store:
+        query = "SELECT sha256 FROM kv_files WHERE name = ?"
+        known = store.execute(query, (file.name,)).fetchone()
+    return known == (hashlib.sha256(file.read_bytes()).hexdigest(),)
+
+
 def wait_for_save(server: Serving) -> None:
     """Wait until the last turn is saved, some seconds after it; the one before may have been."""
     turn = time.time()
     wait_until(
-        lambda: any(file.stat().st_mtime > turn for file in files(server)), 60, "a save by itself"
+        lambda: any(
+            file.stat().st_mtime > turn and is_recorded(server, file) for file in files(server)
+        ),
+        60,
+        "a save by itself",
     )
 
 

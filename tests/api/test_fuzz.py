@@ -30,7 +30,8 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-FEW_TOKENS = ("max_tokens", "max_output_tokens", "max_completion_tokens", "n_predict")
+# Each dialect has a name for it, and ignores the others'.
+FEW_TOKENS = dict.fromkeys(("max_tokens", "max_output_tokens", "n_predict"), 3)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def description(engine: Engine) -> Iterator[BaseSchema]:
         yield openapi.from_url(f"{server.url}/openapi.json").exclude(path_regex=LEFT_OUT)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("tag", TAGS)
 def test_requests_of_all_kinds(description: BaseSchema, tag: str) -> None:
     operations = [each.ok() for each in description.include(tag=tag).get_all_operations()]
@@ -47,7 +49,7 @@ def test_requests_of_all_kinds(description: BaseSchema, tag: str) -> None:
 
         @hypothesis.given(operation.as_strategy(), st.booleans())
         @settings(
-            max_examples=15,
+            max_examples=5,
             derandomize=True,
             database=None,
             deadline=None,
@@ -56,9 +58,7 @@ def test_requests_of_all_kinds(description: BaseSchema, tag: str) -> None:
         )
         def ask(case: Case, of_demo: bool) -> None:
             if of_demo and isinstance(case.body, dict) and "model" in case.body:
-                case.body |= {"model": "demo"} | {
-                    name: 3 for name in FEW_TOKENS if name in case.body
-                }
+                case.body |= {"model": "demo", **FEW_TOKENS}
             answer = case.call(timeout=60)
             case.validate_response(answer, checks=CHECKS)
 

@@ -73,9 +73,7 @@ class App:
         self._state = app.state
         # Swagger UI's files come with this package, so /docs works without a network.
         patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
-        limit = int(self.settings.max_body_mb * 2**20)
-        app.add_middleware(BodyLimit, limit=limit)
-        direct = DirectPaths(app, limit)
+        direct = DirectPaths(app)
 
         def speak(routers: Iterable[APIRouter]) -> None:
             for router in routers:
@@ -88,7 +86,8 @@ class App:
 
         speak(rooms.router for rooms in (native, sessions, models, instances))
         app.include_router(status.router)
-        return Turnstile(RequestContext(self._access.guard(LateRoutes(direct, speak_all))))
+        limited = BodyLimit(LateRoutes(direct, speak_all), int(self.settings.max_body_mb * 2**20))
+        return Turnstile(RequestContext(self._access.guard(limited)))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

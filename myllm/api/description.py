@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from myllm.api.envelopes import Dialect, dialect_of
 
@@ -47,19 +46,16 @@ _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 
 def install(app: FastAPI, *, asks_for_keys: bool) -> None:
     """Let `app` describe itself with every error that its routes can answer with."""
+    openapi = app.openapi  # which keeps what it has made until there are other routes
 
     def described() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _complete(app, asks_for_keys)
-        return app.openapi_schema
+        return _completed(openapi(), asks_for_keys)
 
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _complete(app: FastAPI, asks_for_keys: bool) -> dict[str, Any]:
-    schema = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes
-    )
+def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:
+    """`schema` with what it lacks; one that has it already stays as it is."""
     schemas = schema["components"]["schemas"]
     for name in _NOT_OURS:
         schemas.pop(name, None)

@@ -19,19 +19,13 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from myllm.api.middleware import BodyLimit
-
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint takes `request` (a pydantic model), `services` and `client`.
-
-    Others stay what they are.
+    """A route that `DirectPaths` may answer: its endpoint takes `request` (a pydantic model),
+    `services` and `client`. Others stay what they are.
     """
-
-    def get_route_handler(self) -> Handler:
-        return self.direct_handler() or super().get_route_handler()
 
     def direct_handler(self) -> Handler | None:
         """The endpoint as a function of the request; None for one of another form."""
@@ -53,12 +47,12 @@ class DirectRoute(APIRoute):
 class DirectPaths:
     """Answers POSTs to the paths of direct routes; everything else goes to `app`."""
 
-    def __init__(self, app: FastAPI, limit: int) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
         self._handlers: dict[str, Handler] = {}
         handlers = {**app.exception_handlers}
         unexpected = handlers.pop(Exception)
-        inner = BodyLimit(ExceptionMiddleware(self._answer, handlers), limit)
+        inner = ExceptionMiddleware(self._answer, handlers)
         self._direct = ServerErrorMiddleware(inner, handler=unexpected)
 
     def add(self, router: APIRouter) -> None:

@@ -64,24 +64,20 @@ async def tokenize(instance: Instance, text: str, add_special: bool = True) -> l
     """The tokens of `text`, special ones recognised; `add_special`: with those that the model
     starts with."""
     body = {"content": text, "add_special": add_special, "parse_special": True}
-    answer = await _request(instance, "/tokenize", body)
-    _raise_for(answer)
-    tokens: list[int] = orjson.loads(answer.body)["tokens"]
+    tokens: list[int] = orjson.loads(await ask(instance, "/tokenize", body))["tokens"]
     return tokens
 
 
 async def count_chat(instance: Instance, body: dict[str, Any]) -> int:
     """The tokens of the prompt that a chat's `body` makes, pictures included."""
-    answer = await _request(instance, "/v1/chat/completions/input_tokens", body)
-    _raise_for(answer)
-    return int(orjson.loads(answer.body)["input_tokens"])
+    told = await ask(instance, "/v1/chat/completions/input_tokens", body)
+    return int(orjson.loads(told)["input_tokens"])
 
 
 async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
     """One vector per input, each input given as tokens."""
-    answer = await _request(instance, "/v1/embeddings", {"input": inputs})
-    _raise_for(answer)
-    data = sorted(orjson.loads(answer.body)["data"], key=lambda item: item["index"])
+    told = orjson.loads(await ask(instance, "/v1/embeddings", {"input": inputs}))
+    data = sorted(told["data"], key=lambda item: item["index"])
     return [item["embedding"] for item in data]
 
 
@@ -104,9 +100,11 @@ async def rerank(
     return [result["relevance_score"] for result in scored], body["usage"]["prompt_tokens"]
 
 
-async def ask(instance: Instance, path: str, body: dict[str, Any] | None = None) -> bytes:
+async def ask(
+    instance: Instance, path: str, body: dict[str, Any] | None = None, timeout_s: float = _SILENCE_S
+) -> bytes:
     """The body of the engine's answer to a GET, or to a POST of `body`; its errors are raised."""
-    answer = await _request(instance, path, body)
+    answer = await _request(instance, path, body, timeout_s)
     _raise_for(answer)
     return answer.body
 
@@ -175,9 +173,7 @@ async def spellings(
     `parse_special`: special tokens are recognised, as in a rendered prompt.
     """
     body = {"content": content, "parse_special": parse_special, "with_pieces": True}
-    answer = await _request(instance, "/tokenize", body)
-    _raise_for(answer)
-    tokens = orjson.loads(answer.body)["tokens"]
+    tokens = orjson.loads(await ask(instance, "/tokenize", body))["tokens"]
     # A piece that is no whole character comes as a list of its bytes.
     return [
         (token["id"], piece.encode() if isinstance(piece := token["piece"], str) else bytes(piece))
@@ -210,9 +206,8 @@ async def _slot_action(
     instance: Instance, slot: int, action: str, file_name: str | None = None
 ) -> dict[str, Any]:
     body = {} if file_name is None else {"filename": file_name}
-    answer = await _request(instance, f"/slots/{slot}?action={action}", body, _STATE_S)
-    _raise_for(answer)
-    done: dict[str, Any] = orjson.loads(answer.body)
+    told = await ask(instance, f"/slots/{slot}?action={action}", body, _STATE_S)
+    done: dict[str, Any] = orjson.loads(told)
     return done
 
 

@@ -311,10 +311,15 @@ async def _insert_whole(
     await _insert_messages(connection, int(key[0]), said, now)
 
 
+def _content(message: Message) -> str:
+    """Its text, as it can be stored."""
+    return message.content.replace("\0", _NO_NUL)
+
+
 def _bytes_of(message: Message) -> int:
     """What `_count` will count for it: its text in UTF-8, and the rest as it is stored."""
     more = "" if message.extra is None else json.dumps(message.extra)
-    return len(message.content.replace("\0", _NO_NUL).encode()) + len(more)
+    return len(_content(message).encode()) + len(more)
 
 
 async def _advance(
@@ -344,7 +349,7 @@ async def _rewrite(connection: AsyncConnection, message: Message) -> None:
     change = messages.update().where(messages.c.key == message.key)
     await connection.execute(
         change.values(
-            content=message.content.replace("\0", _NO_NUL),
+            content=_content(message),
             tokens=message.tokens,
             partial=message.partial,
             extra=message.extra,
@@ -361,7 +366,7 @@ async def _insert_messages(
         {
             "session": session,
             "role": message.role,
-            "content": message.content.replace("\0", _NO_NUL),
+            "content": _content(message),
             "tokens": message.tokens,
             "extra": message.extra,
             "partial": message.partial,

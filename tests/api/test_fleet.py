@@ -29,10 +29,8 @@ def by_name(figures: list[Figure]) -> dict[str, Figure]:
 
 def test_kills_under_load_fail_no_request(engine: Engine) -> None:
     figures = by_name(kills.measure(kills=15))
-    for name in ("15 kills", "open files more", "engines more"):
+    for name in ("15 kills", "open files more", "threads more", "engines more"):
         assert figures[name].ok, figures[name]
-    # Pools of threads may still fill after so short a time; a leak would be one for each kill.
-    assert figures["threads more"].value < 5, figures["threads more"]
 
 
 def test_three_models_share_the_room_of_two(engine: Engine) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import httpx
+import sqlalchemy as sa
 
 from benchmarks.figures import Figure, median_of
 from benchmarks.servers import kept_settings
@@ -43,14 +44,15 @@ def measure() -> list[Figure]:
 async def _fill(url: str) -> None:
     database = Database(url)
     await database.prepare()
-    async with database.writing() as connection:
-        rows = [_session(key) for key in range(1, _SESSIONS + 1)]
-        await connection.execute(sessions.insert(), rows)
-        for key in range(1, _SESSIONS + 1):
-            await connection.execute(
-                messages.insert(), [_message(key, n) for n in range(_MESSAGES)]
-            )
+    await database.write(_fill_tables)
     await database.close()
+
+
+def _fill_tables(connection: sa.Connection) -> None:
+    keys = range(1, _SESSIONS + 1)
+    connection.execute(sessions.insert(), [_session(key) for key in keys])
+    for key in keys:
+        connection.execute(messages.insert(), [_message(key, n) for n in range(_MESSAGES)])
 
 
 def _session(key: int) -> dict[str, object]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from myllm.errors import Conflict, InvalidRequest, NotFound
 from myllm.sessions.database import Database
@@ -91,16 +91,14 @@ class Archive:
 
     async def load(self, owner: str, session_id: str) -> tuple[Summary, list[Message]] | None:
         """A session and its messages in force, the system message among them; None if unknown."""
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(_IN_FORCE, {"o": owner, "i": session_id})).all()
+        rows = await self._database.read(_rows_of(_IN_FORCE, owner, session_id))
         if not rows:
             return None
         return _summary(rows[0]), [_message(row) for row in rows if row[_FIRST] is not None]
 
     async def listed(self, owner: str, session_id: str) -> tuple[Summary, list[StoredMessage]]:
         """A session and all its messages, oldest first. Raises NotFound."""
-        async with self._database.reading() as connection:
-            rows = (await connection.execute(_ALL, {"o": owner, "i": session_id})).all()
+        rows = await self._database.read(_rows_of(_ALL, owner, session_id))
         if not rows:
             raise _unknown(session_id)
         said = [row for row in rows if row[_FIRST] is not None]
@@ -127,9 +125,8 @@ class Archive:
         if cursor is not None:
             query = query.where(sa.tuple_(sessions.c.updated, sessions.c.key) < _place(cursor))
         query = query.order_by(sessions.c.updated.desc(), sessions.c.key.desc()).limit(limit + 1)
-        connected = self._database.searching() if search else self._database.reading()
-        async with connected as connection:
-            found = [Summary(*row) for row in await connection.execute(query)]
+        ask = self._database.search if search else self._database.read
+        found = await ask(lambda connection: [Summary(*row) for row in connection.execute(query)])
         if len(found) <= limit:
             return found, None
         last = found[limit - 1]
@@ -147,45 +144,51 @@ class Archive:
             said.insert(0, turn.system)
         if answer.key is None:
             said.append(answer)
-        async with self._database.writing() as connection:
+
+        def write(connection: Connection) -> None:
+            left_out = session.left_out
             if session.stored is None:
-                title = title_of(turn.new)
-                await _insert_whole(
-                    connection, session.owner, session.id, model, title, now, said, session.left_out
-                )
+                title, owner = title_of(turn.new), session.owner
+                _insert_whole(connection, owner, session.id, model, title, now, said, left_out)
                 return
-            key = await _advance(connection, session.stored, model, now, session.left_out)
-            await _supersede_all_but(connection, key, turn.kept_keys())
+            key = _advance(connection, session.stored, model, now, left_out)
+            _supersede_all_but(connection, key, turn.kept_keys())
             if answer.key is not None:
-                await _rewrite(connection, answer)
-            await _insert_messages(connection, key, said, now)
-            await _count(connection, key)
+                _rewrite(connection, answer)
+            _insert_messages(connection, key, said, now)
+            _count(connection, key)
+
+        await self._database.write(write)
 
     async def rewrite(self, message: Message) -> None:
         """Change a stored message."""
-        async with self._database.writing() as connection:
-            await _rewrite(connection, message)
+        await self._database.write(lambda connection: _rewrite(connection, message))
 
     async def rename(self, owner: str, session_id: str, title: str) -> None:
         """Give a session a title. Raises NotFound."""
-        async with self._database.writing() as connection:
-            found = await _existing(connection, owner, session_id)
+
+        def write(connection: Connection) -> None:
+            found = _existing(connection, owner, session_id)
             change = sessions.update().where(sessions.c.key == found.key)
-            await connection.execute(change.values(title=title))
+            connection.execute(change.values(title=title))
+
+        await self._database.write(write)
 
     async def check_exists(self, owner: str, session_id: str) -> None:
         """Raises NotFound."""
-        async with self._database.reading() as connection:
-            await _existing(connection, owner, session_id)
+        await self._database.read(lambda connection: _existing(connection, owner, session_id))
 
     async def remove(self, owner: str, session_id: str) -> None:
         """Forget a session, its messages, and what is known of its states in any folder: their
         tokens are its text. Raises NotFound."""
         states = kv_files.c.owner == owner, kv_files.c.session == session_id
-        async with self._database.writing() as connection:
-            found = await _existing(connection, owner, session_id)
-            await connection.execute(sessions.delete().where(sessions.c.key == found.key))
-            await connection.execute(kv_files.delete().where(*states))
+
+        def write(connection: Connection) -> None:
+            found = _existing(connection, owner, session_id)
+            connection.execute(sessions.delete().where(sessions.c.key == found.key))
+            connection.execute(kv_files.delete().where(*states))
+
+        await self._database.write(write)
 
     async def fork(self, owner: str, session_id: str, new_id: str, at: int | None) -> None:
         """Begin a session with what `session_id` says up to message `at`, or to its end.
@@ -209,8 +212,9 @@ class Archive:
         """Store a whole conversation. Raises Conflict when the id is taken."""
         now = time.time()
         title = title or title_of(said)
-        async with self._database.writing() as connection:
-            await _insert_whole(connection, owner, session_id, model, title, now, said)
+        await self._database.write(
+            lambda connection: _insert_whole(connection, owner, session_id, model, title, now, said)
+        )
 
     async def surplus(
         self, before: float | None, most: int | None, most_bytes: int | None
@@ -233,9 +237,10 @@ class Archive:
         ]
         columns = [ranked.c[column.name] for column in _SUMMARY]
         query = sa.select(*columns).where(sa.or_(*reasons)).order_by(ranked.c.updated)
-        async with self._database.reading() as connection:
-            rows = await connection.execute(query.limit(_REMOVED_AT_ONCE))
-            return [Summary(*row) for row in rows]
+        query = query.limit(_REMOVED_AT_ONCE)
+        return await self._database.read(
+            lambda connection: [Summary(*row) for row in connection.execute(query)]
+        )
 
 
 def title_of(said: Sequence[Message]) -> str:
@@ -268,20 +273,26 @@ def _message(row: Any) -> Message:
     return Message(*row[_FIRST : _FIRST + len(_MESSAGE)])
 
 
-async def _find(connection: AsyncConnection, owner: str, session_id: str) -> Summary | None:
-    row = (await connection.execute(_FIND, {"o": owner, "i": session_id})).first()
+def _rows_of(
+    query: sa.Select[Any], owner: str, session_id: str
+) -> Callable[[Connection], Sequence[Any]]:
+    return lambda connection: connection.execute(query, {"o": owner, "i": session_id}).all()
+
+
+def _find(connection: Connection, owner: str, session_id: str) -> Summary | None:
+    row = connection.execute(_FIND, {"o": owner, "i": session_id}).first()
     return None if row is None else Summary(*row)
 
 
-async def _existing(connection: AsyncConnection, owner: str, session_id: str) -> Summary:
-    found = await _find(connection, owner, session_id)
+def _existing(connection: Connection, owner: str, session_id: str) -> Summary:
+    found = _find(connection, owner, session_id)
     if found is None:
         raise _unknown(session_id)
     return found
 
 
-async def _insert_whole(
-    connection: AsyncConnection,
+def _insert_whole(
+    connection: Connection,
     owner: str,
     session_id: str,
     model: str,
@@ -304,11 +315,11 @@ async def _insert_whole(
         "version": 1,
     }
     try:
-        key = (await connection.execute(_NEW_SESSION, row)).inserted_primary_key
+        key = connection.execute(_NEW_SESSION, row).inserted_primary_key
     except IntegrityError as failure:
         raise Conflict(f"Session '{session_id}' exists already") from failure
     assert key is not None
-    await _insert_messages(connection, int(key[0]), said, now)
+    _insert_messages(connection, int(key[0]), said, now)
 
 
 def _content(message: Message) -> str:
@@ -322,13 +333,11 @@ def _bytes_of(message: Message) -> int:
     return len(_content(message).encode()) + len(more)
 
 
-async def _advance(
-    connection: AsyncConnection, before: Summary, model: str, now: float, left_out: int
-) -> int:
+def _advance(connection: Connection, before: Summary, model: str, now: float, left_out: int) -> int:
     """The session changes, if it is still as it was."""
     unchanged = (sessions.c.key == before.key) & (sessions.c.version == before.version)
     change = sessions.update().where(unchanged)
-    done = await connection.execute(
+    done = connection.execute(
         change.values(model=model, updated=now, left_out=left_out, version=before.version + 1)
     )
     if done.rowcount != 1:
@@ -336,18 +345,18 @@ async def _advance(
     return before.key
 
 
-async def _supersede_all_but(connection: AsyncConnection, session: int, kept: set[int]) -> None:
+def _supersede_all_but(connection: Connection, session: int, kept: set[int]) -> None:
     current = messages.c.session == session, messages.c.superseded.is_(False)
-    keys = set(await connection.scalars(sa.select(messages.c.key).where(*current)))
+    keys = set(connection.scalars(sa.select(messages.c.key).where(*current)))
     if gone := keys - kept:
         change = messages.update().where(messages.c.key.in_(gone))
-        await connection.execute(change.values(superseded=True))
+        connection.execute(change.values(superseded=True))
 
 
-async def _rewrite(connection: AsyncConnection, message: Message) -> None:
+def _rewrite(connection: Connection, message: Message) -> None:
     """A stored answer has been changed."""
     change = messages.update().where(messages.c.key == message.key)
-    await connection.execute(
+    connection.execute(
         change.values(
             content=_content(message),
             tokens=message.tokens,
@@ -357,8 +366,8 @@ async def _rewrite(connection: AsyncConnection, message: Message) -> None:
     )
 
 
-async def _insert_messages(
-    connection: AsyncConnection, session: int, said: Sequence[Message], now: float
+def _insert_messages(
+    connection: Connection, session: int, said: Sequence[Message], now: float
 ) -> None:
     if not said:
         return
@@ -375,12 +384,12 @@ async def _insert_messages(
         }
         for message in said
     ]
-    await connection.execute(_NEW_MESSAGES, rows)
+    connection.execute(_NEW_MESSAGES, rows)
 
 
-async def _count(connection: AsyncConnection, session: int) -> None:
+def _count(connection: Connection, session: int) -> None:
     """Note how much a session holds now."""
-    await connection.execute(_counted(connection.dialect.name), {"s": session})
+    connection.execute(_counted(connection.dialect.name), {"s": session})
 
 
 @cache

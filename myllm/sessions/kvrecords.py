@@ -7,6 +7,7 @@ from array import array
 from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from myllm.sessions.database import Database
 from myllm.sessions.kvfiles import KvRecord, Remembered, State
@@ -25,8 +26,7 @@ class DatabaseRecords:
 
     async def get(self, name: str) -> KvRecord | None:
         query = sa.select(kv_files).where(self._here, kv_files.c.name == name)
-        async with self._database.reading() as connection:
-            row = (await connection.execute(query)).first()
+        row = await self._database.read(lambda connection: connection.execute(query).first())
         return None if row is None else _record(row)
 
     async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -36,9 +36,8 @@ class DatabaseRecords:
             .order_by(kv_files.c.used.desc())
             .limit(_ALIKE_MOST)
         )
-        async with self._database.reading() as connection:
-            rows = await connection.execute(query)
-            return [(name, tuple(json.loads(pieces))) for name, pieces in rows]
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [(name, tuple(json.loads(pieces))) for name, pieces in rows]
 
     async def put(self, record: KvRecord) -> None:
         state, remembered = record.state, record.state.remembered
@@ -56,36 +55,37 @@ class DatabaseRecords:
             pieces=json.dumps(state.pieces),
             used=state.used,
         )
-        async with self._database.writing() as connection:
-            await connection.execute(self._named(kv_files.delete(), state.file_name))
-            await connection.execute(row)
+
+        def write(connection: Connection) -> None:
+            connection.execute(self._named(kv_files.delete(), state.file_name))
+            connection.execute(row)
+
+        await self._database.write(write)
 
     async def touch(self, name: str, used: float) -> None:
-        async with self._database.writing() as connection:
-            await connection.execute(self._named(kv_files.update(), name).values(used=used))
+        change = self._named(kv_files.update(), name).values(used=used)
+        await self._database.write(lambda connection: connection.execute(change))
 
     async def remove(self, *names: str) -> None:
-        async with self._database.writing() as connection:
-            gone = self._here, kv_files.c.name.in_(names)
-            await connection.execute(kv_files.delete().where(*gone))
+        change = kv_files.delete().where(self._here, kv_files.c.name.in_(names))
+        await self._database.write(lambda connection: connection.execute(change))
 
     async def of_session(self, owner: str, session: str) -> list[str]:
         mine = self._here, kv_files.c.owner == owner, kv_files.c.session == session
-        async with self._database.reading() as connection:
-            return list(await connection.scalars(sa.select(kv_files.c.name).where(*mine)))
+        query = sa.select(kv_files.c.name).where(*mine)
+        return await self._database.read(lambda connection: list(connection.scalars(query)))
 
     async def by_use(self) -> list[tuple[str, int]]:
         query = sa.select(kv_files.c.name, kv_files.c.size_bytes).where(self._here)
-        async with self._database.reading() as connection:
-            rows = await connection.execute(query.order_by(kv_files.c.used))
-            return [(name, size) for name, size in rows]
+        query = query.order_by(kv_files.c.used)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [(name, size) for name, size in rows]
 
     async def of_nobody(self) -> list[str]:
         theirs = sessions.c.owner == kv_files.c.owner, sessions.c.id == kv_files.c.session
         living = sa.select(sessions.c.key).where(*theirs).exists()
         query = sa.select(kv_files.c.name).where(self._here, ~living)
-        async with self._database.reading() as connection:
-            return list(await connection.scalars(query))
+        return await self._database.read(lambda connection: list(connection.scalars(query)))
 
     def _named(self, statement: Any, name: str) -> Any:
         return statement.where(self._here, kv_files.c.name == name)

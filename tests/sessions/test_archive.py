@@ -5,11 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import sqlalchemy as sa
 
 from myllm.errors import Conflict, InvalidRequest, NotFound
 from myllm.sessions.archive import Archive, title_of
 from myllm.sessions.history import Message
 from myllm.sessions.store import SessionStore
+
+# A search that takes about a second in either database.
+COUNTING = """
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 3000000)
+    SELECT count(*) FROM numbers
+"""
 
 
 async def add(archive: Archive, name: str, *texts: str, owner: str = "local") -> None:
@@ -115,10 +122,14 @@ async def test_a_search_does_not_keep_a_chat_from_its_history(
 ) -> None:
     await add(archive, "s", "one", "1")
     database = await store.database()
-    async with database.searching():
-        waiting = [asyncio.create_task(archive.page("local", 1, search="one")) for _ in range(9)]
-        await asyncio.wait(waiting, timeout=0.1)
-        assert await asyncio.wait_for(archive.load("local", "s"), 5)
+    long = asyncio.create_task(
+        database.search(lambda connection: connection.scalar(sa.text(COUNTING)))
+    )
+    waiting = [asyncio.create_task(archive.page("local", 1, search="one")) for _ in range(9)]
+    await asyncio.wait(waiting, timeout=0.1)
+    assert await asyncio.wait_for(archive.load("local", "s"), 5)
+    assert not long.done()
+    assert await long == 3_000_000
     assert all(await asyncio.gather(*waiting))
 
 

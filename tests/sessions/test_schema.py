@@ -75,11 +75,11 @@ def made_by_migrations(connection: sa.Connection) -> list[object]:
 
 
 async def test_a_new_database_has_what_the_migrations_make(store: SessionStore) -> None:
-    async with (await store.database()).writing() as connection:
-        assert await connection.run_sync(differences) == []
-        assert await connection.run_sync(made_by_migrations) == []
-        found = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-        assert found == schema.HEAD
+    database = await store.database()
+    assert await database.write(differences) == []
+    assert await database.write(made_by_migrations) == []
+    version = sa.text("SELECT version_num FROM alembic_version")
+    assert await database.read(lambda connection: connection.scalar(version)) == schema.HEAD
 
 
 async def test_files_are_for_their_owner_only(database: Path) -> None:
@@ -87,8 +87,8 @@ async def test_files_are_for_their_owner_only(database: Path) -> None:
 
 
 async def test_a_newer_database_is_refused(store: SessionStore, url: str) -> None:
-    async with (await store.database()).writing() as connection:
-        await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    newer = sa.text("UPDATE alembic_version SET version_num = '9999'")
+    await (await store.database()).write(lambda connection: connection.execute(newer))
     with pytest.raises(StoreFailed, match=r"made by a newer MyLLM \(its schema is 9999, "):
         await SessionStore(url).start()
 
@@ -139,7 +139,7 @@ async def test_damage_inside_the_file_is_told_when_it_is_met(tmp_path: Path) -> 
 async def test_a_locked_file_is_told_and_serves_again(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("myllm.sessions.database._BUSY_S", 0.1)
+    monkeypatch.setattr("myllm.sessions.connections.BUSY_S", 0.1)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable, match="locked by another program"):

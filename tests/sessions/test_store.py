@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -210,10 +211,14 @@ async def test_a_new_session_is_counted_as_a_changed_one_is(
     (new, listed) = await archive.listed("local", "s")
     database = await store.database()
     counts = sa.select(sessions.c.messages, sessions.c.size_bytes)
-    async with database.writing() as connection:
-        [at_first] = (await connection.execute(counts)).all()
-        await _count(connection, new.key)
-        [again] = (await connection.execute(counts)).all()
+
+    def count_again(connection: sa.Connection) -> tuple[sa.Row[Any], sa.Row[Any]]:
+        [at_first] = connection.execute(counts).all()
+        _count(connection, new.key)
+        [again] = connection.execute(counts).all()
+        return at_first, again
+
+    at_first, again = await database.write(count_again)
     text = sum(len(each.message.content.encode()) for each in listed)
     assert at_first == again == (3, text + len(json.dumps(answer.extra)))
 

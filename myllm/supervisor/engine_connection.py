@@ -2,33 +2,38 @@
 
 httptools parses in C, and whoever waits is woken once for all that has come: on the way of
 every token nothing else happens here. Of an answer that comes in small pieces, quickly, the
-socket collects some before they are read: each reading costs the same, however much it finds.
+socket collects some before they are read, which `Pulse` does for all of them in one go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import cast
 
 import httptools
 import httpx
 
+from myllm.supervisor.pulse import Pulse
+
 # Beyond this much that nobody has taken yet, the engine is made to wait.
 _MOST_UNREAD = 2**20
-# Behind its first pieces (headers, a role, the first tokens) an answer is read at most this
-# often. A token that comes later than that after the last one does not wait at all, and 40
-# times a second is as smooth as 400 times to whoever reads.
-_FIRST_PIECES, _BETWEEN_READS_S = 4, 0.025
+# The first pieces of an answer (headers, a role, the first tokens) are read as they come, however
+# fast; and so are all where fewer than 100 come in a second.
+_FIRST_PIECES, _QUICK_S = 4, 0.01
+_LITTLE = 2  # pieces between two calls of the pulse
 # Larger pieces are no tokens; what sends them is to be read as fast as it comes.
 _SMALL = 4096
+_MOST_AT_ONCE = 2**16
 
 
 class Connection(asyncio.Protocol):
     """Errors are httpx's: ConnectError, ReadError when the engine closes it under a request,
     ReadTimeout when nothing comes for too long, RemoteProtocolError."""
 
-    def __init__(self) -> None:
+    def __init__(self, pulse: Pulse) -> None:
+        self._pulse = pulse
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._aborted = False
@@ -38,7 +43,7 @@ class Connection(asyncio.Protocol):
         self._last_data = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._pieces = 0
-        self._pause: asyncio.TimerHandle | None = None
+        self._fd = -1
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self._complete = False
@@ -89,9 +94,9 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it at once, also while it is still being made."""
         self._aborted = True
-        for timer in (self._watch, self._pause):
-            if timer is not None:
-                timer.cancel()
+        self._pulse.leave(self)
+        if self._watch is not None:
+            self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
 
@@ -127,33 +132,68 @@ class Connection(asyncio.Protocol):
         else:
             self._watch = self._loop.call_later(left, self._look)
 
-    def _read_later(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-            self._pause = self._loop.call_later(_BETWEEN_READS_S, self._read_on)
-
     def _read_on(self) -> None:
-        if self._transport is not None and not self._aborted and self._unread <= _MOST_UNREAD:
+        if self._transport is not None and not self._aborted:
             self._transport.resume_reading()
+
+    def fileno(self) -> int:
+        """Of its socket; -1 until it is connected."""
+        return self._fd
+
+    def on_hang_up(self) -> None:
+        """Read the last of it."""
+        if not self._unread:
+            self.on_pulse()
+        if not self._complete:
+            self._read_on()
+
+    def on_pulse(self) -> bool:
+        """Read what has come since the last time. False when that was little, so that the next
+        piece is read when it comes, or more than tokens can be."""
+        if self._unread:
+            return True  # whoever reads has not come round to the last of it
+        try:
+            data = os.read(self._fd, _MOST_AT_ONCE)
+        except BlockingIOError:
+            self._read_on()
+            return False
+        except OSError as failure:
+            self.connection_lost(failure)
+            return False
+        if data:
+            self._take(data)
+        else:
+            self.connection_lost(None)
+        stays = len(self._chunks) > _LITTLE and len(data) < _MOST_AT_ONCE
+        if not (stays or self._complete):
+            self._read_on()
+        return stays and not self._complete
+
+    def _take(self, data: bytes) -> None:
+        self._last_data = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as failure:
+            self.fail(httpx.RemoteProtocolError(f"it does not speak HTTP: {failure}"))
+        else:
+            self._wake()
 
     # asyncio's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._fd = transport.get_extra_info("socket").fileno()
         if self._aborted:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as failure:
-            self.fail(httpx.RemoteProtocolError(f"it does not speak HTTP: {failure}"))
-            return
-        self._last_data = self._loop.time()
+        is_quick = self._loop.time() - self._last_data < _QUICK_S and len(data) < _SMALL
         self._pieces += 1
-        if self._pieces > _FIRST_PIECES and len(data) < _SMALL and not self._complete:
-            self._read_later()
-        self._wake()
+        self._take(data)
+        if is_quick and self._pieces > _FIRST_PIECES and not (self._complete or self._aborted):
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._pulse.join(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(httpx.ReadError(f"it closed the connection{f': {exc}' if exc else ''}"))

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from myllm.supervisor.engine_connection import Connection
+from myllm.supervisor.pulse import Pulse
 
 _CONNECT_S = 10.0
 
@@ -29,11 +30,12 @@ class EngineTransport(httpx.AsyncBaseTransport):
     def __init__(self, socket: Path) -> None:
         self._socket = str(socket)
         self._open: set[Connection] = set()
+        self._pulse = Pulse()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises httpx's TransportErrors. The silence bound is the request's read timeout."""
         timeouts: dict[str, Any] = request.extensions["timeout"]
-        connection = Connection()
+        connection = Connection(self._pulse)
         self._open.add(connection)
         try:
             await connection.connect(self._socket, _CONNECT_S)
@@ -58,6 +60,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         """Close every connection: each request fails, each generation is cancelled."""
         for connection in list(self._open):
             connection.fail(httpx.ReadError("it is being stopped"))
+        self._pulse.close()
 
     async def aclose(self) -> None:
         self.close()

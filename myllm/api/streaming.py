@@ -67,6 +67,8 @@ class Stream(Response):
         self._begun = False
         self._last_sent = time.monotonic()
         self._is_sending = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # What follows the headers is nobody's business between here and the socket.
@@ -89,7 +91,8 @@ class Stream(Response):
                     return
 
     async def _run(self, send: Send) -> None:
-        comments = asyncio.create_task(self._comment(send))
+        if self.phase is not None:
+            self._look_later(send, self.phase, FIRST_COMMENT_S)
         try:
             async with aclosing(self.frames()) as frames:
                 async for frame in frames:
@@ -104,18 +107,24 @@ class Stream(Response):
             _log.exception("unexpected error in a stream")
             await self._send_error(send, EngineError("Internal error; see the server's log"))
         finally:
-            comments.cancel()
+            for comments in (self._timer, self._comment):
+                if comments is not None:
+                    comments.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _comment(self, send: Send) -> None:
+    def _look_later(self, send: Send, phase: Callable[[], str], seconds: float) -> None:
+        later = asyncio.get_running_loop().call_later
+        self._timer = later(seconds, self._look, send, phase)
+
+    def _look(self, send: Send, phase: Callable[[], str]) -> None:
         """Say what the stream waits for, so that neither people nor proxies give it up."""
-        while self.phase is not None:
-            bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
-            silent = time.monotonic() - self._last_sent
-            if silent < bound:
-                await asyncio.sleep(bound - silent)
-            else:
-                await self._send(send, f": {self.phase()}\n\n".encode())
+        bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
+        left = bound - (time.monotonic() - self._last_sent)
+        if left <= 0 and not self._is_sending:
+            comment = f": {phase()}\n\n".encode()
+            self._comment = asyncio.create_task(self._send(send, comment), name="comment")
+            left = COMMENT_EVERY_S
+        self._look_later(send, phase, max(left, 0.1))
 
     async def _send_error(self, send: Send, error: MyLLMError) -> None:
         _log.warning("stream failed", error=error.detail)
@@ -172,17 +181,23 @@ async def to_the_end(answer: Answer) -> Finished:
 
 async def _work_until(gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:
     """Run `work`; cancel it when the client is `gone`. Returns when its cleanup has run."""
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(gone)
+    working, has_left = asyncio.current_task(), False
+    assert working is not None
+
+    async def watch() -> None:
+        nonlocal has_left
+        await gone
+        has_left = True
+        working.cancel()
+
+    watching = asyncio.create_task(watch(), name="watch a client")
     try:
-        await asyncio.wait({working, leaving}, return_when="FIRST_COMPLETED")
+        await work
+    except asyncio.CancelledError:
+        if not has_left or working.uncancel():
+            raise  # somebody else wants it to end
     finally:
-        leaving.cancel()
-        if not working.done():
-            working.cancel()
-        await asyncio.wait({working})
-    if not working.cancelled():
-        working.result()
+        watching.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

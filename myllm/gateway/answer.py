@@ -144,7 +144,7 @@ class ChatAnswer(_EngineAnswer):
 
     async def events(self) -> AsyncGenerator[Event, None]:
         async with self._opened() as (session, turn):
-            self.ticket.session = session.key
+            self.ticket.session, self.ticket.begins = session.key, session.stored is None
             self.ticket.pieces = of_messages(self._shown(turn))
             self.ticket.enqueued_at = time.monotonic()
             dropped = 0

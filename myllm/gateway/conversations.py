@@ -37,8 +37,6 @@ _SAVE_AFTER_S = 3.0
 _MOST_PUT_OFF = 10
 # What is read again in less time than this is not worth a file.
 _WORTH_S = 0.02
-# While nobody has asked this model enough to measure it, so many tokens are.
-_UNMEASURED = 64
 # A shorter common beginning is read faster than somebody else's state.
 _ALIKE_CHARS = 512
 # So often in a row must an engine ignore a state that was read back, before none is any more.
@@ -75,14 +73,14 @@ class _Held:
 class Conversations:
     """What the slots of all engines hold; `files` has what outlives a slot.
 
-    `speed` tells how many tokens of a prompt a model (by its digest) reads per second. `strict`:
+    `speed` tells how many tokens of a prompt an engine reads per second. `strict`:
     a slot is emptied between clients, and they share no beginnings.
     """
 
     def __init__(
         self,
         files: KvFiles,
-        speed: Callable[[str], float | None],
+        speed: Callable[[InstanceSpec], float],
         strict: bool,
     ) -> None:
         self._files = files
@@ -266,15 +264,14 @@ class Conversations:
     def _is_worth(self, instance: Instance, state: State) -> bool:
         if self.problem(instance.spec) is not None:
             return False
-        speed, tokens = self._speed(instance.spec.model.digest), len(state.remembered.tokens)
-        return tokens >= _UNMEASURED if speed is None else tokens / speed > _WORTH_S
+        return len(state.remembered.tokens) / self._speed(instance.spec) > _WORTH_S
 
     async def _restore(self, instance: Instance, ticket: Ticket, held: _Held) -> None:
         assert ticket.session is not None
         owner, _, session = ticket.session.rpartition("/")
         try:
             name = file_name(owner, session, instance.spec.state_key)
-            state = await self._files.checked(name)
+            state = None if ticket.begins else await self._files.checked(name)
             if state is None and (alike := await self._alike(instance, ticket, owner)):
                 state = await self._files.checked(alike)
             if state is not None:

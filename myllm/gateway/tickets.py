@@ -25,13 +25,14 @@ class Ticket:
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
     that has read the same. `only_asks`: it wants to know something of the engine, and leaves
-    alone what its slot has read.
+    alone what its slot has read. `begins`: its session begins with it.
     """
 
     key: InstanceKey
     enqueued_at: float
     client: str = ""
     session: str | None = None
+    begins: bool = False
     pieces: Pieces = ()
     priority: int = 0
     keep_alive_s: float | None = None

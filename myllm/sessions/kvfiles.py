@@ -99,6 +99,10 @@ class KvRecords(Protocol):
 
     async def of_session(self, owner: str, session: str) -> list[str]: ...
 
+    async def taken(self) -> int:
+        """Bytes of all files together."""
+        ...
+
     async def by_use(self) -> list[tuple[str, int]]:
         """Name and size in bytes of every file, the least recently used first."""
         ...
@@ -224,13 +228,12 @@ class KvFiles:
 
     async def _make_room(self, records: KvRecords) -> None:
         """The least recently used go first."""
-        files = await records.by_use()
-        taken = sum(size for _, size in files)
+        taken = await records.taken()
         if self._most_mb is not None:
             most = self._most_mb * _MIB
         else:
             most = int(_DEFAULT_SHARE * (shutil.disk_usage(self.folder).free + taken))
-        for name, size in files:
+        for name, size in await records.by_use() if taken > most else ():
             if taken <= most:
                 return
             taken -= size

@@ -20,6 +20,8 @@ GPU_START = 2048
 # Parameters x tokens that one core reads in a second, at the least: 1.1 billion parameters in
 # Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
 _WORK_PER_CORE = 50e9
+# Behind this, a model is so small that other things than its parameters take the time.
+_MOST_GUESSED = 5000.0
 SMALLEST = 16
 LARGEST = 2048
 # Shorter prompts measure the overhead, not the speed.
@@ -38,11 +40,16 @@ def batch_for(tokens_per_s: float, largest: int = LARGEST) -> int:
     return size
 
 
+def guessed_speed(parameters: int, cores: int) -> float:
+    """Tokens per second that the cores read of a model which was never measured, cautiously."""
+    return min(_WORK_PER_CORE * cores / max(parameters, 1), _MOST_GUESSED)
+
+
 def first_batch(parameters: int, cores: int, gpu: bool) -> int:
     """The batch size of a model whose speed was never measured; cautious for a large one."""
     if gpu:
         return GPU_START
-    return batch_for(_WORK_PER_CORE * cores / max(parameters, 1), CPU_START)
+    return batch_for(guessed_speed(parameters, cores), CPU_START)
 
 
 class PromptSpeeds:

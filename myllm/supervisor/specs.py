@@ -13,7 +13,7 @@ from myllm.engine.types import Engine
 from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
-from myllm.supervisor.batching import PromptSpeeds, batch_for, first_batch
+from myllm.supervisor.batching import PromptSpeeds, batch_for, first_batch, guessed_speed
 from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
 from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, input_context
@@ -97,12 +97,19 @@ class Specs:
         useful = max(1, int(model.header.parameter_count // _PARAMETERS_PER_THREAD))
         return self._settings.threads or (useful if useful < _cores() else None)
 
+    def speed(self, spec: InstanceSpec) -> float:
+        """Tokens of a prompt that an engine reads per second, as measured, or else as guessed."""
+        guess = guessed_speed(spec.model.header.parameter_count, self._cores())
+        return self._speeds.get(spec.model.digest) or guess
+
     def _batch(self, model: Model, gpu: bool) -> int:
         speed = self._speeds.get(model.digest)
         if speed is not None:
             return batch_for(speed)
-        cores = self._settings.threads or _cores()
-        return first_batch(model.header.parameter_count, cores, gpu)
+        return first_batch(model.header.parameter_count, self._cores(), gpu)
+
+    def _cores(self) -> int:
+        return self._settings.threads or _cores()
 
 
 def _cores() -> int:

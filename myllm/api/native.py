@@ -27,7 +27,7 @@ from myllm.gateway.answer import Answer, ChatAnswer, RawAnswer
 from myllm.gateway.chat import wire_calls
 from myllm.gateway.deltas import wire_part
 from myllm.gateway.embedding import embed
-from myllm.gateway.events import CallPart, Finished, Thinking, Token
+from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token
 from myllm.gateway.wire import event
 from myllm.sessions.history import from_wire
 
@@ -136,18 +136,25 @@ def _stream(answer: Answer, terminal: Callable[[Finished], dict[str, Any]]) -> S
     """An answer as events: its tokens as they come, then one terminal event."""
 
     async def frames() -> AsyncGenerator[bytes, None]:
+        held: list[bytes] = []
         async with aclosing(answer.events()) as events:
             async for made in events:
-                if isinstance(made, Token):
-                    yield event({"token": made.text, "done": False})
-                elif isinstance(made, Thinking):
-                    yield event({"thinking": made.text, "done": False})
-                elif isinstance(made, CallPart):
-                    yield event({"tool_calls": [wire_part(made)], "done": False})
-                elif isinstance(made, Finished):
-                    yield event({"done": True, **terminal(made)})
+                held.append(event(_told(made, terminal)))
+                if not (isinstance(made, Token) and made.more):
+                    yield b"".join(held)
+                    held.clear()
 
     return Stream(frames, _error_event, lambda: answer.phase)
+
+
+def _told(made: Event, terminal: Callable[[Finished], dict[str, Any]]) -> dict[str, Any]:
+    if isinstance(made, Token):
+        return {"token": made.text, "done": False}
+    if isinstance(made, Thinking):
+        return {"thinking": made.text, "done": False}
+    if isinstance(made, CallPart):
+        return {"tool_calls": [wire_part(made)], "done": False}
+    return {"done": True, **terminal(made)}
 
 
 def _error_event(error: MyLLMError) -> bytes:

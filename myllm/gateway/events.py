@@ -26,9 +26,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of the answer; never half a character."""
+    """A piece of the answer; never half a character. `more`: the next one follows at once, so
+    that both can be sent together."""
 
     text: str
+    more: bool = False
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,11 @@ class Generation:
                     self._gateway.lease(self._ticket) as lease,
                     aclosing(self._attempt(lease, make_prompt)) as texts,
                 ):
-                    async for text in texts:
+                    async for *more, last in texts:
                         self._ticket.deaths = 0
-                        yield Token(text)
+                        for text in more:
+                            yield Token(text, more=True)
+                        yield Token(last)
             except EngineDied as death:
                 self._reading = None
                 if not self._transcript.is_complete():
@@ -93,8 +95,11 @@ class Generation:
                 ) from None
         yield self._transcript.finished()
 
-    async def _attempt(self, lease: Lease, make_prompt: MakePrompt) -> AsyncGenerator[str, None]:
-        """The texts that one engine adds, until the answer is complete."""
+    async def _attempt(
+        self, lease: Lease, make_prompt: MakePrompt
+    ) -> AsyncGenerator[list[str], None]:
+        """The texts that one engine adds, as many at once as have come, until the answer is
+        complete."""
         self._reading = "reading the prompt"
         if self._prompt is None:
             made = await make_prompt(lease.instance)
@@ -113,13 +118,12 @@ class Generation:
             "return_progress": True,
         }
         try:
-            async with aclosing(upstream.complete(lease.instance, body)) as events:
-                async for event in events:
-                    self._watch(lease.instance, event)
-                    text = self._transcript.take(event)
-                    if text:
+            async with aclosing(upstream.complete(lease.instance, body)) as blocks:
+                async for block in blocks:
+                    texts = [text for event in block if (text := self._take(lease, event))]
+                    if texts:
                         lease.instance.delivered = True
-                        yield text
+                        yield texts
         except PromptTooLong:
             if not self._transcript.produced:
                 raise
@@ -180,6 +184,10 @@ class Generation:
             self._prompt = await upstream.tokenize(instance, self._prompt)
         transcript.prompt_is(len(self._prompt))
         return self._prompt + produced
+
+    def _take(self, lease: Lease, event: dict[str, Any]) -> str:
+        self._watch(lease.instance, event)
+        return self._transcript.take(event)
 
     def _watch(self, instance: Instance, event: dict[str, Any]) -> None:
         """Tell people how far the prompt is, and the supervisor how fast it was read."""

@@ -111,12 +111,12 @@ async def ask(
 
 async def complete(
     instance: Instance, body: dict[str, Any]
-) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of one `/completion` stream; leaving the iteration closes the connection."""
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """The events of one `/completion` stream, as many at once as have come; leaving the iteration
+    closes the connection."""
     async with aclosing(pass_on(instance, "/completion", body)) as blocks:
         async for block in blocks:
-            for event in events_in(block):
-                yield event
+            yield list(events_in(block))
 
 
 async def pass_on(

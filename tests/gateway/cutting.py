@@ -51,18 +51,18 @@ class Cutter:
 
     async def complete(
         self, instance: Instance, body: dict[str, Any]
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """As `upstream.complete`, cut as `cuts` says; `seed` replaces that of the request."""
         cut = self.cuts.pop(0) if self.cuts else None
         seen = 0
         if not self._goes_on:
             self._said = ""
         self._goes_on = False
-        async with aclosing(self._complete(instance, body | self._own_fields())) as events:
-            async for event in events:
+        async with aclosing(self._complete(instance, body | self._own_fields())) as blocks:
+            async for event in (event async for block in blocks for event in block):
                 self._said += event.get("content", "")
                 seen += "prompt_progress" not in event
-                yield event
+                yield [event]
                 if seen == cut:
                     self._goes_on = not event.get("stop")
                     await self._kill(instance)

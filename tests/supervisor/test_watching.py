@@ -35,12 +35,12 @@ async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = 
     """Events of an answer whose reader stops for a while behind the first one."""
     seen = 0
     async with gateway.lease(Asking().ticket(KEY)) as lease:
-        async for _ in upstream.complete(lease.instance, BODY | {"id_slot": lease.slot}):
+        async for events in upstream.complete(lease.instance, BODY | {"id_slot": lease.slot}):
             if not seen:
                 if stalls is not None:
                     stalls.set()
                 await asyncio.sleep(stall_s)
-            seen += 1
+            seen += len(events)
     return seen
 
 

@@ -15,11 +15,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from myllm.errors import MyLLMError, ServeFailed
+from myllm.garbage import Garbage
 from myllm.settings import Settings
 
 # What connections get to finish in after the engines are gone; their answers have ended then.
 _CONNECTIONS_S = 1
 _POLL_S = 0.05
+# uvicorn ticks ten times a second.
+_TICKS_BETWEEN_SEARCHES = 50
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -96,9 +99,15 @@ class Server(uvicorn.Server):
         except MyLLMError as failure:
             self.failure, self.should_exit = failure, True
             return
+        self._garbage = Garbage()
         await super().startup(sockets)
         if self._on_listening is not None:
             self._on_listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_BETWEEN_SEARCHES == 0:
+            self._garbage.look(idle=not self.server_state.tasks)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         ending = asyncio.create_task(self._app.drain_and_stop())

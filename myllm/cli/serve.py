@@ -26,8 +26,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models over HTTP until Ctrl+C."""
-    # Nothing of what is imported is garbage; to look for some takes a tenth of the start.
-    gc.disable()
+    gc.disable()  # to search what is imported takes a tenth of the start; see Garbage
     settings: Settings = ctx.obj.settings(host=host, port=port)
 
     from myllm.server import Server, listen
@@ -46,8 +45,6 @@ def serve(
     listener = listen(settings.host, settings.port)
     _warn_if_open(settings, listener)
     server = Server(App(settings, engine, access), lambda: _greet(settings, listener))
-    gc.freeze()  # nor will it be while the server runs
-    gc.enable()
     server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure

@@ -11,11 +11,14 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from myllm.api.schemas import KeepAlive
-from myllm.errors import InvalidRequest
+from myllm.api.tool_schemas import Tool, ToolChoice, tool_fields
 from myllm.gateway.tickets import Asking
 
 _NOT_SAMPLING = frozenset(
-    {"model", "keep_alive", "priority", "stream", "stream_options", "n", "messages", "prompt"}
+    {
+        *("model", "keep_alive", "priority", "stream", "stream_options", "n"),
+        *("messages", "prompt", "tools", "tool_choice"),
+    }
 )
 _MOST_CHOICES = 128
 
@@ -92,30 +95,6 @@ class OpenAIMessage(BaseModel):
         return self.model_dump(exclude_unset=True) | {"role": role}
 
 
-class NamedFunction(BaseModel):
-    """A function by its name."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-
-
-class Tool(BaseModel):
-    """A function that the model may call."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
-class NamedTool(BaseModel):
-    """The one function that the model must call."""
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
 class ChatCompletionRequest(_Sampled):
     """Answer a conversation."""
 
@@ -132,7 +111,7 @@ class ChatCompletionRequest(_Sampled):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = Field(None, description='"none" switches thinking off.')
@@ -140,20 +119,9 @@ class ChatCompletionRequest(_Sampled):
     chat_template_kwargs: dict[str, Any] | None = None
 
     def given(self) -> dict[str, Any]:
-        given = super().given()
-        given |= self._chosen()
+        given = super().given() | tool_fields(self.tools, self.tool_choice)
         longest = given.pop("max_completion_tokens", None)
         return given if longest is None else given | {"max_tokens": longest}
-
-    def _chosen(self) -> dict[str, Any]:
-        """A tool that must be called becomes the only one: engines know no choice by name."""
-        if not isinstance(self.tool_choice, NamedTool):
-            return {}
-        name = self.tool_choice.function.name
-        named = [tool for tool in self.tools or () if tool.function.name == name]
-        if not named:
-            raise InvalidRequest(f"tool_choice.function.name '{name}' is none of the tools")
-        return {"tools": [tool.model_dump() for tool in named], "tool_choice": "required"}
 
 
 _Tokens = list[Annotated[int, Field(ge=0)]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -49,11 +50,12 @@ def test_a_queue_that_is_full(server: Serving) -> None:
             health = api.get("/health", headers=bearer(ANN)).json()
         return bool(health["active"] == active and health["queued"] == queued)
 
+    unending: Any = {"model": "demo", "prompt": "Numbers:", "stream": True, **UNENDING}
     with client(server, ANN) as ann:
-        running, waiting = (
-            ann.completions.create(model="demo", prompt="Numbers:", stream=True, **UNENDING)
-            for _ in range(2)
-        )
+        running = ann.completions.create(**unending)
+        [engine] = server.engines()
+        engine.suspend()  # or it would have said everything before the other one is here
+        waiting = ann.completions.create(**unending)
         wait_until(lambda: are(1, 1), 30, "one that waits")
         with pytest.raises(openai.RateLimitError) as full:
             ann.chat.completions.create(model="demo", messages=ASKED)
@@ -61,6 +63,7 @@ def test_a_queue_that_is_full(server: Serving) -> None:
         assert int(full.value.response.headers["Retry-After"]) >= 1
         waiting.close()
         running.close()
+        engine.resume()
         wait_until(lambda: are(0, 0), 30, "a free slot")
         said = ann.chat.completions.create(model="demo", messages=ASKED)
         assert said.choices[0].message.content

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections import deque
 from typing import cast
 
@@ -17,6 +18,7 @@ import httpx
 
 from myllm.supervisor.pulse import Pulse
 
+_CONNECT_S, _CONNECT_AGAIN_S = 10.0, 0.01
 # Beyond this much that nobody has taken yet, the engine is made to wait.
 _MOST_UNREAD = 2**20
 # The first pieces of an answer (headers, a role, the first tokens) are read as they come, however
@@ -53,26 +55,37 @@ class Connection(asyncio.Protocol):
 
     # What its user does
 
-    async def connect(self, socket: str, timeout_s: float) -> None:
-        """Open it. Raises ConnectError."""
+    async def ask(self, path: str, request: bytes, silence_s: float) -> None:
+        """Send a request to the socket at `path`; returns when the headers of the answer are there.
+
+        Raises ConnectError. From the sending on, a silence of over `silence_s` seconds while
+        somebody waits is an error. One timer serves the whole answer: a timeout around each wait
+        would cost more than the rest.
+        """
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._loop.create_unix_connection(lambda: self, socket)
+            unsent = await self._open(path, request)
         except (OSError, TimeoutError) as failure:
             raise httpx.ConnectError(f"cannot connect: {failure}") from failure
-
-    async def ask(self, request: bytes, silence_s: float) -> None:
-        """Send a request and return when the headers of its answer are there.
-
-        From now on a silence of over `silence_s` seconds while somebody waits is an error. One
-        timer serves the whole answer: a timeout around each wait would cost more than the rest.
-        """
         self._silence_s, self._last_data = silence_s, self._loop.time()
         self._watch = self._loop.call_later(silence_s, self._look)
-        if self._transport is not None:
-            self._transport.write(request)
+        if unsent and self._transport is not None:
+            self._transport.write(unsent)
         while not self.status:
             await self._news()
+
+    async def _open(self, path: str, request: bytes) -> bytes:
+        """Connect and send what the socket takes of a request, before anything else is done: the
+        engine begins meanwhile. Returns the rest."""
+        opened = socket.socket(socket.AF_UNIX)
+        try:
+            opened.setblocking(False)
+            await _connect(opened, path)
+            sent = opened.send(request)
+            await self._loop.create_unix_connection(lambda: self, sock=opened)
+        except BaseException:
+            opened.close()
+            raise
+        return request[sent:]
 
     async def read(self) -> bytes:
         """What has come of the body since the last call; waits for it. Empty at the end."""
@@ -214,3 +227,13 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = True
+
+
+async def _connect(opened: socket.socket, path: str) -> None:
+    """Raises TimeoutError where too many others wait to be accepted, for too long."""
+    async with asyncio.timeout(_CONNECT_S):
+        while True:
+            try:
+                return opened.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(_CONNECT_AGAIN_S)

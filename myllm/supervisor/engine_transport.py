@@ -16,8 +16,6 @@ import httpx
 from myllm.supervisor.engine_connection import Connection
 from myllm.supervisor.pulse import Pulse
 
-_CONNECT_S = 10.0
-
 
 class EngineTransport(httpx.AsyncBaseTransport):
     """Sends requests to the engine that listens on `socket`.
@@ -38,8 +36,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         connection = Connection(self._pulse)
         self._open.add(connection)
         try:
-            await connection.connect(self._socket, _CONNECT_S)
-            await connection.ask(_head(request), timeouts["read"])
+            await connection.ask(self._socket, _head(request), timeouts["read"])
         except BaseException:
             self.done(connection)
             raise

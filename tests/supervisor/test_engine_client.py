@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -104,3 +105,21 @@ async def test_an_engine_that_closes_between_two_readings_is_noticed(home: Path)
     async with engine(home, sends) as client:
         with pytest.raises(httpx.ReadError, match="it closed the connection"):
             await pieces(client)
+
+
+async def test_an_engine_that_is_slow_to_accept_is_waited_for(home: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(home / "e.sock"))
+    listener.listen(1)
+    clients = [EngineClient(home / "e.sock") for _ in range(8)]
+    asked = [asyncio.create_task(client.post("/x", b"{}", 10)) for client in clients]
+    await asyncio.sleep(0.1)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n{}")
+        writer.write(HEAD + END)
+        writer.close()
+
+    listener.setblocking(False)
+    async with await asyncio.start_unix_server(answer, sock=listener):
+        assert [each.status for each in await asyncio.gather(*asked)] == [200] * 8

@@ -8,77 +8,122 @@ them. So what is done with a connection is a function of it, run in one go.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import URL, Connection, Engine
 
 T = TypeVar("T")
 BUSY_S = 5.0
 _CONNECT_S = 10.0
 # Anything that takes longer is a disk or a network that is gone.
 _ANSWER_S = 60.0
+_MOST_TOGETHER = 64
 
 
-class Connections(Protocol):
-    """Connections to one database. Raises what drivers raise, and TimeoutError."""
+class Readers(Protocol):
+    """Connections to read with. Raises what drivers raise, and TimeoutError."""
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """What `work` makes of a connection."""
         ...
 
+    async def close(self) -> None: ...
+
+
+class Writer(Protocol):
+    """Connections to write with. Raises what drivers raise, and TimeoutError."""
+
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """The same in a transaction, which is undone when `work` raises."""
+        """What `work` makes of a connection in a transaction, which is undone when it raises.
+
+        It may be undone and run again because of what others do.
+        """
         ...
 
     async def close(self) -> None: ...
 
 
-class SqliteThreads:
-    """At most `size` connections, each used by one thread at a time.
-
-    SQLite has one writer at a time: with a `size` of 1, writes wait for each other here.
-    """
+class SqliteReaders:
+    """At most `size` connections, each used by one thread at a time."""
 
     def __init__(self, url: URL, size: int) -> None:
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="sqlite")
-        self._engine = create_engine(
-            url.set(drivername="sqlite"),
-            pool_size=size,
-            max_overflow=0,
-            # What is written is committed or undone here; to read, there is no transaction.
-            pool_reset_on_return=None,
-            connect_args={"timeout": BUSY_S, "isolation_level": None, "check_same_thread": False},
-        )
-        event.listen(self._engine, "connect", _set_up)
+        self._engine = _sqlite(url, size)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         def run() -> T:
             with self._engine.connect() as connection:
                 return work(connection)
 
-        return await self._run(run)
-
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        def run() -> T:
-            with self._engine.connect() as connection, connection.begin():
-                # By itself the driver begins when it likes, and a read that turns into a write
-                # can then fail at once instead of waiting for its turn.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                return work(connection)
-
-        return await self._run(run)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        async with asyncio.timeout(_ANSWER_S):
+            return await running
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
         self._engine.dispose()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+_Work = Callable[[Connection], Any]
+_Outcome = tuple[Any, Exception | None]
+
+
+class SqliteWriter:
+    """The one connection that writes, in a thread of its own.
+
+    At the end of a transaction it waits for the disk; what is to be written meanwhile goes
+    together into the next one.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+        self._engine = _sqlite(url, 1)
+        self._waiting: deque[tuple[_Work, asyncio.Future[Any]]] = deque()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        written: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write_all(), name="write to the store")
         async with asyncio.timeout(_ANSWER_S):
-            return await running
+            return await written
+
+    async def close(self) -> None:
+        if self._writing is not None:
+            await self._writing
+        await asyncio.to_thread(self._thread.shutdown)
+        self._engine.dispose()
+
+    async def _write_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                count = min(len(self._waiting), _MOST_TOGETHER)
+                together = [self._waiting.popleft() for _ in range(count)]
+                works = [work for work, _ in together]
+                outcomes = await loop.run_in_executor(self._thread, self._written, works)
+                for (_, written), outcome in zip(together, outcomes, strict=True):
+                    _tell(written, *outcome)
+        finally:
+            self._writing = None
+
+    def _written(self, works: list[_Work]) -> list[_Outcome]:
+        """What comes of each; in one transaction, unless one of them fails."""
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                # By itself the driver begins when it likes, and a read that turns into a write
+                # can then fail at once instead of waiting for its turn.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return [(work(connection), None) for work in works]
+        except Exception as failure:  # noqa: BLE001 - is told to whom it concerns
+            if len(works) == 1:
+                return [(None, failure)]
+            return [outcome for work in works for outcome in self._written([work])]
 
 
 class PostgresPool:
@@ -106,6 +151,28 @@ class PostgresPool:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def _tell(written: asyncio.Future[Any], result: Any, failure: Exception | None) -> None:
+    if written.done():
+        return  # nobody waits any more
+    if failure is None:
+        written.set_result(result)
+    else:
+        written.set_exception(failure)
+
+
+def _sqlite(url: URL, size: int) -> Engine:
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        pool_size=size,
+        max_overflow=0,
+        # What is written is committed or undone here; to read, there is no transaction.
+        pool_reset_on_return=None,
+        connect_args={"timeout": BUSY_S, "isolation_level": None, "check_same_thread": False},
+    )
+    event.listen(engine, "connect", _set_up)
+    return engine
 
 
 def _for_asyncpg(url: URL) -> URL:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.sessions import schema
-from myllm.sessions.connections import Connections, PostgresPool, SqliteThreads, T
+from myllm.sessions.connections import PostgresPool, Readers, SqliteReaders, SqliteWriter, T, Writer
 
 _log = structlog.get_logger(__name__)
 _READERS = 2
@@ -34,13 +34,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = make_url(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._writer: Connections
-        self._reader: Connections
-        self._searcher: Connections
+        self._writer: Writer
+        self._reader: Readers
+        self._searcher: Readers
         if self.is_sqlite:
-            self._writer = SqliteThreads(self._url, 1)
-            self._reader = SqliteThreads(self._url, _READERS)
-            self._searcher = SqliteThreads(self._url, 1)
+            self._writer = SqliteWriter(self._url)
+            self._reader = SqliteReaders(self._url, _READERS)
+            self._searcher = SqliteReaders(self._url, 1)
         else:
             self._writer = self._reader = PostgresPool(self._url, _READERS, overflow=2)
             self._searcher = PostgresPool(self._url, 1, overflow=0)
@@ -71,8 +71,9 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        for connections in (self._writer, self._reader, self._searcher):
-            await connections.close()
+        await self._writer.close()
+        await self._reader.close()
+        await self._searcher.close()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """What `work` finds; each of its statements sees the database as of one moment."""

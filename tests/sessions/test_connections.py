@@ -1,0 +1,87 @@
+"""How writes to a SQLite file share transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from myllm.sessions.connections import SqliteReaders, SqliteWriter
+
+ALL = sa.text("SELECT n FROM numbers ORDER BY n")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> sa.URL:
+    return sa.URL.create("sqlite", database=str(tmp_path / "x.db"))
+
+
+@pytest_asyncio.fixture
+async def writer(url: sa.URL) -> AsyncIterator[SqliteWriter]:
+    writer = SqliteWriter(url)
+    table = sa.text("CREATE TABLE numbers (n INTEGER PRIMARY KEY)")
+    await writer.write(lambda connection: connection.execute(table))
+    yield writer
+    await writer.close()
+
+
+def adding(number: int) -> Callable[[Connection], int]:
+    def work(connection: Connection) -> int:
+        connection.execute(sa.text("INSERT INTO numbers VALUES (:n)"), {"n": number})
+        return number
+
+    return work
+
+
+async def at_once(writer: SqliteWriter, *numbers: int) -> list[int | BaseException]:
+    """What comes of adding these, all of which have come while another write was under way."""
+    go_on = threading.Event()
+    busy = asyncio.create_task(writer.write(lambda _: go_on.wait(10)))
+    await asyncio.sleep(0.05)
+    adds = [asyncio.create_task(writer.write(adding(number))) for number in numbers]
+    await asyncio.sleep(0.05)
+    go_on.set()
+    assert await busy
+    return await asyncio.gather(*adds, return_exceptions=True)
+
+
+async def stored(url: sa.URL) -> list[int]:
+    reader = SqliteReaders(url, 1)
+    try:
+        return await reader.read(lambda connection: list(connection.scalars(ALL)))
+    finally:
+        await reader.close()
+
+
+async def test_what_comes_meanwhile_is_written_together(writer: SqliteWriter, url: sa.URL) -> None:
+    commits: list[Connection] = []
+    sa.event.listen(writer._engine, "commit", commits.append)
+    assert await at_once(writer, *range(20)) == list(range(20))
+    assert len(commits) == 2
+    assert await stored(url) == list(range(20))
+
+
+async def test_one_that_fails_takes_no_other_with_it(writer: SqliteWriter, url: sa.URL) -> None:
+    one, again, other = await at_once(writer, 1, 1, 2)
+    assert (one, other) == (1, 2)
+    assert isinstance(again, sa.exc.IntegrityError)
+    assert await stored(url) == [1, 2]
+
+
+async def test_who_leaves_meanwhile_disturbs_nobody(writer: SqliteWriter, url: sa.URL) -> None:
+    go_on = threading.Event()
+    busy = asyncio.create_task(writer.write(lambda _: go_on.wait(10)))
+    await asyncio.sleep(0.05)
+    leaving, staying = (asyncio.create_task(writer.write(adding(n))) for n in (1, 2))
+    await asyncio.sleep(0.05)
+    leaving.cancel()
+    busy.cancel()
+    go_on.set()
+    assert await staying == 2
+    assert 2 in await stored(url)

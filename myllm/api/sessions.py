@@ -16,7 +16,7 @@ from myllm.sessions.store import SessionStore, check_id
 from myllm.sessions.transfer import Document, Format, read, write
 
 if TYPE_CHECKING:
-    from myllm.sessions.archive import StoredMessage, Summary
+    from myllm.sessions.rows import StoredMessage, Summary
 
 router = APIRouter(prefix="/api/sessions", tags=["Sessions"])
 

@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from myllm.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from myllm.sessions.archive import Archive, _count
+from myllm.sessions import rows
+from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
 from myllm.sessions.store import SessionStore
 from myllm.sessions.tables import sessions
@@ -214,7 +215,7 @@ async def test_a_new_session_is_counted_as_a_changed_one_is(
 
     def count_again(connection: sa.Connection) -> tuple[sa.Row[Any], sa.Row[Any]]:
         [at_first] = connection.execute(counts).all()
-        _count(connection, new.key)
+        rows.count(connection, new.key)
         [again] = connection.execute(counts).all()
         return at_first, again
 

@@ -1,0 +1,238 @@
+"""The rows of a session and its messages: how they are read and written, each by a function of a
+connection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
+
+from myllm.errors import Conflict, NotFound
+from myllm.sessions.history import Message
+from myllm.sessions.tables import messages, sessions
+
+# PostgreSQL stores no NUL. Nobody may post one, but a model may say it.
+_NO_NUL: Final = "\N{REPLACEMENT CHARACTER}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A stored session without its messages; times are seconds since 1970, UTC.
+
+    `messages` counts those in force, `left_out` those that the last prompt left out of them.
+    """
+
+    key: int
+    owner: str
+    id: str
+    model: str
+    title: str
+    created: float
+    updated: float
+    messages: int
+    left_out: int
+    version: int
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A message as it is listed; a superseded one is in no prompt any more."""
+
+    message: Message
+    superseded: bool
+    created: float
+
+
+SUMMARY = tuple(sessions.c[name] for name in Summary.__annotations__)
+_BY_NAME = (sessions.c.owner == sa.bindparam("o")) & (sessions.c.id == sa.bindparam("i"))
+_FIND = sa.select(*SUMMARY).where(_BY_NAME)
+_FIELDS = ("role", "content", "partial", "tokens", "key", "extra")
+_MESSAGE = tuple(messages.c[name] for name in _FIELDS)
+_FIRST = len(SUMMARY)
+# One statement, so that a session and its messages are of one moment. A session without any
+# gives one row, whose role is null.
+_MINE = messages.c.session == sessions.c.key
+_ALL = (
+    sa.select(*SUMMARY, *_MESSAGE, messages.c.superseded, messages.c.created)
+    .select_from(sessions.outerjoin(messages, _MINE))
+    .where(_BY_NAME)
+    .order_by(messages.c.key)
+)
+_IN_FORCE = (
+    sa.select(*SUMMARY, *_MESSAGE)
+    .select_from(sessions.outerjoin(messages, _MINE & messages.c.superseded.is_(False)))
+    .where(_BY_NAME)
+    .order_by(messages.c.key)
+)
+
+_NEW_SESSION, _NEW_MESSAGES = sessions.insert(), messages.insert()
+
+
+def _unknown(session_id: str) -> NotFound:
+    return NotFound(f"Session '{session_id}' not found")
+
+
+def _summary(row: Any) -> Summary:
+    return Summary(*row[:_FIRST])
+
+
+def _message(row: Any) -> Message:
+    return Message(*row[_FIRST : _FIRST + len(_MESSAGE)])
+
+
+def in_force(
+    connection: Connection, owner: str, session_id: str
+) -> tuple[Summary, list[Message]] | None:
+    """A session and its messages in force, the system message among them; None if unknown."""
+    found = connection.execute(_IN_FORCE, {"o": owner, "i": session_id}).all()
+    if not found:
+        return None
+    return _summary(found[0]), [_message(row) for row in found if row[_FIRST] is not None]
+
+
+def all_of(
+    connection: Connection, owner: str, session_id: str
+) -> tuple[Summary, list[StoredMessage]]:
+    """A session and all its messages, oldest first. Raises NotFound."""
+    found: Sequence[Any] = connection.execute(_ALL, {"o": owner, "i": session_id}).all()
+    if not found:
+        raise _unknown(session_id)
+    said = [row for row in found if row[_FIRST] is not None]
+    return _summary(found[0]), [StoredMessage(_message(row), *row[-2:]) for row in said]
+
+
+def existing(connection: Connection, owner: str, session_id: str) -> Summary:
+    """A session without its messages. Raises NotFound."""
+    row = connection.execute(_FIND, {"o": owner, "i": session_id}).first()
+    if row is None:
+        raise _unknown(session_id)
+    return Summary(*row)
+
+
+def insert_whole(
+    connection: Connection,
+    owner: str,
+    session_id: str,
+    model: str,
+    title: str,
+    now: float,
+    said: Sequence[Message],
+    left_out: int = 0,
+) -> None:
+    """A new session with its messages. Raises Conflict when the id is taken."""
+    row = {
+        "owner": owner,
+        "id": session_id,
+        "model": model,
+        "title": title,
+        "created": now,
+        "updated": now,
+        "messages": len(said),
+        "left_out": left_out,
+        "size_bytes": sum(map(_bytes_of, said)),
+        "version": 1,
+    }
+    try:
+        key = connection.execute(_NEW_SESSION, row).inserted_primary_key
+    except IntegrityError as failure:
+        raise Conflict(f"Session '{session_id}' exists already") from failure
+    assert key is not None
+    insert_messages(connection, int(key[0]), said, now)
+
+
+def _content(message: Message) -> str:
+    """Its text, as it can be stored."""
+    return message.content.replace("\0", _NO_NUL)
+
+
+def _bytes_of(message: Message) -> int:
+    """What `count` will count for it: its text in UTF-8, and the rest as it is stored."""
+    more = "" if message.extra is None else json.dumps(message.extra)
+    return len(_content(message).encode()) + len(more)
+
+
+def advance(connection: Connection, before: Summary, model: str, now: float, left_out: int) -> int:
+    """The session changes, if it is still as it was, which Conflict denies; returns its key."""
+    unchanged = (sessions.c.key == before.key) & (sessions.c.version == before.version)
+    change = sessions.update().where(unchanged)
+    done = connection.execute(
+        change.values(model=model, updated=now, left_out=left_out, version=before.version + 1)
+    )
+    if done.rowcount != 1:
+        raise Conflict(f"Session '{before.id}' was changed or removed while it was answered")
+    return before.key
+
+
+def supersede_all_but(connection: Connection, session: int, kept: set[int]) -> None:
+    """Of a session's messages these stay in force."""
+    current = messages.c.session == session, messages.c.superseded.is_(False)
+    keys = set(connection.scalars(sa.select(messages.c.key).where(*current)))
+    if gone := keys - kept:
+        change = messages.update().where(messages.c.key.in_(gone))
+        connection.execute(change.values(superseded=True))
+
+
+def rewrite(connection: Connection, message: Message) -> None:
+    """A stored answer has been changed."""
+    change = messages.update().where(messages.c.key == message.key)
+    connection.execute(
+        change.values(
+            content=_content(message),
+            tokens=message.tokens,
+            partial=message.partial,
+            extra=message.extra,
+        )
+    )
+
+
+def insert_messages(
+    connection: Connection, session: int, said: Sequence[Message], now: float
+) -> None:
+    """Messages of a session are new."""
+    if not said:
+        return
+    rows = [
+        {
+            "session": session,
+            "role": message.role,
+            "content": _content(message),
+            "tokens": message.tokens,
+            "extra": message.extra,
+            "partial": message.partial,
+            "superseded": False,
+            "created": now,
+        }
+        for message in said
+    ]
+    connection.execute(_NEW_MESSAGES, rows)
+
+
+def count(connection: Connection, session: int) -> None:
+    """Note how much a session holds now."""
+    connection.execute(_counted(connection.dialect.name), {"s": session})
+
+
+@cache
+def _counted(dialect: str) -> sa.Update:
+    """Made once, because making it takes longer than running it."""
+
+    def size_of(text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+        """Bytes in UTF-8; older SQLites have no octet_length."""
+        if dialect == "sqlite":
+            return sa.func.length(sa.cast(text, sa.LargeBinary))
+        return sa.func.octet_length(text)
+
+    more = sa.func.coalesce(size_of(sa.cast(messages.c.extra, sa.Text)), 0)
+    size = sa.func.coalesce(sa.func.sum(size_of(messages.c.content) + more), 0)
+    in_force = sa.func.count().filter(messages.c.superseded.is_(False))
+    of_session = messages.c.session == sa.bindparam("s")
+    counts = [sa.select(each).where(of_session).scalar_subquery() for each in (in_force, size)]
+    change = sessions.update().where(sessions.c.key == sa.bindparam("s"))
+    return change.values(messages=counts[0], size_bytes=counts[1])

@@ -53,6 +53,8 @@ class RequestContext:
             except Exception:  # noqa: BLE001 - the last one to see it
                 # The 500 has been sent; the traceback belongs into the log and nowhere else.
                 _log.exception("unexpected error", path=scope["path"])
+            finally:
+                del scope["state"]["send_body"]  # which has the scope
             level = "debug" if scope["path"] == "/health" else "info"
             getattr(_log, level)(
                 "request",

@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._chunks: deque[bytes] = deque()
         self._unread = 0
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
 
     # What its user does
 
@@ -112,6 +112,8 @@ class Connection(asyncio.Protocol):
             self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
+        # They know this object, too: without these it is gone without any search for garbage.
+        self._watch = self._transport = self._parser = None
 
     def fail(self, error: httpx.TransportError) -> None:
         """End the request with an error, unless its answer is complete."""
@@ -183,6 +185,8 @@ class Connection(asyncio.Protocol):
         return stays and not self._complete
 
     def _take(self, data: bytes) -> None:
+        if self._parser is None:
+            return
         self._last_data = self._loop.time()
         try:
             self._parser.feed_data(data)
@@ -217,6 +221,7 @@ class Connection(asyncio.Protocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
         self.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:

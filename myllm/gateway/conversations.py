@@ -25,7 +25,8 @@ from myllm.gateway.prefixes import common, of_messages
 from myllm.gateway.spelling import spell_prompt
 from myllm.gateway.tickets import Ticket
 from myllm.sessions.history import Message
-from myllm.sessions.kvfiles import KvFiles, Remembered, State, file_name
+from myllm.sessions.kvfiles import KvFiles
+from myllm.sessions.states import Remembered, State, file_name
 from myllm.sessions.store import session_key
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceSpec

@@ -17,7 +17,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.prompting import Prompt, Render
 from myllm.gateway.tickets import Ticket
 from myllm.models.registry import Model
-from myllm.sessions.kvfiles import Remembered
+from myllm.sessions.states import Remembered
 from myllm.supervisor.instance import Instance
 
 Fit = Callable[[Instance, Render], Awaitable[Prompt]]

@@ -24,7 +24,7 @@ from myllm.gateway.prompting import Prompt
 from myllm.gateway.spelling import spell
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.transcript import Diverged, Transcript
-from myllm.sessions.kvfiles import Remembered
+from myllm.sessions.states import Remembered
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)

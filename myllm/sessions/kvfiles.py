@@ -14,102 +14,20 @@ import shutil
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
 from myllm.errors import MyLLMError, StoreFailed
-from myllm.sessions.store import session_key
+from myllm.sessions.states import STATE_SUFFIX, KvRecord, KvRecords, State
 
 _log = structlog.get_logger(__name__)
-_SUFFIX = ".kv"
 _ASIDE = ".saving"
 _FOLDER_ID = "folder-id"
 # Of what is free on the disk, and what the files take themselves.
 _DEFAULT_SHARE = 0.1
 _MIB = 2**20
 _SETTLED_S = 120.0
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """What a slot's state stands for: the first `chars` characters of a prompt, whose SHA-256 is
-    `text_sha256`, and the tokens that the engine has read for them."""
-
-    chars: int
-    text_sha256: str
-    tokens: tuple[int, ...]
-
-    @classmethod
-    def of(cls, text: str, tokens: tuple[int, ...]) -> Remembered:
-        """What an engine remembers that has read `tokens`, which spell `text`."""
-        return cls(len(text), _sha256(text), tokens)
-
-    def begins(self, text: str) -> bool:
-        """Whether `text` goes on from what is remembered."""
-        return len(text) >= self.chars and _sha256(text[: self.chars]) == self.text_sha256
-
-
-@dataclass(frozen=True)
-class State:
-    """What a file is to be the state of: a session, and all that the state depends on.
-
-    `used` is when the conversation last went on, in seconds since 1970; `pieces` tell how its
-    prompt begins, for other conversations that begin alike.
-    """
-
-    owner: str
-    session: str
-    engine: str
-    remembered: Remembered
-    used: float
-    pieces: tuple[str, ...] = ()
-
-    @property
-    def file_name(self) -> str:
-        """A name that tells nobody whose conversation it is."""
-        return file_name(self.owner, self.session, self.engine)
-
-
-@dataclass(frozen=True)
-class KvRecord:
-    """One file as it was saved."""
-
-    state: State
-    sha256: str
-    size_bytes: int
-
-
-class KvRecords(Protocol):
-    """Where the records are kept, by their files' names."""
-
-    async def get(self, name: str) -> KvRecord | None: ...
-
-    async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
-        """The names and pieces of the owner's files used last."""
-        ...
-
-    async def put(self, record: KvRecord) -> None: ...
-
-    async def touch(self, name: str, used: float) -> None: ...
-
-    async def remove(self, *names: str) -> None: ...
-
-    async def of_session(self, owner: str, session: str) -> list[str]: ...
-
-    async def taken(self) -> int:
-        """Bytes of all files together."""
-        ...
-
-    async def by_use(self) -> list[tuple[str, int]]:
-        """Name and size in bytes of every file, the least recently used first."""
-        ...
-
-    async def of_nobody(self) -> list[str]:
-        """The names of files whose session is no more."""
-        ...
 
 
 class KvFiles:
@@ -221,7 +139,7 @@ class KvFiles:
         known = {name for name, _ in await records.by_use()}
         there = {path.name for path in self.folder.iterdir()}
         for path in [self.folder / name for name in there - known]:
-            if path.suffix in (_SUFFIX, _ASIDE) and _age_s(path) > _SETTLED_S:
+            if path.suffix in (STATE_SUFFIX, _ASIDE) and _age_s(path) > _SETTLED_S:
                 path.unlink(missing_ok=True)
         if known - there:
             await records.remove(*(known - there))
@@ -246,11 +164,6 @@ class KvFiles:
             await records.remove(*names)
 
 
-def file_name(owner: str, session: str, engine: str) -> str:
-    """The name of a session's file for one engine."""
-    return _sha256(f"{engine}\0{session_key(owner, session)}")[:48] + _SUFFIX
-
-
 def _id_of(folder: Path) -> str:
     """A name that no other folder has, also none of another machine with the same path."""
     path = folder / _FOLDER_ID
@@ -266,10 +179,6 @@ def _age_s(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _hash(path: Path) -> tuple[str, int]:

@@ -27,8 +27,8 @@ from myllm.sessions.history import Merged, Message, merge
 if TYPE_CHECKING:
     from myllm.sessions.archive import Archive
     from myllm.sessions.database import Database
-    from myllm.sessions.kvfiles import KvRecords
     from myllm.sessions.rows import Summary
+    from myllm.sessions.states import KvRecords
 
 _log = structlog.get_logger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")

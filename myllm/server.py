@@ -106,7 +106,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_SEARCHES == 0:
-            self._garbage.look(connected=len(self.server_state.connections))
+            self._garbage.look(under_way=len(self.server_state.tasks))
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -34,11 +34,11 @@ def old_garbage() -> weakref.ref[Cycle]:
     return weakref.ref(cycle)
 
 
-def test_old_garbage_goes_while_few_are_connected(searcher: Garbage) -> None:
+def test_old_garbage_goes_while_little_is_under_way(searcher: Garbage) -> None:
     found = old_garbage()
-    searcher.look(connected=1000)
+    searcher.look(under_way=1000)
     assert found() is not None
-    searcher.look(connected=8)
+    searcher.look(under_way=8)
     assert found() is None
 
 
@@ -47,12 +47,12 @@ def test_in_a_lasting_crowd_it_goes_after_a_while(
 ) -> None:
     found = old_garbage()
     monkeypatch.setattr(garbage, "_AT_LEAST_EVERY_S", 0)
-    searcher.look(connected=1000)
+    searcher.look(under_way=1000)
     assert found() is None
 
 
 def test_where_nothing_happens_nothing_is_searched(searcher: Garbage) -> None:
-    searcher.look(connected=8)
+    searcher.look(under_way=8)
     before = gc.get_stats()[2]["collections"]
-    searcher.look(connected=8)
+    searcher.look(under_way=8)
     assert gc.get_stats()[2]["collections"] == before

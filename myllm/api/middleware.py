@@ -54,7 +54,7 @@ class RequestContext:
                 # The 500 has been sent; the traceback belongs into the log and nowhere else.
                 _log.exception("unexpected error", path=scope["path"])
             finally:
-                del scope["state"]["send_body"]  # which has the scope
+                del scope["state"]["send_body"]  # or it and the scope would keep each other
             level = "debug" if scope["path"] == "/health" else "info"
             getattr(_log, level)(
                 "request",

@@ -16,8 +16,16 @@ from myllm.gateway.tickets import Asking
 
 _NOT_SAMPLING = frozenset(
     {
-        *("model", "keep_alive", "priority", "stream", "stream_options", "n"),
-        *("messages", "prompt", "tools", "tool_choice"),
+        "model",
+        "keep_alive",
+        "priority",
+        "stream",
+        "stream_options",
+        "n",
+        "messages",
+        "prompt",
+        "tools",
+        "tool_choice",
     }
 )
 _MOST_CHOICES = 128

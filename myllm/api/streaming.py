@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -73,7 +73,7 @@ class Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # What follows the headers is nobody's business between here and the socket.
         self._send_body: Send = scope["state"].get("send_body", send)
-        await _work_until(self._gone(receive), self._run(send))
+        await _work_until(lambda: self._gone(receive), self._run(send))
 
     async def _gone(self, receive: Receive) -> None:
         """Return when the client has left, or takes nothing any more.
@@ -120,11 +120,12 @@ class Stream(Response):
         """Say what the stream waits for, so that neither people nor proxies give it up."""
         bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
         left = bound - (time.monotonic() - self._last_sent)
-        if left <= 0 and not self._is_sending:
-            comment = f": {phase()}\n\n".encode()
-            self._comment = asyncio.create_task(self._send(send, comment), name="comment")
+        if left <= 0:
             left = COMMENT_EVERY_S
-        self._look_later(send, phase, max(left, 0.1))
+            if not self._is_sending:
+                comment = f": {phase()}\n\n".encode()
+                self._comment = asyncio.create_task(self._send(send, comment), name="comment")
+        self._look_later(send, phase, left)
 
     async def _send_error(self, send: Send, error: MyLLMError) -> None:
         _log.warning("stream failed", error=error.detail)
@@ -157,7 +158,7 @@ class TakesTime(Response):
             answer = await self.make()
             await answer(scope, receive, send)
 
-        await _work_until(_disconnected(receive), run())
+        await _work_until(lambda: _disconnected(receive), run())
 
 
 class JsonAnswer(TakesTime):
@@ -179,14 +180,14 @@ async def to_the_end(answer: Answer) -> Finished:
     raise EngineError("The engine ended the answer without finishing it")
 
 
-async def _work_until(gone: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:
+async def _work_until(gone: Callable[[], Awaitable[None]], work: Awaitable[None]) -> None:
     """Run `work`; cancel it when the client is `gone`. Returns when its cleanup has run."""
     working, has_left = asyncio.current_task(), False
     assert working is not None
 
     async def watch() -> None:
         nonlocal has_left
-        await gone
+        await gone()
         has_left = True
         working.cancel()
 

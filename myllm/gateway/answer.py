@@ -156,7 +156,7 @@ class ChatAnswer(_EngineAnswer):
                 dropped = session.left_out = prompt.dropped_messages
                 return prompt
 
-            sent, thought = list[str](), list[str]()
+            sending, sent, thought = list[str](), list[str](), list[str]()
             try:
                 async with aclosing(self._answered(turn, make_prompt)) as events:
                     async for event in events:
@@ -165,9 +165,13 @@ class ChatAnswer(_EngineAnswer):
                             await self._store(session, turn, _answer_of(event), event)
                             event = event.in_session(session.id, dropped)
                         yield event
-                        # Whoever asks for the next event has sent this one.
+                        # Whoever asks for the next event has sent this one, but for tokens that
+                        # go out together with the next.
                         if self._streamed and isinstance(event, Token):
-                            sent.append(event.text)
+                            sending.append(event.text)
+                            if not event.more:
+                                sent += sending
+                                sending.clear()
                         elif isinstance(event, Thinking):
                             thought.append(event.text)
             except (GeneratorExit, asyncio.CancelledError):

@@ -25,7 +25,7 @@ class Ticket:
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
     that has read the same. `only_asks`: it wants to know something of the engine, and leaves
-    alone what its slot has read. `begins`: its session begins with it.
+    alone what its slot has read. `begins`: nothing is stored of its session yet.
     """
 
     key: InstanceKey

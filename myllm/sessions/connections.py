@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Connection, Engine
+
+from myllm.errors import MyLLMError
 
 T = TypeVar("T")
 BUSY_S = 5.0
@@ -70,6 +72,11 @@ class SqliteReaders:
 
 _Work = Callable[[Connection], Any]
 _Outcome = tuple[Any, Exception | None]
+_Write = tuple[_Work, asyncio.Future[Any]]
+
+
+class _WorkFailed(Exception):
+    """One of several works has failed as a database does, and perhaps taken the others with it."""
 
 
 class SqliteWriter:
@@ -82,7 +89,7 @@ class SqliteWriter:
     def __init__(self, url: URL) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         self._engine = _sqlite(url, 1)
-        self._waiting: deque[tuple[_Work, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[_Write] = deque()
         self._writing: asyncio.Task[None] | None = None
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -95,35 +102,61 @@ class SqliteWriter:
 
     async def close(self) -> None:
         if self._writing is not None:
-            await self._writing
+            await asyncio.wait({self._writing})
         await asyncio.to_thread(self._thread.shutdown)
         self._engine.dispose()
 
     async def _write_all(self) -> None:
-        loop = asyncio.get_running_loop()
+        together: list[_Write] = []
         try:
             while self._waiting:
-                count = min(len(self._waiting), _MOST_TOGETHER)
-                together = [self._waiting.popleft() for _ in range(count)]
-                works = [work for work, _ in together]
-                outcomes = await loop.run_in_executor(self._thread, self._written, works)
+                together = self._take()
+                run = asyncio.get_running_loop().run_in_executor
+                outcomes = await run(self._thread, self._outcomes, [work for work, _ in together])
                 for (_, written), outcome in zip(together, outcomes, strict=True):
                     _tell(written, *outcome)
+        except BaseException:
+            for _, written in (*together, *self._waiting):
+                _tell(written, None, TimeoutError("the server is stopping"))
+            self._waiting.clear()
+            raise
         finally:
             self._writing = None
 
-    def _written(self, works: list[_Work]) -> list[_Outcome]:
-        """What comes of each; in one transaction, unless one of them fails."""
+    def _take(self) -> list[_Write]:
+        """Some of those that are still waited for; what was given up is not written later."""
+        taken: list[_Write] = []
+        while self._waiting and len(taken) < _MOST_TOGETHER:
+            if not (write := self._waiting.popleft())[1].done():
+                taken.append(write)
+        return taken
+
+    def _outcomes(self, works: Sequence[_Work]) -> list[_Outcome]:
+        """What comes of each, in one transaction unless the database refuses one of them."""
         try:
             with self._engine.connect() as connection, connection.begin():
                 # By itself the driver begins when it likes, and a read that turns into a write
                 # can then fail at once instead of waiting for its turn.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-                return [(work(connection), None) for work in works]
+                if len(works) == 1:
+                    return [(works[0](connection), None)]
+                return [_outcome(connection, work) for work in works]
+        except _WorkFailed:
+            return [outcome for work in works for outcome in self._outcomes([work])]
         except Exception as failure:  # noqa: BLE001 - is told to whom it concerns
-            if len(works) == 1:
-                return [(None, failure)]
-            return [outcome for work in works for outcome in self._written([work])]
+            return [(None, failure)] * len(works)
+
+
+def _outcome(connection: Connection, work: _Work) -> _Outcome:
+    """What comes of one of several; what it has changed is undone when it raises one of our
+    errors. Raises _WorkFailed for any other."""
+    try:
+        with connection.begin_nested():
+            return work(connection), None
+    except MyLLMError as failure:
+        return None, failure
+    except Exception as failure:
+        raise _WorkFailed from failure
 
 
 class PostgresPool:

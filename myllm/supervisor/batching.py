@@ -20,7 +20,7 @@ GPU_START = 2048
 # Parameters x tokens that one core reads in a second, at the least: 1.1 billion parameters in
 # Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
 _WORK_PER_CORE = 50e9
-# Behind this, a model is so small that other things than its parameters take the time.
+# Beyond this, a model is so small that other things than its parameters take the time.
 _MOST_GUESSED = 5000.0
 SMALLEST = 16
 LARGEST = 2048

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections import deque
 from typing import cast
 
@@ -126,7 +127,11 @@ class Connection(asyncio.Protocol):
 
     async def _news(self) -> None:
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # its traceback has this frame
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -207,7 +212,8 @@ class Connection(asyncio.Protocol):
         is_quick = self._loop.time() - self._last_data < _QUICK_S and len(data) < _SMALL
         self._pieces += 1
         self._take(data)
-        if is_quick and self._pieces > _FIRST_PIECES and not (self._complete or self._aborted):
+        stays = not (self._complete or self._aborted or self._unread > _MOST_UNREAD)
+        if is_quick and stays and self._pieces > _FIRST_PIECES:
             assert self._transport is not None
             self._transport.pause_reading()
             self._pulse.join(self)
@@ -236,9 +242,11 @@ class Connection(asyncio.Protocol):
 
 async def _connect(opened: socket.socket, path: str) -> None:
     """Raises TimeoutError where too many others wait to be accepted, for too long."""
-    async with asyncio.timeout(_CONNECT_S):
-        while True:
-            try:
-                return opened.connect(path)
-            except BlockingIOError:
-                await asyncio.sleep(_CONNECT_AGAIN_S)
+    give_up_at = time.monotonic() + _CONNECT_S
+    while True:
+        try:
+            return opened.connect(path)
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError(f"not accepted within {_CONNECT_S:g} s") from None
+            await asyncio.sleep(_CONNECT_AGAIN_S)

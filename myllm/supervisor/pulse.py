@@ -76,6 +76,8 @@ class Pulse:
         return max(self._lately, len(self._members)) <= self._FEW
 
     def _watch(self, file: int) -> None:
+        if file in self._watched:
+            return
         if self._hang_ups is None:
             self._hang_ups = select.epoll()
             asyncio.get_running_loop().add_reader(self._hang_ups.fileno(), self._look)

@@ -98,17 +98,18 @@ class Specs:
         return self._settings.threads or (useful if useful < _cores() else None)
 
     def speed(self, spec: InstanceSpec) -> float:
-        """Tokens of a prompt that an engine reads per second, as measured, or else as guessed."""
-        guess = guessed_speed(spec.model.header.parameter_count, self._cores())
-        return self._speeds.get(spec.model.digest) or guess
+        """Tokens of a prompt that an engine reads per second: measured, or else guessed for its
+        cores, also where it has a GPU, which is cautious."""
+        measured = self._speeds.get(spec.model.digest)
+        return measured or guessed_speed(spec.model.header.parameter_count, self._used_cores())
 
     def _batch(self, model: Model, gpu: bool) -> int:
         speed = self._speeds.get(model.digest)
         if speed is not None:
             return batch_for(speed)
-        return first_batch(model.header.parameter_count, self._cores(), gpu)
+        return first_batch(model.header.parameter_count, self._used_cores(), gpu)
 
-    def _cores(self) -> int:
+    def _used_cores(self) -> int:
         return self._settings.threads or _cores()
 
 

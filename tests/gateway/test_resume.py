@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -105,6 +106,25 @@ async def test_at_many_events_of_long_answers(
     last = len(texts)
     cuts = [*every(1, last, 37), [last - 1], [last], [last + 1], [3, 50, 1, 70]]
     await same_when_cut(gateway, cutter, cuts, question, repeat_penalty=penalty)
+
+
+async def test_behind_tokens_that_came_together(gateway: Gateway) -> None:
+    """The reader takes its time for the first token, so the next ones come in one block."""
+    _, whole = await answer(gateway, COUNT)
+    tokens: list[Token] = []
+    async for event in ask(gateway).events(lambda instance: chat_prompt(instance, COUNT)):
+        if isinstance(event, Token):
+            tokens.append(event)
+        if len(tokens) == 1:
+            await asyncio.sleep(0.02)
+        elif len(tokens) == 2:
+            assert event == Token(tokens[1].text, more=True)
+            [instance] = gateway.supervisor
+            os.kill(instance.pid or 0, signal.SIGKILL)
+    assert isinstance(event, Finished)
+    assert event == whole
+    assert "".join(token.text for token in tokens) == whole.full_text
+    assert not tokens[-1].more
 
 
 async def test_a_prompt_that_is_text(gateway: Gateway, cutter: Cutter) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ import pytest_asyncio
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from myllm.sessions import connections
 from myllm.sessions.connections import SqliteReaders, SqliteWriter
 
 ALL = sa.text("SELECT n FROM numbers ORDER BY n")
@@ -84,4 +88,22 @@ async def test_who_leaves_meanwhile_disturbs_nobody(writer: SqliteWriter, url: s
     busy.cancel()
     go_on.set()
     assert await staying == 2
-    assert 2 in await stored(url)
+    assert await stored(url) == [2]
+
+
+async def test_a_locked_file_is_told_to_all_at_once(
+    writer: SqliteWriter, url: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BUSY_S", 0.5)
+    impatient = SqliteWriter(url)
+    with closing(sqlite3.connect(str(url.database), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        adds = [asyncio.create_task(impatient.write(adding(number))) for number in range(20)]
+        told = await asyncio.gather(*adds, return_exceptions=True)
+        assert time.monotonic() - began < 5  # it waits for the lock twice, and not 20 times
+        other.execute("ROLLBACK")
+    assert all("locked" in str(each) for each in told)
+    assert await impatient.write(adding(20)) == 20
+    await impatient.close()
+    assert await stored(url) == [20]

@@ -123,3 +123,23 @@ async def test_an_engine_that_is_slow_to_accept_is_waited_for(home: Path) -> Non
     listener.setblocking(False)
     async with await asyncio.start_unix_server(answer, sock=listener):
         assert [each.status for each in await asyncio.gather(*asked)] == [200] * 8
+
+
+async def test_one_that_was_held_up_goes_on_in_handfuls(home: Path) -> None:
+    """More than may wait unread comes in quick pieces, whose reader is slow at first."""
+    body = b"x" * 4000
+
+    async def sends(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for _ in range(600):
+            writer.write(chunk(body))
+            await writer.drain()
+            await asyncio.sleep(0.0005)
+        writer.write(END)
+
+    async with engine(home, sends) as client, client.stream("/x", b"{}", 10) as stream:
+        length = len(await anext(stream.chunks))
+        await asyncio.sleep(0.5)
+        async for part in stream.chunks:
+            length += len(part)
+    assert length == 600 * len(body)

@@ -109,8 +109,7 @@ class SqliteWriter:
     async def _write_all(self) -> None:
         together: list[_Write] = []
         try:
-            while self._waiting:
-                together = self._take()
+            while together := self._take():
                 run = asyncio.get_running_loop().run_in_executor
                 outcomes = await run(self._thread, self._outcomes, [work for work, _ in together])
                 for (_, written), outcome in zip(together, outcomes, strict=True):

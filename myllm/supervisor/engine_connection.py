@@ -132,6 +132,8 @@ class Connection(asyncio.Protocol):
                 raise error
             finally:
                 del error  # its traceback has this frame
+        if self._aborted:
+            raise httpx.ReadError("it is closed")
         self._waiter = self._loop.create_future()
         try:
             await self._waiter

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from contextlib import suppress
 from typing import Protocol
 
 
@@ -61,7 +62,8 @@ class Pulse:
             del self._members[file]
             if self._hang_ups is not None and file in self._watched:
                 self._watched.remove(file)
-                self._hang_ups.unregister(file)
+                with suppress(OSError):  # which a file that was closed has left by itself
+                    self._hang_ups.unregister(file)
 
     def close(self) -> None:
         """Call nobody any more."""

@@ -37,7 +37,7 @@ _SAVE_AFTER_S = 3.0
 # so many times at most.
 _MOST_PUT_OFF = 10
 # What is read again in less time than this is not worth a file.
-_WORTH_S = 0.02
+_WORTH_S = 0.008
 # A shorter common beginning is read faster than somebody else's state.
 _ALIKE_CHARS = 512
 # So often in a row must an engine ignore a state that was read back, before none is any more.

@@ -21,7 +21,7 @@ GPU_START = 2048
 # Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
 _WORK_PER_CORE = 50e9
 # Beyond this, a model is so small that other things than its parameters take the time.
-_MOST_GUESSED = 5000.0
+_MOST_GUESSED = 20_000.0
 SMALLEST = 16
 LARGEST = 2048
 # Shorter prompts measure the overhead, not the speed.

@@ -76,7 +76,7 @@ class DatabaseRecords:
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
     async def taken(self) -> int:
-        query = sa.select(sa.func.coalesce(sa.func.sum(kv_files.c.size_bytes), 0)).where(self._here)
+        query = sa.select(sa.func.sum(kv_files.c.size_bytes)).where(self._here)
         return await self._database.read(lambda connection: int(connection.scalar(query) or 0))
 
     async def by_use(self) -> list[tuple[str, int]]:

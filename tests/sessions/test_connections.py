@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -43,14 +43,21 @@ def adding(number: int) -> Callable[[Connection], int]:
     return work
 
 
-async def at_once(writer: SqliteWriter, *numbers: int) -> list[int | BaseException]:
-    """What comes of adding these, all of which have come while another write was under way."""
+@asynccontextmanager
+async def writing(writer: SqliteWriter) -> AsyncIterator[asyncio.Task[bool]]:
+    """A write that is under way until the context is left; what comes meanwhile waits for it."""
     go_on = threading.Event()
     busy = asyncio.create_task(writer.write(lambda _: go_on.wait(10)))
     await asyncio.sleep(0.05)
-    adds = [asyncio.create_task(writer.write(adding(number))) for number in numbers]
-    await asyncio.sleep(0.05)
+    yield busy
     go_on.set()
+
+
+async def at_once(writer: SqliteWriter, *numbers: int) -> list[int | BaseException]:
+    """What comes of adding these, all of which have come while another write was under way."""
+    async with writing(writer) as busy:
+        adds = [asyncio.create_task(writer.write(adding(number))) for number in numbers]
+        await asyncio.sleep(0.05)
     assert await busy
     return await asyncio.gather(*adds, return_exceptions=True)
 
@@ -79,14 +86,11 @@ async def test_one_that_fails_takes_no_other_with_it(writer: SqliteWriter, url: 
 
 
 async def test_who_leaves_meanwhile_disturbs_nobody(writer: SqliteWriter, url: sa.URL) -> None:
-    go_on = threading.Event()
-    busy = asyncio.create_task(writer.write(lambda _: go_on.wait(10)))
-    await asyncio.sleep(0.05)
-    leaving, staying = (asyncio.create_task(writer.write(adding(n))) for n in (1, 2))
-    await asyncio.sleep(0.05)
-    leaving.cancel()
-    busy.cancel()
-    go_on.set()
+    async with writing(writer) as busy:
+        leaving, staying = (asyncio.create_task(writer.write(adding(n))) for n in (1, 2))
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        busy.cancel()
     assert await staying == 2
     assert await stored(url) == [2]
 

@@ -16,9 +16,6 @@ from pathlib import Path
 import httpx
 import psutil
 
-from myllm.launcher import child_protocol
-from myllm.launcher.environment import engine_environment
-
 _READY_S = 90.0
 _STOP_S = 10.0
 # A price list, which it would fetch from the network.
@@ -37,7 +34,7 @@ class Peer:
 def llama_server(flags: Sequence[str], gguf: Path, name: str) -> Iterator[Peer]:
     """llama-server with one model."""
     command = [*flags, "--model", str(gguf), "--alias", name]
-    with _running(command, _bare_environment(), name) as peer:
+    with _running(command, _shell_environment(), name) as peer:
         yield peer
 
 
@@ -45,7 +42,7 @@ def llama_server(flags: Sequence[str], gguf: Path, name: str) -> Iterator[Peer]:
 def router(flags: Sequence[str], models_dir: Path, name: str) -> Iterator[Peer]:
     """llama-server without a model: a router, which hands its flags down to its engines."""
     command = [*flags, "--models-dir", str(models_dir)]
-    with _running(command, _bare_environment(), name) as peer:
+    with _running(command, _shell_environment(), name) as peer:
         yield peer
 
 
@@ -61,10 +58,11 @@ def litellm_proxy(program: str, upstream: str, name: str) -> Iterator[Peer]:
             yield peer
 
 
-def _bare_environment() -> dict[str, str]:
-    """What engines get, without a parent that they would report to."""
-    kept = engine_environment()
-    return {name: kept[name] for name in kept if name not in child_protocol.ENVIRONMENT}
+def _shell_environment() -> dict[str, str]:
+    """That of whoever starts it by hand. What MyLLM puts into the environment of its engines is
+    part of what is compared."""
+    ours = ("LLAMA_", "MYLLM_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @contextmanager

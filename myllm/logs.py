@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
+import orjson
 import structlog
 
 
@@ -25,11 +26,11 @@ def configure(level: str, form: Literal["auto", "text", "json"]) -> None:
         )
     else:
         shared.append(structlog.processors.format_exc_info)
-        renderer = structlog.processors.JSONRenderer()
+        renderer = structlog.processors.JSONRenderer(serializer=_json)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     # What libraries log goes the same way; httpx would say each request of ours, and Alembic
@@ -41,3 +42,7 @@ def configure(level: str, form: Literal["auto", "text", "json"]) -> None:
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("httpx", "httpcore", "uvicorn", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _json(event: Any, **options: Any) -> str:
+    return orjson.dumps(event, default=options.get("default")).decode()

@@ -14,6 +14,7 @@ from typing import Protocol
 import uvicorn
 from starlette.types import ASGIApp
 
+from myllm.api.client_protocol import ClientProtocol
 from myllm.errors import MyLLMError, ServeFailed
 from myllm.garbage import Garbage
 from myllm.settings import Settings
@@ -74,7 +75,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app.asgi,
             loop="uvloop",
-            http="httptools",
+            http=ClientProtocol,
             ws="none",
             lifespan="off",  # see `startup`
             log_config=None,

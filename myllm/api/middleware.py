@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from myllm.api.access import Client, peer_of
+from myllm.api.client_protocol import HOLD_HEAD
 from myllm.api.envelopes import dialect_of
 
 _log = structlog.get_logger(__name__)
@@ -35,7 +36,9 @@ class RequestContext:
             return
         request_id = _request_id(Headers(scope=scope).get("x-request-id"))
         started, status = time.perf_counter(), 0
-        scope.setdefault("state", {})["send_body"] = send
+        state = scope.setdefault("state", {})
+        state["send_body"] = send
+        hold_head = state.pop(HOLD_HEAD, None)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -45,6 +48,8 @@ class RequestContext:
                 headers["X-Request-ID"] = request_id
                 if dialect_of(scope["path"]) == "anthropic":
                     headers["request-id"] = request_id  # where Anthropic's clients look
+                if hold_head is not None:
+                    hold_head()
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -54,7 +59,7 @@ class RequestContext:
                 # The 500 has been sent; the traceback belongs into the log and nowhere else.
                 _log.exception("unexpected error", path=scope["path"])
             finally:
-                del scope["state"]["send_body"]  # or it and the scope would keep each other
+                del state["send_body"]  # or it and the scope would keep each other
             level = "debug" if scope["path"] == "/health" else "info"
             getattr(_log, level)(
                 "request",

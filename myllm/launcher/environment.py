@@ -13,6 +13,7 @@ from myllm.launcher import child_protocol
 
 _NAMES = frozenset(
     {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"}
+    | {"GLIBC_TUNABLES"}
 )
 _PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GGML_", "OMP_", "GOMP_", "HIP_", "ROCR_", "VK_")
 # NVML's order of the GPUs, so that `CUDA0` is the same one to the engine and to who measures.
@@ -25,6 +26,12 @@ _GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 # 12 with 1.1 billion; alone both are as fast as before.
 _SHORT_SPIN = {"GOMP_SPINCOUNT": "10000"}
 
+# How many freed blocks of each size a thread of glibc keeps for itself; the default is 7. Reading
+# a request, rendering its prompt and writing the answer are thousands of small blocks, a quarter
+# of what a short request costs the engine. On two cores, 16 clients, answers of one token: 1,650
+# requests per second against 1,530, 930 µs of CPU each against 1,060, for 3 MB.
+_MANY_KEPT_BLOCKS = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=200"}
+
 
 def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables an engine gets out of `inherited` (this process's own by default)."""
@@ -34,4 +41,4 @@ def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, 
         for name, value in source.items()
         if name in _NAMES or name.startswith(_PREFIXES)
     }
-    return _SHORT_SPIN | allowed | _GPU_ORDER | child_protocol.ENVIRONMENT
+    return _SHORT_SPIN | _MANY_KEPT_BLOCKS | allowed | _GPU_ORDER | child_protocol.ENVIRONMENT

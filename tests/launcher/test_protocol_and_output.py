@@ -61,6 +61,7 @@ def test_the_engine_sees_no_secret_and_no_stray_option() -> None:
     )
     ours = {"LLAMA_SERVER_ROUTER_PORT": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     ours["GOMP_SPINCOUNT"] = "10000"
+    ours["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=200"
     assert seen == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", **ours}
 
 

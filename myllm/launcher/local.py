@@ -21,11 +21,9 @@ from myllm.launcher import child_protocol
 from myllm.launcher.base import LaunchSpec, StateListener
 from myllm.launcher.environment import engine_environment
 from myllm.launcher.output import EngineOutput
+from myllm.launcher.pipes import MOST_READ, LazyPipe, read_lines
 from myllm.launcher.runtime_dir import RuntimeDir
 
-# Of its output, at once; a longer line is cut.
-_MOST_READ = 2**20
-_COLLECT_S = 0.02
 _PR_SET_PDEATHSIG = 1
 _AFTER_KILL_S = 10.0
 # Looked up before any fork: a child between fork and exec must not import or allocate much.
@@ -40,13 +38,15 @@ class LocalProcess:
         process: asyncio.subprocess.Process,
         socket: Path,
         output: EngineOutput,
+        errors: LazyPipe,
         runtime: RuntimeDir,
     ) -> None:
         self._process = process
         self._runtime = runtime
         self.socket = socket
         self._output = output
-        self._readers: list[asyncio.Task[None]] = []
+        self._errors = errors
+        self._reading: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int:
@@ -63,16 +63,15 @@ class LocalProcess:
             self._output.add([line for line, state in said if line and state is None])
 
         assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._readers = [
-            asyncio.create_task(_read_lines(self._process.stdout, stdout_lines, 0)),
-            asyncio.create_task(_read_lines(self._process.stderr, self._output.add, _COLLECT_S)),
-        ]
+        self._reading = asyncio.create_task(read_lines(self._process.stdout, stdout_lines))
+        self._errors.start()
 
     async def wait(self) -> int:
         code = await self._process.wait()
         # The pipes may stay open in a grandchild, so what they still hold is waited for briefly.
-        await asyncio.wait(self._readers, timeout=1.0)
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=1.0)
+        self._errors.finish()
         return code
 
     async def stop(self, grace_s: float) -> int:
@@ -87,9 +86,9 @@ class LocalProcess:
                 self._signal(signal.SIGKILL)
                 await asyncio.wait_for(self._process.wait(), _AFTER_KILL_S)
         code = await self.wait()
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         self._output.close()
         self._runtime.forget_engine(self.socket)
         return code
@@ -117,12 +116,14 @@ class LocalLauncher:
         try:
             socket = self._runtime.new_socket()
             output = EngineOutput(self._log_dir / f"{spec.name}.log")
+            errors = LazyPipe(output.add)
         except OSError as failure:
             raise EngineError(
                 f"the engine's socket or log cannot be made: {failure.strerror}: "
                 f"{failure.filename}; see MYLLM_RUNTIME_DIR and MYLLM_STATE_DIR"
             ) from failure
-        child = LocalProcess(await self._spawn(spec, socket, output), socket, output, self._runtime)
+        process = await self._spawn(spec, socket, output, errors)
+        child = LocalProcess(process, socket, output, errors, self._runtime)
         child.read_output(on_state)
         try:
             self._runtime.note_engine(socket, child.pid)
@@ -134,7 +135,7 @@ class LocalLauncher:
         return child
 
     async def _spawn(
-        self, spec: LaunchSpec, socket: Path, output: EngineOutput
+        self, spec: LaunchSpec, socket: Path, output: EngineOutput, errors: LazyPipe
     ) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
@@ -143,17 +144,20 @@ class LocalLauncher:
                 str(socket),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                limit=_MOST_READ,
+                stderr=errors.writing,
+                limit=MOST_READ,
                 env=engine_environment(),
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
             )
-        except OSError as failure:
+        except BaseException as failure:
+            errors.finish()
             output.close()
-            raise EngineError(
-                f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
-            ) from failure
+            if isinstance(failure, OSError):
+                raise EngineError(
+                    f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
+                ) from failure
+            raise
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
@@ -168,23 +172,3 @@ def _die_with(parent: int) -> Callable[[], None] | None:
             os._exit(1)
 
     return before_exec
-
-
-async def _read_lines(
-    stream: asyncio.StreamReader, on_lines: Callable[[Sequence[str]], None], collect_s: float
-) -> None:
-    """Hand over the lines that came, without their ends; of one over the limit, its pieces.
-
-    An engine prints some lines for each request, so those of `collect_s` seconds are handled
-    together.
-    """
-    rest = b""
-    while block := await stream.read(_MOST_READ):
-        *whole, rest = (rest + block).split(b"\n")
-        if len(rest) > _MOST_READ:
-            whole, rest = [*whole, rest], b""
-        if whole:
-            on_lines([line.decode("utf-8", errors="replace").rstrip("\r") for line in whole])
-        await asyncio.sleep(collect_s)
-    if rest:
-        on_lines([rest.decode("utf-8", errors="replace")])

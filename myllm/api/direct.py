@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+_FAILURE = "myllm.failure"
 
 
 class DirectRoute(APIRoute):
@@ -52,8 +53,8 @@ class DirectPaths:
         self._handlers: dict[str, Handler] = {}
         handlers = {**app.exception_handlers}
         unexpected = handlers.pop(Exception)
-        inner = ExceptionMiddleware(self._answer, handlers)
-        self._direct = ServerErrorMiddleware(inner, handler=unexpected)
+        inner = ExceptionMiddleware(_raise, handlers)
+        self._tell = ServerErrorMiddleware(inner, handler=unexpected)
 
     def add(self, router: APIRouter) -> None:
         """Take over the direct routes of `router`."""
@@ -62,14 +63,23 @@ class DirectPaths:
                 self._handlers[route.path] = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_direct = scope["type"] == "http" and scope["method"] == "POST"
-        app = self._direct if is_direct and scope["path"] in self._handlers else self._app
-        await app(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = None
+        if scope["type"] == "http" and scope["method"] == "POST":
+            handler = self._handlers.get(scope["path"])
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
         scope["app"] = self._app  # which has what the endpoints work with
-        response = await self._handlers[scope["path"]](Request(scope, receive, send))
-        await response(scope, receive, send)
+        try:
+            response = await handler(Request(scope, receive, send))
+            await response(scope, receive, send)
+        except Exception as failure:  # noqa: BLE001 - the handlers know which, and raise the rest
+            await self._tell({**scope, _FAILURE: failure}, receive, send)
+
+
+async def _raise(scope: Scope, receive: Receive, send: Send) -> None:
+    failure: Exception = scope[_FAILURE]
+    raise failure
 
 
 def _checked(model: type[BaseModel], request: Request, body: bytes) -> BaseModel:

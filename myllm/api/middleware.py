@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
-import uuid
 from collections import deque
 
 import structlog
@@ -52,27 +52,28 @@ class RequestContext:
                     hold_head()
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except Exception:  # noqa: BLE001 - the last one to see it
-                # The 500 has been sent; the traceback belongs into the log and nowhere else.
-                _log.exception("unexpected error", path=scope["path"])
-            finally:
-                del state["send_body"]  # or it and the scope would keep each other
-            level = "debug" if scope["path"] == "/health" else "info"
-            getattr(_log, level)(
-                "request",
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                client=_asker(scope),
-                ms=round(1000 * (time.perf_counter() - started), 1),
-            )
+        # Each request has a task, and so a context, of its own, which ends with it.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:  # noqa: BLE001 - the last one to see it
+            # The 500 has been sent; the traceback belongs into the log and nowhere else.
+            _log.exception("unexpected error", path=scope["path"])
+        finally:
+            del state["send_body"]  # or it and the scope would keep each other
+        level = "debug" if scope["path"] == "/health" else "info"
+        getattr(_log, level)(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            client=_asker(scope),
+            ms=round(1000 * (time.perf_counter() - started), 1),
+        )
 
 
 def _request_id(given: str | None) -> str:
-    return given if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and _SANE_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 def _asker(scope: Scope) -> str:

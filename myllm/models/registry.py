@@ -40,7 +40,7 @@ class Registry:
         self.models_dir = models_dir.expanduser().absolute()
         self._builtin_dir = builtin_dir
         self._lock = threading.Lock()
-        self._models: dict[Path, tuple[tuple[_Stamp, ...], Model]] = {}
+        self._models: dict[str, tuple[tuple[_Stamp, ...], Model]] = {}
         self._headers: dict[Path, tuple[_Stamp, Header]] = {}
 
     def list(self) -> list[Model]:
@@ -63,6 +63,8 @@ class Registry:
 
     def find(self, name: str) -> Model:
         """The same, but an unusable model is returned and tells its `problem`."""
+        if (unchanged := self._unchanged(name)) is not None:
+            return unchanged
         try:
             return self._load(*self._existing(name))
         except ModelNotFound:
@@ -89,6 +91,20 @@ class Registry:
             shutil.rmtree(trash)
         except OSError as failure:
             raise InvalidModel(f"{folder} cannot be removed: {failure.strerror}") from failure
+
+    def _unchanged(self, name: str) -> Model | None:
+        """The model of this name, if it was read before and its files are what they were.
+
+        Every request asks for one, so this goes without `Path`, which takes longer than the disk.
+        """
+        folder, builtin = f"{self.models_dir}/{name}", f"{self._builtin_dir}/{name}"
+        if folder not in self._models and not os.path.isdir(folder):
+            folder = builtin
+        known = self._models.get(folder)
+        try:
+            return known[1] if known is not None and known[0] == _stamps(folder) else None
+        except InvalidModel:
+            return None
 
     def _names(self) -> tuple[str, ...]:
         names: set[str] = set()
@@ -125,10 +141,10 @@ class Registry:
 
     def _load(self, folder: Path, builtin: bool) -> Model:
         with self._lock:
-            known = self._models.get(folder)
+            known = self._models.get(str(folder))
         stamps: tuple[_Stamp, ...] = ()
         try:
-            stamps = _stamps(folder)
+            stamps = _stamps(str(folder))
             if known is not None and known[0] == stamps:
                 return known[1]
             model = load_model(folder, builtin, self._header)
@@ -137,7 +153,7 @@ class Registry:
                 return known[1]
             return broken_model(folder, builtin, failure.detail)
         with self._lock:
-            self._models[folder] = (stamps, model)
+            self._models[str(folder)] = (stamps, model)
         return model
 
     def _header(self, path: Path) -> Header:
@@ -169,7 +185,7 @@ def _stamp(name: str, status: os.stat_result) -> _Stamp:
     return name, status.st_mtime_ns, status.st_size
 
 
-def _stamps(folder: Path) -> tuple[_Stamp, ...]:
+def _stamps(folder: str) -> tuple[_Stamp, ...]:
     """The stamps of all entries of `folder`; a link that leads nowhere counts as not there."""
     stamps = []
     try:

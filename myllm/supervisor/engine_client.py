@@ -13,8 +13,8 @@ import httpx
 
 from myllm.supervisor.engine_transport import EngineTransport
 
-_HOST = [(b"Host", b"engine"), (b"Connection", b"close")]
-_JSON = [*_HOST, (b"Content-Type", b"application/json")]
+_HEADERS = httpx.Headers({"Host": "engine", "Connection": "close"})
+_JSON = httpx.Headers({**_HEADERS, "Content-Type": "application/json"})
 
 
 @cache
@@ -75,7 +75,9 @@ class EngineClient:
             async with asyncio.timeout(timeout_s):
                 response = await self._send(method, path, body, timeout_s)
                 try:
-                    return EngineAnswer(response.status_code, await response.aread())
+                    assert isinstance(response.stream, httpx.AsyncByteStream)
+                    parts = [part async for part in response.stream]
+                    return EngineAnswer(response.status_code, b"".join(parts))
                 finally:
                     await response.aclose()
         except TimeoutError:
@@ -87,8 +89,9 @@ class EngineClient:
         request = httpx.Request(
             method,
             _url(path),
-            headers=_HOST if body is None else _JSON,
-            content=body,
+            headers=_HEADERS if body is None else _JSON,
+            # Given as a stream, for httpx would look twice at every header of other content.
+            stream=httpx.ByteStream(body or b""),
             extensions={"timeout": {"read": silence_s}},
         )
         return await self._transport.handle_async_request(request)

@@ -57,7 +57,8 @@ class Connection(asyncio.Protocol):
     # What its user does
 
     async def ask(self, path: str, request: bytes, silence_s: float) -> None:
-        """Send a request to the socket at `path`; returns when the headers of the answer are there.
+        """Send a request to the socket at `path`; returns when the answer has begun: its headers
+        are there, and the first of its body, which follows at once.
 
         Raises ConnectError. From the sending on, a silence of over `silence_s` seconds while
         somebody waits is an error. One timer serves the whole answer: a timeout around each wait
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._watch = self._loop.call_later(silence_s, self._look)
         if unsent and self._transport is not None:
             self._transport.write(unsent)
-        while not self.status:
+        while not (self._chunks or self._complete):
             await self._news()
 
     async def _open(self, path: str, request: bytes) -> bytes:
@@ -200,7 +201,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as failure:
             self.fail(httpx.RemoteProtocolError(f"it does not speak HTTP: {failure}"))
         else:
-            self._wake()
+            if self._chunks or self._complete:
+                self._wake()
 
     # asyncio's calls
 

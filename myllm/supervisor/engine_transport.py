@@ -81,6 +81,8 @@ class _Body(httpx.AsyncByteStream):
 
 def _head(request: httpx.Request) -> bytes:
     """A request as bytes."""
+    assert isinstance(request.stream, httpx.ByteStream)
+    content = b"".join(request.stream)
     lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
     lines += [b"%s: %s" % pair for pair in request.headers.raw]
-    return b"\r\n".join([*lines, b"", request.content])
+    return b"\r\n".join([*lines, b"Content-Length: %d" % len(content), b"", content])

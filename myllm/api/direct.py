@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -39,7 +40,7 @@ class DirectRoute(APIRoute):
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
 
         async def handle(request: Request) -> Response:
-            body = _checked(model, request, await request.body())
+            body = _checked(model, request, await _body(request.receive))
             return await endpoint(body, request.app.state.services, request.state.client)
 
         return handle
@@ -80,6 +81,18 @@ class DirectPaths:
 async def _raise(scope: Scope, receive: Receive, send: Send) -> None:
     failure: Exception = scope[_FAILURE]
     raise failure
+
+
+async def _body(receive: Receive) -> bytes:
+    """All of it; most are one message. Raises ClientDisconnect."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
 def _checked(model: type[BaseModel], request: Request, body: bytes) -> BaseModel:

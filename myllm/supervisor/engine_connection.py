@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._chunks: deque[bytes] = deque()
         self._unread = 0
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = None
 
     # What its user does
 
@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
             opened.setblocking(False)
             await _connect(opened, path)
             sent = opened.send(request)
+            self._parser = httptools.HttpResponseParser(self)
             await self._loop.create_unix_connection(lambda: self, sock=opened)
         except BaseException:
             opened.close()

@@ -13,8 +13,9 @@ import httpx
 
 from myllm.supervisor.engine_transport import EngineTransport
 
-_HEADERS = httpx.Headers({"Host": "engine", "Connection": "close"})
-_JSON = httpx.Headers({**_HEADERS, "Content-Type": "application/json"})
+_GET = httpx.Headers({"Host": "engine", "Connection": "close"})
+_POST = httpx.Headers({"Host": "engine", "Content-Type": "application/json"})
+_STREAM = httpx.Headers({**_POST, "Connection": "close"})
 
 
 @cache
@@ -49,11 +50,11 @@ class EngineClient:
 
     async def get(self, path: str, timeout_s: float) -> EngineAnswer:
         """GET `path`; raises ReadTimeout when the answer is not whole by then."""
-        return await self._whole("GET", path, None, timeout_s)
+        return await self._whole("GET", path, _GET, b"", timeout_s)
 
     async def post(self, path: str, body: bytes, timeout_s: float) -> EngineAnswer:
         """POST JSON to `path`; raises ReadTimeout when the answer is not whole by then."""
-        return await self._whole("POST", path, body, timeout_s)
+        return await self._whole("POST", path, _POST, body, timeout_s)
 
     @asynccontextmanager
     async def stream(
@@ -61,7 +62,7 @@ class EngineClient:
     ) -> AsyncGenerator[EngineStream, None]:
         """POST JSON and read the answer as it comes; raises ReadTimeout when nothing comes for
         `silence_s` seconds. When the context is left, the engine stops working on it."""
-        response = await self._send("POST", path, body, silence_s)
+        response = await self._send("POST", path, _STREAM, body, silence_s)
         try:
             assert isinstance(response.stream, httpx.AsyncByteStream)
             yield EngineStream(response.status_code, aiter(response.stream))
@@ -69,11 +70,11 @@ class EngineClient:
             await response.aclose()
 
     async def _whole(
-        self, method: str, path: str, body: bytes | None, timeout_s: float
+        self, method: str, path: str, headers: httpx.Headers, body: bytes, timeout_s: float
     ) -> EngineAnswer:
         try:
             async with asyncio.timeout(timeout_s):
-                response = await self._send(method, path, body, timeout_s)
+                response = await self._send(method, path, headers, body, timeout_s)
                 try:
                     assert isinstance(response.stream, httpx.AsyncByteStream)
                     parts = [part async for part in response.stream]
@@ -84,14 +85,14 @@ class EngineClient:
             raise httpx.ReadTimeout(f"no answer within {timeout_s:g} s") from None
 
     async def _send(
-        self, method: str, path: str, body: bytes | None, silence_s: float
+        self, method: str, path: str, headers: httpx.Headers, body: bytes, silence_s: float
     ) -> httpx.Response:
         request = httpx.Request(
             method,
             _url(path),
-            headers=_HEADERS if body is None else _JSON,
+            headers=headers,
             # Given as a stream, for httpx would look twice at every header of other content.
-            stream=httpx.ByteStream(body or b""),
+            stream=httpx.ByteStream(body),
             extensions={"timeout": {"read": silence_s}},
         )
         return await self._transport.handle_async_request(request)

@@ -20,6 +20,8 @@ import httpx
 from myllm.supervisor.pulse import Pulse
 
 _CONNECT_S, _CONNECT_AGAIN_S = 10.0, 0.01
+# llama-server (cpp-httplib) closes one on which nothing comes for 5 s.
+_RESTS_S = 3.0
 # Beyond this much that nobody has taken yet, the engine is made to wait.
 _MOST_UNREAD = 2**20
 # The first pieces of an answer (headers, a role, the first tokens) are read as they come, however
@@ -49,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._fd = -1
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self._complete = False
+        self._complete = self._stays_open = False
         self._chunks: deque[bytes] = deque()
         self._unread = 0
         self._parser: httptools.HttpResponseParser | None = None
@@ -60,14 +62,18 @@ class Connection(asyncio.Protocol):
         """Send a request to the socket at `path`; returns when the answer has begun: its headers
         are there, and the first of its body, which follows at once.
 
-        Raises ConnectError. From the sending on, a silence of over `silence_s` seconds while
-        somebody waits is an error. One timer serves the whole answer: a timeout around each wait
-        would cost more than the rest.
+        One that rests is asked again without connecting. Raises ConnectError. From the sending on,
+        a silence of over `silence_s` seconds while somebody waits is an error. One timer serves
+        the whole answer: a timeout around each wait would cost more than the rest.
         """
-        try:
-            unsent = await self._open(path, request)
-        except (OSError, TimeoutError) as failure:
-            raise httpx.ConnectError(f"cannot connect: {failure}") from failure
+        unsent = request
+        if self._transport is None:
+            try:
+                unsent = await self._open(path, request)
+            except (OSError, TimeoutError) as failure:
+                raise httpx.ConnectError(f"cannot connect: {failure}") from failure
+        else:
+            self._parser = httptools.HttpResponseParser(self)
         self._silence_s, self._last_data = silence_s, self._loop.time()
         self._watch = self._loop.call_later(silence_s, self._look)
         if unsent and self._transport is not None:
@@ -102,6 +108,25 @@ class Connection(asyncio.Protocol):
         if was_full:
             self._read_on()
         return data
+
+    def can_rest(self) -> bool:
+        """Whether it may be asked again: the answer was read to its end, and none is to come."""
+        over = self._complete and not (self._chunks or self._error or self._aborted)
+        return over and self._stays_open
+
+    def rest(self) -> None:
+        """Forget the answer; the engine keeps the connection open for some seconds."""
+        self._pulse.leave(self)
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self._parser = None
+        self._complete, self._pieces, self.status, self.headers = False, 0, 0, []
+        self._last_data = self._loop.time()
+        self._read_on()
+
+    def is_rested(self) -> bool:
+        """Whether the engine still listens, as far as anybody knows."""
+        return not self._aborted and self._loop.time() - self._last_data < _RESTS_S
 
     def is_awaited(self) -> bool:
         """Whether only the engine can bring the answer forward."""
@@ -242,7 +267,8 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        self._complete = True
+        assert self._parser is not None
+        self._complete, self._stays_open = True, self._parser.should_keep_alive()
 
 
 async def _connect(opened: socket.socket, path: str) -> None:

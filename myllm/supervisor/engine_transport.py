@@ -1,13 +1,15 @@
 """httpx's seam towards one engine: its transport over the engine's Unix socket.
 
-One connection per request: llama-server closes it after each stream, although it promises to
-keep it. It is closed with the answer whatever happens, which is also how a generation is
-cancelled.
+One connection per stream: llama-server closes it behind each, although it promises to keep it.
+It is closed with the answer whatever happens, which is also how a generation is cancelled. What
+is asked before a stream (to render a prompt, to read it as tokens) leaves its connection to what
+follows, if it was answered to the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import httpx
 
 from myllm.supervisor.engine_connection import Connection
 from myllm.supervisor.pulse import Pulse
+
+# Each keeps a thread of the engine, which has four more than slots.
+_MOST_RESTING = 3
 
 
 class EngineTransport(httpx.AsyncBaseTransport):
@@ -28,15 +33,30 @@ class EngineTransport(httpx.AsyncBaseTransport):
     def __init__(self, socket: Path) -> None:
         self._socket = str(socket)
         self._open: set[Connection] = set()
+        self._resting: list[Connection] = []
         self._pulse = Pulse()
+        self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises httpx's TransportErrors. The silence bound is the request's read timeout."""
         timeouts: dict[str, Any] = request.extensions["timeout"]
-        connection = Connection(self._pulse)
+        head, silence_s = _head(request), timeouts["read"]
+        while self._resting:
+            resting = self._resting.pop()
+            if not resting.is_rested():
+                resting.abort()
+                continue
+            # The engine may have closed it just now, without a word.
+            with suppress(httpx.ReadError):
+                return await self._ask(resting, head, silence_s)
+        if self._closed:
+            raise httpx.ConnectError("it is being stopped")
+        return await self._ask(Connection(self._pulse), head, silence_s)
+
+    async def _ask(self, connection: Connection, head: bytes, silence_s: float) -> httpx.Response:
         self._open.add(connection)
         try:
-            await connection.ask(self._socket, _head(request), timeouts["read"])
+            await connection.ask(self._socket, head, silence_s)
         except BaseException:
             self.done(connection)
             raise
@@ -44,9 +64,13 @@ class EngineTransport(httpx.AsyncBaseTransport):
         return httpx.Response(connection.status, headers=connection.headers, stream=body)
 
     def done(self, connection: Connection) -> None:
-        """A request is over."""
+        """A request is over. Its connection may serve the next one, as it does within a turn."""
         self._open.discard(connection)
-        connection.abort()
+        if len(self._resting) < _MOST_RESTING and not self._closed and connection.can_rest():
+            connection.rest()
+            self._resting.append(connection)
+        else:
+            connection.abort()
 
     def is_busy(self) -> bool:
         """Whether somebody waits for the engine; what has come and was not taken yet is not the
@@ -55,6 +79,10 @@ class EngineTransport(httpx.AsyncBaseTransport):
 
     def close(self) -> None:
         """Close every connection: each request fails, each generation is cancelled."""
+        self._closed = True
+        for connection in self._resting:
+            connection.abort()
+        self._resting.clear()
         for connection in list(self._open):
             connection.fail(httpx.ReadError("it is being stopped"))
         self._pulse.close()

@@ -65,5 +65,6 @@ def test_the_engine_sees_no_secret_and_no_stray_option() -> None:
     assert seen == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", **ours}
 
 
-def test_who_sets_how_long_threads_spin_is_obeyed() -> None:
-    assert engine_environment({"GOMP_SPINCOUNT": "5"})["GOMP_SPINCOUNT"] == "5"
+@pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "GLIBC_TUNABLES"])
+def test_who_tunes_the_libraries_of_engines_is_obeyed(name: str) -> None:
+    assert engine_environment({name: "5"})[name] == "5"

@@ -143,3 +143,73 @@ async def test_one_that_was_held_up_goes_on_in_handfuls(home: Path) -> None:
         async for part in stream.chunks:
             length += len(part)
     assert length == 600 * len(body)
+
+
+class Keeping:
+    """An engine that keeps its connections open; closes one after `answers`, without a word."""
+
+    def __init__(self, answers: int = 1000, body: bytes = b"{}") -> None:
+        self.connections = 0
+        self._answers = answers
+        self._body = body
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        for _ in range(self._answers):
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            await reader.readexactly(2)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(self._body))
+            writer.write(self._body)
+            if b"Connection: close" in head:
+                break
+        writer.close()
+
+
+async def test_the_calls_of_a_turn_share_a_connection(home: Path) -> None:
+    fake = Keeping()
+    async with await asyncio.start_unix_server(fake.answer, home / "e.sock"):
+        client = EngineClient(home / "e.sock")
+        for _ in range(5):
+            assert (await client.post("/x", b"{}", 10)).body == b"{}"
+        assert fake.connections == 1
+        await asyncio.gather(*(client.post("/x", b"{}", 10) for _ in range(8)))
+        assert fake.connections == 8
+        client.close()
+
+
+async def test_one_that_the_engine_has_closed_is_not_missed(home: Path) -> None:
+    """Whether that is known before the next call or only found out by it."""
+    fake = Keeping(answers=1)
+    async with await asyncio.start_unix_server(fake.answer, home / "e.sock"):
+        client = EngineClient(home / "e.sock")
+        for number in range(20):
+            assert (await client.post("/x", b"{}", 10)).status == 200
+            if number % 2:
+                await asyncio.sleep(0.01)
+        assert fake.connections == 20
+        client.close()
+
+
+async def test_what_was_not_read_to_its_end_is_not_asked_again(home: Path) -> None:
+    fake = Keeping(body=b"x" * 2**22)
+    async with await asyncio.start_unix_server(fake.answer, home / "e.sock"):
+        client = EngineClient(home / "e.sock")
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("/x", b"{}", 0.0005)
+        assert len((await client.post("/x", b"{}", 10)).body) == 2**22
+        client.close()
+
+
+async def test_a_stopped_engine_is_not_asked_again(home: Path) -> None:
+    """Whoever waits is told, and does not come back by a new connection."""
+    async with engine(home, lambda _: asyncio.sleep(10)) as client:
+        asked = asyncio.create_task(client.post("/x", b"{}", 10))
+        await asyncio.sleep(0.05)
+        client.close()
+        with pytest.raises(httpx.ReadError, match="being stopped"):
+            await asked
+        with pytest.raises(httpx.ConnectError, match="being stopped"):
+            await client.post("/x", b"{}", 10)

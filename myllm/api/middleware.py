@@ -48,7 +48,8 @@ class RequestContext:
                 headers["X-Request-ID"] = request_id
                 if dialect_of(scope["path"]) == "anthropic":
                     headers["request-id"] = request_id  # where Anthropic's clients look
-                if hold_head is not None:
+                # Nothing follows on the head of an answer to HEAD.
+                if hold_head is not None and scope["method"] != "HEAD":
                     hold_head()
             await send(message)
 

@@ -43,8 +43,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         head, silence_s = _head(request), timeouts["read"]
         while self._resting:
             resting = self._resting.pop()
-            if not resting.is_rested():
-                resting.abort()
+            if not resting.rests():
                 continue
             # The engine may have closed it just now, without a word.
             with suppress(httpx.ReadError):

@@ -125,7 +125,7 @@ def test_no_key_is_in_any_log(locked: Serving, door: httpx.Client) -> None:
     assert door.post("/api/generate", headers=bearer(ANN), json=body).status_code == 200
     door.post("/api/generate", headers=bearer("wrong-key-0123456789"), json=body)
     door.post("/api/generate", headers={"X-Api-Key": BOB}, content=b"{")
-    wait_until(lambda: '"status": 400' in locked.log, 10, "the last request's line")
+    wait_until(lambda: '"status":400' in locked.log, 10, "the last request's line")
     written = [file for file in locked.home.rglob("*") if file.is_file()]
     assert any(file.suffix == ".log" and file.parent.name == "logs" for file in written)
     for file in written:

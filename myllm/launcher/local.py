@@ -22,6 +22,7 @@ from myllm.launcher.base import LaunchSpec, StateListener
 from myllm.launcher.environment import engine_environment
 from myllm.launcher.output import EngineOutput
 from myllm.launcher.pipes import MOST_READ, LazyPipe, read_lines
+from myllm.launcher.priorities import interrupt_nobody, let_main_thread_go_first
 from myllm.launcher.runtime_dir import RuntimeDir
 
 _PR_SET_PDEATHSIG = 1
@@ -47,6 +48,7 @@ class LocalProcess:
         self._output = output
         self._errors = errors
         self._reading: asyncio.Task[None] | None = None
+        self._has_spoken = False
 
     @property
     def pid(self) -> int:
@@ -59,12 +61,19 @@ class LocalProcess:
             said = [(line, child_protocol.parse_state(line)) for line in lines]
             for _, state in said:
                 if state is not None:
+                    self._favour_computing()
                     on_state(state)
             self._output.add([line for line, state in said if line and state is None])
 
         assert self._process.stdout is not None
         self._reading = asyncio.create_task(read_lines(self._process.stdout, stdout_lines))
         self._errors.start()
+
+    def _favour_computing(self) -> None:
+        """At its first word: then it begins to load, and its HTTP threads are there."""
+        if not self._has_spoken:
+            self._has_spoken = True
+            let_main_thread_go_first(self.pid)
 
     async def wait(self) -> int:
         code = await self._process.wait()
@@ -148,7 +157,7 @@ class LocalLauncher:
                 limit=MOST_READ,
                 env=engine_environment(),
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=_before_exec(os.getpid()),
             )
         except BaseException as failure:
             errors.finish()
@@ -160,8 +169,9 @@ class LocalLauncher:
             raise
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """What a child does before exec so that the kernel kills it when `parent` dies."""
+def _before_exec(parent: int) -> Callable[[], None] | None:
+    """What a child does before exec: it has the kernel kill it when `parent` dies, and lets
+    others go first."""
     if _LIBC is None:
         return None
     prctl = _LIBC.prctl
@@ -170,5 +180,6 @@ def _die_with(parent: int) -> Callable[[], None] | None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
+        interrupt_nobody()
 
     return before_exec

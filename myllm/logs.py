@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any, Literal
@@ -45,4 +46,7 @@ def configure(level: str, form: Literal["auto", "text", "json"]) -> None:
 
 
 def _json(event: Any, **options: Any) -> str:
-    return orjson.dumps(event, default=options.get("default")).decode()
+    try:
+        return orjson.dumps(event, default=options.get("default")).decode()
+    except TypeError:  # half of a character, as a path may have it, or a very large number
+        return json.dumps(event, **options)

@@ -13,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HOLD_HEAD = "hold_head"
 """In a request's state: call it before the head is sent, and it waits for what is sent next."""
+BEGUN = "begun"
+"""In a request's state once a head was sent: it is too late for another answer."""
 
 
 class JoiningTransport(asyncio.Transport):
@@ -30,15 +32,16 @@ class JoiningTransport(asyncio.Transport):
         self._holds = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
         if self._holds:
             self._holds, self._held = False, bytes(data)
             return
-        if self._held:
-            data, self._held = self._held + data, b""
         self._write(data)
 
     def close(self) -> None:
-        if self._held:
+        self._holds = False
+        if self._held and not self.is_closing():
             self.write(b"")
         self._transport.close()
 

@@ -20,6 +20,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from myllm.api.client_protocol import BEGUN
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _FAILURE = "myllm.failure"
 
@@ -74,7 +76,9 @@ class DirectPaths:
         try:
             response = await handler(Request(scope, receive, send))
             await response(scope, receive, send)
-        except Exception as failure:  # noqa: BLE001 - the handlers know which, and raise the rest
+        except Exception as failure:
+            if BEGUN in scope["state"]:
+                raise
             await self._tell({**scope, _FAILURE: failure}, receive, send)
 
 

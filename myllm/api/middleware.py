@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from myllm.api.access import Client, peer_of
-from myllm.api.client_protocol import HOLD_HEAD
+from myllm.api.client_protocol import BEGUN, HOLD_HEAD
 from myllm.api.envelopes import dialect_of
 
 _log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class RequestContext:
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, state[BEGUN] = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 if dialect_of(scope["path"]) == "anthropic":

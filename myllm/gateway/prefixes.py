@@ -48,8 +48,6 @@ def of_text(text: str) -> Pieces:
 def common(one: Sequence[str], other: Sequence[str]) -> int:
     """How many characters the first pieces have that are equal."""
     chars = 0
-    if not (one and other):
-        return 0
     for left, right in zip(one, other, strict=False):
         if left != right:
             break

@@ -22,7 +22,7 @@ from myllm.launcher.base import LaunchSpec, StateListener
 from myllm.launcher.environment import engine_environment
 from myllm.launcher.output import EngineOutput
 from myllm.launcher.pipes import MOST_READ, LazyPipe, read_lines
-from myllm.launcher.priorities import interrupt_nobody, let_main_thread_go_first
+from myllm.launcher.priorities import let_main_thread_go_first
 from myllm.launcher.runtime_dir import RuntimeDir
 
 _PR_SET_PDEATHSIG = 1
@@ -128,8 +128,8 @@ class LocalLauncher:
             errors = LazyPipe(output.add)
         except OSError as failure:
             raise EngineError(
-                f"the engine's socket or log cannot be made: {failure.strerror}: "
-                f"{failure.filename}; see MYLLM_RUNTIME_DIR and MYLLM_STATE_DIR"
+                f"the engine's socket, log or pipe cannot be made: {failure}; see "
+                "MYLLM_RUNTIME_DIR and MYLLM_STATE_DIR"
             ) from failure
         process = await self._spawn(spec, socket, output, errors)
         child = LocalProcess(process, socket, output, errors, self._runtime)
@@ -157,7 +157,7 @@ class LocalLauncher:
                 limit=MOST_READ,
                 env=engine_environment(),
                 start_new_session=True,
-                preexec_fn=_before_exec(os.getpid()),
+                preexec_fn=_die_with(os.getpid()),
             )
         except BaseException as failure:
             errors.finish()
@@ -169,9 +169,8 @@ class LocalLauncher:
             raise
 
 
-def _before_exec(parent: int) -> Callable[[], None] | None:
-    """What a child does before exec: it has the kernel kill it when `parent` dies, and lets
-    others go first."""
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """What a child does before exec so that the kernel kills it when `parent` dies."""
     if _LIBC is None:
         return None
     prctl = _LIBC.prctl
@@ -180,6 +179,5 @@ def _before_exec(parent: int) -> Callable[[], None] | None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
-        interrupt_nobody()
 
     return before_exec

@@ -16,8 +16,9 @@ from contextlib import suppress
 OnLines = Callable[[Sequence[str]], None]
 
 _EVERY_S = 0.1
-# What a pipe is to hold: of an engine that answers 1,500 requests in a second, half a second.
-_HOLDS = 2**20
+# What a pipe is to hold, half a second of an engine that answers 1,500 requests in each; and what
+# it holds where that is not allowed.
+_HOLDS, _FEW_HOLD = 2**20, 2**16
 # Of its output, at once; a longer line is cut.
 MOST_READ = 2**20
 # What is read of the pipe of an engine that has ended, which may live on in another process.
@@ -59,9 +60,10 @@ class LazyPipe:
         self._lines = Lines(on_lines)
         self._reading, self.writing = os.pipe()
         os.set_blocking(self._reading, False)
+        self._much = _FEW_HOLD // 2
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with suppress(OSError):  # more than this user may have
-                fcntl.fcntl(self._reading, fcntl.F_SETPIPE_SZ, _HOLDS)
+                self._much = fcntl.fcntl(self._reading, fcntl.F_SETPIPE_SZ, _HOLDS) // 2
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,10 +86,10 @@ class LazyPipe:
             self._reading = -1
 
     async def _read_on(self) -> None:
-        while True:
-            if self._read() == b"":
-                return
-            await asyncio.sleep(_EVERY_S)
+        while (block := self._read()) != b"":
+            # An engine that finds the pipe full stops computing until it is read.
+            is_slow = block is None or len(block) < self._much
+            await asyncio.sleep(_EVERY_S if is_slow else 0)
 
     def _read(self) -> bytes | None:
         """What was read; None when nothing has come, and nothing at the end."""

@@ -221,7 +221,8 @@ class Connection(asyncio.Protocol):
         return stays and not self._complete
 
     def _take(self, data: bytes) -> None:
-        if self._parser is None:
+        if self._parser is None:  # it rests, and nobody has asked for this
+            self.abort()
             return
         self._last_data = self._loop.time()
         try:
@@ -263,6 +264,8 @@ class Connection(asyncio.Protocol):
         self.status = self._parser.get_status_code()
 
     def on_body(self, body: bytes) -> None:
+        if self._complete:
+            return
         self._chunks.append(body)
         self._unread += len(body)
         if self._unread > _MOST_UNREAD and self._transport is not None:
@@ -270,7 +273,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
-        self._complete, self._stays_open = True, self._parser.should_keep_alive()
+        # A second answer is one that nobody has asked for.
+        self._stays_open = not self._complete and self._parser.should_keep_alive()
+        self._complete = True
 
 
 async def _connect(opened: socket.socket, path: str) -> None:

@@ -18,7 +18,7 @@ import httpx
 from myllm.supervisor.engine_connection import Connection
 from myllm.supervisor.pulse import Pulse
 
-# Each keeps a thread of the engine, which has four more than slots.
+# Each keeps a thread of the engine busy with waiting.
 _MOST_RESTING = 3
 
 
@@ -65,6 +65,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
     def done(self, connection: Connection) -> None:
         """A request is over. Its connection may serve the next one, as it does within a turn."""
         self._open.discard(connection)
+        self._resting = [each for each in self._resting if each.rests()]
         if len(self._resting) < _MOST_RESTING and not self._closed and connection.can_rest():
             connection.rest()
             self._resting.append(connection)

@@ -18,6 +18,9 @@ class Sent(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.pieces.append(bytes(data))
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def close(self) -> None:
         self.closed = True
 
@@ -44,6 +47,17 @@ def test_an_answer_without_a_body_and_one_that_is_cut_send_their_heads() -> None
         transport.close()
         assert sent.pieces == [b"head;"]
         assert sent.closed
+
+
+def test_an_answer_that_begins_twice_loses_nothing() -> None:
+    sent = Sent()
+    transport = JoiningTransport(sent)
+    for piece in (b"head;", b"again;"):
+        transport.hold()
+        transport.write(piece)
+    transport.hold()
+    transport.close()
+    assert sent.pieces == [b"head;again;"]
 
 
 def test_what_is_not_held_leaves_at_once() -> None:

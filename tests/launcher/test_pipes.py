@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import time
 from collections.abc import Sequence
 
 from myllm.launcher.pipes import MOST_READ, LazyPipe, Lines
@@ -47,6 +49,24 @@ async def test_many_lines_are_read_together() -> None:
             await asyncio.sleep(0.01)
     assert heard.lines == [f"line {number}" for number in range(300)]
     assert heard.times < 30
+    pipe.finish()
+
+
+async def test_a_pipe_that_fills_up_keeps_nobody_waiting() -> None:
+    heard = Heard()
+    pipe = LazyPipe(heard)
+    fcntl.fcntl(pipe.writing, fcntl.F_SETPIPE_SZ, 2**16)  # as for who may have no more
+    pipe._much = 2**15
+    writing = os.dup(pipe.writing)
+    pipe.start()
+    began = time.monotonic()
+    for number in range(40):
+        await asyncio.to_thread(os.write, writing, b"%08d;" % number * 7281 + b"\n")
+    assert time.monotonic() - began < 2.0  # 4 s at one pipe each tenth of a second
+    os.close(writing)
+    async with asyncio.timeout(5):
+        while len(heard.lines) < 40:
+            await asyncio.sleep(0.01)
     pipe.finish()
 
 

@@ -203,6 +203,29 @@ async def test_what_was_not_read_to_its_end_is_not_asked_again(home: Path) -> No
         client.close()
 
 
+@pytest.mark.parametrize("later", [False, True])
+async def test_what_nobody_has_asked_for_is_no_answer(home: Path, later: bool) -> None:
+    """An engine that sends two answers, the second at once or a little later."""
+    made = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        writer.write(made + b"one")
+        if later:
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        writer.write(made + b"two")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, home / "e.sock"):
+        client = EngineClient(home / "e.sock")
+        for _ in range(3):
+            assert (await client.post("/x", b"{}", 10)).body == b"one"
+            await asyncio.sleep(0.05)
+        client.close()
+
+
 async def test_a_stopped_engine_is_not_asked_again(home: Path) -> None:
     """Whoever waits is told, and does not come back by a new connection."""
     async with engine(home, lambda _: asyncio.sleep(10)) as client:

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 OnLines = Callable[[Sequence[str]], None]
 
-_EVERY_S = 0.1
+_EVERY_S, _SOON_S = 0.1, 0.005
 # What a pipe is to hold, half a second of an engine that answers 1,500 requests in each; and what
 # it holds where that is not allowed.
 _HOLDS, _FEW_HOLD = 2**20, 2**16
@@ -88,8 +88,8 @@ class LazyPipe:
     async def _read_on(self) -> None:
         while (block := self._read()) != b"":
             # An engine that finds the pipe full stops computing until it is read.
-            is_slow = block is None or len(block) < self._much
-            await asyncio.sleep(_EVERY_S if is_slow else 0)
+            is_quick = block is not None and len(block) >= self._much
+            await asyncio.sleep(_SOON_S if is_quick else _EVERY_S)
 
     def _read(self) -> bytes | None:
         """What was read; None when nothing has come, and nothing at the end."""

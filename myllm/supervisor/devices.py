@@ -76,6 +76,8 @@ def used_by(pid: int, gpus: GpuReader | None) -> dict[str, int]:
         resident = psutil.Process(pid).memory_info().rss
     except psutil.NoSuchProcess:
         return {}
+    if resident == 0:  # it has ended, and was not reaped yet
+        return {}
     return {HOST: resident // _MIB, **(gpus.used_mb(pid) if gpus is not None else {})}
 
 

@@ -111,6 +111,10 @@ class Instance:
         """Whether the process has ended."""
         return self.state in ("stopped", "failed")
 
+    def is_ending(self) -> bool:
+        """Whether the process is being stopped, or has ended."""
+        return self._stop_wanted.is_set() or self.is_over()
+
     def drain(self) -> None:
         """Mark that no new request may come; `stop` follows when the running ones are done."""
         if self.state == "ready":

@@ -51,7 +51,8 @@ class Watcher:
             times = psutil.Process(instance.pid).cpu_times()
         except psutil.NoSuchProcess:
             return  # its own `wait` tells the instance
-        instance.used = used_by(instance.pid, self._gpus) or instance.used
+        if not instance.is_ending():  # or it has given some of it back already
+            instance.used = used_by(instance.pid, self._gpus) or instance.used
         cpu_s, before = times.user + times.system, self._cpu_s.get(instance.run_id, 0.0)
         # Always against the last look: housekeeping must not add up to work.
         self._cpu_s[instance.run_id] = cpu_s

@@ -21,6 +21,7 @@ from myllm.supervisor.devices import (
     used_by,
     within,
 )
+from tests.serving import wait_until
 
 GIB = 2**30
 DEVICES = {HOST: DeviceMemory(16000, 9000), "CUDA0": DeviceMemory(24000, 20000)}
@@ -41,6 +42,12 @@ def group(root: Path, folder: str, **files: object) -> None:
 def belongs(root: Path, *lines: str) -> None:
     (root / "proc" / "self").mkdir(parents=True)
     (root / "proc" / "self" / "cgroup").write_text("\n".join(lines) + "\n")
+
+
+def test_a_process_that_has_ended_and_was_not_reaped_takes_nothing() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        wait_until(lambda: psutil.Process(ended.pid).status() == "zombie", 10, "a zombie")
+        assert used_by(ended.pid, None) == {}
 
 
 def test_this_machine() -> None:

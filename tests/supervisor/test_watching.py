@@ -15,7 +15,9 @@ from myllm.errors import EngineDied
 from myllm.gateway import upstream
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.tickets import Asking
+from myllm.supervisor.devices import HOST
 from myllm.supervisor.spec import InstanceKey
+from myllm.supervisor.watching import Watcher
 from tests.gateway.cutting import running
 from tests.serving import wait_until
 
@@ -42,6 +44,22 @@ async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = 
                 await asyncio.sleep(stall_s)
             seen += len(events)
     return seen
+
+
+async def test_what_an_engine_still_has_when_it_ends_is_not_what_it_takes(gateway: Gateway) -> None:
+    """Its memory goes before its process does."""
+    watcher = Watcher([], HANG_S, None)
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        instance = lease.instance
+        instance.used = {HOST: 1}
+        watcher.measure(instance)
+        assert instance.used[HOST] > 1
+        psutil.Process(instance.pid).suspend()  # so that it does not end too soon
+        instance.stop()
+        instance.used = {HOST: 1}
+        watcher.measure(instance)
+        assert instance.used == {HOST: 1}
+        psutil.Process(instance.pid).resume()
 
 
 async def test_a_client_that_stalls_is_no_hang_of_the_engine(gateway: Gateway) -> None:

@@ -52,8 +52,7 @@ class FairQueue:
 
     def take_next(self, active: Iterable[Ticket], now: float) -> Ticket:
         """Take out whose turn it is; `active` are the tickets being answered."""
-        alone = len(self._tickets) == 1
-        ticket = self._tickets[0] if alone else self._order(active, now)[0]
+        ticket = self._order(active, now)[0]
         self._turns[ticket.client] = next(self._turn)
         self.discard(ticket)
         return ticket
@@ -79,6 +78,8 @@ class FairQueue:
 
     def _order(self, active: Iterable[Ticket], now: float) -> list[Ticket]:
         """Everybody in the order of their turns, as things stand."""
+        if len(self._tickets) < 2:
+            return list(self._tickets)
         highest = max((ticket.priority for ticket in self._tickets), default=0)
 
         def rank(ticket: Ticket) -> int:

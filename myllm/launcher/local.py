@@ -131,7 +131,12 @@ class LocalLauncher:
                 f"the engine's socket, log or pipe cannot be made: {failure}; see "
                 "MYLLM_RUNTIME_DIR and MYLLM_STATE_DIR"
             ) from failure
-        process = await self._spawn(spec, socket, output, errors)
+        try:
+            process = await self._spawn(spec, socket, errors.writing)
+        except BaseException:
+            errors.finish()
+            output.close()
+            raise
         child = LocalProcess(process, socket, output, errors, self._runtime)
         child.read_output(on_state)
         try:
@@ -144,7 +149,7 @@ class LocalLauncher:
         return child
 
     async def _spawn(
-        self, spec: LaunchSpec, socket: Path, output: EngineOutput, errors: LazyPipe
+        self, spec: LaunchSpec, socket: Path, stderr: int
     ) -> asyncio.subprocess.Process:
         try:
             return await asyncio.create_subprocess_exec(
@@ -153,20 +158,16 @@ class LocalLauncher:
                 str(socket),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=errors.writing,
+                stderr=stderr,
                 limit=MOST_READ,
                 env=engine_environment(),
                 start_new_session=True,
                 preexec_fn=_die_with(os.getpid()),
             )
-        except BaseException as failure:
-            errors.finish()
-            output.close()
-            if isinstance(failure, OSError):
-                raise EngineError(
-                    f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
-                ) from failure
-            raise
+        except OSError as failure:
+            raise EngineError(
+                f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
+            ) from failure
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:

@@ -72,18 +72,19 @@ class LazyPipe:
         self._task = asyncio.create_task(self._read_on())
 
     def finish(self) -> None:
-        """Hand over what is left, without waiting for more."""
+        """Hand over what is left, without waiting for more; once is enough."""
+        if self._reading < 0:
+            return
         if self._task is None:
             os.close(self.writing)
         else:
             self._task.cancel()
-        if self._reading >= 0:
-            for _ in range(_MOST_AT_END):
-                if not self._read():
-                    break
-            self._lines.end()
-            os.close(self._reading)
-            self._reading = -1
+        for _ in range(_MOST_AT_END):
+            if not self._read():
+                break
+        self._lines.end()
+        os.close(self._reading)
+        self._reading = -1
 
     async def _read_on(self) -> None:
         while (block := self._read()) != b"":

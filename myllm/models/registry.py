@@ -63,8 +63,6 @@ class Registry:
 
     def find(self, name: str) -> Model:
         """The same, but an unusable model is returned and tells its `problem`."""
-        if (unchanged := self._unchanged(name)) is not None:
-            return unchanged
         try:
             return self._load(*self._existing(name))
         except ModelNotFound:
@@ -78,7 +76,8 @@ class Registry:
         Raises ModelNotFound, and InvalidRequest for a model that comes with the program. When
         this fails halfway the model is gone by name, and the rest goes at the next removal.
         """
-        folder, builtin = self._existing(name)
+        place, builtin = self._existing(name)
+        folder = Path(place)
         if builtin:
             raise InvalidRequest(f"Model '{name}' comes with MyLLM and cannot be removed")
         trash = self.models_dir / _TRASH
@@ -91,20 +90,6 @@ class Registry:
             shutil.rmtree(trash)
         except OSError as failure:
             raise InvalidModel(f"{folder} cannot be removed: {failure.strerror}") from failure
-
-    def _unchanged(self, name: str) -> Model | None:
-        """The model of this name, if it was read before and its files are what they were.
-
-        Every request asks for one, so this goes without `Path`, which takes longer than the disk.
-        """
-        folder, builtin = f"{self.models_dir}/{name}", f"{self._builtin_dir}/{name}"
-        if folder not in self._models and not os.path.isdir(folder):
-            folder = builtin
-        known = self._models.get(folder)
-        try:
-            return known[1] if known is not None and known[0] == _stamps(folder) else None
-        except InvalidModel:
-            return None
 
     def _names(self) -> tuple[str, ...]:
         names: set[str] = set()
@@ -123,15 +108,17 @@ class Registry:
                 ) from failure
         return tuple(sorted(names))
 
-    def _place(self, name: str) -> tuple[Path, bool]:
-        """The folder of `name`, and whether it is a built-in one."""
-        own = self.models_dir / name
-        return (own, False) if own.is_dir() else (self._builtin_dir / name, True)
+    # Every request asks for its model; making a `Path` takes longer than looking at the disk.
 
-    def _existing(self, name: str) -> tuple[Path, bool]:
+    def _place(self, name: str) -> tuple[str, bool]:
+        """The folder of `name`, and whether it is a built-in one."""
+        own = f"{self.models_dir}/{name}"
+        return (own, False) if os.path.isdir(own) else (f"{self._builtin_dir}/{name}", True)
+
+    def _existing(self, name: str) -> tuple[str, bool]:
         if is_model_name(name):
             folder, builtin = self._place(name)
-            if folder.is_dir():
+            if not builtin or os.path.isdir(folder):
                 return folder, builtin
         raise ModelNotFound(name, [*self._names()])
 
@@ -139,21 +126,21 @@ class Registry:
         """The first model by name that has this alias."""
         return next((model for model in self.list() if alias in model.aliases), None)
 
-    def _load(self, folder: Path, builtin: bool) -> Model:
+    def _load(self, folder: str, builtin: bool) -> Model:
         with self._lock:
-            known = self._models.get(str(folder))
+            known = self._models.get(folder)
         stamps: tuple[_Stamp, ...] = ()
         try:
-            stamps = _stamps(str(folder))
+            stamps = _stamps(folder)
             if known is not None and known[0] == stamps:
                 return known[1]
-            model = load_model(folder, builtin, self._header)
+            model = load_model(Path(folder), builtin, self._header)
         except InvalidModel as failure:
             if known is not None and _being_written(stamps):
                 return known[1]
-            return broken_model(folder, builtin, failure.detail)
+            return broken_model(Path(folder), builtin, failure.detail)
         with self._lock:
-            self._models[str(folder)] = (stamps, model)
+            self._models[folder] = (stamps, model)
         return model
 
     def _header(self, path: Path) -> Header:

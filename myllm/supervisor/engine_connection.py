@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -73,11 +74,9 @@ class Connection(asyncio.Protocol):
             except (OSError, TimeoutError) as failure:
                 raise httpx.ConnectError(f"cannot connect: {failure}") from failure
         else:
-            if self._watch is not None:
-                self._watch.cancel()
             self._parser = httptools.HttpResponseParser(self)
         self._silence_s, self._last_data = silence_s, self._loop.time()
-        self._watch = self._loop.call_later(silence_s, self._look)
+        self._call_later(silence_s, self._look)
         if unsent and self._transport is not None:
             self._transport.write(unsent)
         while not (self._chunks or self._complete):
@@ -119,9 +118,7 @@ class Connection(asyncio.Protocol):
     def rest(self) -> None:
         """Forget the answer, and wait a moment for the next request."""
         self._pulse.leave(self)
-        if self._watch is not None:
-            self._watch.cancel()
-        self._watch = self._loop.call_later(_RESTS_S, self.abort)
+        self._call_later(_RESTS_S, self.abort)
         self._parser = None
         self._complete, self._pieces, self.status, self.headers = False, 0, 0, []
         self._read_on()
@@ -181,7 +178,13 @@ class Connection(asyncio.Protocol):
         if left <= 0:
             self.fail(httpx.ReadTimeout(f"nothing came for {self._silence_s:g} s"))
         else:
-            self._watch = self._loop.call_later(left, self._look)
+            self._call_later(left, self._look)
+
+    def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """One thing at a time is waited for: this takes the place of what was before."""
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self._loop.call_later(seconds, call)
 
     def _read_on(self) -> None:
         if self._transport is not None and not self._aborted:

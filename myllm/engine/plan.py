@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from myllm.engine.hardware import cpu_features, nvidia_driver_is_there
@@ -18,6 +19,7 @@ TARGETS = (
     "llama-bench",
     "ggml-rpc-server",
 )
+_TUNING = Path(__file__).with_name("tuning.cmake")
 _FROM_ENVIRONMENT = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDAFLAGS", "CUDAARCHS")
 
 
@@ -45,6 +47,7 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
         "CMAKE_C_COMPILER": str(tools.cc),
         "CMAKE_CXX_COMPILER": str(tools.cxx),
         "CMAKE_MAKE_PROGRAM": str(tools.ninja),
+        "CMAKE_PROJECT_INCLUDE": str(_TUNING),
         "BUILD_SHARED_LIBS": "OFF",
         "GGML_NATIVE": "ON",
         "GGML_RPC": "ON",
@@ -90,8 +93,12 @@ def _native_archs(options: BuildOptions) -> str | None:
 
 
 def build_key(source: Source, flags: list[str], tools: Toolchain, portable: bool) -> str:
-    """Names a build by everything that can change its result."""
-    facts = [source.id, tools.identity, *sorted(flags)]
+    """Names a build by everything that can change its result.
+
+    Of the tuning file its content counts, not where this MyLLM is installed.
+    """
+    facts = [source.id, tools.identity, _TUNING.read_text()]
+    facts += sorted(flag for flag in flags if str(_TUNING) not in flag)
     facts += [f"{name}={os.environ[name]}" for name in _FROM_ENVIRONMENT if os.environ.get(name)]
     if not portable:
         facts += sorted(cpu_features())

@@ -18,7 +18,7 @@ from myllm.engine.process import run_logged
 from myllm.engine.types import Progress, ProgressListener
 from myllm.errors import BuildFailed
 
-CMAKE_MINIMUM = (3, 18)
+CMAKE_MINIMUM = (3, 20)  # tuning.cmake uses cmake_path
 INSTALL_COMPILER = (
     "install one: 'apt install g++' (Debian, Ubuntu), 'dnf install gcc-c++' (Fedora), "
     "'xcode-select --install' (macOS)"

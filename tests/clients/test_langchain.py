@@ -11,6 +11,8 @@ from tests.clients.conftest import CHAT, EMBEDDING, TOOLED
 from tests.clients.questions import FRANCE, PARIS, TOOL
 from tests.serving import Serving
 
+pytestmark = pytest.mark.more
+
 
 class City(BaseModel):
     """The capital of a country."""

@@ -10,6 +10,8 @@ from tests.clients.conftest import EMBEDDING, TOOLED
 from tests.clients.questions import ASKED, PARIS, TOO_LONG, TOOL
 from tests.serving import Serving
 
+pytestmark = pytest.mark.more
+
 
 @pytest.fixture(scope="module")
 def litellm() -> Any:

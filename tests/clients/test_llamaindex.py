@@ -10,6 +10,8 @@ from tests.clients.conftest import CHAT
 from tests.clients.questions import FRANCE, PARIS
 from tests.serving import Serving
 
+pytestmark = pytest.mark.more
+
 
 @pytest.fixture(scope="module")
 def model(server: Serving) -> Any:

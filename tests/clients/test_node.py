@@ -15,6 +15,8 @@ from tests.clients.conftest import CHAT
 from tests.clients.questions import PARIS
 from tests.serving import Serving, wait_until
 
+pytestmark = pytest.mark.more
+
 NODE = Path(__file__).parent / "node"
 
 

@@ -16,6 +16,8 @@ from tests.clients.conftest import CHAT, EMBEDDING, TOOLED
 from tests.clients.questions import ASKED, PARIS, TOO_LONG, TOOL, UNENDING
 from tests.serving import Serving, wait_until
 
+pytestmark = pytest.mark.more
+
 SOON_S = 10.0
 
 

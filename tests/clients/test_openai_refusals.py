@@ -14,6 +14,8 @@ from tests.api.asking import ANN, bearer
 from tests.clients.questions import ASKED, UNENDING
 from tests.serving import Serving, serving, short_home, wait_until
 
+pytestmark = pytest.mark.more
+
 
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:

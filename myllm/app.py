@@ -182,7 +182,7 @@ class StoreApp:
         files = KvFiles(settings.kv_dir(), store.kv_records, settings.kv_cache_mb)
         store.before_removal = files.forget
         await store.start()
-        self._state.services = StoreOnly(store)
+        self._state.services = StoreOnly(store, Registry(settings.models_dir))
         yield
         await store.close()
 

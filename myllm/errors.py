@@ -12,6 +12,7 @@ and a test checks that the mapping is complete.
     ├── NotFound
     │   └── ModelNotFound
     ├── Conflict              not now: the model is answering
+    │   └── AliasGiven        a model is to be deleted by one of its other names
     ├── Unavailable           waited too long, or the server is leaving: try again later
     │   └── QueueFull         too many wait already
     ├── NoRoom                the model does not fit into memory
@@ -86,6 +87,18 @@ class Conflict(MyLLMError):
     """The thing named is in use; later it may not be."""
 
     retryable = True
+
+
+class AliasGiven(Conflict):
+    """A model can be deleted by its own name only."""
+
+    retryable = False
+
+    def __init__(self, alias: str, model: str) -> None:
+        super().__init__(
+            f"'{alias}' is an alias of the model '{model}'; name '{model}' to delete the model, or "
+            "take the alias out of its config.json"
+        )
 
 
 class Unavailable(MyLLMError):

@@ -37,7 +37,7 @@ async def list_models(services: With) -> dict[str, Any]:
 async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, with everything known about it."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)
-    plan = await services.gateway.planner.plan(InstanceKey(name, main_role(model)))
+    plan = await services.gateway.planner.plan(InstanceKey(model.name, main_role(model)))
     return details(model, plan.spec.context_size) | {
         "memory": {
             "estimated_mb": sum(without_engines(plan.need).values()),

@@ -62,14 +62,14 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
     asking = request.asking(client.fair_id)
     if not request.raw:
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
-        made = await asked(services, asking, request.model_name, chat)
+        made = await asked(services, asking, request.model, chat)
         return _answered(lines, request.stream, *made)
     if request.images or request.system or not request.prompt:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
     raw = RawAnswer(
         services.gateway,
         asking,
-        request.model_name,
+        request.model,
         request.prompt,
         request.sampling(),
         request.json_schema(),
@@ -87,7 +87,7 @@ async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> R
     messages = messages_of(request.messages)
     said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
     asking = request.asking(client.fair_id)
-    made = await asked(services, asking, request.model_name, said)
+    made = await asked(services, asking, request.model, said)
     return _answered(lines, request.stream, *made)
 
 
@@ -103,7 +103,7 @@ async def embed_texts(request: EmbedRequest, services: With, client: AskedBy) ->
         made = await embed(
             services.gateway,
             asking,
-            request.model_name,
+            request.model,
             request.input,
             request.dimensions,
             cut=request.truncate is not False,
@@ -127,7 +127,7 @@ async def old_embeddings(
 
     async def make() -> Mapping[str, Any]:
         prompt = request.prompt or ""
-        made = await embed(services.gateway, asking, request.model_name, [prompt], cut=True)
+        made = await embed(services.gateway, asking, request.model, [prompt], cut=True)
         return {"embedding": made.vectors[0]}
 
     return JsonAnswer(make)
@@ -147,9 +147,9 @@ def _load_or_unload(
     async def make() -> Mapping[str, Any]:
         gateway = services.gateway
         if request.keep_alive != 0:
-            await gateway.load(request.model_name, request.keep_alive)
+            await gateway.load(request.model, request.keep_alive)
             return lines.nothing("load")
-        model = gateway.registry.get(request.model_name)
+        model = gateway.registry.get(request.model)
         if gateway.scheduler.is_loaded(model.name):
             await gateway.unload(model.name)
         return lines.nothing("unload")

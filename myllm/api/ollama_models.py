@@ -73,7 +73,7 @@ async def ps(services: With) -> dict[str, Any]:
 @router.post("/api/show")
 async def show(request: NamedRequest, services: With) -> dict[str, Any]:
     """Everything that is known about a model."""
-    model = await asyncio.to_thread(services.gateway.registry.get, request.model_name)
+    model = await asyncio.to_thread(services.gateway.registry.get, request.model)
     template = template_text(model)
     parameters = list(_parameters(model))
     return {
@@ -90,7 +90,7 @@ async def show(request: NamedRequest, services: With) -> dict[str, Any]:
 @router.delete("/api/delete")
 async def delete(request: NamedRequest, services: With) -> Response:
     """Delete a model from the disk, unloading it first."""
-    await services.gateway.remove(request.model_name)
+    await services.gateway.remove(request.model)
     return Response()
 
 
@@ -115,7 +115,7 @@ async def _pulled(
 ) -> AsyncGenerator[Mapping[str, Any], None]:
     """The lines of a pull. An unknown name is told behind the first one, as Ollama does."""
     yield {"status": "pulling manifest"}
-    wanted = _wanted(request.model_name)
+    wanted = _wanted(request.model)
     async with aclosing(pulling(services.gateway.registry, wanted)) as steps:
         async for step in steps:
             yield _line(step)

@@ -60,11 +60,6 @@ class NamedRequest(BaseModel):
         description='A model\'s name or alias, with or without ":latest".',
     )
 
-    @property
-    def model_name(self) -> str:
-        """The name that the model has here."""
-        return self.model.removesuffix(":latest")
-
 
 class _Queued(NamedRequest):
     """What every request shares that waits for an engine."""

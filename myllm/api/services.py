@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from myllm.api.access import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media import Media
+from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.specs import Specs
@@ -27,12 +28,18 @@ class Services:
     media: Media
     started_at: float = field(default_factory=time.monotonic)
 
+    @property
+    def registry(self) -> Registry:
+        """The models on disk."""
+        return self.gateway.registry
+
 
 @dataclass(frozen=True)
 class StoreOnly:
     """For the routes about stored conversations, when there is nothing else."""
 
     sessions: SessionStore
+    registry: Registry
 
 
 async def _services(request: Request) -> Services:
@@ -50,6 +57,14 @@ async def _sessions(request: Request) -> SessionStore:
 
 # The stored conversations alone, for routes that need nothing else.
 Sessions = Annotated[SessionStore, Depends(_sessions)]
+
+
+async def _registry(request: Request) -> Registry:
+    return cast(Services | StoreOnly, request.app.state.services).registry
+
+
+# The models on disk, for the same routes.
+Models = Annotated[Registry, Depends(_registry)]
 
 
 async def _client(request: Request) -> Client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import Response
 
 from myllm.api.schemas import ForkRequest, RenameRequest, Storable
-from myllm.api.services import AskedBy, Sessions
+from myllm.api.services import AskedBy, Models, Sessions
 from myllm.api.times import iso
 from myllm.errors import InvalidRequest
 from myllm.sessions.store import SessionStore, check_id
@@ -36,6 +37,7 @@ _FILES: dict[str, Any] = {
 @router.get("")
 async def list_sessions(
     sessions: Sessions,
+    models: Models,
     client: AskedBy,
     limit: Annotated[int, Query(ge=1, le=500, description="At most so many.")] = 50,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the last page.")] = None,
@@ -43,6 +45,8 @@ async def list_sessions(
     model: Annotated[Storable, Query(description="Only this model's.")] = "",
 ) -> dict[str, Any]:
     """The sessions that went on last, and where the next page begins."""
+    if model:  # sessions are stored under their model's own name
+        model = await asyncio.to_thread(models.name_of, model)
     archive = await sessions.archive()
     page, following = await archive.page(client.owner, limit, cursor, search, model)
     return {"sessions": [_summary(each) for each in page], "next_cursor": following}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from myllm.errors import EngineError, ModelNotFound, MyLLMError
+from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.conversations import Conversations
 from myllm.gateway.counts import TokenCounts
 from myllm.gateway.planning import Planner
@@ -132,8 +132,7 @@ class Gateway:
         Raises InvalidRequest when none runs, Conflict when one is answering; with `force` the
         answers get the drain grace to end.
         """
-        with suppress(ModelNotFound):  # it may run although its folder is gone
-            name = self.registry.find(name).name
+        name = self.registry.name_of(name)  # it may run although its folder is gone
         leaving = self.supervisor.of_model(name)
         self._carry_out(self.scheduler.unload(name, force, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))
@@ -150,7 +149,12 @@ class Gateway:
         return names
 
     async def remove(self, name: str, force: bool = False) -> None:
-        """Delete a model from the disk, unloading it first; raises what `unload` raises."""
+        """Delete a model from the disk, unloading it first.
+
+        Raises what `Registry.removable` raises, before anything is unloaded, and what `unload`
+        raises.
+        """
+        name = await asyncio.to_thread(self.registry.removable, name)
         if self.scheduler.is_loaded(name):
             await self.unload(name, force)
         await asyncio.to_thread(self.registry.remove, name)

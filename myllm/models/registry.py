@@ -11,15 +11,16 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
+from myllm.errors import AliasGiven, InvalidModel, InvalidRequest, ModelNotFound
 from myllm.models.gguf import read_header
 from myllm.models.header import Header
 from myllm.models.model import Model, broken_model, load_model
 
-__all__ = ["BUILTIN_DIR", "Model", "Registry", "is_model_name"]
+__all__ = ["BUILTIN_DIR", "Model", "Registry", "is_model_name", "untagged"]
 
 BUILTIN_DIR: Final = Path(__file__).parent / "builtin"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TAG: Final = ":latest"
 _TRASH: Final = ".removed"
 _WRITING_S: Final = 1.0
 
@@ -30,6 +31,11 @@ _Stamp = tuple[str, int, int]
 def is_model_name(name: str) -> bool:
     """A name of this form cannot lead outside the model folder."""
     return _NAME.fullmatch(name) is not None
+
+
+def untagged(name: str) -> str:
+    """`name` without the `:latest` that clients of Ollama append; no model's name has a colon."""
+    return name.removesuffix(_TAG)
 
 
 class Registry:
@@ -51,8 +57,8 @@ class Registry:
         return [self._load(*self._place(name)) for name in self._names()]
 
     def get(self, name: str) -> Model:
-        """The model of this name or alias. The user's folder wins over a built-in model of the
-        same name, and a name over an alias.
+        """The model of this name or alias, with or without `:latest`. The user's folder wins over
+        a built-in model of the same name, and a name over an alias.
 
         Raises ModelNotFound, telling which there are, and InvalidModel when it is unusable.
         """
@@ -70,16 +76,36 @@ class Registry:
                 raise
             return model
 
+    def name_of(self, name: str) -> str:
+        """The name of the model that `name` means; of one that is not here, `name` untagged."""
+        try:
+            return self.find(name).name
+        except (ModelNotFound, InvalidModel):
+            return untagged(name)
+
+    def removable(self, name: str) -> str:
+        """The name under which `remove` will delete this model.
+
+        Raises ModelNotFound, AliasGiven for an alias, since deleting the model behind it would
+        surprise, and InvalidRequest for a model that comes with the program.
+        """
+        try:
+            _, builtin = self._existing(name)
+        except ModelNotFound:
+            if (model := self._called(name)) is None:
+                raise
+            raise AliasGiven(untagged(name), model.name) from None
+        if builtin:
+            raise InvalidRequest(f"Model '{untagged(name)}' comes with MyLLM and cannot be removed")
+        return untagged(name)
+
     def remove(self, name: str) -> None:
         """Delete the folder of `name`, also of a broken model; links are not followed.
 
-        Raises ModelNotFound, and InvalidRequest for a model that comes with the program. When
-        this fails halfway the model is gone by name, and the rest goes at the next removal.
+        Raises what `removable` raises. When this fails halfway the model is gone by name, and the
+        rest goes at the next removal.
         """
-        place, builtin = self._existing(name)
-        folder = Path(place)
-        if builtin:
-            raise InvalidRequest(f"Model '{name}' comes with MyLLM and cannot be removed")
+        folder = Path(self._place(self.removable(name))[0])
         trash = self.models_dir / _TRASH
         try:
             if folder.is_symlink():
@@ -116,15 +142,17 @@ class Registry:
         return (own, False) if os.path.isdir(own) else (f"{self._builtin_dir}/{name}", True)
 
     def _existing(self, name: str) -> tuple[str, bool]:
-        if is_model_name(name):
-            folder, builtin = self._place(name)
+        bare = untagged(name)
+        if is_model_name(bare):
+            folder, builtin = self._place(bare)
             if not builtin or os.path.isdir(folder):
                 return folder, builtin
         raise ModelNotFound(name, [*self._names()])
 
     def _called(self, alias: str) -> Model | None:
         """The first model by name that has this alias."""
-        return next((model for model in self.list() if alias in model.aliases), None)
+        bare = untagged(alias)
+        return next((m for m in self.list() if bare in map(untagged, m.aliases)), None)
 
     def _load(self, folder: str, builtin: bool) -> Model:
         with self._lock:

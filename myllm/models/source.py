@@ -11,7 +11,7 @@ from typing import Final
 from myllm.errors import PullFailed
 from myllm.models.catalog import catalog
 from myllm.models.model import PART, part_names
-from myllm.models.registry import is_model_name
+from myllm.models.registry import is_model_name, untagged
 
 PREFERRED: Final = "Q4_K_M"
 _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -33,8 +33,11 @@ def parse_reference(reference: str, name: str | None = None) -> Wanted:
     """Understand `NAME` of the catalog or `org/repo[:file.gguf]`.
 
     A repository's model is named after it, in lower case and without `-GGUF`, unless `name`
-    says otherwise. Raises PullFailed for anything else, and for a name that is not allowed.
+    says otherwise. A `:latest` behind any of them is ignored, since clients of Ollama append it.
+    Raises PullFailed for anything else, and for a name that is not allowed.
     """
+    reference = untagged(reference)
+    name = untagged(name) if name else None
     entry = catalog().get(reference)
     if entry is not None:
         wanted = Wanted(

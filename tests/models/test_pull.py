@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from myllm.models.source import parse_reference
 from tests.ggufs import write_header, write_split
 from tests.hub import COMMIT, Hub, Repo, serve_hub
 
@@ -265,6 +266,12 @@ def test_wrong_references_are_told_in_words(home: Path, hub: Hub, small: bytes) 
     assert "holds no GGUF model" in refused(home, hub, "org/none")
     assert "neither in the catalog (tinyllama-1.1b" in refused(home, hub, "tinylama")
     assert "cannot be a model's name" in refused(home, hub, REPO, "--name", "../x")
+
+
+@pytest.mark.parametrize("reference", ["tinyllama-1.1b", REPO, f"{REPO}:{FILE}"])
+def test_a_tag_that_clients_of_ollama_append_is_ignored(reference: str) -> None:
+    assert parse_reference(f"{reference}:latest") == parse_reference(reference)
+    assert parse_reference(reference, "mine:latest").name == "mine"
 
 
 def test_a_hub_that_is_down_or_away(home: Path, hub: Hub) -> None:

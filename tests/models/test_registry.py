@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
+from myllm.errors import AliasGiven, InvalidModel, InvalidRequest, ModelNotFound
 from myllm.models.registry import Registry
 from tests.ggufs import write_header, write_split
 from tests.projectors import write_projector
@@ -259,6 +259,28 @@ def test_removing_deletes_the_folder_and_nothing_else(registry: Registry) -> Non
     assert [path.name for path in registry.models_dir.iterdir()] == ["other"]
     with pytest.raises(ModelNotFound):
         registry.remove("tiny")
+
+
+def test_names_may_have_the_tag_that_clients_of_ollama_append(registry: Registry) -> None:
+    add(registry, "tiny", {"aliases": ["other", "tagged:latest", "sized:7b"]})
+    for name in ("tiny", "other", "tagged", "sized:7b"):
+        assert registry.get(name).name == "tiny"
+        assert registry.get(f"{name}:latest").name == "tiny"
+        assert registry.name_of(f"{name}:latest") == "tiny"
+    for name in ("tiny:7b", "tiny:latest:latest", ":latest", "../models/tiny:latest"):
+        with pytest.raises(ModelNotFound):
+            registry.get(name)
+    assert registry.name_of("gone:latest") == "gone"
+
+
+def test_an_alias_removes_nothing(registry: Registry) -> None:
+    add(registry, "tiny", {"aliases": ["other"]})
+    for name in ("other", "other:latest"):
+        with pytest.raises(AliasGiven, match="'other' is an alias of the model 'tiny'"):
+            registry.remove(name)
+    assert registry.removable("tiny:latest") == "tiny"
+    registry.remove("tiny:latest")
+    assert registry.list() == []
 
 
 def test_a_broken_model_can_be_removed(registry: Registry) -> None:

@@ -1,4 +1,4 @@
-"""Models of random weights, made once and kept in the cache; the tests use the big one too."""
+"""Models to measure with: of random weights, made once and kept in the cache, and trained ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from myllm.engine.find import find_engine
 from myllm.engine.source import find_source
 from myllm.engine.types import no_progress
 from myllm.settings import load_settings
+from scripts import fetch_real_models
 
 _SCRIPT = Path(__file__).parent.parent / "scripts" / "random_model.py"
 
@@ -34,6 +35,21 @@ def long_models_dir() -> Path:
 def micro_models_dir() -> Path:
     """A folder with `micro`: so quick that what stands in front of it shows."""
     return _made("micro", "--shape", "micro")
+
+
+def real_models_dir() -> Path:
+    """A folder with the trained `smollm2-135m` and `all-minilm`, fetched at the first use."""
+    return fetch_real_models.fetch()
+
+
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct, Q4_1: a trained model that chats."""
+    return fetch_real_models.gguf(real_models_dir(), fetch_real_models.SMOLLM2)
+
+
+def minilm_path() -> Path:
+    """all-MiniLM-L6-v2, F16: a trained model that embeds."""
+    return fetch_real_models.gguf(real_models_dir(), fetch_real_models.MINILM)
 
 
 def _made(name: str, *arguments: str) -> Path:

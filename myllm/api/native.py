@@ -97,6 +97,7 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
         request.thinking,
         streamed=request.stream,
         session_timeout_s=services.settings.queue_timeout,
+        store=request.store,
     )
     if request.stream:
         return _stream(answer, lambda end: _terminal(end) | _beside(end) | _in_session(end))

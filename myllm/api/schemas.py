@@ -176,6 +176,10 @@ class ChatRequest(_Generating):
     session_id: str | None = Field(
         None, description="Go on with this session; null starts one. A new id may be made up."
     )
+    store: bool = Field(
+        True,
+        description="false: keep nothing of this turn; the answer's session_id is then null.",
+    )
 
     def wire(self) -> list[dict[str, Any]]:
         """The messages in OpenAI's form."""
@@ -230,7 +234,7 @@ class ChatResponse(BaseModel):
         session_id="550e8400-e29b-41d4-a716-446655440000",
     )
     message: AnswerMessage
-    session_id: str
+    session_id: str | None = Field(description="Null when the request said not to store it.")
     usage: UsageBody
     finish_reason: Literal["stop", "length", "tool_calls"]
     truncated: bool | None = None

@@ -75,6 +75,16 @@ async def remove_session(session_id: str, sessions: Sessions, client: AskedBy) -
     return {"status": "success", "message": f"Session '{session_id}' removed"}
 
 
+@router.delete("/{session_id}/messages/{message}")
+async def take_back(
+    session_id: str, message: int, sessions: Sessions, client: AskedBy
+) -> dict[str, str]:
+    """Take a message and all that follow it out of the conversation; they are kept, superseded."""
+    await sessions.take_back(client.owner, session_id, message)
+    text = f"Session '{session_id}' goes on from before message {message}"
+    return {"status": "success", "message": text}
+
+
 @router.post("/{session_id}/fork", status_code=201)
 async def fork_session(
     session_id: str,

@@ -106,7 +106,8 @@ class ChatAnswer(_EngineAnswer):
     `fields` are others of `/v1/chat/completions`: tools and what goes with them. `thinking`
     switches thoughts on or off; raises InvalidRequest when the model has none.
     `streamed`: the client gets every event as it comes, and so has a part of the answer when it
-    leaves in the middle.
+    leaves in the middle. `store` False: the session is read, if one is named, but nothing of
+    this turn is kept, neither its text nor the engine's state.
     """
 
     def __init__(
@@ -126,8 +127,10 @@ class ChatAnswer(_EngineAnswer):
         *,
         streamed: bool,
         session_timeout_s: float,
+        store: bool = True,
     ) -> None:
         super().__init__(gateway, asking, model_name, options, json_schema, defaults)
+        self._keeps = store
         self._fields = {**(fields or {}), **_switch(self.model, thinking)}
         self._json_schema = json_schema
         self._engine_turn: EngineTurn | None = None
@@ -144,7 +147,8 @@ class ChatAnswer(_EngineAnswer):
 
     async def events(self) -> AsyncGenerator[Event, None]:
         async with self._opened() as (session, turn):
-            self.ticket.session, self.ticket.begins = session.key, session.stored is None
+            if self._keeps:
+                self.ticket.session, self.ticket.begins = session.key, session.stored is None
             self.ticket.pieces = of_messages(self._shown(turn))
             self.ticket.enqueued_at = time.monotonic()
             dropped = 0
@@ -163,7 +167,7 @@ class ChatAnswer(_EngineAnswer):
                         if isinstance(event, Finished):
                             sent.clear()
                             await self._store(session, turn, _answer_of(event), event)
-                            event = event.in_session(session.id, dropped)
+                            event = event.in_session(session.id if self._keeps else None, dropped)
                         yield event
                         # Whoever asks for the next event has sent this one, but for tokens that
                         # go out together with the next.
@@ -197,7 +201,8 @@ class ChatAnswer(_EngineAnswer):
         self, session: Session, turn: Merged, answer: Message, end: Finished | None
     ) -> None:
         """Keep a turn; `end` is None when the client left in the middle of it."""
-        await self._sessions.save(session, self.model.name, turn, answer)
+        if self._keeps:
+            await self._sessions.save(session, self.model.name, turn, answer)
 
     def _answered(self, turn: Merged, make_prompt: Fit) -> AsyncGenerator[Event, None]:
         """The answer, by the engine's chat route where text alone would not do."""

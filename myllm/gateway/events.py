@@ -75,7 +75,7 @@ class Finished:
     session_id: str | None = None
     dropped_messages: int = 0
 
-    def in_session(self, session_id: str, dropped_messages: int) -> Finished:
+    def in_session(self, session_id: str | None, dropped_messages: int) -> Finished:
         """The same end, with what a chat adds."""
         return replace(self, session_id=session_id, dropped_messages=dropped_messages)
 

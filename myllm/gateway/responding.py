@@ -39,14 +39,12 @@ class ResponseAnswer(ChatAnswer):
         *args: Any,
         previous: str | None,
         instructions: str | None,
-        store: bool,
         asked: Mapping[str, Any],
         **fields: Any,
     ) -> None:
         super().__init__(*args, **fields)
         self._previous = previous
         self._instructions = instructions
-        self._keeps = store
         self.record: dict[str, Any] = {
             "id": "",
             "created_at": int(time.time()),

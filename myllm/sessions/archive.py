@@ -130,6 +130,29 @@ class Archive:
 
         await self._database.write(write)
 
+    async def take_back(self, owner: str, session_id: str, at: int) -> None:
+        """Supersede message `at` and all that follow it; a system message stays in force.
+
+        Raises NotFound for the session, and for a message that is not in force.
+        """
+
+        def write(connection: Connection) -> None:
+            loaded = rows.in_force(connection, owner, session_id)
+            if loaded is None:
+                raise rows.unknown(session_id)
+            found, said = loaded
+            turns = [each.key or 0 for each in said if each.role != "system"]
+            if at not in turns:
+                raise NotFound(f"Session '{session_id}' has no message {at} in force")
+            kept = {key for key in turns if key < at}
+            systems = {each.key or 0 for each in said if each.role == "system"}
+            left_out = min(found.left_out, len(kept))
+            key = rows.advance(connection, found, found.model, time.time(), left_out)
+            rows.supersede_all_but(connection, key, kept | systems)
+            rows.count(connection, key)
+
+        await self._database.write(write)
+
     async def fork(self, owner: str, session_id: str, new_id: str, at: int | None) -> None:
         """Begin a session with what `session_id` says up to message `at`, or to its end.
 

@@ -75,7 +75,8 @@ _IN_FORCE = (
 _NEW_SESSION, _NEW_MESSAGES = sessions.insert(), messages.insert()
 
 
-def _unknown(session_id: str) -> NotFound:
+def unknown(session_id: str) -> NotFound:
+    """The error of a session that is not there."""
     return NotFound(f"Session '{session_id}' not found")
 
 
@@ -103,7 +104,7 @@ def all_of(
     """A session and all its messages, oldest first. Raises NotFound."""
     found: Sequence[Any] = connection.execute(_ALL, {"o": owner, "i": session_id}).all()
     if not found:
-        raise _unknown(session_id)
+        raise unknown(session_id)
     said = [row for row in found if row[_FIRST] is not None]
     return _summary(found[0]), [StoredMessage(_message(row), *row[-2:]) for row in said]
 
@@ -112,7 +113,7 @@ def existing(connection: Connection, owner: str, session_id: str) -> Summary:
     """A session without its messages. Raises NotFound."""
     row = connection.execute(_FIND, {"o": owner, "i": session_id}).first()
     if row is None:
-        raise _unknown(session_id)
+        raise unknown(session_id)
     return Summary(*row)
 
 

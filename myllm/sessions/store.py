@@ -167,6 +167,15 @@ class SessionStore:
                 await self.before_removal(owner, session_id)
             await archive.remove(owner, session_id)
 
+    async def take_back(self, owner: str, session_id: str, message: int) -> None:
+        """Supersede the message with this key and all that follow it.
+
+        Raises NotFound, and Conflict when the session is being answered.
+        """
+        archive = await self.archive()
+        async with self._unused(owner, session_id):
+            await archive.take_back(owner, session_id, message)
+
     @asynccontextmanager
     async def _unused(self, owner: str, session_id: str) -> AsyncGenerator[None, None]:
         """Keep requests away from a session; raises Conflict when one is being answered."""

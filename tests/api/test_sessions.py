@@ -180,3 +180,49 @@ def test_another_owner_s_session_is_not_found(door: httpx.Client) -> None:
     theirs = chat(door, "mine", "What is my name?", **bearer(BOB))
     assert "Marlo" not in theirs["message"]["content"]
     assert door.get("/api/sessions/mine", headers=bearer(ANN)).json()["messages"] == said
+
+
+def test_turns_are_taken_back(api: httpx.Client) -> None:
+    chat(api, "taken", "My name is Marlo.", "My name is Quentin.")
+    at = messages(api, "taken")[2]["id"]
+    done = api.delete(f"/api/sessions/taken/messages/{at}")
+    assert done.json() == {
+        "status": "success",
+        "message": f"Session 'taken' goes on from before message {at}",
+    }
+    assert [each["superseded"] for each in messages(api, "taken")] == [False] * 2 + [True] * 2
+    assert api.delete(f"/api/sessions/taken/messages/{at}").status_code == 404
+    assert api.delete(f"/api/sessions/nowhere/messages/{at}").status_code == 404
+    assert chat(api, "taken", "What is my name?")["message"]["content"] == "Your name is Marlo."
+
+
+def test_all_turns_are_taken_back_but_not_the_instructions(api: httpx.Client) -> None:
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+    body = {"model": "demo", "messages": said, "session_id": "emptied", "stream": False}
+    api.post("/api/chat", json=body).raise_for_status()
+    at = messages(api, "emptied")[1]["id"]
+    api.delete(f"/api/sessions/emptied/messages/{at}").raise_for_status()
+    chat(api, "emptied", "My name is Marlo.")
+    assert [each["superseded"] for each in messages(api, "emptied")] == [
+        False, True, True, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_turn_that_is_not_to_be_stored(engine: Engine, home: Path, stream: bool) -> None:
+    """Neither its text nor the state of its slot is on the disk afterwards."""
+    with serving(home) as server, server.client() as api:
+        chat(api, "known", "My name is Marlo.")
+        question = {"role": "user", "content": "What is my name?"}
+        body: dict[str, Any] = {"model": "demo", "messages": [question], "store": False}
+        for more in ({"session_id": "known"}, {}):
+            answer = api.post("/api/chat", json=body | {"stream": stream} | more)
+            text = answer.raise_for_status().text
+            assert '"session_id":null' in text
+            assert ("Marlo" in text) == bool(more)
+        long = [{"role": "user", "content": "MyLLM keeps conversations and their memory. " * 40}]
+        api.post("/api/chat", json=body | {"stream": stream, "messages": long}).raise_for_status()
+        api.post("/api/models/demo/unload").raise_for_status()
+        assert list((home / "data" / "kv").glob("*.kv")) == []
+        assert len(messages(api, "known")) == 2
+        assert len(api.get("/api/sessions").json()["sessions"]) == 1

@@ -26,7 +26,8 @@ RUN python3 -m venv /opt/myllm/venv \
 # The engine takes minutes with a CPU and far longer with CUDA. It is compiled from no more of
 # MyLLM than compiling needs, so that work on the server does not compile it again.
 COPY vendor/llama.cpp/pin.toml vendor/llama.cpp/
-COPY myllm/__init__.py myllm/__main__.py myllm/durations.py myllm/errors.py myllm/settings.py myllm/
+COPY myllm/__init__.py myllm/__main__.py myllm/cgroups.py myllm/cpus.py myllm/
+COPY myllm/durations.py myllm/errors.py myllm/settings.py myllm/
 COPY myllm/cli/ myllm/cli/
 COPY myllm/engine/ myllm/engine/
 # cpu or cuda. CUDA_ARCHS is a list such as "86;90"; llama.cpp's own, which has all common

@@ -171,7 +171,8 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads per engine; default: a core each, fewer for a small model.",
+        description="CPU threads per engine; default: one per core that affinity and CPU quota "
+        "leave, fewer for a small model.",
     )
     load_timeout: float = Field(
         600.0, gt=0, description="Seconds a model may take to load before it counts as failed."

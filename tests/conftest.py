@@ -16,11 +16,13 @@ from myllm.engine.types import Engine
 from myllm.settings import load_settings
 from tests import postgres
 from tests.big_model import big_model  # noqa: F401 - a fixture
+from tests.control_groups import can_limit_cpus
 from tests.serving import Serving, serving, short_home
 
 _NEEDS = {
     "needs_root": lambda: os.geteuid() == 0,
     "needs_node": lambda: bool(shutil.which("node") and shutil.which("npm")),
+    "needs_cpu_quota": can_limit_cpus,
     "needs_postgres": lambda: postgres.programs() is not None,
 }
 

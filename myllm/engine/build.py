@@ -17,6 +17,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from myllm.cgroups import memory_limit
+from myllm.cpus import usable_cpus
 from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
 from myllm.engine.fetch import provide_tree
 from myllm.engine.hardware import cpu_features
@@ -197,5 +199,7 @@ class _Build:
 
 def _default_jobs() -> int:
     """One compiler per CPU that we may use, as far as memory goes."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cpus or 1, int(psutil.virtual_memory().available / _JOB_BYTES)))
+    limit, free = memory_limit(), psutil.virtual_memory().available
+    if limit is not None:
+        free = min(free, limit.free)
+    return max(1, min(usable_cpus(), int(free / _JOB_BYTES)))

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 import psutil
 
+from myllm.cgroups import MemoryLimit, memory_limit
 from myllm.settings import Settings
-from myllm.supervisor.cgroup import Limit, read_limit
 
 HOST: Final = "host"
 """The name of the machine's own memory; GPUs have llama.cpp's names: `CUDA0`, `CUDA1`, …"""
@@ -56,11 +56,11 @@ class GpuReader(Protocol):
 def read_devices(gpus: GpuReader | None) -> dict[str, DeviceMemory]:
     """The memory of the host and of each GPU, as it is now."""
     facts = psutil.virtual_memory()
-    host = within(facts.total, facts.available, read_limit())
+    host = within(facts.total, facts.available, memory_limit())
     return {HOST: host, **(gpus.memory() if gpus is not None else {})}
 
 
-def within(total: int, available: int, limit: Limit | None) -> DeviceMemory:
+def within(total: int, available: int, limit: MemoryLimit | None) -> DeviceMemory:
     """The machine's bytes, or fewer where a container may take fewer."""
     if limit is not None:
         total, available = min(total, limit.total), min(available, limit.free)

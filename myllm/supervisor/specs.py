@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-import psutil
-
+from myllm.cpus import machine_cores, usable_cores
 from myllm.engine.types import Engine
 from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
@@ -93,9 +92,12 @@ class Specs:
         )
 
     def _threads(self, model: Model) -> int | None:
-        """Fewer threads than cores for a small model, or None: what llama-server chooses."""
+        """Fewer threads than the machine has cores for a small model, or where an affinity or a
+        quota leaves fewer; else None: llama-server chooses, which knows fast cores from slow ones.
+        """
         useful = max(1, int(model.header.parameter_count // _PARAMETERS_PER_THREAD))
-        return self._settings.threads or (useful if useful < _cores() else None)
+        threads = min(useful, usable_cores())
+        return self._settings.threads or (threads if threads < machine_cores() else None)
 
     def speed(self, spec: InstanceSpec) -> float:
         """Tokens of a prompt that an engine reads per second: measured, or else guessed for its
@@ -110,8 +112,4 @@ class Specs:
         return first_batch(model.header.parameter_count, self._used_cores(), gpu)
 
     def _used_cores(self) -> int:
-        return self._settings.threads or _cores()
-
-
-def _cores() -> int:
-    return psutil.cpu_count(logical=False) or 1
+        return self._settings.threads or usable_cores()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 
+from myllm.cgroups import MemoryLimit
 from myllm.settings import Settings
-from myllm.supervisor.cgroup import Limit, read_limit
 from myllm.supervisor.devices import (
     HOST,
     DeviceMemory,
@@ -29,19 +28,6 @@ DEVICES = {HOST: DeviceMemory(16000, 9000), "CUDA0": DeviceMemory(24000, 20000)}
 
 def settings(**given: int) -> Settings:
     return Settings(_env_file=None, **given)  # type: ignore[arg-type,call-arg]
-
-
-def group(root: Path, folder: str, **files: object) -> None:
-    """Write a group's files; `memory_max=1` is the file memory.max."""
-    path = root / folder
-    path.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (path / name.replace("memory_", "memory.", 1)).write_text(f"{content}\n")
-
-
-def belongs(root: Path, *lines: str) -> None:
-    (root / "proc" / "self").mkdir(parents=True)
-    (root / "proc" / "self" / "cgroup").write_text("\n".join(lines) + "\n")
 
 
 def test_a_process_that_has_ended_and_was_not_reaped_takes_nothing() -> None:
@@ -73,51 +59,10 @@ def test_memory_that_a_program_takes_is_no_longer_free_and_counts_as_its_own() -
     assert used_by(child.pid, None) == {}
 
 
-def test_a_container_of_version_2_sees_its_group_as_the_top(tmp_path: Path) -> None:
-    belongs(tmp_path, "0::/")
-    group(
-        tmp_path,
-        "sys/fs/cgroup",
-        memory_max=4 * GIB,
-        memory_current=3 * GIB,
-        memory_stat=f"anon {GIB}\nactive_file {GIB}\ninactive_file {GIB}",
-    )
-    assert read_limit(tmp_path) == Limit(4 * GIB, 2 * GIB)
-
-
-def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
-    belongs(tmp_path, "0::/user.slice/user-1.slice/my.service")
-    base = "sys/fs/cgroup/user.slice"
-    group(tmp_path, base, memory_max=8 * GIB, memory_current=7 * GIB, memory_stat="anon 1")
-    tight = {"memory_max": 6 * GIB, "memory_current": GIB, "memory_stat": "inactive_file 0"}
-    group(tmp_path, f"{base}/user-1.slice", **tight)
-    group(tmp_path, f"{base}/user-1.slice/my.service", memory_max="max", memory_current=GIB)
-    assert read_limit(tmp_path) == Limit(6 * GIB, GIB)
-
-
-def test_a_container_of_version_1_whose_path_is_the_hosts(tmp_path: Path) -> None:
-    belongs(tmp_path, "5:cpu:/docker/abc", "4:memory:/docker/abc", "0::/docker/abc")
-    group(
-        tmp_path,
-        "sys/fs/cgroup/memory",
-        memory_limit_in_bytes=2 * GIB,
-        memory_usage_in_bytes=GIB,
-        memory_stat=f"inactive_file 5\ntotal_inactive_file {GIB // 2}",
-    )
-    assert read_limit(tmp_path) == Limit(2 * GIB, GIB + GIB // 2)
-
-
-def test_no_groups_no_limit(tmp_path: Path) -> None:
-    assert read_limit(tmp_path) is None
-    belongs(tmp_path, "0::/")
-    group(tmp_path, "sys/fs/cgroup", memory_max="max", memory_current=1, memory_stat="")
-    assert read_limit(tmp_path) is None
-
-
 def test_a_limit_never_makes_memory_more() -> None:
-    unlimited = Limit(2**63 - 4096, 2**63 - 4096)
+    unlimited = MemoryLimit(2**63 - 4096, 2**63 - 4096)
     assert within(8 * GIB, 3 * GIB, unlimited) == DeviceMemory(8192, 3072)
-    assert within(8 * GIB, 3 * GIB, Limit(4 * GIB, GIB)) == DeviceMemory(4096, 1024)
+    assert within(8 * GIB, 3 * GIB, MemoryLimit(4 * GIB, GIB)) == DeviceMemory(4096, 1024)
     assert within(8 * GIB, 3 * GIB, None) == DeviceMemory(8192, 3072)
 
 

@@ -15,6 +15,7 @@ from myllm.supervisor.batching import PromptSpeeds
 from myllm.supervisor.devices import HOST, DeviceMemory
 from myllm.supervisor.spec import InstanceKey, Layout, Role, main_role
 from myllm.supervisor.specs import Specs
+from tests.control_groups import cpu_quota, run_inside
 from tests.ggufs import write_header
 from tests.projectors import write_projector
 
@@ -111,3 +112,45 @@ def test_what_the_engines_have_can_be_had_by_others(tmp_path: Path) -> None:
     used = {"CUDA0": 5000, HOST: 0}
     room = specs(tmp_path, gpu=True, used=used, gpu_budget_mb=8000).rooms()["CUDA0"]
     assert (room.budget_mb, room.obtainable_mb, room.free_mb) == (8000, 8000, 3000)
+
+
+def threads(folder: Path, parameters: int, **given: int) -> str | None:
+    """What llama-server gets as `--threads` for a model of that many parameters."""
+    demo = Registry(folder).get("demo")
+    model = replace(demo, header=replace(demo.header, parameter_count=parameters))
+    argv = specs(folder, **given).spec(KEY, model).argv(Path("llama-server"))
+    return argv[argv.index("--threads") + 1] if "--threads" in argv else None
+
+
+@pytest.mark.parametrize(
+    ("usable", "parameters", "expected"),
+    [
+        (8, 100_000_000_000, None),
+        (7, 100_000_000_000, "7"),
+        (1, 100_000_000_000, "1"),
+        (8, 100_000_000, "2"),
+        (1, 100_000_000, "1"),
+        (8, 1_000, "1"),
+    ],
+)
+def test_threads_by_what_is_usable_of_eight_cores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    usable: int,
+    parameters: int,
+    expected: str | None,
+) -> None:
+    monkeypatch.setattr("myllm.supervisor.specs.machine_cores", lambda: 8)
+    monkeypatch.setattr("myllm.supervisor.specs.usable_cores", lambda: usable)
+    assert threads(tmp_path, parameters) == expected
+    assert threads(tmp_path, parameters, threads=5) == "5"
+
+
+@pytest.mark.needs_cpu_quota
+def test_an_engine_in_a_container_with_one_cpu_gets_one_thread(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.supervisor.test_specs import threads; "
+        f"print(threads(Path({str(tmp_path)!r}), 100_000_000_000))"
+    )
+    with cpu_quota(1) as procs:
+        assert run_inside(procs, code) == "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,14 +37,25 @@ def doctor(
 
 
 def _print(checks: list[Check]) -> None:
-    from rich.markup import escape
+    if not sys.stdout.isatty():
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            print(f"{_MARKS[check.level][0]} {check.name:<{width}}  {check.finding}")
+            if check.advice:
+                print(f"  {'':<{width}}  → {check.advice}")
+        return
+    from rich.table import Table
+    from rich.text import Text
 
     from myllm.cli.common import console
 
-    out = console()
-    width = max(len(check.name) for check in checks)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for check in checks:
         mark, colour = _MARKS[check.level]
-        out.print(f"[{colour}]{mark}[/] {check.name:<{width}}  {escape(check.finding)}")
+        grid.add_row(Text(mark, style=colour), check.name, Text(check.finding))
         if check.advice:
-            out.print(f"  {'':<{width}}  → {escape(check.advice)}")
+            grid.add_row("", "", Text(f"→ {check.advice}"))
+    console().print(grid, soft_wrap=False)

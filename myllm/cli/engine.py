@@ -116,17 +116,23 @@ def _summary(engine: Engine) -> str:
 
 
 def _print_status(engine: Engine, devices: list[Device]) -> None:
-    print(f"server    {engine.server}")
-    print(f"origin    {_ORIGINS[engine.origin]}")
-    print(f"version   {engine.version} (build {engine.build}, commit {engine.commit})")
-    print(f"backends  {', '.join(engine.backends)}")
-    if not devices:
-        print("devices   CPU only")
-    for device in devices:
-        print(
-            f"device    {device.name}: {device.description}, "
-            f"{device.free_mb} of {device.total_mb} MiB free"
-        )
+    from myllm.cli.tables import print_fields
+
+    print_fields(
+        [
+            ("server", str(engine.server)),
+            ("origin", _ORIGINS[engine.origin]),
+            ("version", f"{engine.version} (build {engine.build}, commit {engine.commit})"),
+            ("backends", ", ".join(engine.backends)),
+            *(("device", _device(each)) for each in devices),
+            *([] if devices else [("devices", "CPU only")]),
+        ]
+    )
+
+
+def _device(device: Device) -> str:
+    free = f"{device.free_mb} of {device.total_mb} MiB free"
+    return f"{device.name}: {device.description}, {free}"
 
 
 def _as_json(engine: Engine | None, devices: list[Device]) -> dict[str, Any]:

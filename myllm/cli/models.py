@@ -7,13 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, print_json, print_table
+from myllm.cli.common import EXIT_FAILED, print_json
+from myllm.cli.tables import Column, print_fields, print_table
 
 if TYPE_CHECKING:
     from myllm.models.registry import Model, Registry
     from myllm.settings import Settings
     from myllm.supervisor.placement import Placement
 
+COLUMNS = (
+    Column("NAME"),
+    Column("FAMILY", rank=4),
+    Column("SIZE", rank=1, right=True),
+    Column("QUANT", rank=2),
+    Column("CONTEXT", rank=3, right=True),
+)
+CATALOG_COLUMNS = (
+    Column("NAME"),
+    Column("FAMILY", rank=3),
+    Column("SIZE", rank=1, right=True),
+    Column("PULLED", rank=2),
+    Column("DESCRIPTION", prose=True),
+)
 Name = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -73,7 +88,7 @@ def list_models(
         for model in models
         if model.problem is None
     ]
-    print_table(("NAME", "FAMILY", "SIZE", "QUANT", "CONTEXT"), rows)
+    print_table(COLUMNS, rows)
     for model in models:
         if model.problem is not None:
             print(f"{model.name} cannot be used: {model.problem}", file=sys.stderr)
@@ -93,9 +108,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     if as_json:
         print_json(shown)
         return
-    width = max(map(len, shown))
-    for key, value in shown.items():
-        print(f"{key.replace('_', ' '):<{width}}  {_readable(value)}".rstrip())
+    print_fields([(key.replace("_", " "), _readable(value)) for key, value in shown.items()])
 
 
 def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]:
@@ -179,7 +192,7 @@ def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
         )
         for entry in entries
     ]
-    print_table(("NAME", "FAMILY", "SIZE", "PULLED", "DESCRIPTION"), rows)
+    print_table(CATALOG_COLUMNS, rows)
 
 
 def _size(count: int) -> str:

@@ -7,11 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from myllm.cli.common import print_json, print_table
+from myllm.cli.common import print_json
+from myllm.cli.tables import Column, print_table
 
-HEADINGS = (
-    "MODEL", "ROLE", "STATE", "BUSY", "QUEUED", "MEMORY", "PREDICTED", "CONTEXT", "UNTIL", "PID",
-)  # fmt: skip
+COLUMNS = (
+    Column("MODEL"),
+    Column("ROLE", rank=2),
+    Column("STATE"),
+    Column("BUSY"),
+    Column("QUEUED"),
+    Column("MEMORY", rank=1),
+    Column("PREDICTED", rank=6),
+    Column("CONTEXT", rank=4),
+    Column("UNTIL", rank=3),
+    Column("PID", rank=5),
+)
 Model = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
 
 
@@ -27,7 +37,7 @@ def ps(
     if as_json:
         print_json(instances)
     else:
-        print_table(HEADINGS, [_row(one) for one in instances])
+        print_table(COLUMNS, [_row(one) for one in instances])
 
 
 def load(

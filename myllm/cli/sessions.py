@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import print_json, print_table
+from myllm.cli.common import print_json
+from myllm.cli.tables import Column, print_table
 from myllm.errors import InvalidRequest, MyLLMError
 
 if TYPE_CHECKING:
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 sessions_app = typer.Typer(no_args_is_help=True)
 
-HEADINGS = ("ID", "MODEL", "MESSAGES", "CHANGED", "TITLE")
+COLUMNS = (
+    Column("ID"),
+    Column("MODEL", rank=2),
+    Column("MESSAGES", rank=3, right=True),
+    Column("CHANGED", rank=1),
+    Column("TITLE", prose=True),
+)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[str, typer.Argument(help="A session's id, as `myllm sessions list` shows it.")]
 _MEDIA = {"json": "application/json", "markdown": "text/markdown"}
@@ -42,7 +49,7 @@ def list_sessions(
     if as_json:
         print_json(found)
     else:
-        print_table(HEADINGS, [_row(one) for one in found])
+        print_table(COLUMNS, [_row(one) for one in found])
 
 
 @sessions_app.command()

@@ -1,4 +1,4 @@
-"""Ollama's routes about models: which there are, which run, pulling and deleting them."""
+"""Ollama's routes about models: which there are, which run; pulling, copying, deleting them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
 from myllm.api.ollama import AnyContentType, streamed
-from myllm.api.ollama_schemas import NamedRequest, PullRequest
+from myllm.api.ollama_schemas import CopyRequest, NamedRequest, PullRequest
 from myllm.api.services import Services, With
 from myllm.api.streaming import JsonAnswer, described
 from myllm.api.times import iso
@@ -21,6 +21,7 @@ from myllm.errors import InvalidRequest, PullFailed
 from myllm.gateway.planning import without_engines
 from myllm.gateway.pulling import Step, pulling
 from myllm.gateway.runs import FOREVER, Run
+from myllm.models.copying import copy_model
 from myllm.models.registry import Model
 from myllm.models.source import Wanted, parse_reference
 from myllm.models.templates import template_text
@@ -85,6 +86,14 @@ async def show(request: NamedRequest, services: With) -> dict[str, Any]:
         "capabilities": list(_capabilities(model, template or "")),
         "modified_at": _modified(model),
     }
+
+
+@router.post("/api/copy")
+async def copy(request: CopyRequest, services: With) -> Response:
+    """Copy a model under another name; unlike Ollama's, never over a model that is there."""
+    registry = services.gateway.registry
+    await asyncio.to_thread(copy_model, registry, request.source, request.destination)
+    return Response()
 
 
 @router.delete("/api/delete")

@@ -189,3 +189,10 @@ class PullRequest(NamedRequest):
     """Download a model."""
 
     stream: bool | None = Field(True, description="A line for each step, or one JSON answer.")
+
+
+class CopyRequest(BaseModel):
+    """Copy a model."""
+
+    source: str = Field(min_length=1, description="The model's name or alias.")
+    destination: str = Field(min_length=1, description="A name that no model has yet.")

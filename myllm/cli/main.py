@@ -11,7 +11,7 @@ from myllm.cli.common import EXIT_FAILED, EXIT_USAGE, Globals, error
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
 from myllm.cli.key import key_app
-from myllm.cli.models import list_models, pull, remove, show
+from myllm.cli.models import copy, list_models, pull, remove, show
 from myllm.cli.remote import load, ps, reload, unload
 from myllm.cli.run import run as run_command
 from myllm.cli.serve import serve
@@ -57,10 +57,13 @@ app.command("run")(run_command)
 app.command("pull")(pull)
 app.command("list")(list_models)
 app.command("show")(show)
+app.command("cp")(copy)
 app.command("remove")(remove)
+app.command("rm", help="Same as remove.")(remove)
 app.command("ps")(ps)
 app.command("load")(load)
 app.command("unload")(unload)
+app.command("stop", help="Same as unload.")(unload)
 app.command("reload")(reload)
 app.command("doctor")(doctor)
 app.add_typer(sessions_app, name="sessions", help="List, show, remove and move conversations.")

@@ -1,4 +1,4 @@
-"""Commands about the models on disk: `pull`, `list`, `show`, `remove`."""
+"""Commands about the models on disk: `pull`, `list`, `show`, `cp`, `remove`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, print_json
+from myllm.cli.common import EXIT_FAILED, error, print_json
 from myllm.cli.tables import Column, print_fields, print_table
+from myllm.errors import AliasGiven, MyLLMError
 
 if TYPE_CHECKING:
     from myllm.models.registry import Model, Registry
@@ -53,7 +54,7 @@ def pull(
         )
     model = pulled.model
     if pulled.fresh:
-        print(f"Pulled {model.name}: {_size(model.size_bytes)}, {model.quantization}")
+        print(f"Pulled {model.name}: {size_text(model.size_bytes)}, {model.quantization}")
     else:
         print(f"{model.name} is already there ({model.path}); --force pulls it again")
 
@@ -81,7 +82,7 @@ def list_models(
         (
             model.name,
             model.family,
-            _size(model.size_bytes),
+            size_text(model.size_bytes),
             model.quantization,
             str(placed[model.name].context_size),
         )
@@ -101,7 +102,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
 
     settings = ctx.obj.settings()
     model = _registry(ctx).get(name)
-    placed = _placements(settings, [model])[name]
+    placed = _placements(settings, [model])[model.name]
     estimated = estimate_mb(model, placed.context_size, placed.slots)
     shown = details(model, placed.context_size)
     shown["memory"] = {"estimated_mb": estimated, "slots": placed.slots}
@@ -128,20 +129,65 @@ def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]
 
 def remove(
     ctx: typer.Context,
-    name: Name,
+    names: Annotated[list[str], typer.Argument(help="Models, as `myllm list` shows them.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Even if it is answering.")] = False,
 ) -> None:
-    """Delete a model from the disk; a running server unloads it first."""
-    registry = _registry(ctx)
-    model = registry.find(name)
-    question = f"Delete {model.path} ({_size(model.size_bytes)})?"
-    if not yes and sys.stdin.isatty() and not typer.confirm(question):
-        print("Nothing was deleted")
+    """Delete models from the disk; a running server unloads them first."""
+    settings, registry = ctx.obj.settings(), _registry(ctx)
+    removed = 0
+    for name in names:
+        try:
+            model = registry.find(name)
+            registry.removable(model.name)
+            if not yes and not _is_meant(name, model):
+                print(f"Kept {model.name}")
+                continue
+            if not _remove_on_server(settings, model, force):
+                registry.remove(model.name)
+            print(f"Removed {model.name}")
+            removed += 1
+        except MyLLMError as failure:
+            error(failure.detail)
+    if removed < len(names):
         raise typer.Exit(EXIT_FAILED)
-    if not _remove_on_server(ctx.obj.settings(), model, force):
-        registry.remove(name)
-    print(f"Removed {name}")
+
+
+def _is_meant(name: str, model: Model) -> bool:
+    """Whether the user wants to delete `model`, which was called `name`.
+
+    Asks on a terminal. Elsewhere a model's own name is enough; AliasGiven is raised for an alias.
+    """
+    from myllm.models.registry import untagged
+
+    called = untagged(name)
+    if not sys.stdin.isatty():
+        if called != model.name:
+            raise AliasGiven(called, model.name)
+        return True
+    if called == model.name:
+        question = f"Delete {model.path} ({size_text(model.size_bytes)})?"
+    else:
+        question = (
+            f"'{called}' is an alias of '{model.name}'; remove the model '{model.name}' "
+            f"({size_text(model.size_bytes)})?"
+        )
+    return typer.confirm(question)
+
+
+def copy(
+    ctx: typer.Context,
+    source: Name,
+    name: Annotated[str, typer.Argument(help="The copy's name.")],
+) -> None:
+    """Copy a model under another name, to configure it differently; its GGUF is shared."""
+    from myllm.models.copying import copy_model
+
+    copied = copy_model(_registry(ctx), source, name)
+    takes = (
+        f"{size_text(copied.copied_bytes)} copied" if copied.copied_bytes else "sharing its GGUF"
+    )
+    print(f"Copied {source} to {copied.model.name}, {takes}")
 
 
 def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:
@@ -186,7 +232,7 @@ def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
         (
             entry.name,
             entry.family,
-            _size(entry.size_mb * 1_000_000),
+            size_text(entry.size_mb * 1_000_000),
             "yes" if entry.name in here else "no",
             entry.description,
         )
@@ -195,7 +241,7 @@ def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
     print_table(CATALOG_COLUMNS, rows)
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 

@@ -381,3 +381,21 @@ def test_a_client_that_leaves_frees_its_slot(client: ollama.Client, api: httpx.C
     assert busy() == 1
     answer.close()
     wait_until(lambda: busy() == 0, 5, "the slot is free")
+
+
+def test_copying(client: ollama.Client, server: Serving) -> None:
+    assert client.copy("gpt-4o:latest", "second:latest").status == "success"
+    assert "second:latest" in {model.model for model in client.list().models}
+    shown = client.show("second")
+    assert shown.template == client.show("tools").template
+    for source, destination, status in (
+        ("nope", "third", 404),
+        ("tools", "second", 409),
+        ("tools", "org/third", 400),
+    ):
+        with pytest.raises(ollama.ResponseError) as caught:
+            client.copy(source, destination)
+        assert caught.value.status_code == status
+    client.delete("second")
+    assert not (server.models_dir / "second").exists()
+    assert client.show("tools").template

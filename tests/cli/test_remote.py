@@ -31,6 +31,13 @@ def test_load_ps_unload(server: Serving) -> None:
     assert (again.returncode, again.stderr) == (1, "error: Model 'demo' is not loaded\n")
 
 
+def test_stop_by_any_name(server: Serving) -> None:
+    port = int(server.url.rsplit(":", 1)[1])
+    assert myllm(server.home, port, "load", "demo:latest").returncode == 0
+    assert myllm(server.home, port, "stop", "demo:latest").returncode == 0
+    assert json.loads(myllm(server.home, port, "ps", "--json").stdout) == []
+
+
 def test_without_a_server_they_say_what_to_do(home: Path) -> None:
     for command in (("ps",), ("load", "demo"), ("unload", "demo")):
         done = myllm(home, 1, *command)

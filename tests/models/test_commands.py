@@ -76,16 +76,72 @@ def test_remove_asks_nothing_when_piped(models_dir: Path, name: str) -> None:
     assert not (models_dir / name).exists()
 
 
-@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
-def test_remove_asks_on_a_terminal(models_dir: Path, answer: bytes, code: int) -> None:
+def answered(models_dir: Path, answers: bytes, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same on a terminal, where somebody types `answers`."""
     ours, theirs = pty.openpty()
     try:
-        os.write(ours, answer)
-        assert myllm(models_dir, "remove", "tiny", stdin=theirs).returncode == code
+        os.write(ours, answers)
+        return myllm(models_dir, *arguments, stdin=theirs)
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"y\n", 0)])
+def test_remove_asks_on_a_terminal(models_dir: Path, answer: bytes, code: int) -> None:
+    assert answered(models_dir, answer, "remove", "tiny").returncode == code
     assert (models_dir / "tiny").exists() is (code == 1)
+
+
+def test_rm_takes_several_and_does_what_it_can(models_dir: Path) -> None:
+    ended = myllm(models_dir, "rm", "broken", "nope", "tiny:latest")
+    assert ended.stdout == "Removed broken\nRemoved tiny\n"
+    assert ended.stderr.startswith("error: Model 'nope' not found")
+    assert ended.returncode == 1
+    assert list(models_dir.glob("[a-z]*")) == []
+
+
+def test_rm_asks_for_each(models_dir: Path) -> None:
+    ended = answered(models_dir, b"n\ny\n", "rm", "tiny", "broken")
+    assert ended.stdout.endswith("Removed broken\n")
+    assert "Kept tiny\n" in ended.stdout
+    assert (ended.returncode, (models_dir / "tiny").exists()) == (1, True)
+
+
+def test_an_alias_is_shown_and_never_removed_by_mistake(models_dir: Path) -> None:
+    (models_dir / "tiny" / "config.json").write_text('{"aliases": ["gpt-4o"]}')
+    for name in ("gpt-4o", "gpt-4o:latest", "tiny:latest"):
+        assert json.loads(myllm(models_dir, "show", name, "--json").stdout)["name"] == "tiny"
+    refused = myllm(models_dir, "rm", "gpt-4o")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("error: 'gpt-4o' is an alias of the model 'tiny'; ")
+    declined = answered(models_dir, b"n\n", "rm", "gpt-4o")
+    question = "'gpt-4o' is an alias of 'tiny'; remove the model 'tiny' (0 MB)? [y/N]"
+    assert declined.stdout.startswith(question)
+    assert declined.returncode == 1
+    assert (models_dir / "tiny").exists()
+    assert answered(models_dir, b"y\n", "rm", "gpt-4o").returncode == 0
+    assert not (models_dir / "tiny").exists()
+
+
+def test_yes_is_enough_for_an_alias(models_dir: Path) -> None:
+    (models_dir / "tiny" / "config.json").write_text('{"aliases": ["gpt-4o"]}')
+    assert myllm(models_dir, "rm", "gpt-4o", "--yes").stdout == "Removed tiny\n"
+
+
+def test_what_comes_with_the_program_is_refused_without_a_question(models_dir: Path) -> None:
+    ended = answered(models_dir, b"y\n", "rm", "demo")
+    assert ended.stderr == "error: Model 'demo' comes with MyLLM and cannot be removed\n"
+    assert ended.stdout == ""
+
+
+def test_cp(models_dir: Path) -> None:
+    ended = myllm(models_dir, "cp", "tiny:latest", "other")
+    assert ended.stdout == "Copied tiny:latest to other, sharing its GGUF\n"
+    assert json.loads(myllm(models_dir, "show", "other", "--json").stdout)["name"] == "other"
+    again = myllm(models_dir, "cp", "tiny", "other")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("error: There is a model 'other' already")
 
 
 @pytest.mark.full

@@ -95,9 +95,10 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
         request.json_schema(),
         tool_fields(request.tools, request.tool_choice),
         request.thinking,
+        style=request.history,
+        store=request.store,
         streamed=request.stream,
         session_timeout_s=services.settings.queue_timeout,
-        store=request.store,
     )
     if request.stream:
         return _stream(answer, lambda end: _terminal(end) | _beside(end) | _in_session(end))

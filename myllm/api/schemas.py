@@ -17,7 +17,7 @@ from pydantic import (
 from myllm.api.tool_schemas import Tool, ToolCall, ToolChoice
 from myllm.durations import parse_duration
 from myllm.gateway.tickets import Asking
-from myllm.sessions.history import storable
+from myllm.sessions.history import Style, storable
 
 
 def _example(**values: Any) -> ConfigDict:
@@ -176,9 +176,16 @@ class ChatRequest(_Generating):
     session_id: str | None = Field(
         None, description="Go on with this session; null starts one. A new id may be made up."
     )
+    history: Style | None = Field(
+        None,
+        description='What `messages` are: "full", the history of the session, or "append", new '
+        "turns. Without it, a post with an assistant message before its last user message, or "
+        "one that asks the only stored question again, is a full history.",
+    )
     store: bool = Field(
         True,
-        description="false: keep nothing of this turn; the answer's session_id is then null.",
+        description="False: nothing of the request is kept. `session_id` then only names the "
+        "session to go on from, and is null in the answer.",
     )
 
     def wire(self) -> list[dict[str, Any]]:
@@ -234,7 +241,7 @@ class ChatResponse(BaseModel):
         session_id="550e8400-e29b-41d4-a716-446655440000",
     )
     message: AnswerMessage
-    session_id: str | None = Field(description="Null when the request said not to store it.")
+    session_id: str | None = Field(description="Null when the answer was not to be stored.")
     usage: UsageBody
     finish_reason: Literal["stop", "length", "tool_calls"]
     truncated: bool | None = None

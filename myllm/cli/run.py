@@ -192,6 +192,7 @@ class Conversation:
         return {
             "model": self._model,
             "messages": messages,
+            "history": "append",
             "session_id": self._session_id,
             "options": self._options,
             "stream": stream,

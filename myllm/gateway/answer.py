@@ -31,7 +31,7 @@ from myllm.gateway.sampling import DEFAULTS, engine_fields, resolve
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
 from myllm.models.templates import leaves_answers_open
-from myllm.sessions.history import Extra, Merged, Message
+from myllm.sessions.history import Extra, Merged, Message, Style
 from myllm.sessions.store import Session, SessionStore
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
@@ -101,13 +101,16 @@ class RawAnswer(_EngineAnswer):
 
 
 class ChatAnswer(_EngineAnswer):
-    """The next message of a conversation, which is stored with it.
+    """The next message of a conversation, which is stored with it unless `store` is false.
+
+    What is not stored goes on from the session `session_id`, if there is one, and belongs to
+    none: its text reaches neither the database nor a file, and its slot is nobody's. `style`
+    states what the messages are, where the client knows.
 
     `fields` are others of `/v1/chat/completions`: tools and what goes with them. `thinking`
     switches thoughts on or off; raises InvalidRequest when the model has none.
     `streamed`: the client gets every event as it comes, and so has a part of the answer when it
-    leaves in the middle. `store` False: the session is read, if one is named, but nothing of
-    this turn is kept, neither its text nor the engine's state.
+    leaves in the middle.
     """
 
     def __init__(
@@ -125,12 +128,12 @@ class ChatAnswer(_EngineAnswer):
         thinking: bool | None = None,
         defaults: Mapping[str, Any] = DEFAULTS,
         *,
+        style: Style | None = None,
+        store: bool = True,
         streamed: bool,
         session_timeout_s: float,
-        store: bool = True,
     ) -> None:
         super().__init__(gateway, asking, model_name, options, json_schema, defaults)
-        self._keeps = store
         self._fields = {**(fields or {}), **_switch(self.model, thinking)}
         self._json_schema = json_schema
         self._engine_turn: EngineTurn | None = None
@@ -138,6 +141,8 @@ class ChatAnswer(_EngineAnswer):
         self._owner = owner
         self._messages = messages
         self._session_id = session_id
+        self._style = style
+        self._keeps = store
         self._streamed = streamed
         self._session_timeout_s = session_timeout_s
 
@@ -167,7 +172,8 @@ class ChatAnswer(_EngineAnswer):
                         if isinstance(event, Finished):
                             sent.clear()
                             await self._store(session, turn, _answer_of(event), event)
-                            event = event.in_session(session.id if self._keeps else None, dropped)
+                            session_id = session.id if self._keeps else None
+                            event = event.in_session(session_id, dropped)
                         yield event
                         # Whoever asks for the next event has sent this one, but for tokens that
                         # go out together with the next.
@@ -188,10 +194,17 @@ class ChatAnswer(_EngineAnswer):
 
     @asynccontextmanager
     async def _opened(self) -> AsyncGenerator[tuple[Session, Merged], None]:
-        """The session, held until the context is left, and what it is with the posted messages."""
+        """The session, held until the context is left, and what it is with the posted messages.
+
+        One that only is gone on from is let go at once.
+        """
         opened = self._sessions.open(self._owner, self._session_id, self._session_timeout_s)
         async with opened as session:
-            yield session, session.merged(self._messages)
+            turn = session.merged(self._messages, self._style)
+            if self._keeps:
+                yield session, turn
+                return
+        yield session, turn
 
     def _shown(self, turn: Merged) -> list[Message]:
         """What the model is to see of the conversation."""

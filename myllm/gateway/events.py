@@ -63,7 +63,7 @@ class Call:
 class Finished:
     """The end of an answer. `stop_text` is the stop string that ended it, where that is known.
 
-    The last two are for chats with a session.
+    The last two are for chats; one that is not stored has no session.
     """
 
     full_text: str

@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from myllm.errors import NotFound
 from myllm.gateway.answer import ChatAnswer
 from myllm.gateway.events import Finished
-from myllm.sessions.history import Extra, Merged, Message
+from myllm.sessions.history import Extra, Merged, Message, system_in_force
 from myllm.sessions.store import Session, SessionStore
 
 _ID: Final = re.compile(r"resp_([0-9a-f]{32})([0-9a-f]{16})")
@@ -66,7 +66,7 @@ class ResponseAnswer(ChatAnswer):
             opened = self._sessions.open(self._owner, session_id, self._session_timeout_s)
             async with opened as session:
                 system, at = session.system, _find(session.messages, self._previous)
-                if at == len(session.messages) - 1:
+                if self._keeps and at == len(session.messages) - 1:
                     yield self._begun(session, system, tuple(session.messages))
                     return
                 before = tuple(replace(each, key=None) for each in session.messages[: at + 1])
@@ -83,9 +83,7 @@ class ResponseAnswer(ChatAnswer):
         copied: tuple[Message, ...] = (),
     ) -> tuple[Session, Merged]:
         self.record["id"] = f"resp_{uuid.UUID(session.id).hex}{secrets.token_hex(8)}"
-        given = [message.content for message in self._messages if message.role == "system"]
-        if given:
-            system = Message("system", "\n\n".join(given))
+        system = system_in_force(system, self._messages)
         turns = tuple(message for message in self._messages if message.role != "system")
         return session, Merged(system, kept, (), (*copied, *turns))
 
@@ -102,9 +100,8 @@ class ResponseAnswer(ChatAnswer):
     ) -> None:
         self.record["ended"] = "left" if end is None else end.finish_reason
         self.record["usage"] = None if end is None else end.usage.as_dict()
-        if self._keeps:
-            extra = cast(Extra, {**(answer.extra or {}), "response": self.record})
-            await super()._store(session, turn, replace(answer, extra=extra), end)
+        extra = cast(Extra, {**(answer.extra or {}), "response": self.record})
+        await super()._store(session, turn, replace(answer, extra=extra), end)
 
 
 async def stored(sessions: SessionStore, owner: str, response_id: str) -> Message:

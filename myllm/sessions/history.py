@@ -1,14 +1,17 @@
 """What a posted list of messages means for a stored conversation.
 
-Clients come in two styles: some send the whole history again, some only the new turn. Which
-one it is, in this order:
-  1. the post contains an assistant message          -> whole history
-  2. its first messages equal the stored ones        -> whole history
-  3. it is the last question, and that has no answer,
-     or only a part of one                           -> the question again
-  4. otherwise                                       -> new turns, appended
-A question that was answered wholly may be asked again: people say "go on" twice. System messages
-stand outside of this: the last one given is the one in force.
+Clients come in two styles: some send the full history again, some only the new turn. A request
+can state which (`Style`); otherwise this decides, in this order:
+  1. an assistant message stands before the last user
+     message, or before the last result of a tool      -> full history
+  2. only one turn is stored, and its question is
+     the whole post                                    -> full history
+  3. otherwise                                         -> new turns, appended
+A question may consist of several user messages or of results of tools. An assistant message
+behind it is the beginning of its answer. New turns that equal the last stored question are that
+question asked again if it has no answer, or only a part of one; after a whole answer they are
+new, because people say "Hello!" twice. System messages stand outside of this: those of one post
+are taken together and replace the stored one, unless they say the same.
 """
 
 from __future__ import annotations
@@ -18,7 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, cast
 
+from myllm.errors import InvalidRequest
+
 RoleName = Literal["system", "user", "assistant", "tool"]
+Style = Literal["full", "append"]
+"""What a post holds: the full history of its conversation, or new turns to append."""
 
 
 class Extra(TypedDict, total=False):
@@ -58,6 +65,10 @@ class Message:
         """Whether both say the same; how they came about does not matter, and no client must
         send back what was thought."""
         return (self.role, self.content, self.said()) == (other.role, other.content, other.said())
+
+    def trimmed(self) -> Message:
+        """The same without spaces around its text."""
+        return replace(self, content=self.content.strip())
 
     def said(self) -> dict[str, Any]:
         """What it has besides its text and thoughts."""
@@ -156,50 +167,98 @@ def storable(text: str) -> str:
     return text
 
 
-def merge(system: Message | None, stored: Sequence[Message], posted: Sequence[Message]) -> Merged:
+def merge(
+    system: Message | None,
+    stored: Sequence[Message],
+    posted: Sequence[Message],
+    style: Style | None = None,
+) -> Merged:
     """Join `posted` to a conversation whose turns so far are `stored`, under `system`.
 
-    `stored` holds no system message. Of a whole history the longest common prefix is kept and
-    what was stored after it is superseded.
+    `stored` holds no system message. Of a full history the longest common prefix is kept and
+    what was stored after it is superseded. `style` states what the post is, where the client
+    knows. Raises InvalidRequest when nothing is left to be answered.
     """
-    given = [message for message in posted if message.role == "system"]
     turns = [message for message in posted if message.role != "system"]
-    in_force = given[-1] if given else system
-    if system is not None and in_force is not None and in_force.same_as(system):
-        in_force = system  # the stored one, which is not repeated
-    if _is_whole_history(stored, turns):
+    if style == "full" or (style is None and _is_full_history(stored, turns)):
         kept = common = _common_prefix(stored, turns)
-    elif _asks_again(stored, turns):
-        kept, common = _open_question(stored), len(turns)
     else:
-        kept, common = len(stored), 0
+        kept, common = _overlap(stored, turns)
+    last = stored[kept - 1] if kept else None
+    if not turns and last is not None and last.role == "assistant" and not last.partial:
+        raise InvalidRequest(
+            "messages must hold more than system messages: the session's last turn is answered"
+        )
+    in_force = system_in_force(system, posted)
     return Merged(in_force, tuple(stored[:kept]), tuple(stored[kept:]), tuple(turns[common:]))
 
 
-def _is_whole_history(stored: Sequence[Message], turns: Sequence[Message]) -> bool:
-    if any(message.role == "assistant" for message in turns):
+def system_in_force(stored: Message | None, posted: Sequence[Message]) -> Message | None:
+    """The system message after a post: its own ones as one, or the stored one if they are equal
+    or there are none."""
+    given = [message for message in posted if message.role == "system"]
+    if not given:
+        return stored
+    together = given[0] if len(given) == 1 else _as_one(given)
+    return stored if stored is not None and together.same_as(stored) else together
+
+
+def _as_one(given: Sequence[Message]) -> Message:
+    extra = Extra()
+    if any("parts" in (message.extra or {}) for message in given):
+        extra["parts"] = [part for message in given for part in _parts(message)]
+    return Message("system", "\n\n".join(message.content for message in given), extra=extra or None)
+
+
+def _parts(message: Message) -> list[dict[str, Any]]:
+    return (message.extra or {}).get("parts") or [{"type": "text", "text": message.content}]
+
+
+def _is_full_history(stored: Sequence[Message], turns: Sequence[Message]) -> bool:
+    roles = [message.role for message in turns]
+    # A call and its result alone are no history: that begins with a user message.
+    if "user" in roles and "assistant" in roles[: _question_end(turns)]:
         return True
-    return bool(stored and turns) and turns[0].same_as(stored[0])
+    first = next((n for n, message in enumerate(stored) if message.role == "assistant"), 0)
+    one_turn = first > 0 and all(message.role != "user" for message in stored[first:])
+    return one_turn and _equal(stored[:first], turns[: _question_end(turns)])
 
 
-def _asks_again(stored: Sequence[Message], turns: Sequence[Message]) -> bool:
-    """Whether `turns` are what the stored messages end with, and had no whole answer."""
-    end = _open_question(stored)
-    if not turns or len(turns) > end or stored[end - 1].role != "user":
-        return False
-    asked = stored[end - len(turns) : end]
-    return all(one.same_as(other) for one, other in zip(asked, turns, strict=True))
+def _overlap(stored: Sequence[Message], turns: Sequence[Message]) -> tuple[int, int]:
+    """How many stored messages stay before new turns, and how many of the new are among them."""
+    if turns and turns[0].role == "assistant" and stored and turns[0].same_as(stored[-1]):
+        return len(stored), 1  # to be continued, or a call repeated before its results
+    open_end = len(stored) - (1 if stored and stored[-1].partial else 0)
+    asked = turns[: _question_end(turns)]
+    start = open_end - len(asked)
+    is_open = open_end > 0 and stored[open_end - 1].role in ("user", "tool")
+    if asked and is_open and start >= 0 and _equal(stored[start:open_end], asked):
+        common = _common_prefix(stored[start:], turns)
+        return start + common, common
+    return len(stored), 0
 
 
-def _open_question(stored: Sequence[Message]) -> int:
-    """Where a last answer begins that is only a part; else the end."""
-    return len(stored) - (1 if stored and stored[-1].partial else 0)
+def _question_end(turns: Sequence[Message]) -> int:
+    """Where the beginning of an answer follows the last question; else the end."""
+    asking = [n for n, message in enumerate(turns, 1) if message.role in ("user", "tool")]
+    return asking[-1] if asking else 0
 
 
-def _common_prefix(one: Sequence[Message], other: Sequence[Message]) -> int:
+def _equal(one: Sequence[Message], other: Sequence[Message]) -> bool:
+    same = (left.same_as(right) for left, right in zip(one, other, strict=False))
+    return len(one) == len(other) and all(same)
+
+
+def _common_prefix(stored: Sequence[Message], posted: Sequence[Message]) -> int:
+    """How many messages both begin with.
+
+    Many clients trim the answers that they send back, which makes no other answer of it. A last
+    one is to be continued, and then each space counts.
+    """
     length = 0
-    for left, right in zip(one, other, strict=False):
-        if not left.same_as(right):
+    for left, right in zip(stored, posted, strict=False):
+        trimmed = left.role == "assistant" and length < len(posted) - 1
+        if not (left.same_as(right) or (trimmed and left.trimmed().same_as(right.trimmed()))):
             break
         length += 1
     return length

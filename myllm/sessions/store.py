@@ -22,7 +22,7 @@ import structlog
 
 from myllm.errors import Conflict, InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.sessions import schema
-from myllm.sessions.history import Merged, Message, merge
+from myllm.sessions.history import Merged, Message, Style, merge
 
 if TYPE_CHECKING:
     from myllm.sessions.archive import Archive
@@ -56,9 +56,12 @@ class Session:
         """What no other session has: two owners may choose the same id. An id has no slash."""
         return session_key(self.owner, self.id)
 
-    def merged(self, posted: Sequence[Message]) -> Merged:
-        """What the conversation is with `posted`; nothing is stored yet."""
-        return merge(self.system, self.messages, posted)
+    def merged(self, posted: Sequence[Message], style: Style | None = None) -> Merged:
+        """What the conversation is with `posted`; nothing is stored yet.
+
+        Raises InvalidRequest when nothing is left to be answered.
+        """
+        return merge(self.system, self.messages, posted, style)
 
 
 def session_key(owner: str, session_id: str) -> str:

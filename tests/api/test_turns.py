@@ -33,13 +33,20 @@ def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": text}
 
 
-def post(api: httpx.Client, session: str, *messages: dict[str, str], **options: Any) -> Any:
+def post(
+    api: httpx.Client,
+    session: str,
+    *messages: dict[str, str],
+    history: str | None = None,
+    **options: Any,
+) -> Any:
     answer = api.post(
         "/api/chat",
         json={
             "model": "demo",
             "messages": list(messages),
             "session_id": session,
+            "history": history,
             "stream": False,
             "options": {"temperature": 0, "repeat_penalty": 1.0} | options,
         },
@@ -147,6 +154,31 @@ def test_what_was_answered_can_be_asked_again(api: httpx.Client) -> None:
         answer = post(api, "twice", user(text))
     assert answer["message"]["content"] == "Your name is Marlo."
     assert len(contents(api, "twice")) == 6
+
+
+def test_the_first_sentence_again_deletes_nothing(api: httpx.Client) -> None:
+    for text in ("hello", "My name is Marlo.", "hello", "What is my name?"):
+        answer = post(api, "greeted", user(text))
+    assert answer["message"]["content"] == "Your name is Marlo."
+    shown = api.get("/api/sessions/greeted").json()["messages"]
+    assert [each["superseded"] for each in shown] == [False] * 8
+
+
+@pytest.mark.parametrize(("history", "messages"), [("append", 4), ("full", 2), (None, 2)])
+def test_a_client_can_state_what_it_sends(
+    api: httpx.Client, history: str | None, messages: int
+) -> None:
+    session = f"stated-{history}"
+    for _ in range(2):
+        post(api, session, user("hello"), history=history)
+    assert len(contents(api, session)) == messages
+
+
+def test_another_word_for_the_history_is_refused(api: httpx.Client) -> None:
+    body = {"model": "demo", "messages": [user("hello")], "history": "some"}
+    answer = api.post("/api/chat", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("history must be one of 'full' or 'append'")
 
 
 def test_a_system_message_with_each_turn_is_kept_once(api: httpx.Client) -> None:

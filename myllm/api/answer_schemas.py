@@ -50,12 +50,22 @@ class ListedModel(BaseModel):
     problem: str | None = Field(None, description="Why it cannot be used, if so.")
 
 
+class UnusedFile(BaseModel):
+    """A file or folder that somebody may have meant as a model."""
+
+    path: str
+    problem: str = Field(description="Why it is not used, and what to do about it.")
+
+
 class ModelList(BaseModel):
     """What is on disk."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"models": [_LISTED]}})
+    model_config = ConfigDict(json_schema_extra={"example": {"models": [_LISTED], "problems": []}})
 
     models: list[ListedModel]
+    problems: list[UnusedFile] = Field(
+        description="What lies in the model folder and is no model, such as a loose GGUF."
+    )
 
 
 class ModelMemory(BaseModel):

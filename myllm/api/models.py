@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -16,6 +17,7 @@ from myllm.api.streaming import JsonAnswer
 from myllm.gateway.planning import without_engines
 from myllm.models.describe import details, summary
 from myllm.models.registry import Model
+from myllm.models.strays import strays
 from myllm.supervisor.spec import InstanceKey, main_role
 
 router = APIRouter(prefix="/api", tags=["Models"])
@@ -23,13 +25,16 @@ router = APIRouter(prefix="/api", tags=["Models"])
 
 @router.get("/models", response_model=None, responses={200: {"model": ModelList}})
 async def list_models(services: With) -> dict[str, Any]:
-    """All models on disk."""
-    models = await asyncio.to_thread(services.gateway.registry.list)
+    """All models on disk, and what lies beside them that cannot be one."""
+    registry = services.gateway.registry
+    models = await asyncio.to_thread(registry.list)
+    unused = await asyncio.to_thread(strays, registry.models_dir)
     return {
         "models": [
             summary(each, _context(services, each)) | {"loaded": _is_loaded(services, each)}
             for each in models
-        ]
+        ],
+        "problems": [asdict(each) for each in unused],
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from myllm.cli.common import EXIT_FAILED, error, print_json
-from myllm.cli.tables import Column, print_fields, print_table
+from myllm.cli.tables import Column, print_fields, print_table, printable
 from myllm.errors import AliasGiven, MyLLMError
 
 if TYPE_CHECKING:
@@ -66,17 +68,23 @@ def list_models(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the models on disk."""
+    """List the models on disk, and what lies there and cannot be used."""
+    from myllm.models.describe import summary
+    from myllm.models.model import broken_model
+    from myllm.models.strays import strays
+
     if available:
         _list_catalog(ctx, as_json)
         return
     settings = ctx.obj.settings()
-    models = _registry(ctx).list()
+    registry = _registry(ctx)
+    models, unused = registry.list(), strays(registry.models_dir)
     placed = _placements(settings, models)
     if as_json:
-        from myllm.models.describe import summary
-
-        print_json([summary(model, placed[model.name].context_size) for model in models])
+        shown = [summary(model, placed[model.name].context_size) for model in models]
+        # Like a broken model, each has a `problem`.
+        shown += [summary(broken_model(Path(each.path), False, each.problem), 0) for each in unused]
+        print_json(shown)
         return
     rows = [
         (
@@ -90,9 +98,18 @@ def list_models(
         if model.problem is None
     ]
     print_table(COLUMNS, rows)
-    for model in models:
-        if model.problem is not None:
-            print(f"{model.name} cannot be used: {model.problem}", file=sys.stderr)
+    problems = {model.name: model.problem for model in models if model.problem is not None}
+    _print_problems(problems | {each.path: each.problem for each in unused})
+
+
+def _print_problems(problems: Mapping[str, str]) -> None:
+    """Print what cannot be used and what to do about it, beside the table that scripts read."""
+    if not problems:
+        return
+    sys.stdout.flush()
+    print("\nNot usable:" if sys.stderr.isatty() else "Not usable:", file=sys.stderr)
+    for name, problem in problems.items():
+        print(f"  {printable(name)}: {printable(problem)}", file=sys.stderr)
 
 
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:

@@ -111,6 +111,11 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
     return replace(model, thinks=has_thoughts(model))
 
 
+def writable(text: str) -> str:
+    """`text` with escapes for what is no Unicode in it: the name of a file can be any bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def broken_model(folder: Path, builtin: bool, problem: str) -> Model:
     """What can be listed of a model that cannot be used."""
     return Model(
@@ -123,7 +128,7 @@ def broken_model(folder: Path, builtin: bool, problem: str) -> Model:
         quantization=UNKNOWN.quantization,
         header=UNKNOWN,
         builtin=builtin,
-        problem=problem,
+        problem=writable(problem),
     )
 
 
@@ -140,7 +145,7 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
     projectors = [path for path in found if path.name.lower().startswith("mmproj")]
     candidates = [path for path in found if path not in projectors]
     if not candidates:
-        raise InvalidModel(f"{folder} holds no GGUF file")
+        raise InvalidModel(f"{folder} holds no GGUF file; {_where_to_get_one(folder)}")
     first = PART.fullmatch(candidates[0].name)
     expected = part_names(candidates[0].name) if first else [candidates[0].name]
     names = [path.name for path in candidates]
@@ -152,6 +157,14 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
     if missing := [name for name in expected if name not in names]:
         raise InvalidModel(f"{folder} lacks {missing[0]}, a part of the model; {PULL_AGAIN}")
     return tuple(folder / name for name in expected), projectors[0] if projectors else None
+
+
+def _where_to_get_one(folder: Path) -> str:
+    """What to do about a folder without a model; other programs keep theirs one folder deeper."""
+    deeper = next((path for path in sorted(folder.glob("*/*.gguf"))), None)
+    if deeper is None:
+        return "put one into it, or remove the folder"
+    return f"move the one in {deeper.parent} into it"
 
 
 def part_names(name: str) -> list[str]:

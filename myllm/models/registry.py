@@ -122,9 +122,9 @@ class Registry:
         for parent in (self.models_dir, self._builtin_dir):
             try:
                 names |= {
-                    path.name
-                    for path in parent.iterdir()
-                    if is_model_name(path.name) and path.is_dir()
+                    name
+                    for name in os.listdir(parent)
+                    if is_model_name(name) and os.path.isdir(f"{parent}/{name}")
                 }
             except FileNotFoundError:
                 continue
@@ -163,10 +163,11 @@ class Registry:
             if known is not None and known[0] == stamps:
                 return known[1]
             model = load_model(Path(folder), builtin, self._header)
-        except InvalidModel as failure:
+        except (InvalidModel, OSError) as failure:
             if known is not None and _being_written(stamps):
                 return known[1]
-            return broken_model(Path(folder), builtin, failure.detail)
+            problem = getattr(failure, "detail", f"{folder} cannot be read: {failure}")
+            return broken_model(Path(folder), builtin, problem)
         with self._lock:
             self._models[folder] = (stamps, model)
         return model

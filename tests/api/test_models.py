@@ -57,6 +57,7 @@ def server(engine: Engine) -> Iterator[Serving]:
             ("corrupt", whole[:64] + bytes(400) + whole[464:]),
         ):
             (folder(models, name) / "model.gguf").write_bytes(content)
+        (models / "loose.gguf").write_bytes(whole)
         with serving(path) as running:
             yield running
 
@@ -74,6 +75,14 @@ def test_the_list(api: httpx.Client) -> None:
     assert demo["loaded"] is False
     assert models["configured"]["family"] == "mine"
     assert models["configured"]["context_size"] == 512
+
+
+def test_what_is_no_model_is_listed_beside_the_models(api: httpx.Client, server: Serving) -> None:
+    answer = api.get("/api/models").json()
+    [problem] = answer["problems"]
+    assert problem["path"] == str(server.models_dir / "loose.gguf")
+    assert "a folder of its own; try: mkdir" in problem["problem"]
+    assert "loose.gguf" not in {model["name"] for model in answer["models"]}
 
 
 def test_one_model(api: httpx.Client) -> None:

@@ -37,7 +37,9 @@ def test_list_is_plain_when_piped(models_dir: Path) -> None:
     rows = [line.split() for line in ended.stdout.splitlines()]
     assert rows[0] == ["NAME", "FAMILY", "SIZE", "QUANT", "CONTEXT"]
     assert ["tiny", "llama", "0", "MB", "Q4_K_M", "2048"] in rows
-    assert "broken cannot be used" in ended.stderr
+    [heading, problem] = ended.stderr.splitlines()
+    assert heading == "Not usable:"
+    assert problem.startswith(f"  broken: {models_dir}/broken holds no GGUF file; put one into it")
 
 
 def test_list_as_json(models_dir: Path) -> None:
@@ -46,6 +48,35 @@ def test_list_as_json(models_dir: Path) -> None:
     }
     assert listed["tiny"]["context_size"] == 2048
     assert "holds no GGUF file" in listed["broken"]["problem"]
+
+
+def test_what_is_no_model_is_listed_with_advice_that_works(models_dir: Path) -> None:
+    (models_dir / "tiny" / "tiny.gguf").rename(models_dir / "My Model.gguf")
+    (models_dir / "tiny").rename(models_dir / "with space")
+    write_header(models_dir / "with space" / "other.gguf")
+    ended = myllm(models_dir, "list")
+    assert "demo" in ended.stdout
+    _, *problems = ended.stderr.splitlines()
+    for problem in problems:
+        _, found, advice = problem.partition("; try: ")
+        if found:
+            subprocess.run(advice, shell=True, check=True)
+    listed = {
+        model["name"]: model for model in json.loads(myllm(models_dir, "list", "--json").stdout)
+    }
+    assert {name for name, model in listed.items() if "problem" not in model} == {
+        *("demo", "My-Model", "with-space"),
+    }
+
+
+def test_json_has_everything_that_is_no_model(models_dir: Path) -> None:
+    write_header(models_dir / "loose.gguf")
+    (models_dir / "no name").mkdir()
+    listed = json.loads(myllm(models_dir, "list", "--json").stdout)
+    problems = {model["name"]: model["problem"] for model in listed if "problem" in model}
+    assert set(problems) == {"broken", "loose.gguf", "no name"}
+    assert f"mkdir {models_dir}/loose && mv {models_dir}/loose.gguf" in problems["loose.gguf"]
+    assert set(listed[0]) <= set(listed[-1]) | {"aliases"}
 
 
 def test_the_catalog_can_be_listed(models_dir: Path) -> None:

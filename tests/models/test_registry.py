@@ -345,6 +345,22 @@ def test_an_unreadable_model_is_told_apart(open_dir: Path) -> None:
     assert f"secret-file {secret_file} cannot be read: Permission denied" in said
 
 
+def test_a_link_into_an_unreadable_place_hides_nothing(open_dir: Path) -> None:
+    add(Registry(open_dir), "good")
+    (open_dir / "closed" / "inner").mkdir(parents=True)
+    (open_dir / "link").symlink_to(open_dir / "closed" / "inner")
+    (open_dir / "closed").chmod(0)
+    said = look(open_dir)
+    (open_dir / "closed").chmod(0o755)
+    assert "good None" in said
+
+
+def test_a_model_one_folder_too_deep_is_found(registry: Registry) -> None:
+    write_header(registry.models_dir / "org" / "repo" / "x.gguf")
+    with pytest.raises(InvalidModel, match=r"no GGUF file; move the one in .*/org/repo"):
+        registry.get("org")
+
+
 def test_an_unreadable_model_folder_is_told(open_dir: Path) -> None:
     models_dir = open_dir / "models"
     models_dir.mkdir(mode=0)

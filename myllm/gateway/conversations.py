@@ -48,8 +48,9 @@ _MOST_IGNORED = 2
 class _Held:
     """What one slot of one run holds: `state` is None while nobody knows.
 
-    `lock` is held while it is saved or restored, `in_use` while a request has the slot, and
-    `noted` when that request has told what the slot holds now. `restored` are the tokens that
+    `lock` is held while it is saved or restored, and `in_use` while a request has the slot.
+    `taken_by` is the last request that made the slot its own, which one that leaves early never
+    does, and `noted` when it has told what the slot holds now. `restored` are the tokens that
     were read back and not seen in use yet; `expected` those of them that the prompt now being
     answered begins with. `put_off` counts how often its save has waited for others.
     """
@@ -60,11 +61,16 @@ class _Held:
     state: State | None = None
     saved: bool = False
     in_use: bool = False
+    taken_by: Ticket | None = None
     noted: bool = False
     put_off: int = 0
     restored: int = 0
     expected: int = 0
     timer: asyncio.TimerHandle | None = None
+
+    def belongs_to(self, ticket: Ticket) -> bool:
+        """Whether it holds the session of `ticket`."""
+        return self.session is not None and self.session == ticket.session
 
     def is_unsaved(self) -> bool:
         """Whether it holds what no file has."""
@@ -104,22 +110,28 @@ class Conversations:
         return spec.model.header.state_problem
 
     async def enter(self, instance: Instance, ticket: Ticket) -> None:
-        """Make the slot of `ticket` its own: save who was there, bring back what it had."""
+        """Make the slot of `ticket` its own: save who was there, bring back what it had.
+
+        The save goes on when the caller is cancelled, and the slot is then left as it was.
+        """
         if ticket.only_asks or instance.spec.key.role != "generate":
             return
-        held = self._of(instance, ticket)
-        held.in_use, held.noted, held.expected = True, False, 0
+        held, slot = self._of(instance, ticket), ticket.slot or 0
+        held.in_use = True
         if held.timer is not None:
             held.timer.cancel()
+        if not held.belongs_to(ticket):
+            await asyncio.shield(self._save_now(instance, slot, held))
         async with held.lock:
-            if held.session is not None and held.session == ticket.session:
+            goes_on = held.belongs_to(ticket)
+            held.taken_by, held.noted, held.expected = ticket, False, 0
+            if goes_on:
                 return
-            slot = ticket.slot or 0
-            await self._save(instance, slot, held)
+            held.session = ticket.session
+            held.state, held.saved, held.restored = None, False, 0
             if self._strict and held.client not in (None, ticket.client):
                 await upstream.erase_slot(instance, slot)
-            held.client, held.session = ticket.client, ticket.session
-            held.state, held.saved, held.restored = None, False, 0
+            held.client = ticket.client
             if ticket.session is not None and self.problem(instance.spec) is None:
                 await self._restore(instance, ticket, held)
 
@@ -166,7 +178,8 @@ class Conversations:
         if held is None or ticket.only_asks:
             return
         held.in_use, held.put_off = False, 0
-        if not held.noted:
+        ticket.untouched = held.taken_by is not ticket
+        if not (ticket.untouched or held.noted):
             held.state = None  # the request has failed, and nobody knows how far it had come
         if held.is_unsaved():
             self._save_later(instance, ticket.slot or 0, held)
@@ -213,6 +226,8 @@ class Conversations:
         return [(slot, held) for (of_run, slot), held in self._held.items() if of_run == run]
 
     def _save_later(self, instance: Instance, slot: int, held: _Held) -> None:
+        if held.timer is not None:
+            held.timer.cancel()
         later = asyncio.get_running_loop().call_later
         held.timer = later(_SAVE_AFTER_S, self._save_idle, instance, slot, held)
 
@@ -223,14 +238,23 @@ class Conversations:
             self._save_later(instance, slot, held)
             return
 
+        if not held.in_use:
+            self._save_now(instance, slot, held)
+
+    def _save_now(self, instance: Instance, slot: int, held: _Held) -> asyncio.Task[None]:
+        """Save a slot whatever becomes of the caller, unless a request takes the slot before the
+        save begins. One that comes later waits for the lock."""
+        taken_by = held.taken_by
+
         async def save() -> None:
             async with held.lock:
-                if not held.in_use:
+                if held.taken_by is taken_by:
                     await self._save(instance, slot, held)
 
         task = asyncio.create_task(save(), name="save a conversation's state")
         self._saving.add(task)
         task.add_done_callback(self._saving.discard)
+        return task
 
     async def _save(self, instance: Instance, slot: int, held: _Held) -> None:
         """Failing to is logged: then the history is read anew."""

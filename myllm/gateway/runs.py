@@ -75,7 +75,7 @@ class Run:
         slot = _best_slot([s for s in self.slots if s.ticket is None], ticket)
         slot.ticket = ticket
         if not ticket.only_asks:
-            slot.session, slot.last_use = ticket.session, use
+            slot.last_use = use
         ticket.run, ticket.slot = self.id, slot.number
 
     def leave(self, ticket: Ticket, now: float) -> None:
@@ -83,8 +83,8 @@ class Run:
         for slot in self.slots:
             if slot.ticket is ticket:
                 slot.ticket = None
-                if not ticket.only_asks:
-                    slot.pieces = ticket.pieces
+                if not (ticket.only_asks or ticket.untouched):
+                    slot.session, slot.pieces = ticket.session, ticket.pieces
                 self.idle_since = now
         if ticket.keep_alive_s is not None:
             self.keep_alive_s = ticket.keep_alive_s

@@ -25,7 +25,8 @@ class Ticket:
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
     that has read the same. `only_asks`: it wants to know something of the engine, and leaves
-    alone what its slot has read. `begins`: nothing is stored of its session yet.
+    alone what its slot has read; `untouched`: it left before the slot was its own. `begins`:
+    nothing is stored of its session yet.
     """
 
     key: InstanceKey
@@ -41,6 +42,7 @@ class Ticket:
     deaths: int = 0
     waits_since: float = 0.0
     only_asks: bool = False
+    untouched: bool = False
     granted_at: float | None = None
 
 

@@ -193,4 +193,4 @@ def _in_session(end: Finished) -> dict[str, Any]:
     said: dict[str, Any] = {"session_id": end.session_id}
     if end.dropped_messages:
         said |= {"truncated": True, "dropped_messages": end.dropped_messages}
-    return said
+    return said | end.unstored()

@@ -45,7 +45,7 @@ async def create_response(request: ResponsesRequest, services: With, client: Ask
         end = await to_the_end(answer)
         status = "incomplete" if end.finish_reason == "length" else "completed"
         items = output(answer.key, end.full_text, end.thinking, end.calls, status)
-        return whole(answer.record, items)
+        return whole(answer.record, items) | end.unstored()
 
     return JsonAnswer(make)
 

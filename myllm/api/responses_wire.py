@@ -83,7 +83,7 @@ class Events:
         status = "incomplete" if finished.finish_reason == "length" else "completed"
         begun = b"" if self._items else self.say(Token(""))
         closed = begun + self._close(status)
-        response = whole(self._record, self._items)
+        response = whole(self._record, self._items) | finished.unstored()
         return closed + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: MyLLMError) -> bytes:

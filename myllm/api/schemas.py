@@ -227,7 +227,8 @@ class AnswerMessage(BaseModel):
 
 
 class ChatResponse(BaseModel):
-    """The whole answer. The last two are there when old turns did not fit into the prompt."""
+    """The whole answer. `truncated` and `dropped_messages` are there when old turns did not fit
+    into the prompt, `stored` and `warning` when the answer could not be stored."""
 
     model_config = _example(
         message={"role": "assistant", "content": "The capital of France is Paris."},
@@ -246,3 +247,7 @@ class ChatResponse(BaseModel):
     finish_reason: Literal["stop", "length", "tool_calls"]
     truncated: bool | None = None
     dropped_messages: int | None = None
+    stored: Literal[False] | None = Field(
+        None, description="False: the session does not have this turn, for the store cannot write."
+    )
+    warning: str | None = Field(None, description="Why it is not stored.")

@@ -182,6 +182,8 @@ class Conversation:
         self._answered = True
         if event["done"]:
             print(flush=True)
+            if "warning" in event:
+                print(event["warning"], file=sys.stderr)
         else:
             print(event["token"], end="", flush=True)
 

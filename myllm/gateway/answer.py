@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from myllm.errors import InvalidRequest, MyLLMError
+from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.gateway import upstream
 from myllm.gateway.chat import wire_calls
 from myllm.gateway.engine_turn import EngineTurn, Fit
@@ -171,9 +171,9 @@ class ChatAnswer(_EngineAnswer):
                     async for event in events:
                         if isinstance(event, Finished):
                             sent.clear()
-                            await self._store(session, turn, _answer_of(event), event)
+                            warning = await self._try_to_store(session, turn, event)
                             session_id = session.id if self._keeps else None
-                            event = event.in_session(session_id, dropped)
+                            event = event.in_session(session_id, dropped, warning)
                         yield event
                         # Whoever asks for the next event has sent this one, but for tokens that
                         # go out together with the next.
@@ -209,6 +209,15 @@ class ChatAnswer(_EngineAnswer):
     def _shown(self, turn: Merged) -> list[Message]:
         """What the model is to see of the conversation."""
         return turn.prompt()
+
+    async def _try_to_store(self, session: Session, turn: Merged, end: Finished) -> str | None:
+        """Keep a turn; where the store cannot write now, the answer is worth more than an error,
+        and the reason is returned."""
+        try:
+            await self._store(session, turn, _answer_of(end), end)
+        except (StoreFailed, Unavailable) as failure:
+            return f"This turn is not stored. {failure.detail}"
+        return None
 
     async def _store(
         self, session: Session, turn: Merged, answer: Message, end: Finished | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Call:
 class Finished:
     """The end of an answer. `stop_text` is the stop string that ended it, where that is known.
 
-    The last two are for chats; one that is not stored has no session.
+    The last three are for chats; one that is not to be stored has no session. `warning` says why
+    an answer is not stored that was to be.
     """
 
     full_text: str
@@ -74,10 +75,19 @@ class Finished:
     stop_text: str | None = None
     session_id: str | None = None
     dropped_messages: int = 0
+    warning: str | None = None
 
-    def in_session(self, session_id: str | None, dropped_messages: int) -> Finished:
+    def in_session(
+        self, session_id: str | None, dropped_messages: int, warning: str | None
+    ) -> Finished:
         """The same end, with what a chat adds."""
-        return replace(self, session_id=session_id, dropped_messages=dropped_messages)
+        return replace(
+            self, session_id=session_id, dropped_messages=dropped_messages, warning=warning
+        )
+
+    def unstored(self) -> dict[str, Any]:
+        """What an answer says of itself that was to be stored and is not; else nothing."""
+        return {} if self.warning is None else {"stored": False, "warning": self.warning}
 
 
 Event = Token | Thinking | CallPart | Finished

@@ -79,12 +79,17 @@ class KvFiles:
     async def keep(self, aside: str, state: State) -> None:
         """Take in what an engine has saved; an older state of the session is replaced.
 
-        Raises OSError when the file is not there, and StoreFailed.
+        Raises OSError when the file is not there, and StoreFailed; then there is no file, which
+        would only take room on a disk that is full.
         """
         sha256, size = await asyncio.to_thread(_seal, self.folder / aside)
         os.replace(self.folder / aside, self.folder / state.file_name)
         records = await self._records()
-        await records.put(KvRecord(state, sha256, size))
+        try:
+            await records.put(KvRecord(state, sha256, size))
+        except MyLLMError:
+            self.discard(state.file_name)
+            raise
         await self._make_room(records)
 
     def discard(self, aside: str) -> None:

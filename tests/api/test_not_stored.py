@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from myllm.engine.types import Engine
-from tests.api.events import post, stream
+from tests.api.events import parse, post, stream
 from tests.serving import Serving, serving, short_home
 
 LONG = "Zanzibar keeps conversations and their memory. " * 40
@@ -90,3 +93,86 @@ def test_a_response_that_is_not_to_be_stored_leaves_nothing(
     third = post(api, "/v1/responses", **on, **ask)
     assert third["usage"]["input_tokens_details"]["cached_tokens"] > 300
     assert third["output"][0]["content"] == second["output"][0]["content"]
+
+
+@pytest.fixture
+def small_data(home: Path) -> Iterator[Path]:
+    """A data directory on a file system of eight MiB."""
+    folder = home / "data"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave not one block free."""
+    filler = folder / "filler"
+    filler.write_bytes(b"x" * shutil.disk_usage(folder).free)
+    assert shutil.disk_usage(folder).free == 0
+    return filler
+
+
+FULL = "the disk is full"
+
+
+@pytest.mark.needs_root
+def test_a_full_disk_costs_no_answer(engine: Engine, home: Path, small_data: Path) -> None:
+    with serving(home) as server, server.client() as api:
+        first = chat(api, "My name is Marlo.", session_id="s")
+        assert not {"stored", "warning"} & first.keys()
+        filler = fill(small_data)
+        told = chat(api, "What is my name?", session_id="s")
+        assert (told["message"]["content"], told["stored"]) == ("Your name is Marlo.", False)
+        assert told["warning"].startswith("This turn is not stored. The store of conversations")
+        assert FULL in told["warning"]
+        assert "turn not stored" in server.log
+
+        messages = [{"role": "user", "content": "Who are you?"}]
+        tokens, last = stream(api, "/api/chat", model="demo", messages=messages, options=GREEDY)
+        assert "".join(tokens) == last["full_text"] != ""
+        assert (last["stored"], FULL in last["warning"]) == (False, True)
+        assert api.get(f"/api/sessions/{last['session_id']}").status_code == 404
+        assert len(api.get("/api/sessions/s").json()["messages"]) == 2
+
+        filler.unlink()
+        again = chat(api, "What is my name?", session_id="s")
+        assert (again["message"]["content"], "stored" in again) == ("Your name is Marlo.", False)
+        assert len(api.get("/api/sessions/s").json()["messages"]) == 4
+        assert chat(api, "What is my name?", session_id=last["session_id"])["session_id"]
+
+
+@pytest.mark.needs_root
+def test_nor_a_response(engine: Engine, home: Path, small_data: Path) -> None:
+    ask = {"model": "demo", "temperature": 0}
+    with serving(home) as server, server.client() as api:
+        first = post(api, "/v1/responses", input="My name is Marlo.", **ask)
+        filler = fill(small_data)
+        on = {"input": "What is my name?", "previous_response_id": first["id"]}
+        second = post(api, "/v1/responses", **on, **ask)
+        assert second["output"][0]["content"][0]["text"] == "Your name is Marlo."
+        assert (second["status"], second["stored"]) == ("completed", False)
+        assert FULL in second["warning"]
+        assert api.get(f"/v1/responses/{second['id']}").status_code == 404
+        with api.stream("POST", "/v1/responses", json=on | ask | {"stream": True}) as answer:
+            *_, last = [parse(line) for line in answer.iter_lines() if line.startswith("data: ")]
+        assert (last["type"], last["response"]["stored"]) == ("response.completed", False)
+        filler.unlink()
+        third = post(api, "/v1/responses", **on, **ask)
+        assert "stored" not in third
+        assert api.get(f"/v1/responses/{third['id']}").json() == third
+
+
+@pytest.mark.needs_root
+def test_a_state_that_cannot_be_recorded_leaves_no_file(
+    engine: Engine, home: Path, small_data: Path
+) -> None:
+    with serving(home, kv_cache_mb=4) as server, server.client() as api:
+        chat(api, LONG, session_id="s")
+        fill(small_data)
+        api.post("/api/models/demo/unload")
+        assert "state of a conversation not saved" in server.log
+        assert [file.name for file in (small_data / "kv").iterdir()] == ["folder-id"]

@@ -1,0 +1,72 @@
+"""A store that cannot write now: every cause of it is one of two errors, whatever the database."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from myllm.errors import StoreFailed, Unavailable
+from myllm.sessions.history import Message
+from myllm.sessions.store import SessionStore
+from tests.postgres import postgres_server
+from tests.serving import wait_until
+
+
+@pytest.mark.needs_postgres
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
+async def test_a_postgres_that_is_gone(number: signal.Signals) -> None:
+    with postgres_server() as url:
+        store = SessionStore(url)
+        await store.start()
+        async with store.open("local", "s", 1) as session:
+            turn = session.merged([Message("user", "hi")])
+            await store.save(session, "demo", turn, Message("assistant", "hello"))
+        async with store.open("local", "s", 1) as session:
+            stop_postgres(url, number)
+            turn = session.merged([Message("user", "again")])
+            for _ in range(2):  # over the connection that has broken, and over none
+                with pytest.raises((StoreFailed, Unavailable)):
+                    await store.save(session, "demo", turn, Message("assistant", "hello"))
+        with pytest.raises((StoreFailed, Unavailable)):
+            async with store.open("local", "s", 1):
+                pass
+        await store.close()
+
+
+def stop_postgres(url: str, number: signal.Signals) -> None:
+    home = Path(parse_qs(urlsplit(url).query)["host"][0])
+    pid = int((home / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, number)
+    wait_until(lambda: state(pid) in ("Z", ""), 30, "the end of PostgreSQL")
+
+
+def state(pid: int) -> str:
+    """Of a process; nothing once it was reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+async def test_a_database_that_was_damaged_or_taken_away(tmp_path: Path) -> None:
+    database = tmp_path / "myllm.db"
+    store = SessionStore(f"sqlite:///{database}")
+    await store.start()
+    await store.archive()
+    async with store.open("local", None, 1) as session:
+        turn = session.merged([Message("user", "hi")])
+        await store.save(session, "demo", turn, Message("assistant", "hello"))
+    await store.close()
+    database.write_bytes(b"no database " * 1000)
+    for path in tmp_path.glob("myllm.db-*"):
+        path.unlink()
+    broken = SessionStore(f"sqlite:///{database}")
+    async with broken.open("local", None, 1) as session:
+        turn = session.merged([Message("user", "hi")])
+        with pytest.raises(StoreFailed):
+            await broken.save(session, "demo", turn, Message("assistant", "hello"))
+    await broken.close()

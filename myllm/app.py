@@ -7,7 +7,7 @@ import importlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -99,24 +99,22 @@ class App:
     async def services(self) -> AsyncIterator[Services]:
         """All rooms, joined and at work; when the context is left, every engine has ended."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
-        self._runtime = RuntimeDir(self.settings.runtime_dir)
-        store = SessionStore(self.settings.database())
-        files = KvFiles(self.settings.kv_dir(), store.kv_records, self.settings.kv_cache_mb)
-        retention = asyncio.create_task(Retention(store, _limits(self.settings)).run())
-        tidying = None
-        try:
+        # What was begun last ends first, and each ends also when the end of another one fails.
+        async with AsyncExitStack() as ending:
+            self._runtime = RuntimeDir(self.settings.runtime_dir)
+            ending.callback(self._runtime.remove)
+            store = SessionStore(self.settings.database())
+            ending.push_async_callback(store.close)
+            files = KvFiles(self.settings.kv_dir(), store.kv_records, self.settings.kv_cache_mb)
+            retention = asyncio.create_task(Retention(store, _limits(self.settings)).run())
+            ending.callback(retention.cancel)
             await store.start()
             tidying = asyncio.create_task(files.tidy(), name="tidy states of conversations")
+            ending.push_async_callback(asyncio.wait, {tidying})
+            ending.push_async_callback(self.drain_and_stop)
             self._services = self._build_services(self._runtime, store, files)
             self._services.gateway.start()
             yield self._services
-        finally:
-            retention.cancel()
-            await self.drain_and_stop()
-            if tidying is not None:
-                await tidying
-            await store.close()
-            self._runtime.remove()
 
     def _build_services(self, runtime: RuntimeDir, store: SessionStore, files: KvFiles) -> Services:
         settings = self.settings

@@ -63,13 +63,13 @@ class Fleet:
         self.room.give_back(run_id, now)
         return run, self.entry_of(run)
 
-    def drain(self, run: Run, until: float = FOREVER) -> list[Action]:
+    def drain(self, run: Run, reason: str, until: float = FOREVER) -> list[Action]:
         """Nobody new for `run`; it ends when its answers have, or at `until`."""
         run.drain_until = min(run.drain_until, until)
         if run.state == "draining":
             return []
         loading = run.state == "loading"
-        run.state = "draining"
+        run.state, run.drain_reason = "draining", reason
         self.entry_of(run).retire(run)
         return self.stop(run) if loading else [Drain(run.id), *self.stop_if_idle(run)]
 
@@ -82,7 +82,7 @@ class Fleet:
         if run.stopping:
             return []
         run.stopping = True
-        return [Stop(run.id)]
+        return [Stop(run.id, run.drain_reason)]
 
     def stop_overdue(self, now: float) -> list[Action]:
         """End those who were to have drained by now."""

@@ -98,12 +98,14 @@ class Gateway:
             yield Lease(instance, ticket.slot)
         finally:
             del self._granted[ticket]
-            if granted.done() and not granted.cancelled() and granted.exception() is None:
-                granted.result().last_used_at = time.time()
-                self.conversations.exit(granted.result(), ticket)
-            self._carry_out(self.scheduler.release(ticket, time.monotonic()))
             if not self._granted:
                 self._idle.set()
+            try:
+                if granted.done() and not granted.cancelled() and granted.exception() is None:
+                    granted.result().last_used_at = time.time()
+                    self.conversations.exit(granted.result(), ticket)
+            finally:
+                self._carry_out(self.scheduler.release(ticket, time.monotonic()))
 
     def phase(self, ticket: Ticket) -> str:
         """What a waiting request waits for, in two words: `loading 42%`, `queued 3`."""
@@ -163,9 +165,13 @@ class Gateway:
         """Let nobody new in and give the running answers `grace_s` seconds to end."""
         self.draining = True
         self._carry_out(self.scheduler.leave())
+        if not self._granted:
+            return
+        _log.info("waiting for running answers", answers=len(self._granted), grace_s=grace_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
         if self._granted:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace_s)
+            _log.warning("running answers are cut off", answers=len(self._granted))
 
     async def close(self, within_s: float, grace_s: float) -> None:
         """End every engine, which ends every answer with an error.
@@ -182,6 +188,8 @@ class Gateway:
         await asyncio.gather(*tasks, return_exceptions=True)
         saving_s = min(within_s - grace_s, _LEAVE_S)
         leaving = [self.conversations.leave(each, saving_s) for each in self.supervisor]
+        if leaving:
+            _log.info("saving conversations and stopping engines", engines=len(leaving))
         await asyncio.gather(*leaving)
         await self.supervisor.close(max(0.0, ends_at - time.monotonic()))
 
@@ -193,17 +201,19 @@ class Gateway:
         self._carry_out(self.scheduler.ready(instance.run_id, instance.spec.slots, need, now))
 
     def instance_exited(self, instance: Instance) -> None:
-        if instance.ready_at is not None:  # before that it has not taken all yet
-            self.planner.measured(instance)
-            self.planner.save()
-        self.conversations.forget_run(instance.run_id)
-        ended = Ended(
-            instance.error,
-            crashed=instance.crashed,
-            delivered=instance.delivered,
-            no_memory=instance.lacks_memory,
-        )
-        self._carry_out(self.scheduler.exited(instance.run_id, ended, time.monotonic()))
+        try:
+            if instance.ready_at is not None:  # before that it has not taken all yet
+                self.planner.measured(instance)
+                self.planner.save()
+            self.conversations.forget_run(instance.run_id)
+        finally:
+            ended = Ended(
+                instance.error,
+                crashed=instance.crashed,
+                delivered=instance.delivered,
+                no_memory=instance.lacks_memory,
+            )
+            self._carry_out(self.scheduler.exited(instance.run_id, ended, time.monotonic()))
 
     async def _preload(self) -> None:
         for model in await asyncio.to_thread(self.registry.list):
@@ -214,11 +224,16 @@ class Gateway:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            for instance in self.supervisor:
-                if instance.ready_at is not None:
-                    need = self.planner.measured(instance)
-                    self.scheduler.measured(instance.run_id, need)
-            self._carry_out(self.scheduler.tick(time.monotonic()))
+            try:
+                self._measure()
+                self._carry_out(self.scheduler.tick(time.monotonic()))
+            except Exception:  # noqa: BLE001 - without the next tick no wait would end
+                _log.exception("scheduler tick failed")
+
+    def _measure(self) -> None:
+        for instance in self.supervisor:
+            if instance.ready_at is not None:
+                self.scheduler.measured(instance.run_id, self.planner.measured(instance))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -229,15 +244,15 @@ class Gateway:
                     self.supervisor.start(run, plan.spec)
                 case Drain(run):
                     self._drain(run)
-                case Stop(run):
-                    self._stop(run)
+                case Stop(run, reason):
+                    self._stop(run, reason)
                 case Grant(ticket):
                     self._grant(ticket)
                 case Reject(ticket, error):
                     self._reject(ticket, error)
                 case Keep(key, error):
-                    _log.warning("engine not replaced", model=str(key), cause=error.detail)
                     self.supervisor.history(key).last_error = error.detail
+                    _log.warning("engine not replaced", model=str(key), cause=error.detail)
 
     def _plan(self, wish: MakePlan) -> None:
         task = asyncio.create_task(self._make_plan(wish), name=f"plan {wish.key}")
@@ -249,12 +264,12 @@ class Gateway:
         try:
             plan = await self.planner.plan(wish.key, wish.smaller)
         except MyLLMError as failure:
-            _log.warning("engine not started", model=str(wish.key), cause=failure.detail)
             self._carry_out(self.scheduler.plan_failed(wish.key, failure))
+            _log.warning("engine not started", model=str(wish.key), cause=failure.detail)
         except Exception:  # noqa: BLE001 - or else those who wait would never hear of it
-            _log.exception("no plan", model=str(wish.key))
             unknown = EngineError("Internal error; the server's log has the details")
             self._carry_out(self.scheduler.plan_failed(wish.key, unknown))
+            _log.exception("no plan", model=str(wish.key))
         else:
             free = self.planner.free(self.supervisor.used(state="loading"))
             self._carry_out(self.scheduler.planned(plan, free, time.monotonic()))
@@ -264,21 +279,23 @@ class Gateway:
         if instance is not None:
             instance.drain()
 
-    def _stop(self, run: int) -> None:
+    def _stop(self, run: int, reason: str) -> None:
         """End an engine, after its conversations have been saved."""
         instance = self.supervisor.get(run)
         if instance is None:
             return
         instance.drain()
-        task = asyncio.create_task(self._save_and_stop(instance), name=f"stop {instance.spec.key}")
+        task = asyncio.create_task(
+            self._save_and_stop(instance, reason), name=f"stop {instance.spec.key}"
+        )
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
 
-    async def _save_and_stop(self, instance: Instance) -> None:
+    async def _save_and_stop(self, instance: Instance, reason: str) -> None:
         try:
             await self.conversations.leave(instance, _LEAVE_S)
         finally:
-            instance.stop()
+            instance.stop(reason=reason)
 
     def _grant(self, ticket: Ticket) -> None:
         instance, granted = self.supervisor.get(ticket.run), self._granted.get(ticket)

@@ -35,7 +35,8 @@ class Slot:
 class Run:
     """One engine from its start to its end. Times are monotonic, in seconds.
 
-    `drain_until` bounds how long a draining run may go on answering.
+    `drain_until` bounds how long a draining run may go on answering; `drain_reason` is why it
+    drains, in the words of the log.
     """
 
     id: int
@@ -46,6 +47,7 @@ class Run:
     idle_since: float = 0.0
     keep_alive_s: float = 0.0
     drain_until: float = FOREVER
+    drain_reason: str = ""
     stopping: bool = False
 
     def tickets(self) -> list[Ticket]:

@@ -16,7 +16,7 @@ some leave, or can never run. A load is the server's, not the request's that cam
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from myllm.errors import Conflict, InvalidRequest, MyLLMError
 from myllm.gateway import placing
@@ -136,7 +136,7 @@ class Scheduler:
         actions: list[Action] = []
         if run is entry.successor:
             old, entry.run, entry.successor = entry.run, run, None
-            actions = self.fleet.drain(old) if old is not None else []
+            actions = self.fleet.drain(old, "reloaded") if old is not None else []
         for ticket in entry.queue:  # the load had a bound of its own
             ticket.waits_since = now
         return actions + self._advance(entry, now)
@@ -195,7 +195,7 @@ class Scheduler:
         for entry in running:
             entry.wanted = entry.replace = False
             for run in entry.runs():
-                actions += self.fleet.drain(run, now + self._drain_grace_s)
+                actions += self.fleet.drain(run, "unloaded", now + self._drain_grace_s)
         return actions
 
     def reload(self, model: str) -> list[Action]:
@@ -261,7 +261,7 @@ class Scheduler:
                 entry.run, start = self.fleet.start(plan)
                 return [start]
             case placing.Wait(leave):
-                return [action for run in leave for action in self.fleet.drain(run)]
+                return self._evict(leave, entry)
             case placing.TooBig() as reason:
                 return give_up(entry, reason.error(entry.key))
 
@@ -273,7 +273,7 @@ class Scheduler:
                 return [start]
             case placing.Wait(leave):
                 entry.wanted = True
-                actions = [action for run in leave for action in self.fleet.drain(run)]
+                actions = [a for run in leave for a in self.fleet.drain(run, "reloaded")]
                 return actions + self._advance(entry, now)
             case placing.TooBig() as reason:
                 return [Keep(entry.key, reason.error(entry.key))]
@@ -289,7 +289,7 @@ class Scheduler:
             entry.shrunk = entry.shrunk or not ended.crashed or entry.strikes.count > 1
             idle = self.fleet.least_needed()
             entry.after = idle.id if idle is not None else None
-            return self.fleet.drain(idle) if idle is not None else []
+            return self._evict([idle], entry) if idle is not None else []
         if ended.crashed:
             return []
         entry.shrunk = False
@@ -299,4 +299,9 @@ class Scheduler:
         run = entry.run
         if run is None or run.state != "ready" or run.is_busy() or entry.queue:
             return []
-        return self.fleet.drain(run) if now >= run.expires_at() else []
+        return self.fleet.drain(run, "idle") if now >= run.expires_at() else []
+
+    def _evict(self, runs: Iterable[Run], entry: Entry) -> list[Action]:
+        """Make `runs` leave so that `entry` has room."""
+        reason = f"evicted for {entry.key}"
+        return [action for run in runs for action in self.fleet.drain(run, reason)]

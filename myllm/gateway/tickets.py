@@ -103,9 +103,10 @@ class Drain:
 
 @dataclass(frozen=True)
 class Stop:
-    """End the engine, whatever it does."""
+    """End the engine, whatever it does; the log gives the `reason`."""
 
     run: int
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ class Instance:
         self._launcher = launcher
         self._load_timeout_s = load_timeout_s
         self._stop_grace_s = stop_grace_s
+        self._stop_reason = ""
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._said_ready = asyncio.Event()
@@ -120,11 +121,12 @@ class Instance:
         if self.state == "ready":
             self.state = "draining"
 
-    def stop(self, grace_s: float = math.inf) -> None:
-        """Ask `run` to end the process, whatever it is doing.
+    def stop(self, grace_s: float = math.inf, *, reason: str = "stopped") -> None:
+        """Ask `run` to end the process, whatever it is doing; the log gives the first `reason`.
 
         SIGKILL follows SIGTERM after the usual grace, or after `grace_s` if that is less.
         """
+        self._stop_reason = self._stop_reason or reason
         self._stop_grace_s = min(self._stop_grace_s, grace_s)
         self._stop_wanted.set()
 
@@ -171,9 +173,9 @@ class Instance:
             self.error = failure
             self.state = "failed"
         except Exception:  # noqa: BLE001 - an end without a reason would be followed by a restart
-            _log.exception("engine failed in an unforeseen way", model=str(self.spec.key))
             self.error = EngineError("Internal error; the server's log has the details")
             self.state = "failed"
+            _log.exception("engine failed in an unforeseen way", model=str(self.spec.key))
         finally:
             stop_wanted.cancel()
             await self._end(exited)
@@ -197,23 +199,30 @@ class Instance:
     async def _end(self, exited: asyncio.Task[int] | None) -> None:
         """Close the upstream connections, then the process: a stream in flight delays TERM."""
         try:
-            if self._client is not None:
-                self._client.close()
-            if self._process is not None:
-                await self._process.stop(0 if self._verdict else self._stop_grace_s)
+            try:
+                if self._client is not None:
+                    self._client.close()
+            finally:
+                if self._process is not None:
+                    await self._process.stop(0 if self._verdict else self._stop_grace_s)
         finally:
             if exited is not None:
                 exited.cancel()
             if not self.is_over():
                 self.state = "stopped"
-            level = "info" if self.state == "stopped" else "error"
-            getattr(_log, level)(
-                f"engine {self.state}",
-                model=str(self.spec.key),
-                cause=self.error.detail if self.error else None,
-            )
             self.ended.set()
-            self._on_exit(self)
+            try:
+                self._log_end()
+            finally:
+                self._on_exit(self)
+
+    def _log_end(self) -> None:
+        model = str(self.spec.key)
+        if self.error is None:
+            _log.info("engine stopped", model=model, reason=self._stop_reason)
+        else:
+            reason = "failed to start" if self.ready_at is None else "crashed"
+            _log.error("engine stopped", model=model, reason=reason, cause=self.error.detail)
 
     def _take_report(self, report: ChildState) -> None:
         self.sign_of_life()

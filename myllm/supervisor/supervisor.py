@@ -105,10 +105,10 @@ class Supervisor:
             instance.run(), name=f"instance {spec.key}", context=Context()
         )
         self.history(spec.key).starts += 1
+        self._watcher.start()
         _log.info(
             "engine starting", model=str(spec.key), context=spec.context_size, slots=spec.slots
         )
-        self._watcher.start()
         return instance
 
     async def close(self, grace_s: float) -> None:
@@ -118,7 +118,7 @@ class Supervisor:
         """
         self._watcher.stop()
         for instance in self:
-            instance.stop(grace_s)
+            instance.stop(grace_s, reason="the server stops")
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _free_name(self, spec: InstanceSpec) -> str:
@@ -138,6 +138,8 @@ class Supervisor:
             self.history(instance.spec.key).last_error = instance.error.detail
         del self._instances[instance.run_id]
         del self._tasks[instance.run_id]
-        self.speeds.save()
-        if self.listener is not None:
-            self.listener.instance_exited(instance)
+        try:
+            self.speeds.save()
+        finally:
+            if self.listener is not None:
+                self.listener.instance_exited(instance)

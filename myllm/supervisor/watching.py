@@ -62,15 +62,21 @@ class Watcher:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._every_s)
-            instances = list(self._instances)
-            for instance in instances:
-                self.measure(instance)
-                silent_s = instance.silent_s()
-                if silent_s > self._hang_timeout_s:
-                    _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid)
-                    instance.declare_dead(
-                        f"hung: no token, no progress and no work for {silent_s:.0f} s "
-                        "(MYLLM_HANG_TIMEOUT)"
-                    )
-            live = {instance.run_id for instance in instances}
-            self._cpu_s = {run: cpu for run, cpu in self._cpu_s.items() if run in live}
+            try:
+                self._look()
+            except Exception:  # noqa: BLE001 - without the next look no hang would be seen
+                _log.exception("engines cannot be watched")
+
+    def _look(self) -> None:
+        instances = list(self._instances)
+        for instance in instances:
+            self.measure(instance)
+            silent_s = instance.silent_s()
+            if silent_s > self._hang_timeout_s:
+                instance.declare_dead(
+                    f"hung: no token, no progress and no work for {silent_s:.0f} s "
+                    "(MYLLM_HANG_TIMEOUT)"
+                )
+                _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid)
+        live = {instance.run_id for instance in instances}
+        self._cpu_s = {run: cpu for run, cpu in self._cpu_s.items() if run in live}

@@ -263,6 +263,20 @@ def test_the_least_recently_used_idle_model_makes_room_and_no_more_than_needed()
     assert new in w.active
 
 
+def test_why_an_engine_stops_is_in_the_log() -> None:
+    w = world(a=Kind(600), b=Kind(600, keep_alive_s=1), c=Kind(100), d=Kind(100))
+    w.finish(w.ask("a"))
+    for model in "abcd":
+        ticket = w.ask(model)
+        w.settle()
+        w.finish(ticket)
+    w.tick(2)
+    w.unload("c")
+    w.do(w.scheduler.reload("d"))
+    w.settle()
+    assert w.stop_reasons == ["evicted for b", "idle", "unloaded", "reloaded"]
+
+
 def test_busy_queued_for_and_pinned_models_are_not_evicted() -> None:
     w = world(busy=Kind(300, slots=1), pinned=Kind(300, pinned=True), new=Kind(600))
     busy, pinned = w.ask("busy"), w.ask("pinned")

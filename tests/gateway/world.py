@@ -60,6 +60,7 @@ class World:
     rejected: dict[Ticket, MyLLMError] = field(default_factory=dict)
     done: list[Ticket] = field(default_factory=list)
     evicted: list[str] = field(default_factory=list)
+    stop_reasons: list[str] = field(default_factory=list)
     kept: list[MyLLMError] = field(default_factory=list)
     may_end_pinned: bool = False
 
@@ -190,8 +191,9 @@ class World:
                 self.kept.append(action.error)
             case Drain():
                 pass
-            case Stop(run):
+            case Stop(run, reason):
                 self._check_stop(run)
+                self.stop_reasons.append(reason)
 
     def _check_grant(self, ticket: Ticket) -> None:
         assert ticket.run in self.serving, "granted a slot of an engine that does not serve"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from myllm.errors import EngineError
 from myllm.launcher.base import LaunchSpec
@@ -45,7 +46,10 @@ def make(runtime: RuntimeDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     spec = InstanceSpec(InstanceKey("demo", "generate"), model, 512, 1, 128)
 
     def make(
-        fake: str, command: tuple[str, ...] | None = None, load_timeout: float = 20
+        fake: str,
+        command: tuple[str, ...] | None = None,
+        load_timeout: float = 20,
+        on_exit: Callable[[Instance], None] = lambda instance: None,
     ) -> Instance:
         argv = command or (sys.executable, "-m", "tests.fakes", fake)
         return Instance(
@@ -56,7 +60,7 @@ def make(runtime: RuntimeDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             load_timeout_s=load_timeout,
             stop_grace_s=0.3,
             on_ready=lambda instance: None,
-            on_exit=lambda instance: None,
+            on_exit=on_exit,
         )
 
     return make
@@ -117,6 +121,64 @@ async def test_an_engine_killed_while_serving(make: Make) -> None:
     assert instance.error is not None
     assert instance.error.retryable
     assert "killed by signal 9 while serving" in instance.error.detail
+
+
+class BrokenLog:
+    """A log whose every call raises, as one to a closed pipe would."""
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        def log(*_: object, **__: object) -> None:
+            raise BrokenPipeError
+
+        return log
+
+
+@pytest.mark.parametrize("fake", ["exits_at_once", "never_ready", "ignores_term"])
+async def test_it_ends_and_tells_so_whatever_raises(
+    make: Make, fake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("myllm.supervisor.instance._log", BrokenLog())
+    exited: list[Instance] = []
+    instance = make(fake, on_exit=exited.append)
+    life = asyncio.create_task(instance.run())
+    await asyncio.sleep(0.2)
+    instance.stop()
+    await asyncio.wait({life}, timeout=10)
+    assert life.done()
+    assert exited == [instance]
+    assert instance.is_over()
+    assert instance.ended.is_set()
+    assert instance.pid is not None
+    assert not psutil.pid_exists(instance.pid)
+
+
+async def test_a_connection_that_cannot_be_closed_does_not_keep_the_process(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = make("ignores_term")
+    life = asyncio.create_task(instance.run())
+    await until(instance, "ready")
+    monkeypatch.setattr(instance.client, "close", BrokenLog().close)
+    instance.stop()
+    await asyncio.wait({life}, timeout=10)
+    assert isinstance(life.exception(), BrokenPipeError)
+    assert instance.pid is not None
+    assert not psutil.pid_exists(instance.pid)
+
+
+@pytest.mark.parametrize(
+    ("fake", "reason"), [("exits_at_once", "failed to start"), ("never_ready", "idle")]
+)
+async def test_the_log_gives_the_reason_of_its_end(make: Make, fake: str, reason: str) -> None:
+    with structlog.testing.capture_logs() as log:
+        instance = make(fake)
+        life = asyncio.create_task(instance.run())
+        if reason == "idle":
+            await asyncio.sleep(0.2)
+            instance.stop(reason="idle")
+            instance.stop(reason="the server stops")
+        await asyncio.wait_for(life, 10)
+    assert [each["reason"] for each in log if each["event"] == "engine stopped"] == [reason]
 
 
 async def test_stopping_while_it_loads(make: Make) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from myllm.standard_streams import open_closed
+
 
 def main() -> None:
     """Run the command line; `--version` alone is answered before anything heavy is imported."""
+    open_closed()
     if sys.argv[1:] == ["--version"]:
         from myllm import __version__
 

@@ -1,48 +1,145 @@
-"""Structured logs: one event a line, with the request's id, for people or for machines."""
+"""Structured logs: one event a line, with the request's id, for people or for machines.
+
+To log neither raises into the caller nor blocks it: an event that cannot be rendered becomes a line
+that says so, and a thread writes the lines (see `log_writer.py`).
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import io
 import json
 import logging
 import sys
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Literal
 
 import orjson
 import structlog
 
+from myllm.log_writer import STDERR, LogWriter, QueuedStream
+
+# At the end of the process, for a reader of stderr that is slow or has stopped.
+_FLUSH_S = 1.0
+
 
 def configure(level: str, form: Literal["auto", "text", "json"]) -> None:
     """Log to stderr from `level` on; `auto` is text on a terminal, JSON elsewhere."""
-    text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    terminal = sys.stderr.isatty()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor
-    if text:
-        colors = sys.stderr.isatty()
+    if form == "text" or (form == "auto" and terminal):
         renderer = structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
+            colors=terminal, exception_formatter=structlog.dev.plain_traceback
         )
     else:
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer(serializer=_json)
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[functools.partial(_render, [*shared, renderer])],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
     # What libraries log goes the same way; httpx would say each request of ours, and Alembic
     # each of its plugins.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
-    )
+    handler = _Handler(shared, renderer)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("httpx", "httpcore", "uvicorn", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def take_over_stderr() -> None:
+    """Queue whatever is printed to `sys.stderr`, as warnings and tracebacks are, with the log."""
+    stream = QueuedStream(_writer(), STDERR)
+    sys.stderr = io.TextIOWrapper(
+        stream,
+        encoding=sys.stderr.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
+def flush(timeout_s: float = _FLUSH_S) -> bool:
+    """Wait until what was logged is written; False if that takes too long."""
+    return _writer().flush(timeout_s)
+
+
+@functools.cache
+def _writer() -> LogWriter:
+    """The one that the process has; its last lines are written before the process ends."""
+    log = structlog.get_logger(__name__)
+    writer = LogWriter(STDERR, lambda lines: log.warning("log lines dropped", lines=lines))
+    atexit.register(writer.flush, _FLUSH_S)
+    return writer
+
+
+class _Lines:
+    """The logger below structlog's: each message is a line."""
+
+    def __init__(self, *_: object) -> None:
+        self._write = _writer().write
+
+    def msg(self, message: str) -> None:
+        self._write(_encoded(message))
+
+    debug = info = warning = error = critical = msg
+
+
+class _Handler(logging.Handler):
+    """Renders what libraries log through `logging` as the rest of the log."""
+
+    def __init__(
+        self, shared: Sequence[structlog.typing.Processor], renderer: structlog.typing.Processor
+    ) -> None:
+        super().__init__()
+        self._write = _writer().write
+        self._renderer = renderer
+        self.setFormatter(
+            structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared)
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as failure:  # noqa: BLE001 - to log must not fail
+            line = _instead(self._renderer, record.name, record.levelname.lower(), failure)
+        self._write(_encoded(line))
+
+
+def _encoded(line: str) -> bytes:
+    return f"{line}\n".encode(errors="backslashreplace")
+
+
+def _render(
+    processors: Sequence[structlog.typing.Processor],
+    logger: Any,
+    method: str,
+    event: MutableMapping[str, Any],
+) -> Any:
+    """The line for `event`; where its values cannot be rendered, the line names the cause."""
+    name = event.get("event")
+    rendered: Any = event
+    try:
+        for process in processors:
+            rendered = process(logger, method, rendered)
+    except Exception as failure:  # noqa: BLE001 - to log must not fail
+        return _instead(processors[-1], name, method, failure)
+    return rendered
+
+
+def _instead(
+    renderer: structlog.typing.Processor, event: object, level: str, failure: Exception
+) -> Any:
+    """The line for an event whose values cannot be rendered."""
+    name = event if isinstance(event, str) else type(event).__name__
+    cause = f"cannot be logged: {type(failure).__name__}"
+    return renderer(None, level, {"event": name, "level": level, "values": cause})
 
 
 def _json(event: Any, **options: Any) -> str:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
+import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from myllm.api.client_protocol import ClientProtocol
+from myllm.api.hosts import trusted
 from myllm.errors import MyLLMError, ServeFailed
 from myllm.garbage import Garbage
 from myllm.settings import Settings
 
+_log = structlog.get_logger(__name__)
 # What connections get to finish in after the engines are gone; their answers have ended then.
 _CONNECTIONS_S = 1
 _POLL_S = 0.05
@@ -27,10 +33,19 @@ _TICKS_BETWEEN_SEARCHES = 50
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises ServeFailed with what to do when it cannot be had."""
+    """A listening socket; on `::` it takes IPv4 connections, too.
+
+    Raises ServeFailed with what to do when it cannot be had.
+    """
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        everywhere = family == socket.AF_INET6 and ipaddress.ip_address(address[0]).is_unspecified
+        return socket.create_server(
+            (host, port),
+            family=family,
+            backlog=2048,
+            dualstack_ipv6=everywhere and socket.has_dualstack_ipv6(),
+        )
     except socket.gaierror as failure:
         raise ServeFailed(f"'{host}' is no address of this machine: {failure.strerror}") from None
     except OverflowError:
@@ -41,7 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
                 f"port {port} on {host} is taken; stop what uses it (see 'lsof -i :{port}') "
                 f"or choose another with --port"
             ) from None
-        raise ServeFailed(f"cannot listen on {host}:{port}: {failure.strerror}") from None
+        raise ServeFailed(f"cannot listen on port {port} of {host}: {failure.strerror}") from None
 
 
 class Served(Protocol):
@@ -68,10 +83,15 @@ class Server(uvicorn.Server):
 
     The first SIGINT or SIGTERM lets running answers end within their grace, then stops the
     engines, then closes the connections. A second one leaves at once; the engines notice that
-    we are gone and end by themselves.
+    we are gone and end by themselves. `on_interrupt` is called on the first SIGINT.
     """
 
-    def __init__(self, app: Served, on_listening: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: Served,
+        on_listening: Callable[[], None] | None = None,
+        on_interrupt: Callable[[], None] | None = None,
+    ) -> None:
         config = uvicorn.Config(
             app.asgi,
             loop="uvloop",
@@ -85,7 +105,7 @@ class Server(uvicorn.Server):
             server_header=False,
             # Named, for by itself uvicorn would believe whoever connects from this machine.
             proxy_headers=bool(app.settings.trusted_proxies),
-            forwarded_allow_ips=[str(each) for each in app.settings.trusted_proxies],
+            forwarded_allow_ips=trusted(app.settings.trusted_proxies),
         )
         super().__init__(config)
         self._app = app
@@ -93,6 +113,7 @@ class Server(uvicorn.Server):
         self.failure: MyLLMError | None = None
         """Why it did not start."""
         self._on_listening = on_listening
+        self._on_interrupt = on_interrupt
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -100,10 +121,14 @@ class Server(uvicorn.Server):
         except MyLLMError as failure:
             self.failure, self.should_exit = failure, True
             return
-        self._garbage = Garbage()
-        await super().startup(sockets)
-        if self._on_listening is not None:
-            self._on_listening()
+        try:
+            self._garbage = Garbage()
+            await super().startup(sockets)
+            if self._on_listening is not None:
+                self._on_listening()
+        except BaseException:
+            await self._running.aclose()
+            raise
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_SEARCHES == 0:
@@ -111,30 +136,32 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        began = time.monotonic()
         ending = asyncio.create_task(self._app.drain_and_stop())
         while not ending.done() and not self.force_exit:
             await asyncio.wait({ending}, timeout=_POLL_S)
         ending.cancel()
+        _log.info("closing connections", connections=len(self.server_state.connections))
         await super().shutdown(sockets)
         if self.force_exit:
             self._app.abandon()
         else:
             await self._running.aclose()
+        _log.info("server stopped", seconds=round(time.monotonic() - began, 3))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM are a wish to leave, SIGHUP one to take in changed configurations;
-        the exit code stays ours to choose."""
+        """SIGINT and SIGTERM stop the server. SIGHUP reloads the configurations, unless there is a
+        terminal: it is then sent because the terminal was closed, and stops the server, too. Under
+        `nohup` it stays ignored. The exit code is ours to choose."""
         loop = asyncio.get_running_loop()
-        signals = {
-            signal.SIGINT: self.leave,
-            signal.SIGTERM: self.leave,
-            signal.SIGHUP: self._app.reload,
-        }
+        signals = {signal.SIGINT: self._interrupt, signal.SIGTERM: lambda: self.leave("SIGTERM")}
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signals[signal.SIGHUP] = self._hang_up if _has_terminal() else self._reload
         try:
             for number, handler in signals.items():
                 loop.add_signal_handler(number, handler)
-        except (RuntimeError, ValueError):  # not the main thread: somebody else handles them
+        except (RuntimeError, ValueError):  # not the main thread, which handles them itself
             yield
             return
         try:
@@ -143,7 +170,35 @@ class Server(uvicorn.Server):
             for number in signals:
                 loop.remove_signal_handler(number)
 
-    def leave(self) -> None:
-        """Stop in an orderly way; when called again, at once."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
+    def leave(self, reason: str) -> None:
+        """Stop in an orderly way; when called again, at once. The log gives the `reason`."""
+        if self.should_exit:
+            self.force_exit = True
+            _log.warning("server stops at once", reason=reason)
+        else:
+            self.should_exit = True
+            _log.info("server stopping", reason=reason)
+
+    def _interrupt(self) -> None:
+        is_first = not self.should_exit
+        self.leave("SIGINT")
+        if is_first and self._on_interrupt is not None:
+            self._on_interrupt()
+
+    def _hang_up(self) -> None:
+        """The kernel and the shell may each send a SIGHUP, which is no wish to leave at once."""
+        if not self.should_exit:
+            self.leave("SIGHUP")
+
+    def _reload(self) -> None:
+        _log.info("reloading", reason="SIGHUP")
+        self._app.reload()
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal, which may be another than its stdin."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

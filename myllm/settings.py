@@ -62,7 +62,11 @@ class Settings(BaseSettings):
         env_prefix="MYLLM_", env_file=".env", extra="ignore", frozen=True
     )
 
-    host: str = Field("127.0.0.1", description="Address that `myllm serve` listens on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address that `myllm serve` listens on; `0.0.0.0`: every IPv4 address of the "
+        "machine, `::`: every IPv6 and IPv4 address.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port that `myllm serve` listens on.")
     api_keys_file: Path | None = Field(
         None,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -19,11 +21,19 @@ from tests.big_model import big_model  # noqa: F401 - a fixture
 from tests.control_groups import can_limit_cpus
 from tests.serving import Serving, serving, short_home
 
+
+def _has_ipv6() -> bool:
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
 _NEEDS = {
     "needs_root": lambda: os.geteuid() == 0,
     "needs_node": lambda: bool(shutil.which("node") and shutil.which("npm")),
     "needs_cpu_quota": can_limit_cpus,
     "needs_postgres": lambda: postgres.programs() is not None,
+    "needs_ipv6": _has_ipv6,
 }
 
 

@@ -105,6 +105,7 @@ def serving(home: Path, **settings: object) -> Iterator[Serving]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            start_new_session=True,  # without a terminal SIGHUP reloads
         )
     try:
         yield Serving(process, _address(process, home), home)

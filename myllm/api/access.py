@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from myllm.api.errors import error_response
-from myllm.api.hosts import is_loopback, is_same_origin, split_host
+from myllm.api.hosts import is_loopback, is_same_origin, split_host, unmapped
 from myllm.api.keys import Keys
 from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
 from myllm.settings import Settings
@@ -171,7 +171,7 @@ class _KeyCheck:
 def peer_of(scope: Scope) -> str:
     """The address that asks, behind trusted proxies; a Unix socket has none."""
     peer = scope.get("client")
-    return str(peer[0]) if peer else "local"
+    return unmapped(str(peer[0])) if peer else "local"
 
 
 def _keys_of(headers: Headers) -> list[str]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from functools import lru_cache
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>.+)")
 # The same few names come with every request.
 _KNOWN = 256
+# In front of an IPv4 address that is mapped to IPv6.
+_MAPPED_BITS = 96
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -27,9 +32,34 @@ def split_host(host: str) -> tuple[str, int | None]:
 def is_loopback(name: str) -> bool:
     """Whether a host name or an address means this machine and can mean no other."""
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return ipaddress.ip_address(unmapped(name)).is_loopback
     except ValueError:
         return name == "localhost"
+
+
+@lru_cache(_KNOWN)
+def unmapped(address: str) -> str:
+    """`address`, or the IPv4 address that it maps to IPv6.
+
+    A socket that listens on `::` gives IPv4 clients addresses such as `::ffff:192.0.2.1`.
+    """
+    if ":" not in address:
+        return address
+    try:
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+    except ValueError:
+        return address
+    return str(mapped) if mapped is not None else address
+
+
+def trusted(networks: Sequence[Network]) -> list[str]:
+    """`networks` for uvicorn, with those of IPv4 also as they are mapped to IPv6."""
+    mapped = [
+        f"::ffff:{each.network_address}/{_MAPPED_BITS + each.prefixlen}"
+        for each in networks
+        if isinstance(each, ipaddress.IPv4Network)
+    ]
+    return [*map(str, networks), *mapped]
 
 
 def is_same_origin(origin: str, host: str) -> bool:

@@ -12,13 +12,18 @@ if TYPE_CHECKING:
     from myllm.settings import Settings
 
 _PROBE_S = 1.0
+# What a server is reached by that listens on all addresses of this machine.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def base_url(settings: Settings) -> str:
     """Where a server with these settings is reached from this machine."""
-    host = _EVERYWHERE.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    return url(_EVERYWHERE.get(settings.host, settings.host), settings.port)
+
+
+def url(host: str, port: int) -> str:
+    """The URL of `host`, which may be an IPv6 address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def running_server(settings: Settings) -> httpx.Client | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-import sys
+import os
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from myllm.settings import Settings
 
+_STDOUT = 1
+
 
 def serve(
     ctx: typer.Context,
@@ -25,7 +28,7 @@ def serve(
         int | None, typer.Option(help="Port to listen on.", show_default="8000")
     ] = None,
 ) -> None:
-    """Serve the models over HTTP until Ctrl+C."""
+    """Serve the models over HTTP until Ctrl+C or the end of its terminal."""
     gc.disable()  # to search what is imported takes a tenth of the start; see Garbage
     settings: Settings = ctx.obj.settings(host=host, port=port)
 
@@ -37,14 +40,21 @@ def serve(
     from myllm.api.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
-    from myllm.logs import configure
+    from myllm.logs import configure, take_over_stderr
 
     configure(settings.log_level, settings.log_format)
+    take_over_stderr()
     access = Access.of(settings, address)
     engine = ensure_engine_with_progress(settings)
     listener = listen(settings.host, settings.port)
     _warn_if_open(settings, listener)
-    server = Server(App(settings, engine, access), lambda: _greet(settings, listener))
+    server = Server(
+        App(settings, engine, access),
+        on_listening=lambda: _greet(settings, listener),
+        on_interrupt=lambda: _print(
+            f"Running answers get {settings.drain_grace:g} s to end. Ctrl+C again quits at once.\n"
+        ),
+    )
     server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
@@ -66,17 +76,42 @@ def _warn_if_open(settings: Settings, listener: socket.socket) -> None:
 
 def _greet(settings: Settings, listener: socket.socket) -> None:
     """Say where the server listens, and one line that works there."""
-    from myllm.cli.client import base_url
+    import structlog
 
-    port = listener.getsockname()[1]
-    url = base_url(settings.model_copy(update={"port": port}))
+    from myllm.cli.client import base_url, url
+
+    address, port = listener.getsockname()[:2]
+    here = base_url(settings.model_copy(update={"host": address, "port": port}))
+    listens = url(address, port)
+    structlog.get_logger(__name__).info("server listening", url=listens)
+    where = "" if here == listens else f" for every {_kind(address)} of this machine, as {here}"
     key = '-H "Authorization: Bearer $MYLLM_API_KEY" ' if settings.api_keys_file else ""
-    print(f"MyLLM listens on {url}  (Ctrl+C stops it)")
-    print("Try:")
-    print(
-        f"  curl {url}/api/chat {key}-H 'Content-Type: application/json' -d "
+    _print(
+        f"MyLLM listens on {listens}{where}  (Ctrl+C stops it)\n"
+        "Try:\n"
+        f"  curl {here}/api/chat {key}-H 'Content-Type: application/json' -d "
         '\'{"model":"demo","messages":[{"role":"user","content":"What can you do?"}],'
-        '"stream":false}\''
+        '"stream":false}\'\n'
+        f"Documentation: {here}/docs\n"
     )
-    print(f"Documentation: {url}/docs")
-    sys.stdout.flush()
+
+
+def _kind(address: str) -> str:
+    """Of the addresses that come with an unspecified one."""
+    return "address" if ":" in address else "IPv4 address"
+
+
+def _print(text: str) -> None:
+    """Print to stdout in a thread: the write blocks while nobody reads the pipe, and fails once
+    its reader has gone, neither of which concerns the server."""
+
+    def write() -> None:
+        try:
+            os.write(_STDOUT, text.encode())
+        except OSError as failure:
+            import structlog
+
+            log = structlog.get_logger(__name__)
+            log.warning("stdout cannot be written", cause=failure.strerror, text=text)
+
+    threading.Thread(target=write, name="stdout", daemon=True).start()

@@ -96,5 +96,5 @@ def _served(app: Served) -> Iterator[httpx.Client]:
                 with PatientClient("http://myllm", transport) as client:
                     yield client
             finally:
-                server.leave()
+                server.leave("the command has ended")
                 thread.join(_STOP_S)

@@ -155,3 +155,25 @@ def test_nobody_else_does(locked: Serving, server: Serving) -> None:
     assert asked_from(locked, "127.0.0.3", ["203.0.113.9"]) == "127.0.0.3"
     # Without the setting not even this machine itself is believed.
     assert asked_from(server, "127.0.0.1", ["203.0.113.9"]) == "127.0.0.1"
+
+
+@pytest.mark.needs_ipv6
+@pytest.mark.parametrize("proxies", ["", "127.0.0.0/8, ::1"])
+def test_a_server_on_all_addresses_of_ipv6_also_serves_ipv4(
+    engine: Engine, home: Path, proxies: str
+) -> None:
+    with serving(home, host="::", trusted_proxies=proxies) as server:
+        assert server.url == f"http://[::]:{port_of(server)}"
+        for host, address in (("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")):
+            server.url = f"http://{host}:{port_of(server)}"
+            expected = "203.0.113.9" if proxies else address
+            for forwarded in ("203.0.113.9", "::ffff:203.0.113.9"):
+                assert asked_from(server, address, [forwarded]) == expected
+
+
+@pytest.mark.needs_ipv6
+def test_a_server_on_the_loopback_address_of_ipv6(engine: Engine, home: Path) -> None:
+    with serving(home, host="::1") as server, server.client() as api:
+        assert server.url == f"http://[::1]:{port_of(server)}"
+        for host, status in (("[::1]", 200), ("[::ffff:127.0.0.1]", 200), ("evil.example", 403)):
+            assert api.get("/health", headers={"Host": host}).status_code == status

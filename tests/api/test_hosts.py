@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from myllm.api.hosts import is_loopback, is_same_origin, split_host
+from myllm.api.hosts import is_loopback, is_same_origin, split_host, unmapped
 
 
 @pytest.mark.parametrize(
@@ -27,16 +27,45 @@ def test_a_host_header_is_split(host: str, parts: tuple[str, int | None]) -> Non
     assert split_host(host) == parts
 
 
-@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
+@pytest.mark.parametrize(
+    "name", ["localhost", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "::FFFF:7f00:1"]
+)
 def test_loopback_names(name: str) -> None:
     assert is_loopback(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "0.0.0.0", "::", "10.0.0.1", "localhost.evil.example", "127.0.0.1.evil.example"]
+    "name",
+    [
+        "",
+        "0.0.0.0",
+        "::",
+        "10.0.0.1",
+        "::ffff:10.0.0.1",
+        "::ffff:0.0.0.0",
+        "::127.0.0.1",
+        "fe80::1%lo",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+    ],
 )
 def test_names_that_are_not_loopback(name: str) -> None:
     assert not is_loopback(name)
+
+
+@pytest.mark.parametrize(
+    ("address", "known_as"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:201", "192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::1", "::1"),
+        ("unix:", "unix:"),
+    ],
+)
+def test_a_mapped_ipv4_address_is_the_ipv4_address(address: str, known_as: str) -> None:
+    assert unmapped(address) == known_as
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,140 @@
+"""Standard error behind a queue, so that writing to it neither blocks nor raises.
+
+A write to stderr itself can do both: it raises once the reader of the pipe has gone or the terminal
+is closed, and it blocks while nobody reads the pipe. A server must survive either.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import accumulate
+from queue import SimpleQueue
+
+STDERR = 2
+# About 20,000 lines of requests.
+MOST_BYTES = 4 * 2**20
+# The thread waits this long for more, so that a busy server writes a hundred lines at once instead
+# of switching threads for each.
+_GATHER_S = 0.02
+_POLL_MS = 1000
+
+_Queued = bytes | threading.Event
+
+
+class LogWriter:
+    """Writes lines to the file descriptor `fd` from a thread of its own.
+
+    At most `most_bytes` wait to be written. Further lines are dropped, and so are those that cannot
+    be written; `on_dropped` is called in the thread with their number when writing works again.
+    """
+
+    def __init__(
+        self, fd: int, on_dropped: Callable[[int], None], most_bytes: int = MOST_BYTES
+    ) -> None:
+        self._fd = fd
+        self._on_dropped = on_dropped
+        self._most_bytes = most_bytes
+        self._queue: SimpleQueue[_Queued] = SimpleQueue()
+        # Reentrant, since the garbage collector may run a finalizer that logs in the middle of
+        # `write`; SimpleQueue allows that, too.
+        self._lock = threading.RLock()
+        self._waiting_bytes = 0
+        self._dropped = 0
+        self._ends_in_mid_line = False
+        # A daemon: it may be blocked in a write for ever, and must not keep the process.
+        threading.Thread(target=self._run, name="log writer", daemon=True).start()
+
+    def write(self, line: bytes) -> None:
+        """Queue `line`, which ends with a newline. Never blocks, never raises."""
+        with self._lock:
+            if self._waiting_bytes + len(line) > self._most_bytes:
+                self._dropped += 1
+                return
+            self._waiting_bytes += len(line)
+        self._queue.put(line)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything queued so far is written; False if that takes too long."""
+        reached = threading.Event()
+        self._queue.put(reached)
+        return reached.wait(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with suppress(Exception):  # such as MemoryError; the next lines may fare better
+                self._write_next()
+
+    def _write_next(self) -> None:
+        """Wait for something to be queued, and write all that is."""
+        batch = [self._queue.get()]
+        if isinstance(batch[0], bytes):
+            time.sleep(_GATHER_S)
+        batch += [self._queue.get() for _ in range(self._queue.qsize())]
+        lines = [each for each in batch if isinstance(each, bytes)]
+        try:
+            if lines:
+                self._write_lines(lines)
+        finally:
+            for each in batch:
+                if isinstance(each, threading.Event):
+                    each.set()
+
+    def _write_lines(self, lines: list[bytes]) -> None:
+        data = b"".join(lines)
+        written = self._write_some(data)
+        lost = sum(end > written for end in accumulate(map(len, lines)))
+        with self._lock:
+            self._waiting_bytes -= len(data)
+            self._dropped += lost
+            reported = 0 if lost else self._dropped
+            self._dropped -= reported
+        if reported:
+            self._on_dropped(reported)
+
+    def _write_some(self, data: bytes) -> int:
+        """How much of `data` could be written: less than all of it if writing failed."""
+        rest = memoryview(data)
+        try:
+            if self._ends_in_mid_line:
+                os.write(self._fd, b"\n")
+            while rest:
+                try:
+                    rest = rest[os.write(self._fd, rest) :]
+                except BlockingIOError:  # another process has made the terminal non-blocking
+                    poll = select.poll()
+                    poll.register(self._fd, select.POLLOUT)
+                    poll.poll(_POLL_MS)
+        except OSError:
+            pass
+        written = len(data) - len(rest)
+        if written:
+            self._ends_in_mid_line = data[written - 1] != ord("\n")
+        return written
+
+
+class QueuedStream(io.RawIOBase):
+    """What `sys.stderr` writes to while a LogWriter has its file descriptor."""
+
+    def __init__(self, writer: LogWriter, fd: int) -> None:
+        self._writer = writer
+        self._fd = fd
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def write(self, data: object, /) -> int:
+        text = bytes(data)  # type: ignore[call-overload]
+        self._writer.write(text)
+        return len(text)

@@ -136,7 +136,7 @@ class App:
         store.before_removal = conversations.forget_session
         gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
         media = Media(registry, _remote_media(settings))
-        return Services(settings, gateway, specs, store, media)
+        return Services(settings, gateway, specs, store, media, self._access.reload)
 
     async def drain_and_stop(self) -> None:
         """Let running answers end within their grace, then save and end what is left.

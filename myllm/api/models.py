@@ -87,7 +87,8 @@ async def reload_model(name: str, services: With) -> dict[str, str]:
 
 @router.post("/reload")
 async def reload_all(services: With) -> dict[str, str]:
-    """Replace the engines of every model, without failing a request."""
+    """Replace the engines of every model, without failing a request, and read changed keys."""
+    services.reload_keys()
     replaced = services.gateway.reload()
     words = f"Being replaced: {', '.join(replaced)}" if replaced else "No model is loaded"
     return {"status": "success", "message": words}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -19,13 +20,14 @@ from myllm.supervisor.specs import Specs
 
 @dataclass(frozen=True)
 class Services:
-    """The rooms below, ready for use."""
+    """The rooms below, ready for use; `reload_keys` reads a changed keys file."""
 
     settings: Settings
     gateway: Gateway
     specs: Specs
     sessions: SessionStore
     media: Media
+    reload_keys: Callable[[], None]
     started_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -29,7 +29,7 @@ def add(ctx: typer.Context, name: Name, file: File = None) -> None:
     _write(path, added(read(path) if path.exists() else "", path, name, key))
     print(key)
     print(
-        f"Keep it: {path} has only its hash. A running server takes it in on SIGHUP.",
+        f"Keep it: {path} has only its hash. A running server reads it on 'myllm reload'.",
         file=sys.stderr,
     )
 
@@ -51,7 +51,7 @@ def rm(ctx: typer.Context, name: Name, file: File = None) -> None:
 
     path = _path(ctx, file)
     _write(path, removed(read(path), path, name))
-    print(f"Removed {name}; a running server refuses it after SIGHUP.")
+    print(f"Removed {name}; a running server refuses it after 'myllm reload'.")
 
 
 def _path(ctx: typer.Context, file: Path | None) -> Path:

@@ -57,6 +57,10 @@ def test_a_proxys_name_is_answered_when_it_is_allowed(door: httpx.Client) -> Non
 
 def test_a_server_for_all_is_called_by_any_name_and_warns(engine: Engine, home: Path) -> None:
     with serving(home, host="0.0.0.0") as server, server.client() as api:
+        assert server.url == f"http://0.0.0.0:{port_of(server)}"
+        assert server.process.stdout is not None
+        _, example = (server.process.stdout.readline() for _ in range(2))
+        assert f"curl http://127.0.0.1:{port_of(server)}/" in example
         answer = api.get("/api/models", headers={"Host": "box.example"})
         assert answer.status_code == 200
         [warning] = [line for line in server.log.splitlines() if line.startswith("warning: ")]

@@ -101,7 +101,8 @@ def test_two_owners_choose_the_same_session_id(door: httpx.Client) -> None:
     assert "Tobias" in say(ANN, "What is my name?")
 
 
-def test_changed_keys_count_after_sighup(engine: Engine, home: Path) -> None:
+@pytest.mark.parametrize("by_signal", [True, False])
+def test_changed_keys_count_after_a_reload(engine: Engine, home: Path, by_signal: bool) -> None:
     file, text = home / "keys", added("", home, "ann", ANN)
     file.write_text(text)
     with serving(home, api_keys_file=file) as server, server.client() as door:
@@ -109,13 +110,19 @@ def test_changed_keys_count_after_sighup(engine: Engine, home: Path) -> None:
         def status(key: str) -> int:
             return door.get("/api/models", headers=bearer(key)).status_code
 
+        def reload() -> None:
+            if by_signal:
+                server.process.send_signal(signal.SIGHUP)
+            else:
+                assert door.post("/api/reload", headers=bearer(ANN)).status_code == 200
+
         for content, expected in ((added(text, file, "bob", BOB), 200), (text, 401)):
             assert status(BOB) != expected
             file.write_text(content)
-            server.process.send_signal(signal.SIGHUP)
+            reload()
             wait_until(lambda wanted=expected: status(BOB) == wanted, 10, "the new keys")
         file.write_text("nonsense\n")
-        server.process.send_signal(signal.SIGHUP)
+        reload()
         wait_until(lambda: "keys not reloaded" in server.log, 10, "a line in the log")
         assert status(ANN) == 200
 

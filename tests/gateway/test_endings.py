@@ -1,0 +1,51 @@
+"""What an engine's end leaves behind, also when something on the way raises."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from myllm.engine.types import Engine
+from tests.gateway.cutting import running
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("cannot be saved")
+
+
+async def test_an_end_is_accounted_for_whatever_raises(
+    engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(engine, home, max_loaded_models=1) as gateway:
+        monkeypatch.setattr(gateway.planner, "save", broken)
+        monkeypatch.setattr(gateway.supervisor.speeds, "save", broken)
+        monkeypatch.setattr(gateway.conversations, "exit", broken)
+        monkeypatch.setattr(gateway.conversations, "forget_run", broken)
+        for _ in range(2):
+            with pytest.raises(RuntimeError):  # its lease ends with it
+                await asyncio.wait_for(gateway.load("demo"), 20)
+            await asyncio.wait_for(gateway.unload("demo"), 20)
+            assert list(gateway.supervisor) == []
+            assert gateway.scheduler.totals() == (0, 0)
+            assert not gateway.scheduler.is_loaded("demo")
+
+
+async def test_time_goes_on_after_a_tick_that_failed(
+    engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(engine, home, keep_alive=0.5) as gateway:
+        measured, failures = gateway.planner.measured, iter([None])
+
+        def fails_once(*what: object) -> object:
+            if next(failures, what) is None:
+                raise RuntimeError("cannot be measured")
+            return measured(*what)  # type: ignore[arg-type]
+
+        await asyncio.wait_for(gateway.load("demo"), 20)
+        monkeypatch.setattr(gateway.planner, "measured", fails_once)
+        async with asyncio.timeout(20):
+            while list(gateway.supervisor):
+                await asyncio.sleep(0.05)
+        assert next(failures, "called") == "called"

@@ -34,7 +34,7 @@ def running_server(settings: Settings) -> httpx.Client | None:
     try:
         answer = client.get("/", timeout=_PROBE_S)
         if answer.json()["name"] == "MyLLM":
-            client.headers.update(_key_header(settings))
+            client.headers.update(key_header(settings))
             return client
     except (ServeFailed, ValueError, KeyError, TypeError):
         pass  # nobody there, or somebody else
@@ -42,7 +42,7 @@ def running_server(settings: Settings) -> httpx.Client | None:
     return None
 
 
-def _key_header(settings: Settings) -> dict[str, str]:
+def key_header(settings: Settings) -> dict[str, str]:
     """Given to MyLLM alone, not to whatever else may listen there."""
     key = settings.api_key.get_secret_value().strip() if settings.api_key else ""
     if not key:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from myllm.cli.common import print_json
+
 key_app = typer.Typer(no_args_is_help=True)
 
 File = Annotated[
@@ -35,12 +37,20 @@ def add(ctx: typer.Context, name: Name, file: File = None) -> None:
 
 
 @key_app.command("list")
-def list_keys(ctx: typer.Context, file: File = None) -> None:
+def list_keys(
+    ctx: typer.Context,
+    file: File = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Print the names of the keys."""
     from myllm.api.keys import parse, read
 
     path = _path(ctx, file)
-    for name in parse(read(path), path):
+    names = list(parse(read(path), path))
+    if as_json:
+        print_json([{"name": name} for name in names])
+        return
+    for name in names:
         print(name)
 
 

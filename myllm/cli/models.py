@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from myllm.cli.common import EXIT_FAILED, error, print_json
+from myllm.cli.completion import complete_model
 from myllm.cli.tables import Column, print_fields, print_table, printable
 from myllm.errors import AliasGiven, MyLLMError
 
@@ -32,7 +33,12 @@ CATALOG_COLUMNS = (
     Column("PULLED", rank=2),
     Column("DESCRIPTION", prose=True),
 )
-Name = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="A model's name, as `myllm list` shows it, or an alias.", autocompletion=complete_model
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -146,7 +152,10 @@ def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]
 
 def remove(
     ctx: typer.Context,
-    names: Annotated[list[str], typer.Argument(help="Models, as `myllm list` shows them.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Models, as `myllm list` shows them.", autocompletion=complete_model),
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Even if it is answering.")] = False,
 ) -> None:

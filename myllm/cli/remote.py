@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import Annotated, Any
+import sys
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from myllm.cli.common import print_json
-from myllm.cli.tables import Column, print_table
+from myllm.cli.completion import complete_model
+from myllm.cli.tables import Column, fitting_table, print_table
+
+if TYPE_CHECKING:
+    import httpx
 
 COLUMNS = (
     Column("MODEL"),
@@ -22,22 +28,72 @@ COLUMNS = (
     Column("UNTIL", rank=3),
     Column("PID", rank=5),
 )
-Model = Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")]
+_REFRESH_S = 1.0
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="A model's name, as `myllm list` shows it, or an alias.", autocompletion=complete_model
+    ),
+]
 
 
 def ps(
     ctx: typer.Context,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show them anew every second, until Ctrl+C.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the engines that run now."""
-    from myllm.cli.client import answer_of, required_server
+    """Show the engines that run now, and the models that wait for memory."""
+    from myllm.cli.client import required_server
 
     with closing(required_server(ctx.obj.settings())) as server:
-        instances = answer_of(server.get("/api/instances"))["instances"]
+        if not watch:
+            _print_instances(server, as_json)
+            return
+        with suppress(KeyboardInterrupt):  # there is no other end
+            if as_json or not sys.stdout.isatty():
+                _print_again_and_again(server, as_json)
+            _show_live(server)
+
+
+def _instances(server: httpx.Client) -> list[dict[str, Any]]:
+    from myllm.cli.client import answer_of
+
+    found: list[dict[str, Any]] = answer_of(server.get("/api/instances"))["instances"]
+    return found
+
+
+def _print_instances(server: httpx.Client, as_json: bool) -> None:
+    instances = _instances(server)
     if as_json:
         print_json(instances)
     else:
         print_table(COLUMNS, [_row(one) for one in instances])
+
+
+def _print_again_and_again(server: httpx.Client, as_json: bool) -> NoReturn:
+    """For a pipe: block after block. Raises ServeFailed when the server leaves."""
+    while True:
+        _print_instances(server, as_json)
+        if not as_json:
+            print()
+        sys.stdout.flush()
+        time.sleep(_REFRESH_S)
+
+
+def _show_live(server: httpx.Client) -> NoReturn:
+    """For a terminal: one table, in place. Raises ServeFailed when the server leaves."""
+    from rich.live import Live
+
+    from myllm.cli.common import console
+
+    out = console()
+    with Live(console=out, auto_refresh=False) as live:
+        while True:
+            rows = [_row(one) for one in _instances(server)]
+            live.update(fitting_table(COLUMNS, rows, out.width), refresh=True)
+            time.sleep(_REFRESH_S)
 
 
 def load(
@@ -62,7 +118,10 @@ def unload(
 
 def reload(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="Only this model; default: all.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Only this model; default: all.", autocompletion=complete_model),
+    ] = None,
 ) -> None:
     """Replace running engines by new ones, after a change of config.json; no request fails."""
     _act(ctx, "/api/reload" if model is None else f"{_path(model)}/reload")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from myllm.cli.common import console, error, print_json
+from myllm.cli.completion import complete_model, complete_session
 from myllm.cli.sessions import latest
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ Ctrl+C stops an answer."""
 
 def run(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="A model's name, as `myllm list` shows it.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model's name, as `myllm list` shows it.", autocompletion=complete_model
+        ),
+    ],
     prompt: Annotated[
         str | None, typer.Argument(help="One question; without it a conversation begins.")
     ] = None,
@@ -34,7 +40,10 @@ def run(
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
     session: Annotated[
-        str | None, typer.Option(help="Go on with this conversation, or begin it.")
+        str | None,
+        typer.Option(
+            help="Go on with this conversation, or begin it.", autocompletion=complete_session
+        ),
     ] = None,
     go_on: Annotated[
         bool, typer.Option("--continue", "-c", help="Go on with the last one with this model.")

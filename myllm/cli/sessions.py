@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from myllm.cli.common import print_json
-from myllm.cli.tables import Column, print_table
-from myllm.errors import InvalidRequest, MyLLMError
+from myllm.cli.completion import complete_session
+from myllm.cli.tables import Column, print_table, printable
+from myllm.errors import InvalidRequest, MyLLMError, NotFound
 
 if TYPE_CHECKING:
     import httpx
@@ -29,7 +30,16 @@ COLUMNS = (
     Column("TITLE", prose=True),
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Id = Annotated[str, typer.Argument(help="A session's id, as `myllm sessions list` shows it.")]
+Id = Annotated[
+    str,
+    typer.Argument(
+        help="A session's id, or at least 4 characters with which no other one begins.",
+        autocompletion=complete_session,
+    ),
+]
+_LEAST_BEGINNING = 4
+_MOST_CANDIDATES = 10
+_PAGE = 500
 _MEDIA = {"json": "application/json", "markdown": "text/markdown"}
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -55,9 +65,8 @@ def list_sessions(
 @sessions_app.command()
 def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
     """Print a conversation, with what was superseded in it."""
-    _check(session_id)
     with _asked(ctx.obj.settings()) as api:
-        session = api.get(f"/api/sessions/{session_id}").json()
+        session = api.of_one(session_id, lambda one: api.get(f"/api/sessions/{one}")).json()
     if as_json:
         print_json(session)
         return
@@ -74,15 +83,18 @@ def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
 @sessions_app.command()
 def rm(
     ctx: typer.Context,
-    session_ids: Annotated[list[str], typer.Argument(help="Ids of sessions.")],
+    session_ids: Annotated[
+        list[str],
+        typer.Argument(help="Their ids, or beginnings of them.", autocompletion=complete_session),
+    ],
 ) -> None:
     """Forget conversations, with their saved states."""
     failed: list[MyLLMError] = []
     with _asked(ctx.obj.settings()) as api:
         for session_id in session_ids:
             try:
-                _check(session_id)
-                print(api.delete(f"/api/sessions/{session_id}").json()["message"])
+                removed = api.of_one(session_id, lambda one: api.delete(f"/api/sessions/{one}"))
+                print(removed.json()["message"])
             except MyLLMError as failure:
                 failed.append(failure)
     if failed:
@@ -97,9 +109,11 @@ def export(
     output: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
 ) -> None:
     """Write a conversation as a file, for another server or for people."""
-    _check(session_id)
     with _asked(ctx.obj.settings()) as api:
-        text = api.get(f"/api/sessions/{session_id}/export", format=form).content.decode()
+        exported = api.of_one(
+            session_id, lambda one: api.get(f"/api/sessions/{one}/export", format=form)
+        )
+    text = exported.content.decode()
     if output is None:
         print(text, end="")
         return
@@ -140,7 +154,7 @@ def latest(server: httpx.Client, model: str) -> str:
     return str(found[0]["id"])
 
 
-class _Api:
+class Api:
     """The routes about sessions; each call raises the error that the answer tells."""
 
     def __init__(self, client: httpx.Client) -> None:
@@ -157,6 +171,35 @@ class _Api:
         answer = self._client.post(path, content=content, headers=headers, params=query)
         return self._checked(answer)
 
+    def of_one(self, named: str, ask: Callable[[str], httpx.Response]) -> httpx.Response:
+        """What `ask` returns for the session `named`, by its id or the beginning of its id.
+
+        Raises NotFound, and InvalidRequest, which lists them, when several begin so.
+        """
+        _check(named)
+        try:
+            return ask(named)
+        except NotFound:
+            if len(named) < _LEAST_BEGINNING:
+                raise
+            candidates = [one for one in self._all() if one["id"].startswith(named)]
+            if not candidates:
+                raise
+        if len(candidates) > 1:
+            raise _ambiguous(named, candidates)
+        return ask(candidates[0]["id"])
+
+    def _all(self) -> Iterator[dict[str, Any]]:
+        """The sessions of whoever asks, page by page."""
+        cursor = None
+        while True:
+            query = {"limit": _PAGE} | ({"cursor": cursor} if cursor else {})
+            page = self.get("/api/sessions", **query).json()
+            yield from page["sessions"]
+            cursor = page["next_cursor"]
+            if not cursor:
+                return
+
     def _checked(self, answer: httpx.Response) -> httpx.Response:
         from myllm.cli.client import error_of
 
@@ -165,8 +208,16 @@ class _Api:
         return answer
 
 
+def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:
+    lines = [f"  {one['id']}  {printable(one['title'])}" for one in candidates[:_MOST_CANDIDATES]]
+    if len(candidates) > len(lines):
+        lines.append(f"  and {len(candidates) - len(lines)} more")
+    several = f"the ids of {len(candidates)} sessions begin with '{named}'; say more of it:"
+    return InvalidRequest("\n".join([several, *lines]))
+
+
 @contextmanager
-def _asked(settings: Settings) -> Iterator[_Api]:
+def _asked(settings: Settings) -> Iterator[Api]:
     """The running server, or else its routes about sessions, served for this command alone."""
     from contextlib import closing
 
@@ -176,10 +227,10 @@ def _asked(settings: Settings) -> Iterator[_Api]:
     running = running_server(settings)
     if running is not None:
         with closing(running):
-            yield _Api(running)
+            yield Api(running)
     else:
         with store_for_command(settings) as own:
-            yield _Api(own)
+            yield Api(own)
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

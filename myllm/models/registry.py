@@ -54,7 +54,28 @@ class Registry:
 
         Raises InvalidModel when the model folder itself cannot be read.
         """
-        return [self._load(*self._place(name)) for name in self._names()]
+        return [self._load(*self._place(name)) for name in self.names()]
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all models, also of broken ones; no file is read.
+
+        Raises InvalidModel when the model folder itself cannot be read.
+        """
+        names: set[str] = set()
+        for parent in (self.models_dir, self._builtin_dir):
+            try:
+                names |= {
+                    name
+                    for name in os.listdir(parent)
+                    if is_model_name(name) and os.path.isdir(f"{parent}/{name}")
+                }
+            except FileNotFoundError:
+                continue
+            except OSError as failure:
+                raise InvalidModel(
+                    f"the model folder {parent} cannot be read: {failure.strerror}"
+                ) from failure
+        return tuple(sorted(names))
 
     def get(self, name: str) -> Model:
         """The model of this name or alias, with or without `:latest`. The user's folder wins over
@@ -117,23 +138,6 @@ class Registry:
         except OSError as failure:
             raise InvalidModel(f"{folder} cannot be removed: {failure.strerror}") from failure
 
-    def _names(self) -> tuple[str, ...]:
-        names: set[str] = set()
-        for parent in (self.models_dir, self._builtin_dir):
-            try:
-                names |= {
-                    name
-                    for name in os.listdir(parent)
-                    if is_model_name(name) and os.path.isdir(f"{parent}/{name}")
-                }
-            except FileNotFoundError:
-                continue
-            except OSError as failure:
-                raise InvalidModel(
-                    f"the model folder {parent} cannot be read: {failure.strerror}"
-                ) from failure
-        return tuple(sorted(names))
-
     # Every request asks for its model; making a `Path` takes longer than looking at the disk.
 
     def _place(self, name: str) -> tuple[str, bool]:
@@ -147,7 +151,7 @@ class Registry:
             folder, builtin = self._place(bare)
             if not builtin or os.path.isdir(folder):
                 return folder, builtin
-        raise ModelNotFound(name, [*self._names()])
+        raise ModelNotFound(name, [*self.names()])
 
     def _called(self, alias: str) -> Model | None:
         """The first model by name that has this alias."""

@@ -103,6 +103,8 @@ def test_the_commands(tmp_path: Path) -> None:
     assert myllm(tmp_path, "key", "add", "bob", "--file", str(link)).stdout.strip() != key
     assert link.is_symlink()
     assert myllm(tmp_path, "key", "list", "--file", str(file)).stdout == "ann\nbob\n"
+    as_json = myllm(tmp_path, "key", "list", "--json", "--file", str(file)).stdout
+    assert json.loads(as_json) == [{"name": "ann"}, {"name": "bob"}]
     assert myllm(tmp_path, "key", "rm", "ann", "--file", str(file)).returncode == 0
     assert myllm(tmp_path, "key", "list", "--file", str(file)).stdout == "bob\n"
     assert os.listdir(file.parent) == ["keys"]

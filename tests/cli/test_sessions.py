@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from myllm.cli.sessions import Api
 from myllm.engine.types import Engine
+from myllm.errors import InvalidRequest
 from tests.serving import environment, serving
 
 
@@ -69,6 +72,60 @@ def test_with_a_server(told: Path) -> None:
         assert output(told, "sessions", "rm", "s", port=port) == "Session 's' removed\n"
         gone = myllm(told, "sessions", "show", "s", port=port)
         assert (gone.returncode, gone.stderr) == (1, "error: Session 's' not found\n")
+
+
+def stored(home: Path, port: int, *ids: str) -> None:
+    """Import a session under each of `ids`."""
+    for session_id in ids:
+        file = home / "one.json"
+        said = [{"role": "user", "content": f"This is {session_id}."}]
+        whole = {"version": 1, "id": session_id, "model": "demo", "title": f"[b]{session_id}"}
+        file.write_text(json.dumps(whole | {"messages": said}))
+        output(home, "sessions", "import", str(file), port=port)
+
+
+def test_the_beginning_of_an_id_is_enough(engine: Engine, home: Path) -> None:
+    with serving(home) as server:
+        port = int(server.url.rsplit(":", 1)[1])
+        stored(home, port, "trip-one", "trip-two", "trip", "other-1")
+
+        def shown(session_id: str) -> str:
+            return str(json.loads(output(home, *show, session_id, "--json", port=port))["id"])
+
+        show = ("sessions", "show")
+        assert shown("trip-o") == "trip-one"
+        assert shown("trip") == "trip", "an id itself wins"
+        several = myllm(home, *show, "trip-", port=port)
+        assert (several.returncode, several.stdout) == (1, "")
+        assert several.stderr.splitlines() == [
+            "error: the ids of 2 sessions begin with 'trip-'; say more of it:",
+            "  trip-two  [b]trip-two",
+            "  trip-one  [b]trip-one",
+        ]
+        assert myllm(home, *show, "oth", port=port).stderr == "error: Session 'oth' not found\n"
+        assert "This is other-1." in output(home, "sessions", "export", "othe", port=port)
+        gone = myllm(home, "sessions", "rm", "othe", "trip-", "trip-two", port=port)
+        assert gone.stdout == "Session 'other-1' removed\nSession 'trip-two' removed\n"
+        assert gone.stderr.startswith("error: the ids of 2 sessions begin with 'trip-'")
+    listed = json.loads(output(home, "sessions", "list", "--json"))
+    assert {each["id"] for each in listed} == {"trip", "trip-one"}
+
+
+def test_an_id_is_looked_for_on_every_page(home: Path) -> None:
+    pages = [
+        {"sessions": [{"id": "abcd-1", "title": "one"}], "next_cursor": "more"},
+        {"sessions": [{"id": "abcd-2", "title": "two"}], "next_cursor": None},
+    ]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/sessions":
+            return httpx.Response(200, json=pages["cursor" in request.url.params])
+        return httpx.Response(404, json={"detail": "not found"})
+
+    client = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://myllm")
+    api = Api(client)
+    with pytest.raises(InvalidRequest, match="the ids of 2 sessions begin with 'abcd'"):
+        api.of_one("abcd", lambda one: api.get(f"/api/sessions/{one}"))
 
 
 def test_an_id_never_names_another_route(told: Path) -> None:

@@ -84,6 +84,7 @@ def check_fits(lines: list[str], columns: int = 60) -> None:
     assert max(map(len, lines)) <= columns, lines
 
 
+@pytest.mark.full
 def test_models(env: dict[str, str]) -> None:
     lines = screen_lines(env, "list")
     check_fits(lines)
@@ -92,6 +93,7 @@ def test_models(env: dict[str, str]) -> None:
     assert row.split() == [LONG, "llama", "0", "MB", "Q4_K_M", "2048"]
 
 
+@pytest.mark.full
 def test_the_catalog(env: dict[str, str]) -> None:
     lines = screen_lines(env, "list", "--available")
     check_fits(lines)
@@ -100,6 +102,7 @@ def test_the_catalog(env: dict[str, str]) -> None:
     assert len(piped(env, "list", "--available")) == 6
 
 
+@pytest.mark.full
 def test_one_model(env: dict[str, str]) -> None:
     lines = screen_lines(env, "show", LONG)
     check_fits(lines)

@@ -1,0 +1,93 @@
+"""What the shell offers behind Tab: names of models and ids of sessions.
+
+Says nothing but that, whatever goes wrong, and imports little: it runs at every Tab.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from myllm.settings import Settings
+
+_PATIENCE_S = 0.2
+_MOST = 500
+# Whose sessions they are where nobody needs a key, as `api.access` has it.
+_OWNER = "local"
+
+
+def complete_model(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names and aliases of the models on disk, and of those that a running server has."""
+    try:
+        names = _model_names(_settings(ctx))
+        return sorted({name for name in names if name.startswith(incomplete)})
+    except Exception:  # noqa: BLE001 - a shell would show it in the middle of the command line
+        return []
+
+
+def complete_session(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Ids and titles of the sessions that went on last."""
+    try:
+        found = _sessions(_settings(ctx), incomplete)
+        return [(id_, title) for id_, title in found if id_.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - as above
+        return []
+
+
+def _settings(ctx: typer.Context) -> Settings:
+    from myllm.settings import load_settings
+
+    return load_settings(models_dir=ctx.find_root().params.get("models_dir"))
+
+
+def _model_names(settings: Settings) -> Iterator[str]:
+    from myllm.errors import InvalidModel
+    from myllm.models.config import read_config
+    from myllm.models.model import CONFIG
+    from myllm.models.registry import Registry
+
+    registry = Registry(settings.models_dir)
+    for name in registry.names():
+        yield name
+        with suppress(InvalidModel):  # without a look into the GGUF
+            yield from read_config(registry.models_dir / name / CONFIG).aliases
+    for model in (_told(settings, "/api/models") or {}).get("models", ()):
+        yield model["name"]
+        yield from model.get("aliases", ())
+
+
+def _sessions(settings: Settings, beginning: str) -> list[tuple[str, str]]:
+    told = _told(settings, f"/api/sessions?limit={_MOST}")
+    if told is not None:
+        return [(one["id"], one["title"]) for one in told["sessions"]]
+    from myllm.sessions.peek import latest_ids
+
+    return latest_ids(settings.database(), _OWNER, beginning, _MOST)
+
+
+def _told(settings: Settings, path: str) -> Any:
+    """What a running server answers; None when none does. httpx alone takes too long to import."""
+    import http.client
+    import urllib.parse
+
+    from myllm.cli.client import base_url, key_header
+
+    address = urllib.parse.urlsplit(base_url(settings))
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, _PATIENCE_S)
+    try:
+        for asked in ("/", path):  # the key is shown to MyLLM alone
+            headers = {} if asked == "/" else key_header(settings)
+            connection.request("GET", asked, headers=headers)
+            answer = json.loads(connection.getresponse().read())
+            if asked == "/" and answer["name"] != "MyLLM":
+                return None
+    except OSError:
+        return None
+    finally:
+        connection.close()
+    return answer

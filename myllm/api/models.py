@@ -38,7 +38,7 @@ async def list_models(services: With) -> dict[str, Any]:
     }
 
 
-@router.get("/models/{name}", response_model=None, responses={200: {"model": ModelDetails}})
+@router.get("/models/{name:path}", response_model=None, responses={200: {"model": ModelDetails}})
 async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, with everything known about it."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)
@@ -52,7 +52,7 @@ async def show_model(name: str, services: With) -> dict[str, Any]:
     }
 
 
-@router.post("/models/{name}/load")
+@router.post("/models/{name:path}/load")
 async def load_model(name: str, services: With, wish: LoadRequest | None = None) -> Response:
     """Load a model and answer when it is ready."""
     keep_alive = wish.keep_alive if wish else None
@@ -65,7 +65,7 @@ async def load_model(name: str, services: With, wish: LoadRequest | None = None)
     return JsonAnswer(make)
 
 
-@router.post("/models/{name}/unload")
+@router.post("/models/{name:path}/unload")
 async def unload_model(
     name: str,
     services: With,
@@ -76,7 +76,7 @@ async def unload_model(
     return {"status": "success", "message": f"Model '{name}' unloaded"}
 
 
-@router.post("/models/{name}/reload")
+@router.post("/models/{name:path}/reload")
 async def reload_model(name: str, services: With) -> dict[str, str]:
     """Replace a model's engines by new ones, without failing a request."""
     model = await asyncio.to_thread(services.gateway.registry.get, name)
@@ -94,7 +94,7 @@ async def reload_all(services: With) -> dict[str, str]:
     return {"status": "success", "message": words}
 
 
-@router.delete("/models/{name}")
+@router.delete("/models/{name:path}")
 async def delete_model(
     name: str,
     services: With,

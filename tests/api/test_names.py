@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-import myllm
 from myllm.engine.types import Engine
 from tests.api.events import detail
 from tests.serving import Serving, serving, short_home
+from tests.toys import add_toy
 
-DEMO = Path(myllm.__file__).parent / "models/builtin/demo"
 HI = [{"role": "user", "content": "Hello"}]
 NAMES = ["toy", "toy:latest", "gpt-4o", "gpt-4o:latest", "org/toy:7b"]
 FORMS: dict[str, dict[str, Any]] = {
@@ -41,15 +37,6 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def add_toy(models: Path, name: str = "toy", **config: Any) -> Path:
-    """The demo model under another name, in `models`."""
-    folder = models / name
-    shutil.copytree(DEMO, folder)
-    own = json.loads((DEMO / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(own | config))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
     with short_home() as home:
@@ -67,7 +54,7 @@ def test_every_dialect_knows_every_name(api: httpx.Client, path: str) -> None:
             assert answer.json()["model"] == name, "as Ollama does, the name that was asked for"
 
 
-@pytest.mark.parametrize("name", ["toy", "toy:latest", "gpt-4o", "gpt-4o:latest"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_route_about_a_model_knows_every_name(api: httpx.Client, name: str) -> None:
     route = f"/api/models/{name}"
     assert api.get(route).json()["name"] == "toy"

@@ -12,6 +12,7 @@ from pathlib import Path
 from myllm.engine.types import Engine
 from tests.serving import Serving, environment, serving
 from tests.terminals import on_terminal, read_all
+from tests.toys import add_toy
 
 
 def myllm(home: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -95,10 +96,13 @@ def test_watching_ends_with_the_server(engine: Engine, home: Path) -> None:
     assert said.startswith("error: the connection to the server broke")
 
 
-def test_stop_by_any_name(server: Serving) -> None:
+def test_load_and_stop_by_any_name(server: Serving) -> None:
     port = int(server.url.rsplit(":", 1)[1])
-    assert myllm(server.home, port, "load", "demo:latest").returncode == 0
-    assert myllm(server.home, port, "stop", "demo:latest").returncode == 0
+    add_toy(server.models_dir, aliases=["org/toy:7b"])
+    for loaded, stopped in (("org/toy:7b", "toy:latest"), ("toy", "org/toy:7b")):
+        done = myllm(server.home, port, "load", loaded)
+        assert (done.returncode, done.stdout) == (0, f"Model '{loaded}' loaded\n")
+        assert myllm(server.home, port, "stop", stopped).returncode == 0
     assert json.loads(myllm(server.home, port, "ps", "--json").stdout) == []
 
 

@@ -30,6 +30,8 @@ COPY myllm/__init__.py myllm/__main__.py myllm/cgroups.py myllm/cpus.py myllm/
 COPY myllm/durations.py myllm/errors.py myllm/settings.py myllm/
 COPY myllm/cli/ myllm/cli/
 COPY myllm/engine/ myllm/engine/
+# The engine is checked with this model when it is compiled, and again where it first runs.
+COPY myllm/models/builtin/demo/demo.gguf myllm/models/builtin/demo/
 # cpu or cuda. CUDA_ARCHS is a list such as "86;90"; llama.cpp's own, which has all common
 # architectures and takes longest, without it. JOBS: compilers at once, one per CPU without it.
 ARG BACKEND=cpu

@@ -19,6 +19,7 @@ _TITLES = {
     "configure": "Configuring",
     "compile": "Compiling llama.cpp",
     "install": "Installing",
+    "check": "Checking the engine on this CPU",
 }
 _PLAIN_STEP_PERCENT = 10
 _NOTE_WIDTH = 40
@@ -62,10 +63,14 @@ class _PlainLines:
         self._told_percent = 0
 
     def show(self, progress: Progress) -> None:
+        if progress.phase == "note":
+            print(progress.detail, file=sys.stderr, flush=True)
+            return
         title = _TITLES[progress.phase]
         if progress.phase != self._phase:
             self._phase, self._told_percent = progress.phase, 0
-            detail = progress.detail if progress.phase != "compile" else f"{progress.total} steps"
+            counted = progress.phase in ("compile", "check")
+            detail = f"{progress.total} steps" if counted else progress.detail
             print(f"{title}: {detail}" if detail else title, file=sys.stderr, flush=True)
         if not progress.total:
             return
@@ -88,6 +93,9 @@ class _TerminalBar:
         self._began, self._began_at = time.monotonic(), 0
 
     def show(self, progress: Progress) -> None:
+        if progress.phase == "note":
+            self._bar.console.print(progress.detail, markup=False, highlight=False)
+            return
         if progress.phase != self._phase:
             self._phase = progress.phase
             self._bar.remove_task(self._task)

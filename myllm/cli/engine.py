@@ -1,15 +1,18 @@
-"""`myllm engine build` and `myllm engine status`."""
+"""`myllm engine build`, `engine check` and `engine status`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from myllm.engine.build import BuildOptions
-    from myllm.engine.types import Device, Engine
+    from myllm.engine.plan import BuildOptions
+    from myllm.engine.types import Device, Engine, ProgressListener
+    from myllm.engine.verdict import Verdict
     from myllm.settings import Settings
 
 engine_app = typer.Typer(no_args_is_help=True)
@@ -45,11 +48,38 @@ def build(
     ] = None,
 ) -> None:
     """Compile llama-server into the cache; an interrupted build goes on where it stopped."""
-    from myllm.engine.build import BuildOptions
+    from myllm.engine.plan import BuildOptions
 
     options = BuildOptions(backend.value, jobs, portable, cuda_archs)
     engine = build_with_progress(ctx.obj.settings(), options)
     print(f"{engine.server}\n{_summary(engine)}")
+
+
+@engine_app.command("check")
+def check(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prove that the engine works on this CPU, in every quantization; takes some seconds."""
+    from myllm.cli.common import EXIT_FAILED, print_json
+    from myllm.engine.ensure import check_again
+    from myllm.engine.find import candidates
+
+    settings = ctx.obj.settings()
+    engine = next(candidates(settings), None)
+    if engine is None:
+        print("No llama-server yet. Compile one: myllm engine build")
+        raise typer.Exit(EXIT_FAILED)
+    with _progress() as listener:
+        verdict = check_again(settings, engine, listener)
+    if as_json:
+        print_json({"server": str(engine.server), **_verdict_as_json(verdict)})
+    else:
+        print(f"{engine.server}\n{_verdict_line(verdict)}")
+        for quantization in verdict.checked:
+            print(f"  {quantization:<7} {verdict.faults.get(quantization, 'ok')}")
+    if not verdict.passed:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @engine_app.command("status")
@@ -57,49 +87,67 @@ def status(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show which llama-server is used: where it comes from, version, backends, devices."""
+    """Show which llama-server is used: origin, version, backends, self-check, devices."""
     from myllm.cli.common import EXIT_FAILED, print_json
     from myllm.engine.find import find_engine
     from myllm.engine.probe import list_devices
+    from myllm.engine.verdict import Verdicts
 
-    engine = find_engine(ctx.obj.settings())
+    settings = ctx.obj.settings()
+    engine = find_engine(settings)
     devices = list_devices(engine) if engine else []
+    verdict = Verdicts(settings).get(engine) if engine else None
     if as_json:
-        print_json(_as_json(engine, devices))
+        print_json(_as_json(engine, devices, verdict))
     elif engine:
-        _print_status(engine, devices)
+        _print_status(engine, devices, verdict)
     else:
-        print("No llama-server yet. Compile one: myllm engine build")
+        print("No llama-server that works here yet. Compile one: myllm engine build")
     if engine is None:
         raise typer.Exit(EXIT_FAILED)
 
 
 def build_with_progress(settings: Settings, options: BuildOptions | None = None) -> Engine:
-    """Compile an engine (or take the cache's) and show how far it is on stderr."""
-    import sys
+    """Compile an engine (or take the cache's), check it, and show how far it is on stderr."""
+    from myllm.engine.ensure import build_proven
+    from myllm.engine.plan import BuildOptions
 
-    from myllm.cli.build_progress import show_progress
-    from myllm.engine.build import build_engine
-
-    try:
-        with show_progress() as listener:
-            return build_engine(settings, options, listener)
-    except KeyboardInterrupt:
-        print("Interrupted; the next build goes on from here.", file=sys.stderr)
-        raise
+    with _progress() as listener:
+        return build_proven(settings, options or BuildOptions(), listener)
 
 
 def ensure_engine_with_progress(settings: Settings) -> Engine:
     """The engine to use; compiles one at first need, which takes minutes and says so on stderr."""
     import sys
 
+    from myllm.engine.ensure import ensure_engine, proven_engine
     from myllm.engine.find import find_engine
 
-    found = find_engine(settings)
-    if found is not None:
-        return found
-    print("There is no llama-server yet: compiling one. This takes minutes, once.", file=sys.stderr)
-    return build_with_progress(settings)
+    proven = proven_engine(settings)
+    if proven is not None:
+        return proven
+    if find_engine(settings) is None:
+        print(
+            "No llama-server works here yet: compiling one. This takes minutes, once.",
+            file=sys.stderr,
+        )
+    with _progress() as listener:
+        return ensure_engine(settings, listener)
+
+
+@contextmanager
+def _progress() -> Iterator[ProgressListener]:
+    """Show progress on stderr; after Ctrl+C say that nothing is lost."""
+    import sys
+
+    from myllm.cli.build_progress import show_progress
+
+    try:
+        with show_progress() as listener:
+            yield listener
+    except KeyboardInterrupt:
+        print("Interrupted; the next build goes on from here.", file=sys.stderr)
+        raise
 
 
 _ORIGINS = {
@@ -115,7 +163,19 @@ def _summary(engine: Engine) -> str:
     return f"version {engine.version} ({number}commit {commit}), {', '.join(engine.backends)}"
 
 
-def _print_status(engine: Engine, devices: list[Device]) -> None:
+def _verdict_line(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "not checked on this CPU yet; the next start does it, or: myllm engine check"
+    return f"{verdict.summary()} ({verdict.seconds:g} s)"
+
+
+def _verdict_as_json(verdict: Verdict) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {"passed": verdict.passed, **asdict(verdict)}
+
+
+def _print_status(engine: Engine, devices: list[Device], verdict: Verdict | None) -> None:
     from myllm.cli.tables import print_fields
 
     print_fields(
@@ -124,6 +184,7 @@ def _print_status(engine: Engine, devices: list[Device]) -> None:
             ("origin", _ORIGINS[engine.origin]),
             ("version", f"{engine.version} (build {engine.build}, commit {engine.commit})"),
             ("backends", ", ".join(engine.backends)),
+            ("check", _verdict_line(verdict)),
             *(("device", _device(each)) for each in devices),
             *([] if devices else [("devices", "CPU only")]),
         ]
@@ -135,7 +196,9 @@ def _device(device: Device) -> str:
     return f"{device.name}: {device.description}, {free}"
 
 
-def _as_json(engine: Engine | None, devices: list[Device]) -> dict[str, Any]:
+def _as_json(
+    engine: Engine | None, devices: list[Device], verdict: Verdict | None
+) -> dict[str, Any]:
     if engine is None:
         return {"found": False}
     from dataclasses import asdict
@@ -148,5 +211,6 @@ def _as_json(engine: Engine | None, devices: list[Device]) -> dict[str, Any]:
         "build": engine.build,
         "commit": engine.commit,
         "backends": list(engine.backends),
+        "check": _verdict_as_json(verdict) if verdict else None,
         "devices": [asdict(device) for device in devices],
     }

@@ -21,8 +21,14 @@ from myllm.cgroups import memory_limit
 from myllm.cpus import usable_cpus
 from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
 from myllm.engine.fetch import provide_tree
-from myllm.engine.hardware import cpu_features
-from myllm.engine.plan import TARGETS, BuildOptions, build_key, cmake_flags, wants_cuda
+from myllm.engine.plan import (
+    TARGETS,
+    BuildOptions,
+    build_key,
+    cmake_flags,
+    needed_features,
+    wants_cuda,
+)
 from myllm.engine.probe import Identity, identify
 from myllm.engine.process import run_logged
 from myllm.engine.report import failure_of, shortage_of_space, unusable_cache
@@ -48,7 +54,8 @@ def build_engine(
     options: BuildOptions | None = None,
     progress: ProgressListener | None = None,
 ) -> Engine:
-    """The engine of these options, compiled unless the cache has it; the next start takes it.
+    """The engine of these options, compiled unless the cache has it; the next start takes it,
+    unless it fails the self-check (see ensure.py).
 
     Raises BuildFailed with what to do: what to install or free, or the compiler's last lines
     and the log's path. After Ctrl+C or a failure the next call resumes.
@@ -177,7 +184,7 @@ class _Build:
             commit=known.commit,
             backends=self._backends or list(known.backends),
             portable=options.portable,
-            features=[] if options.portable else sorted(cpu_features()),
+            features=needed_features(options),
             compiler=self._tools.identity,
             flags=self._flags,
         )

@@ -3,6 +3,7 @@
 engines/KEY/bin/            the programs
 engines/KEY/engine.json     the manifest; the folder appears whole, by a rename
 build/KEY/, build/KEY.log   the build tree, kept until the build succeeds, and its log
+checks/                     what the self-check said, per engine and CPU
 locks/, downloads/, src/, tools/, probes/
 """
 
@@ -62,18 +63,18 @@ def read_engine(folder: Path) -> tuple[Manifest, Engine] | None:
     return manifest, engine
 
 
-def newest_engine(cache_dir: Path, source_id: str) -> Engine | None:
-    """The engine of this source that runs here and was built, or asked for, last."""
+def compiled_engines(cache_dir: Path, source_id: str) -> list[Engine]:
+    """The engines of this source that run here, the one built or asked for last first."""
     found: list[tuple[float, Engine]] = []
     for manifest_file in (cache_dir / "engines").glob(f"[!.]*/{_MANIFEST}"):
         known = read_engine(manifest_file.parent)
         if known and known[0].source == source_id and known[0].runs_here():
             found.append((manifest_file.stat().st_mtime, known[1]))
-    return max(found, key=lambda entry: entry[0])[1] if found else None
+    return [engine for _, engine in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
 
 def prefer(folder: Path) -> None:
-    """Make the engine in `folder` the one that `newest_engine` takes."""
+    """Make the engine in `folder` the one that comes first in `compiled_engines`."""
     os.utime(folder / _MANIFEST)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from myllm.engine.find import engine_on_path, find_engine
+from myllm.engine.find import candidates, engine_on_path, find_engine
 from myllm.engine.report import SPACE_CPU_MB
 from myllm.engine.source import find_source
 from myllm.engine.toolchain import (
@@ -21,6 +21,7 @@ from myllm.engine.toolchain import (
     tool_version,
 )
 from myllm.engine.types import Engine
+from myllm.engine.verdict import Verdict, Verdicts
 from myllm.errors import EngineError
 from myllm.settings import Settings
 
@@ -52,19 +53,38 @@ def engine_checks(settings: Settings) -> list[Check]:
 def _engine(settings: Settings) -> tuple[Engine | None, Check]:
     try:
         engine = find_engine(settings)
+        unfit = _unfit_engines(settings)
     except EngineError as failure:
         advice = "correct MYLLM_LLAMA_SERVER, or unset it to let MyLLM compile one"
         return None, Check("engine", "failed", failure.detail, advice)
     if engine is not None:
-        what = f"{engine.version} for {', '.join(engine.backends)}: {engine.server}"
-        return engine, Check("engine", "ok", what)
+        return engine, _usable(engine, Verdicts(settings).get(engine), unfit)
+    advice = "the first 'myllm serve' compiles one, or run: myllm engine build"
+    if unfit:
+        return None, Check("engine", "failed", "; ".join(unfit), advice)
     try:
         engine_on_path(settings)
         finding = "no llama-server yet"
     except EngineError as failure:
         finding = f"no llama-server yet ({failure.detail})"
-    advice = "the first 'myllm serve' compiles one, or run: myllm engine build"
     return None, Check("engine", "warning", finding, advice)
+
+
+def _usable(engine: Engine, verdict: Verdict | None, unfit: list[str]) -> Check:
+    what = f"{engine.version} for {', '.join(engine.backends)}: {engine.server}"
+    proof = verdict.summary() if verdict else "the next start checks it on this CPU"
+    return Check("engine", "ok", "; ".join([f"{what}, {proof}", *unfit]))
+
+
+def _unfit_engines(settings: Settings) -> list[str]:
+    """A sentence for each engine that failed the self-check on this CPU."""
+    verdicts = Verdicts(settings)
+    found = ((engine, verdicts.get(engine)) for engine in candidates(settings))
+    return [
+        f"{engine.server} is not used: {verdict.summary()}"
+        for engine, verdict in found
+        if verdict is not None and not verdict.passed
+    ]
 
 
 def _source(settings: Settings) -> Check:

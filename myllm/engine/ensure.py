@@ -1,21 +1,81 @@
-"""An engine, whatever it takes."""
+"""An engine that is proven to work on this CPU, whatever it takes."""
 
 from __future__ import annotations
 
-from myllm.engine.find import find_engine
-from myllm.engine.types import Engine, ProgressListener
+from myllm.engine.find import candidates, find_engine
+from myllm.engine.plan import BuildOptions, with_fewer_instructions
+from myllm.engine.types import Engine, Progress, ProgressListener, no_progress
+from myllm.engine.verdict import Verdict, Verdicts
+from myllm.errors import BuildFailed
 from myllm.settings import Settings
 
 
-def ensure_engine(settings: Settings, progress: ProgressListener | None = None) -> Engine:
-    """Find an engine, else compile one with the default options.
+def proven_engine(settings: Settings) -> Engine | None:
+    """The preferred engine, if it has passed the self-check already; takes milliseconds."""
+    engine = find_engine(settings)
+    verdict = Verdicts(settings).get(engine) if engine is not None else None
+    return engine if verdict is not None and verdict.passed else None
 
-    Raises EngineMissing for an unusable setting, BuildFailed when it cannot be compiled.
+
+def ensure_engine(settings: Settings, progress: ProgressListener = no_progress) -> Engine:
+    """The first engine found that passes the self-check, else one that is compiled and passes.
+
+    What is passed over is named in a `note`. Raises EngineMissing for an unusable setting,
+    BuildFailed when none can be compiled, or none that was compiled works.
     """
-    found = find_engine(settings)
-    if found is not None:
-        return found
+    for engine in candidates(settings):
+        verdict = _check_once(settings, engine, progress)
+        if verdict.passed:
+            return engine
+        _note_failure(engine, verdict, progress)
+    return build_proven(settings, BuildOptions(), progress)
+
+
+def build_proven(
+    settings: Settings, options: BuildOptions, progress: ProgressListener = no_progress
+) -> Engine:
+    """An engine of `options` that passes the self-check; with fewer instruction sets if need be.
+
+    Raises BuildFailed when it cannot be compiled, or fails however it is compiled.
+    """
     # Compiling needs modules that a start with a finished engine does not.
     from myllm.engine.build import build_engine
 
-    return build_engine(settings, progress=progress)
+    next_options: BuildOptions | None = options
+    while next_options is not None:
+        engine = build_engine(settings, next_options, progress)
+        verdict = _check_once(settings, engine, progress)
+        if verdict.passed:
+            return engine
+        _note_failure(engine, verdict, progress)
+        next_options = with_fewer_instructions(next_options)
+    raise BuildFailed(
+        f"The compiled engine does not work on this CPU: {verdict.summary()}. Try another "
+        "compiler (CC and CXX name one), or let MYLLM_LLAMA_SERVER name an engine that works"
+    )
+
+
+def check_again(
+    settings: Settings, engine: Engine, progress: ProgressListener = no_progress
+) -> Verdict:
+    """Run the self-check whether or not `engine` was checked before, and remember the result."""
+    from myllm.engine.selfcheck import check_engine
+
+    verdict = check_engine(engine, progress)
+    Verdicts(settings).keep(engine, verdict)
+    return verdict
+
+
+def _check_once(settings: Settings, engine: Engine, progress: ProgressListener) -> Verdict:
+    known = Verdicts(settings).get(engine)
+    return check_again(settings, engine, progress) if known is None else known
+
+
+def _note_failure(engine: Engine, verdict: Verdict, progress: ProgressListener) -> None:
+    progress(
+        Progress(
+            "note",
+            detail=f"{engine.server} is not used, because it does not work on this CPU: "
+            f"{verdict.summary()}",
+        )
+    )

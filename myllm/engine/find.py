@@ -1,16 +1,22 @@
-"""Which llama-server is used: the setting, else the cache, else PATH if it is recent enough."""
+"""Which llama-server is used: the setting, else the cache, else PATH if it is recent enough.
+
+The first of them that did not fail the self-check on this CPU.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from myllm.engine.cache import newest_engine
+from myllm.engine.cache import compiled_engines
 from myllm.engine.pin import load_pin
 from myllm.engine.probe import identify_once
 from myllm.engine.source import find_source
 from myllm.engine.types import Engine, Origin
+from myllm.engine.verdict import Verdicts
 from myllm.errors import EngineError, EngineMissing
 from myllm.settings import Settings
 
@@ -18,20 +24,32 @@ from myllm.settings import Settings
 def find_engine(settings: Settings) -> Engine | None:
     """The engine to run, or None when one has to be compiled.
 
-    A cached one is found without starting a process. Raises EngineMissing when
-    MYLLM_LLAMA_SERVER names something that cannot be used: what the user asked for is never
-    silently replaced.
+    One that failed the self-check on this CPU is passed over; one that was never checked is not.
+    A compiled one is found without starting a process. Raises EngineMissing when
+    MYLLM_LLAMA_SERVER names something that is no llama-server.
+    """
+    verdicts = Verdicts(settings)
+    for engine in candidates(settings):
+        verdict = verdicts.get(engine)
+        if verdict is None or verdict.passed:
+            return engine
+    return None
+
+
+def candidates(settings: Settings) -> Iterator[Engine]:
+    """Every engine that could be run, the preferred one first, whatever the self-check said.
+
+    Raises EngineMissing when MYLLM_LLAMA_SERVER names something that is no llama-server.
     """
     if settings.llama_server is not None:
-        return _from_setting(settings.llama_server.expanduser().absolute(), settings.cache_dir)
-    cached = newest_engine(settings.cache_dir, find_source(settings).id)
-    if cached is not None or settings.llama_source is not None:
-        # Whoever names a source wants that one, not what happens to be on PATH.
-        return cached
-    try:
-        return engine_on_path(settings)
-    except EngineError:
-        return None
+        yield _from_setting(settings.llama_server.expanduser().absolute(), settings.cache_dir)
+    yield from compiled_engines(settings.cache_dir, find_source(settings).id)
+    if settings.llama_source is not None:
+        return  # a user who names a source wants that one, not what happens to be on PATH
+    with contextlib.suppress(EngineError):
+        on_path = engine_on_path(settings)
+        if on_path is not None:
+            yield on_path
 
 
 def engine_on_path(settings: Settings) -> Engine | None:

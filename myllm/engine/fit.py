@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from myllm.engine.process import clean_environment
 from myllm.errors import EngineError
 
 _LINE = re.compile(r"^(\S+) (\d+) (\d+) (\d+) *$", re.MULTILINE)
@@ -66,7 +66,8 @@ async def _run(command: list[str], timeout_s: float) -> tuple[int, str, str]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
-            env=_environment(),
+            # NVML's order of the GPUs, by which the rest of MyLLM names them.
+            env=clean_environment() | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
         )
     except OSError as failure:
         raise EngineError(f"{command[0]} cannot be run: {failure.strerror}") from failure
@@ -79,12 +80,6 @@ async def _run(command: list[str], timeout_s: float) -> tuple[int, str, str]:
             process.kill()
             await process.wait()
     return process.returncode or 0, printed.decode(errors="replace"), said.decode(errors="replace")
-
-
-def _environment() -> dict[str, str]:
-    """This process's, without what would change the answer, and with NVML's order of GPUs."""
-    kept = {name: value for name, value in os.environ.items() if "LLAMA_ARG_" not in name}
-    return kept | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _cause(said: str) -> str:

@@ -10,24 +10,45 @@ from pathlib import Path
 _X86 = "sse ssse avx fma f16c bmi amx popcnt abm aes pclmul vaes vpclmul gfni sha movbe adx xsave"
 _X86_PREFIXES = tuple(_X86.split())
 _FIRST_CPU_BYTES = 16384
+_MODEL_KEYS = ("vendor_id", "cpu family", "model", "model name", "stepping", "CPU part")
+_WIDEST_FIRST = {"amx": "AMX", "avx512": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE"}
+
+
+@functools.cache
+def _first_cpu() -> dict[str, str]:
+    """What the kernel says about the first CPU; empty where it does not say."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            lines = file.read(_FIRST_CPU_BYTES).partition("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    facts = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in facts}
 
 
 @functools.cache
 def cpu_features() -> frozenset[str]:
     """The machine's architecture and its instruction sets, as the kernel names them."""
-    machine = platform.machine()
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            lines = file.read(_FIRST_CPU_BYTES).splitlines()
-    except OSError:
+    machine, cpu = platform.machine(), _first_cpu()
+    if not cpu:
         return frozenset({machine, platform.processor()})
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset({machine, *filter(_is_instruction_set, value.split())})
-        if name.strip() == "Features":
-            return frozenset({machine, *value.split()})
-    return frozenset({machine})
+    if "flags" in cpu:
+        return frozenset({machine, *filter(_is_instruction_set, cpu["flags"].split())})
+    return frozenset({machine, *cpu.get("Features", "").split()})
+
+
+def cpu_identity() -> str:
+    """Names the CPU by its model and instruction sets; the same for all machines of a kind."""
+    model = (_first_cpu().get(name, "") for name in _MODEL_KEYS)
+    return " ".join([*model, *sorted(cpu_features())])
+
+
+def widest_instruction_set(features: frozenset[str]) -> str:
+    """The common name of the newest of `features` that llama.cpp has code for."""
+    for prefix, name in _WIDEST_FIRST.items():
+        if any(feature.startswith(prefix) for feature in features):
+            return name
+    return "an instruction set that this CPU lacks"
 
 
 def _is_instruction_set(flag: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,21 +16,48 @@ TARGETS = (
     "llama-server",
     "llama-quantize",
     "llama-fit-params",
-    "llama-bench",
-    "ggml-rpc-server",
 )
 _TUNING = Path(__file__).with_name("tuning.cmake")
+_AMX = "amx"
+_WITHOUT_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 _FROM_ENVIRONMENT = ("CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDAFLAGS", "CUDAARCHS")
+
+
+Instructions = Literal["all", "without AMX", "common"]
+"""`common` is llama.cpp's own choice for a build for other machines: AVX2 on x86."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """`portable`: an engine for other CPUs than this one. `cuda_archs`: such as "86;90"."""
+    """`portable`: an engine for other CPUs than this one. `cuda_archs`: such as "86;90".
+
+    `instructions`: all that this CPU has, or fewer, for a CPU where that does not work.
+    """
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
     jobs: int | None = None
     portable: bool = False
     cuda_archs: str | None = None
+    instructions: Instructions = "all"
+
+
+def with_fewer_instructions(options: BuildOptions) -> BuildOptions | None:
+    """What to compile when the engine of `options` fails on this CPU; None: nothing is left."""
+    if options.portable or options.instructions == "common":
+        return None
+    has_amx = any(feature.startswith(_AMX) for feature in cpu_features())
+    fewer: Instructions = "without AMX" if options.instructions == "all" and has_amx else "common"
+    return replace(options, instructions=fewer)
+
+
+def needed_features(options: BuildOptions) -> list[str]:
+    """The CPU's instruction sets that an engine of `options` may use, as the kernel names them."""
+    if options.portable or options.instructions == "common":
+        return []
+    features = sorted(cpu_features())
+    if options.instructions == "without AMX":
+        features = [feature for feature in features if not feature.startswith(_AMX)]
+    return features
 
 
 def wants_cuda(options: BuildOptions) -> bool:
@@ -50,7 +77,6 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
         "CMAKE_PROJECT_INCLUDE": str(_TUNING),
         "BUILD_SHARED_LIBS": "OFF",
         "GGML_NATIVE": "ON",
-        "GGML_RPC": "ON",
         "GGML_CCACHE": "OFF",
         "LLAMA_OPENSSL": "OFF",
         "LLAMA_USE_PREBUILT_UI": "OFF",
@@ -64,6 +90,13 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
     if source.pin is not None:
         flags["LLAMA_BUILD_NUMBER"] = str(source.pin.build)
         flags["LLAMA_BUILD_COMMIT"] = source.commit
+        flags["MYLLM_UNITY"] = "ON"
+    if options.instructions == "without AMX":
+        for language in ("C", "CXX"):
+            given = os.environ.get(f"{language}FLAGS", "")
+            flags[f"CMAKE_{language}_FLAGS"] = f"{given} {_WITHOUT_AMX}".strip()
+    if options.instructions == "common":
+        flags["GGML_NATIVE"] = "OFF"
     if options.portable:
         flags |= {
             "GGML_NATIVE": "OFF",

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from myllm.engine.process import clean_environment
 from myllm.engine.types import Device, Engine
 from myllm.errors import EngineError, EngineMissing
 
@@ -49,9 +50,8 @@ def identify(server: Path) -> Identity:
 
 def identify_once(server: Path, cache_dir: Path) -> Identity:
     """`identify`, remembered in the cache for as long as the file does not change."""
-    facts = server.stat()
-    stamp = f"{server}:{facts.st_mtime_ns}:{facts.st_size}:{facts.st_ino}"
-    memory = cache_dir / "probes" / f"{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.json"
+    name = hashlib.sha256(file_stamp(server).encode()).hexdigest()[:24]
+    memory = cache_dir / "probes" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known = json.loads(memory.read_text())
         return Identity(known["version"], known["build"], known["commit"], tuple(known["backends"]))
@@ -63,6 +63,12 @@ def identify_once(server: Path, cache_dir: Path) -> Identity:
         aside.write_text(json.dumps(asdict(identity)))
         aside.replace(memory)
     return identity
+
+
+def file_stamp(file: Path) -> str:
+    """Changes when `file` is replaced or written; raises OSError when it is gone."""
+    facts = file.stat()
+    return f"{file}:{facts.st_mtime_ns}:{facts.st_size}:{facts.st_ino}"
 
 
 def list_devices(engine: Engine) -> list[Device]:
@@ -87,8 +93,6 @@ def _backends(devices: list[Device]) -> tuple[str, ...]:
 
 def _ask(server: Path, flag: str) -> str:
     """Both outputs of `server flag`: llama-server prints its version to stderr."""
-    # LLAMA_ARG_* would be taken for arguments.
-    environment = {key: value for key, value in os.environ.items() if "LLAMA_ARG_" not in key}
     try:
         done = subprocess.run(
             [str(server), flag],
@@ -97,7 +101,7 @@ def _ask(server: Path, flag: str) -> str:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=environment,
+            env=clean_environment(),
             timeout=_TIMEOUT_S,
         )
     except OSError as failure:

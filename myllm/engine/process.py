@@ -1,4 +1,4 @@
-"""Run one step of a build: its output goes to a log and to a listener, line by line."""
+"""Running the programs that a build and a check need."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run_logged(
             errors="replace",
             env=environment,
             start_new_session=True,
-            preexec_fn=_die_with_parent if _LIBC is not None else None,
+            preexec_fn=die_with_parent,
         )
         assert process.stdout is not None
         try:
@@ -67,9 +67,16 @@ def _copy_lines(reading: IO[str], writing: IO[str], on_line: Callable[[str], Non
         on_line(line.rstrip("\n"))
 
 
-def _die_with_parent() -> None:
-    assert _LIBC is not None
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+def die_with_parent() -> None:
+    """Run in a child before exec: the kernel interrupts it when this process ends (on Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without LLAMA_ARG_*, which llama.cpp's programs take for
+    arguments."""
+    return {name: value for name, value in os.environ.items() if "LLAMA_ARG_" not in name}
 
 
 def _interrupt(process: subprocess.Popen[str]) -> None:

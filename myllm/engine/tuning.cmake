@@ -1,9 +1,19 @@
 # Included by CMake after each project() of llama.cpp (CMAKE_PROJECT_INCLUDE): what MyLLM changes
-# about how llama.cpp is compiled. No file of llama.cpp is edited, so it holds for any checkout.
+# about how llama.cpp is compiled. No file of llama.cpp is edited.
+#
+# MYLLM_UNITY: compile several files as one, which takes half the time. It is for the pinned
+# source: in another version two files may define the same name, and would not compile together.
 
 if(NOT CMAKE_CURRENT_SOURCE_DIR STREQUAL CMAKE_SOURCE_DIR)
     return()
 endif()
+
+# The targets whose files repeat most of their headers and templates, the largest ones first. In
+# batches that two compilers finish at about the same time, each within 1.1 GB.
+set(unity_targets llama llama-common mtmd server-context llama-server-impl)
+set(unity_batch 8)
+# These specialize what others have instantiated, or refuse the headers of their neighbours.
+set(never_in_unity "common/json\\.cpp$|mtmd-helper")
 
 # Calls `tune_target(<target>)` for every target of `folder` and of the folders below it.
 function(tune_targets folder)
@@ -18,23 +28,46 @@ function(tune_targets folder)
 endfunction()
 
 function(tune_target target)
+    get_target_property(type "${target}" TYPE)
+    if(NOT type MATCHES "LIBRARY|EXECUTABLE" OR type STREQUAL "INTERFACE_LIBRARY")
+        return()
+    endif()
+    # Only ggml and llama compute; the rest is compiled faster, and as fast with -O2.
+    if(NOT target MATCHES "^ggml" AND NOT target STREQUAL "llama")
+        target_compile_options("${target}" PRIVATE $<$<COMPILE_LANGUAGE:C,CXX>:-O2>)
+    endif()
+    set(in_unity FALSE)
+    if(MYLLM_UNITY AND target IN_LIST unity_targets)
+        set(in_unity TRUE)
+        set_target_properties(
+            "${target}" PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${unity_batch})
+    endif()
     get_target_property(sources "${target}" SOURCES)
     get_target_property(place "${target}" SOURCE_DIR)
     foreach(source IN LISTS sources)
-        if(source MATCHES "amx/[^/]*\\.cpp$")
-            keep_tile_configuration("${target}" "${place}" "${source}")
-        endif()
+        cmake_path(ABSOLUTE_PATH source BASE_DIRECTORY "${place}")
+        tune_source("${target}" "${source}" ${in_unity})
     endforeach()
 endfunction()
 
-# gcc's _tile_loadconfig names only 8 of the 64 bytes that it reads. The stores to the others,
-# which hold the rows and columns of the tiles, then count as dead and are removed, and the first
-# AMX instruction dies of SIGILL. Without these two passes the stores stay.
-function(keep_tile_configuration target place source)
-    cmake_path(ABSOLUTE_PATH source BASE_DIRECTORY "${place}")
-    set_property(
-        SOURCE "${source}" TARGET_DIRECTORY "${target}"
-        APPEND PROPERTY COMPILE_OPTIONS -fno-tree-dse -fno-dse)
+function(tune_source target source in_unity)
+    if(source MATCHES "/amx/[^/]*\\.cpp$")
+        # gcc's _tile_loadconfig names only 8 of the 64 bytes that it reads. The stores to the
+        # others, which hold the rows and columns of the tiles, then count as dead and are removed,
+        # and the first AMX instruction dies of SIGILL. Without these two passes the stores stay.
+        set_property(
+            SOURCE "${source}" TARGET_DIRECTORY "${target}"
+            APPEND PROPERTY COMPILE_OPTIONS -fno-tree-dse -fno-dse)
+    endif()
+    if(in_unity)
+        set(skip OFF)
+        if(source MATCHES "${never_in_unity}")
+            set(skip ON)
+        endif()
+        set_property(
+            SOURCE "${source}" TARGET_DIRECTORY "${target}"
+            PROPERTY SKIP_UNITY_BUILD_INCLUSION ${skip})
+    endif()
 endfunction()
 
 # At the end, when all targets are known.

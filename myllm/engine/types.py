@@ -11,7 +11,9 @@ from typing import Literal
 from myllm.errors import EngineMissing
 
 Origin = Literal["setting", "cache", "path"]
-Phase = Literal["wait", "download", "unpack", "tools", "configure", "compile", "install"]
+Phase = Literal[
+    "wait", "download", "unpack", "tools", "configure", "compile", "install", "check", "note"
+]
 
 _NOT_A_GPU = {"CPU", "RPC", "BLAS"}
 
@@ -54,7 +56,8 @@ class Engine:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a build is. `total` is 0 while nobody can know it."""
+    """How far a build or a check is. `total` is 0 while it is unknown; a `note` is a sentence for
+    the user, in `detail`, that is not about progress."""
 
     phase: Phase
     done: int = 0

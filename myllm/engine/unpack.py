@@ -30,7 +30,7 @@ _FILES = {
 _FOLDERS = ("cmake", "common", "ggml", "include", "licenses", "src", "tools", "vendor")
 _NOT_NEEDED = ("tools/ui", "tools/server/tests", "tools/server/bench", "tools/mtmd/tests")
 # Backends that MyLLM never turns on make up half of ggml.
-_BACKENDS = {"ggml-cpu", "ggml-cuda", "ggml-rpc", "ggml-metal", "ggml-blas"}
+_BACKENDS = {"ggml-cpu", "ggml-cuda", "ggml-metal", "ggml-blas"}
 _NOT_SOURCE = {".md", ".py", ".sh", ".jpeg", ".mp3", ".mp4", ".png", ".ipynb"}
 
 

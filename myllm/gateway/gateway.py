@@ -212,6 +212,7 @@ class Gateway:
                 crashed=instance.crashed,
                 delivered=instance.delivered,
                 no_memory=instance.lacks_memory,
+                loading_signal=instance.loading_signal,
             )
             self._carry_out(self.scheduler.exited(instance.run_id, ended, time.monotonic()))
 

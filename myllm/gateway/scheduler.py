@@ -151,7 +151,10 @@ class Scheduler:
         actions: list[Action] = []
         if ended.error is not None:
             entry.cause = ended.error.detail
-            entry.strikes.clear() if ended.delivered else entry.strikes.strike(now)
+            if ended.delivered:
+                entry.strikes.clear()
+            else:
+                entry.strikes.strike(now, None if ended.no_memory else ended.loading_signal)
             if entry.run is run and entry.successor is None:
                 actions = self._after_death(entry, run, ended)
         entry.forget(run)

@@ -137,13 +137,15 @@ class Ended:
     """How an engine ended. No `error`: it was stopped.
 
     `crashed`: it was killed, rather than saying why it leaves. `delivered`: it had given a
-    token to somebody. `no_memory`: it could not have what it needed.
+    token to somebody. `no_memory`: it could not have what it needed. `loading_signal`: what killed
+    it before it was ready.
     """
 
     error: MyLLMError | None = None
     crashed: bool = False
     delivered: bool = False
     no_memory: bool = False
+    loading_signal: int | None = None
 
 
 Action = MakePlan | Start | Drain | Stop | Grant | Reject | Keep

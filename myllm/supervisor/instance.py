@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import signal
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -21,6 +22,7 @@ import httpx
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from myllm.engine.hardware import cpu_features, widest_instruction_set
 from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
 from myllm.supervisor.engine_client import EngineClient
@@ -40,13 +42,34 @@ class _NotYet(Exception):
     """The engine does not answer, or says that it is still loading."""
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no name
+        return f"signal {number}"
+
+
+def _hint(code: int) -> str:
+    """What is likely behind an exit code, and what helps; empty when nothing is known."""
+    if code == -signal.SIGKILL:
+        return " (the system may be out of memory)"
+    if code == -signal.SIGILL:
+        suspect = widest_instruction_set(cpu_features())
+        return (
+            f" (an illegal instruction, most likely of {suspect}: this engine does not fit this "
+            "CPU; run 'myllm engine check', and the next start takes or compiles one that does)"
+        )
+    return ""
+
+
 class Instance:
     """A llama-server from its start to its end; `run_id` names this life of it.
 
     `on_ready` and `on_exit` are called once at most, in this order, from `run`. `used` is what
     it really takes, in MiB per device. `crashed` says that it was killed rather than saying why
-    it leaves, `delivered` that somebody has had a token of it. `takes_tools` is whether its chat
-    template has a place for tools, or None while nobody has asked.
+    it leaves, `loading_signal` which signal killed it before it was ready, `delivered` that a
+    client has had a token of it. `takes_tools` is whether its chat template has a place for
+    tools, or None until that was asked.
     """
 
     def __init__(
@@ -71,6 +94,7 @@ class Instance:
         self.last_used_at = self.started_at
         self.error: EngineError | None = None
         self.crashed = False
+        self.loading_signal: int | None = None
         self.delivered = False
         self.takes_tools: bool | None = None
         self.ended = asyncio.Event()
@@ -265,8 +289,10 @@ class Instance:
     def _died(self, code: int) -> EngineError:
         """Why the process ended by itself, in its own words."""
         self.crashed = code < 0
-        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-        hint = " (the system may be out of memory)" if code == -9 else ""
+        if self.ready_at is None and code < 0:
+            self.loading_signal = -code
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
+        hint = _hint(code)
         what = f"the engine of model '{self.spec.key}' {how}"
         if self.ready_at is None:
             return EngineError(f"{what} while loading{hint}{self._words()}")

@@ -153,3 +153,21 @@ def test_a_model_whose_engine_always_dies_backs_off_and_others_go_on(
     assert shown["last_error"] in answers[-1].json()["detail"]
     post(api, "/api/chat", **chat(QUESTIONS[0], stream=False))
     assert time.monotonic() - began < 60
+
+
+def test_an_engine_that_dies_of_an_illegal_instruction_is_tried_twice_and_named(
+    engine: Engine, home: Path
+) -> None:
+    wrapper = home / "llama-server"
+    wrapper.write_text(
+        f'#!/bin/sh\ncase "$*" in *--model*) echo x >> {home}/starts; kill -ILL $$;; esac\n'
+        f'exec {engine.server} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    with serving(home, llama_server=wrapper) as server, server.client() as api:
+        answer = api.post("/api/chat", json=chat(QUESTIONS[0], stream=False))
+    assert answer.status_code == 503
+    detail = answer.json()["detail"]
+    assert "was killed by SIGILL while loading (an illegal instruction, most likely of" in detail
+    assert "run 'myllm engine check'" in detail
+    assert (home / "starts").read_text() == "x\n" * 2

@@ -1,4 +1,4 @@
-"""A llama.cpp of five tiny programs, which cmake and ninja really compile in a second."""
+"""A llama.cpp of tiny programs, which cmake and ninja really compile in a second."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 from myllm.engine.plan import TARGETS
+from myllm.engine.types import Engine
 
 VERSION_LINE = "version: 0.5.0-dev (build {build}, commit abcdef123)"
 
@@ -40,6 +41,26 @@ def write_tree(folder: Path, files: dict[str, str] | None = None) -> Path:
     for name, text in (content | (files or {})).items():
         (folder / name).write_text(text)
     return folder
+
+
+def write_working_tree(folder: Path, engine: Engine, works_if: str = "true") -> Path:
+    """A tree whose programs run those of `engine`; its server dies of SIGILL with a model unless
+    cmake's condition `works_if` holds."""
+    main = (
+        "#include <csignal>\n#include <cstring>\n#include <unistd.h>\n"
+        "int main(int, char ** argv) {{\n"
+        '    if (!WORKS && argv[1] && !strcmp(argv[1], "--model")) raise(SIGILL);\n'
+        '    return execv("{program}", argv);\n}}\n'
+    )
+    programs = {target: engine.tool(target) for target in TARGETS}
+    tree = write_tree(
+        folder, {f"{name}.cpp": main.format(program=place) for name, place in programs.items()}
+    )
+    with (tree / "CMakeLists.txt").open("a") as file:
+        file.write(f"set(WORKS 0)\nif({works_if})\n    set(WORKS 1)\nendif()\n")
+        for name in TARGETS:
+            file.write(f"target_compile_definitions({name} PRIVATE WORKS=${{WORKS}})\n")
+    return tree
 
 
 _BACKEND = """

@@ -18,7 +18,6 @@ from filelock import FileLock
 
 from myllm.engine import fetch, report
 from myllm.engine.build import BuildOptions, build_engine
-from myllm.engine.ensure import ensure_engine
 from myllm.engine.find import find_engine
 from myllm.engine.plan import TARGETS
 from myllm.engine.probe import identify
@@ -41,13 +40,13 @@ def test_a_build_is_shown_kept_and_found_again(tiny: Settings) -> None:
     assert engine.backends == ("CPU",)
     assert all(engine.tool(name).is_file() for name in TARGETS)
     compiled = [step for step in heard if step.phase == "compile"]
-    assert (compiled[-1].done, compiled[-1].total) == (10, 10)
+    assert (compiled[-1].done, compiled[-1].total) == (6, 6)
     assert not list((tiny.cache_dir / "build").glob("*/"))
 
     heard.clear()
     assert build_engine(tiny, CPU, heard.append) == engine
     assert not heard
-    assert ensure_engine(tiny) == engine
+    assert find_engine(tiny) == engine
 
 
 @pytest.mark.full
@@ -80,13 +79,13 @@ def test_another_build_of_the_same_is_waited_for(tiny: Settings) -> None:
 def test_a_failing_compile_shows_the_compilers_words_and_the_log(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    broken = {"llama-bench.cpp": "int main() { return no_such_thing; }\n"}
+    broken = {"llama-quantize.cpp": "int main() { return no_such_thing; }\n"}
     settings = make_settings(llama_source=write_tree(tmp_path / "tree", broken))
     with pytest.raises(BuildFailed) as caught:
         build_engine(settings, CPU)
     detail = caught.value.detail
     assert "no_such_thing" in detail
-    assert "[1/10]" not in detail
+    assert "[1/6]" not in detail
     log = Path(detail.rpartition("The whole log: ")[2])
     assert "no_such_thing" in log.read_text()
     assert find_engine(settings) is None
@@ -139,7 +138,7 @@ def slow_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     compiler, slow = tmp_path / "slow-c++", tmp_path / "slow"
     compiler.write_text(
         "#!/bin/sh\n"
-        f'case "$*" in *"-c "*llama-bench.cpp*) [ -e {slow} ] && sleep 60 ;; esac\n'
+        f'case "$*" in *"-c "*llama-quantize.cpp*) [ -e {slow} ] && sleep 60 ;; esac\n'
         'exec c++ "$@"\n'
     )
     compiler.chmod(0o755)

@@ -15,11 +15,12 @@ from myllm.cli.build_progress import show_progress
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app, ensure_engine_with_progress
 from myllm.cli.machine_checks import cache_disk, disk, model_folder, port
+from myllm.engine.build import BuildOptions, build_engine
 from myllm.engine.checks import Check, engine_checks
-from myllm.engine.types import Progress
+from myllm.engine.types import Engine, Progress
 from myllm.settings import Settings
 from tests.engine.conftest import MakeSettings
-from tests.engine.llama import write_server
+from tests.engine.llama import write_server, write_working_tree
 
 
 class _Globals:
@@ -121,16 +122,42 @@ def test_status(
     assert "CUDA0: A card (with brackets), 23901 of 24268 MiB free" in text
 
 
-@pytest.mark.full
-def test_an_engine_is_compiled_at_first_need(
-    tiny: Settings, capsys: pytest.CaptureFixture[str]
+def test_an_engine_is_compiled_and_checked_at_first_need(
+    engine: Engine,
+    make_settings: MakeSettings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    engine = ensure_engine_with_progress(tiny)
+    settings = make_settings(llama_source=write_working_tree(tmp_path / "tree", engine))
+    compiled = ensure_engine_with_progress(settings)
     said = capsys.readouterr().err
     assert "compiling one" in said
     assert "Compiling llama.cpp: 100%" in said
-    assert ensure_engine_with_progress(tiny) == engine
+    assert "Checking the engine on this CPU: 9 steps" in said
+    assert ensure_engine_with_progress(settings) == compiled
     assert capsys.readouterr().err == ""
+
+
+def test_the_check_by_hand_tells_each_quantization(
+    engine: Engine, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    good = _Globals(make_settings(llama_server=engine.server))
+    text = CliRunner().invoke(engine_app, ["check"], obj=good)
+    assert text.exit_code == 0
+    assert "  IQ4_XS  ok\n" in text.output
+    status = json.loads(CliRunner().invoke(engine_app, ["status", "--json"], obj=good).output)
+    assert status["check"]["passed"] is True
+    assert "answers correctly in Q4_0" in _check(good.settings(), "engine").finding
+
+    broken = write_working_tree(tmp_path / "tree", engine, works_if="false")
+    bad = _Globals(make_settings(llama_source=broken))
+    build_engine(bad.settings(), BuildOptions(backend="cpu"))
+    failed = CliRunner().invoke(engine_app, ["check", "--json"], obj=bad)
+    assert failed.exit_code == 1
+    assert "SIGILL" in json.loads(failed.stdout)["faults"]["F16"]
+    verdict = _check(bad.settings(), "engine")
+    assert verdict.level == "failed"
+    assert "SIGILL" in verdict.finding
 
 
 def test_without_a_terminal_progress_is_a_few_lines(capsys: pytest.CaptureFixture[str]) -> None:

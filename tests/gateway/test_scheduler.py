@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from myllm.errors import (
@@ -519,6 +521,28 @@ def test_strikes_end_the_wait_for_an_engine_that_is_always_killed() -> None:
         w.fail(next(iter(w.loading)), crashed=True)
     assert isinstance(w.rejected[ticket], Unavailable)
     assert not w.plans
+
+
+def test_two_deaths_by_the_same_signal_while_loading_end_the_wait() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    for _ in range(2):
+        assert w.waiting == [ticket]
+        w.plan()
+        w.fail(next(iter(w.loading)), crashed=True, loading_signal=signal.SIGILL)
+    assert isinstance(w.rejected[ticket], Unavailable)
+    assert "failed 2 times" in w.rejected[ticket].detail
+    assert not w.plans
+
+
+def test_two_deaths_by_different_signals_or_for_lack_of_memory_do_not() -> None:
+    w = world()
+    ticket = w.ask("demo")
+    for number, no_memory in ((4, False), (6, False), (9, True), (9, True)):
+        w.plan()
+        w.fail(next(iter(w.loading)), True, no_memory=no_memory, loading_signal=number)
+    w.settle()
+    assert w.active == [ticket]
 
 
 def test_strikes_back_a_model_off_and_leave_others_alone() -> None:

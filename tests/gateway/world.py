@@ -113,11 +113,17 @@ class World:
         plan = self.serving[run] = self.loading.pop(run)
         self.do(self.scheduler.ready(run, plan.spec.slots, None, self.now))
 
-    def fail(self, run: int, crashed: bool, no_memory: bool = False) -> None:
+    def fail(
+        self,
+        run: int,
+        crashed: bool,
+        no_memory: bool = False,
+        loading_signal: int | None = None,
+    ) -> None:
         """A load fails."""
         self.loading.pop(run)
         error = EngineError("it cannot start")
-        self._exited(run, Ended(error, crashed=crashed, no_memory=no_memory))
+        self._exited(run, Ended(error, crashed, False, no_memory, loading_signal))
 
     def die(self, run: int, delivered: bool) -> None:
         """An engine is killed; its requests come back with the same tickets."""

@@ -120,7 +120,7 @@ async def test_an_engine_killed_while_serving(make: Make) -> None:
     assert instance.state == "failed"
     assert instance.error is not None
     assert instance.error.retryable
-    assert "killed by signal 9 while serving" in instance.error.detail
+    assert "killed by SIGKILL while serving" in instance.error.detail
 
 
 class BrokenLog:

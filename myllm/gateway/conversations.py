@@ -149,6 +149,13 @@ class Conversations:
                     return [*remembered.tokens, *more]
         return await upstream.tokenize(instance, text)
 
+    def reading_s(self, instance: Instance, ticket: Ticket, tokens: int) -> float:
+        """How long an engine takes to read a prompt of so many tokens, without those that were
+        read back into the slot of `ticket`."""
+        held = self._held.get((instance.run_id, ticket.slot or 0))
+        restored = held.restored if held is not None else 0
+        return max(0, tokens - restored) / self._speed(instance.spec)
+
     def note(
         self, instance: Instance, ticket: Ticket, remembered: Remembered, answer: str, cached: int
     ) -> None:

@@ -1,14 +1,14 @@
 """A stream of the engine that is passed on as it comes, and yet outlives its engine.
 
 Nothing is parsed for a token: the bytes are kept, and read only when the engine dies. Then a
-chat or a text that is nothing but text goes on behind what was sent, on `/completion`, which
-costs one reading of the prompt. What a prompt cannot carry (a grammar, calls of tools, thinking,
-probabilities) is made again from the start with the same seed, and goes on where it was cut, if
-it says the same.
+chat or a text that is nothing but text goes on as a `Generation` does, on `/completion`. What a
+prompt cannot carry (a grammar, calls of tools, thinking, probabilities) is made again from the
+start with the same seed, and goes on where it was cut, if it says the same.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -18,6 +18,7 @@ from myllm.gateway import upstream
 from myllm.gateway.deltas import VERBOSE, Delta, Due, Form, Said, delta_of, wire_delta, with_delta
 from myllm.gateway.events import Finished, Token
 from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.replay import Writing
 from myllm.gateway.resume import Generation, count
 from myllm.gateway.sampling import UNBOUNDED
 from myllm.gateway.spelling import spell
@@ -65,6 +66,7 @@ class Relay:
         self._kept_bytes = 0
         self._said = Said(self.form)
         self._reading = False
+        self._writing = Writing()
 
     @property
     def phase(self) -> str:
@@ -96,6 +98,7 @@ class Relay:
                     async for block in blocks:
                         if self._reading:
                             self._has_delivered(lease.instance)
+                        self._writing.came(time.monotonic())
                         if ended := self._is_end(block):
                             self._measure(lease.instance, block)
                         self._keep(block)
@@ -107,6 +110,7 @@ class Relay:
                 return
             except EngineDied as death:
                 self._reading = False
+                self._writing.stops()
                 count(death, self._ticket)
                 self._add_up()
             except Diverged:
@@ -172,7 +176,7 @@ class Relay:
         generation = Generation(self._gateway, self._ticket, fields)
 
         async def make_prompt(instance: Instance) -> str:
-            generation.begun(said.text, await spell(instance, said.text))
+            generation.begun(said.text, await spell(instance, said.text), self._writing)
             if self.form == "text":
                 return str(self._body["prompt"])
             return await upstream.apply_template(instance, self._body)

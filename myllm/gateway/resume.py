@@ -1,15 +1,18 @@
 """Answers that outlive their engine.
 
 When an engine dies under a request, the request takes a lease again, which starts a new
-engine, and its answer goes on behind the last token whose text was sent: the prompt is then
-the old one and the tokens produced so far. What a prompt cannot carry (how far a grammar has
-come) is made again from the start, with the same seed, and goes on where it was cut, if it
-says the same.
+engine. An answer that was short until then is made again from its start, with the same seed, and
+goes on where it was cut (`replay.py`). A longer one, or one that says something else the second
+time, goes on behind the last token whose text was sent: the prompt is then the old one and the
+tokens produced so far. What a prompt cannot carry (how far a grammar has come) is always made
+again, and fails if it says something else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -17,10 +20,11 @@ from typing import Any, TypeVar
 import structlog
 
 from myllm.errors import EngineDied, PromptTooLong
-from myllm.gateway import upstream
+from myllm.gateway import replay, upstream
 from myllm.gateway.events import Event, Token
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.prompting import Prompt
+from myllm.gateway.replay import Writing
 from myllm.gateway.spelling import spell
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.transcript import Diverged, Transcript
@@ -50,14 +54,18 @@ class Generation:
         self._fields = fields
         self._repeats = not _NOT_CARRIED.isdisjoint(fields)
         self._transcript = Transcript(fields["n_predict"])
+        self._writing = Writing()
+        self._may_replay = True
+        self._cut: tuple[Transcript, Writing] | None = None  # what is being made again
         self._prompt: str | list[int] | None = None
         self._text: str | None = None  # of the prompt, if its slot is to remember it
         self._reading: str | None = None
 
-    def begun(self, text: str, tokens: list[int]) -> None:
+    def begun(self, text: str, tokens: list[int], writing: Writing) -> None:
         """The answer goes on behind `text`, which these tokens spell; to be told before the
         prompt is."""
         self._transcript.adopt(text, tokens)
+        self._writing = writing
 
     @property
     def phase(self) -> str:
@@ -86,13 +94,18 @@ class Generation:
                         yield Token(last)
             except EngineDied as death:
                 self._reading = None
+                self._end_replay()
                 if not self._transcript.is_complete():
                     count(death, self._ticket)
             except Diverged:
-                raise EngineDied(
-                    "The engine died, and the new one began this answer in other words; "
-                    "please ask again"
-                ) from None
+                if self._repeats:
+                    raise EngineDied(
+                        "The engine died, and the new one began this answer in other words; "
+                        "please ask again"
+                    ) from None
+                _log.warning("answer not made again: it turned another way")
+                self._may_replay = False
+                self._end_replay()
         yield self._transcript.finished()
 
     async def _attempt(
@@ -125,6 +138,7 @@ class Generation:
                         lease.instance.delivered = True
                         yield texts
         except PromptTooLong:
+            self._end_replay()
             if not self._transcript.produced:
                 raise
             self._transcript.end_by_length()  # the last token had filled the context
@@ -170,10 +184,16 @@ class Generation:
         return transcript.ids({text: await spell(instance, text) for text in transcript.gaps()})
 
     async def _prompt_now(self, instance: Instance) -> str | list[int]:
-        """The prompt for this engine: the original one and what was produced since."""
+        """The prompt for this engine: the original one, and what was produced since unless that
+        is made again."""
         assert self._prompt is not None
         transcript = self._transcript
         if self._repeats:
+            transcript.start_over()
+            return self._prompt
+        if transcript.produced and self._may_replay and await self._replay_is_cheap(instance):
+            self._cut = copy.deepcopy(transcript), self._writing
+            self._writing = Writing()
             transcript.start_over()
             return self._prompt
         produced = await self._produced_ids(instance)
@@ -185,8 +205,25 @@ class Generation:
         transcript.prompt_is(len(self._prompt))
         return self._prompt + produced
 
+    async def _replay_is_cheap(self, instance: Instance) -> bool:
+        assert self._prompt is not None
+        if isinstance(self._prompt, str):
+            self._prompt = await upstream.tokenize(instance, self._prompt)
+        conversations = self._gateway.conversations
+        reading_s = conversations.reading_s(instance, self._ticket, len(self._prompt))
+        return replay.is_cheap(self._writing.seconds, reading_s)
+
+    def _end_replay(self) -> None:
+        """Of what was sent nothing is lost, also when it was made again in part only."""
+        self._writing.stops()
+        if self._cut is not None and self._transcript.is_due():
+            self._transcript, self._writing = self._cut
+        self._cut = None
+
     def _take(self, lease: Lease, event: dict[str, Any]) -> str:
         self._watch(lease.instance, event)
+        if "prompt_progress" not in event:
+            self._writing.came(time.monotonic())
         return self._transcript.take(event)
 
     def _watch(self, instance: Instance, event: dict[str, Any]) -> None:

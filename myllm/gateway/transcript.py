@@ -140,6 +140,10 @@ class Transcript:
         """Whether nothing is missing, so that no engine needs to be asked any more."""
         return self._end is not None or (self.remaining <= 0 and self._doubtful is None)
 
+    def is_due(self) -> bool:
+        """Whether a repeated run has still to say what was sent."""
+        return bool(self._due)
+
     def is_spelled(self) -> bool:
         """Whether `ids` can tell the tokens of all that was sent, without being told any."""
         return self._doubtful is None and not self._due and not self.gaps()

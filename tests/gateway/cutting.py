@@ -20,7 +20,7 @@ from myllm.api.access import Access
 from myllm.api.services import Services
 from myllm.app import App
 from myllm.engine.types import Engine
-from myllm.gateway import upstream
+from myllm.gateway import replay, upstream
 from myllm.gateway.gateway import Gateway
 from myllm.settings import Settings
 from myllm.supervisor.instance import Instance
@@ -32,15 +32,18 @@ WHILE_READING = 0
 class Cutter:
     """Ends the engines of the next streams, each behind so many events that tell of a token.
 
-    `forced` is what the engine is made to say, behind the gateway's back, so that such an answer
-    is continued rather than repeated. `embeds` counts the calls for embeddings whose engine is
-    killed before they are made.
+    `replays` decides whether what was cut is made again, and not how long it took; `asked` counts
+    the streams. `forced` is what the engine is made to say, behind the gateway's back, so that
+    such an answer is continued rather than repeated. `embeds` counts the calls for embeddings
+    whose engine is killed before they are made.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cuts: list[int] = []
         self.number = signal.SIGKILL
         self.seed: int | None = None
+        self.replays = False
+        self.asked = 0
         self.forced = ""
         self.embeds = 0
         self._said = ""
@@ -48,11 +51,13 @@ class Cutter:
         self._complete, self._embed = upstream.complete, upstream.embed
         monkeypatch.setattr(upstream, "complete", self.complete)
         monkeypatch.setattr(upstream, "embed", self.embed)
+        monkeypatch.setattr(replay, "is_cheap", lambda *_: self.replays)
 
     async def complete(
         self, instance: Instance, body: dict[str, Any]
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
         """As `upstream.complete`, cut as `cuts` says; `seed` replaces that of the request."""
+        self.asked += 1
         cut = self.cuts.pop(0) if self.cuts else None
         seen = 0
         if not self._goes_on:
@@ -65,7 +70,7 @@ class Cutter:
                 yield [event]
                 if seen == cut:
                     self._goes_on = not event.get("stop")
-                    await self._kill(instance)
+                    await kill(instance, self.number)
 
     def _own_fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {} if self.seed is None else {"seed": self.seed}
@@ -80,11 +85,13 @@ class Cutter:
             _signal(instance, self.number)
         return await self._embed(instance, inputs)
 
-    async def _kill(self, instance: Instance) -> None:
-        _signal(instance, self.number)
-        await instance.ended.wait()
-        assert instance.error is not None
-        raise instance.error
+
+async def kill(instance: Instance, number: signal.Signals = signal.SIGKILL) -> None:
+    """End an engine, and raise what a request learns of it."""
+    _signal(instance, number)
+    await instance.ended.wait()
+    assert instance.error is not None
+    raise instance.error
 
 
 def _signal(instance: Instance, number: signal.Signals) -> None:

@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 from myllm.engine.checks import Check, space_for_build_mb
+from myllm.models.strays import strays
 from myllm.settings import Settings
 
 _LITTLE_MEMORY_GB = 2.0
@@ -73,7 +74,11 @@ def model_folder(folder: Path) -> Check:
         advice = f"pulling needs it writable; try: chmod u+w {folder}"
         return Check(name, "warning", f"{folder} cannot be written", advice)
     count = sum(1 for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    return Check(name, "ok", f"{folder}, {count} model folder{'s' if count != 1 else ''}")
+    finding = f"{folder}, {count} model folder{'s' if count != 1 else ''}"
+    if unused := strays(folder):
+        finding += f", and {len(unused)} thing{'s' if len(unused) != 1 else ''} that cannot be used"
+        return Check(name, "warning", finding, "'myllm list' says what to do about each")
+    return Check(name, "ok", finding)
 
 
 def port(host: str, number: int) -> Check:

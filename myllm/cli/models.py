@@ -12,7 +12,7 @@ import typer
 from myllm.cli.common import EXIT_FAILED, error, print_json
 from myllm.cli.completion import complete_model
 from myllm.cli.tables import Column, print_fields, print_table, printable
-from myllm.errors import AliasGiven, MyLLMError
+from myllm.errors import AliasGiven, InvalidRequest, MyLLMError
 
 if TYPE_CHECKING:
     from myllm.models.registry import Model, Registry
@@ -182,14 +182,14 @@ def remove(
 def _is_meant(name: str, model: Model) -> bool:
     """Whether the user wants to delete `model`, which was called `name`.
 
-    Asks on a terminal. Elsewhere a model's own name is enough; AliasGiven is raised for an alias.
+    Asks on a terminal. Elsewhere a model's own name is enough, and an alias raises InvalidRequest.
     """
     from myllm.models.registry import untagged
 
     called = untagged(name)
     if not sys.stdin.isatty():
         if called != model.name:
-            raise AliasGiven(called, model.name)
+            raise InvalidRequest(f"{AliasGiven(called, model.name).detail}, or give --yes")
         return True
     if called == model.name:
         question = f"Delete {model.path} ({size_text(model.size_bytes)})?"

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from myllm.durations import ALLOWED, parse_duration
 from myllm.errors import InvalidModel
+from myllm.models.reading import unreadable
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_STOPS: Final = 64
@@ -181,7 +182,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as failure:
-        raise InvalidModel(f"{path} cannot be read: {failure.strerror}") from failure
+        raise unreadable(path, failure) from failure
     if len(raw) > _MAX_BYTES:
         raise InvalidModel(f"{path} is larger than 1 MiB, so it is no configuration")
     try:

@@ -21,6 +21,7 @@ from myllm.errors import InvalidModel
 from myllm.models.architectures import TENSOR_BLOCKS
 from myllm.models.header import Header, header_from
 from myllm.models.projector import Projector, projector_from
+from myllm.models.reading import unreadable
 
 PULL_AGAIN: Final = "pull it again with 'myllm pull --force'"
 
@@ -101,7 +102,7 @@ def _read_file(path: Path, make: _Maker[_Made]) -> _Made:
         with path.open("rb") as file:
             return _read(path, file, make)
     except OSError as failure:
-        raise InvalidModel(f"{path} cannot be read: {failure.strerror}") from failure
+        raise unreadable(path, failure) from failure
 
 
 def _read(path: Path, file: BinaryIO, make: _Maker[_Made]) -> _Made:

@@ -14,6 +14,7 @@ from myllm.models.config import EngineOptions, read_config
 from myllm.models.gguf import PULL_AGAIN, read_projector
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.projector import Projector
+from myllm.models.reading import unreadable
 from myllm.models.templates import has_thoughts
 
 CONFIG: Final = "config.json"
@@ -141,7 +142,7 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
             if path.suffix.lower() == ".gguf" and not path.name.startswith(".")
         )
     except OSError as failure:
-        raise InvalidModel(f"{folder} cannot be read: {failure.strerror}") from failure
+        raise unreadable(folder, failure) from failure
     projectors = [path for path in found if path.name.lower().startswith("mmproj")]
     candidates = [path for path in found if path not in projectors]
     if not candidates:

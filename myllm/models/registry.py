@@ -15,6 +15,7 @@ from myllm.errors import AliasGiven, InvalidModel, InvalidRequest, ModelNotFound
 from myllm.models.gguf import read_header
 from myllm.models.header import Header
 from myllm.models.model import Model, broken_model, load_model
+from myllm.models.reading import unreadable
 
 __all__ = ["BUILTIN_DIR", "Model", "Registry", "is_model_name", "untagged"]
 
@@ -170,8 +171,8 @@ class Registry:
         except (InvalidModel, OSError) as failure:
             if known is not None and _being_written(stamps):
                 return known[1]
-            problem = getattr(failure, "detail", f"{folder} cannot be read: {failure}")
-            return broken_model(Path(folder), builtin, problem)
+            told = failure if isinstance(failure, InvalidModel) else unreadable(folder, failure)
+            return broken_model(Path(folder), builtin, told.detail)
         with self._lock:
             self._models[folder] = (stamps, model)
         return model
@@ -180,7 +181,7 @@ class Registry:
         try:
             stamp = _stamp(path.name, path.stat())
         except OSError as failure:
-            raise InvalidModel(f"{path} cannot be read: {failure.strerror}") from failure
+            raise unreadable(path, failure) from failure
         with self._lock:
             known = self._headers.get(path)
         if known is not None and known[0] == stamp:
@@ -216,5 +217,5 @@ def _stamps(folder: str) -> tuple[_Stamp, ...]:
                 except FileNotFoundError:
                     continue
     except OSError as failure:
-        raise InvalidModel(f"{folder} cannot be read: {failure.strerror}") from failure
+        raise unreadable(folder, failure) from failure
     return tuple(sorted(stamps))

@@ -92,6 +92,10 @@ def test_the_model_folder(tmp_path: Path) -> None:
     assert model_folder(tmp_path / "file").level == "failed"
     (tmp_path / "models" / "demo").mkdir(parents=True)
     assert model_folder(tmp_path / "models").finding.endswith("1 model folder")
+    (tmp_path / "models" / "loose.gguf").write_text("")
+    check = model_folder(tmp_path / "models")
+    assert check.finding.endswith("1 model folder, and 1 thing that cannot be used")
+    assert (check.level, "'myllm list' says" in check.advice) == ("warning", True)
 
 
 def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_an_alias_is_shown_and_never_removed_by_mistake(models_dir: Path) -> Non
     refused = myllm(models_dir, "rm", "gpt-4o")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("error: 'gpt-4o' is an alias of the model 'tiny'; ")
+    assert refused.stderr.endswith(", or give --yes\n")
     declined = answered(models_dir, b"n\n", "rm", "gpt-4o")
     question = "'gpt-4o' is an alias of 'tiny'; remove the model 'tiny' (0 MB)? [y/N]"
     assert declined.stdout.startswith(question)

@@ -341,7 +341,7 @@ def test_an_unreadable_model_is_told_apart(open_dir: Path) -> None:
     said = look(open_dir)
     secret_folder.chmod(0o755)
     assert "good None" in said
-    assert f"secret-folder {secret_folder} cannot be read: Permission denied" in said
+    assert f"secret-folder {secret_folder} cannot be read: Permission denied; let the user" in said
     assert f"secret-file {secret_file} cannot be read: Permission denied" in said
 
 

@@ -22,6 +22,7 @@ and a test checks that the mapping is complete.
     │   ├── EngineMissing     there is none that can be run
     │   └── BuildFailed       it could not be compiled
     ├── PullFailed            a download did not end with a whole, checked model
+    ├── InvalidSettings       a setting, or a file of them, is wrong
     ├── InvalidKeysFile       the file of API keys cannot be used
     ├── StoreFailed           the store of conversations cannot be read or written
     └── ServeFailed           the server itself cannot start, or is not there
@@ -159,6 +160,10 @@ class BuildFailed(EngineError):
 
 class PullFailed(MyLLMError):
     """A model could not be downloaded whole."""
+
+
+class InvalidSettings(MyLLMError):
+    """A setting has a wrong value, or a file of them cannot be used; the sentence says which."""
 
 
 class InvalidKeysFile(MyLLMError):

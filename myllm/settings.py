@@ -1,65 +1,51 @@
 """Every knob once, with its description.
 
-Sources, strongest first: command-line options, environment (`MYLLM_*`), `.env` in the working
-directory, `config.toml` in the user's configuration directory (or the file named by
+Sources, strongest first: command-line options, environment (`MYLLM_*`), the file named by
+`--env-file`, `config.toml` in the user's configuration directory (or the file named by
 `MYLLM_CONFIG`), the defaults here. A test checks that the README's table lists each of them.
 """
 
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
 from platformdirs import PlatformDirs
-from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
-from myllm.durations import parse_duration
+from myllm.errors import InvalidSettings
+from myllm.settings_files import PREFIX, forget_service_link, read_toml, unknown_names
+from myllm.settings_types import DatabaseUrl, Duration, FilePath, Listed, Origin, expanded
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-"""Seconds, read from a number or a text such as `5m`; negative: for ever."""
-
-
-def _split(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _origin(value: str) -> str:
-    """As browsers write it; raises ValueError for what no browser would send."""
-    origin = value.lower().removesuffix("/")
-    if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
-        raise ValueError("must be scheme://host or scheme://host:port, such as https://a.example")
-    return origin
-
-
-_Item = TypeVar("_Item")
-Listed = Annotated[tuple[_Item, ...], NoDecode, BeforeValidator(_split)]
-"""Several values, in the environment with commas between them."""
-
+_SECRET = frozenset({"api_key", "database_url"})
 _DIRS = PlatformDirs("myllm", appauthor=False)
 
 
 def config_file() -> Path:
-    """The TOML file that settings are read from; it need not exist."""
+    """The TOML file that settings are read from; it need not exist. Raises InvalidSettings."""
     named = os.environ.get("MYLLM_CONFIG")
-    return Path(named) if named else _DIRS.user_config_path / "config.toml"
+    if not named:
+        return _DIRS.user_config_path / "config.toml"
+    try:
+        return expanded(Path(named))
+    except ValueError as wrong:
+        raise InvalidSettings(f"setting MYLLM_CONFIG: {wrong}") from None
 
 
 class Settings(BaseSettings):
     """The whole configuration. Sizes are in the unit their name ends with, times in seconds."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MYLLM_", env_file=".env", extra="ignore", frozen=True
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     host: str = Field(
@@ -68,7 +54,7 @@ class Settings(BaseSettings):
         "machine, `::`: every IPv6 and IPv4 address.",
     )
     port: int = Field(8000, ge=0, le=65535, description="Port that `myllm serve` listens on.")
-    api_keys_file: Path | None = Field(
+    api_keys_file: FilePath | None = Field(
         None,
         description="File with a line `name:sha256-of-key` for each key that may ask; default: "
         "everybody may.",
@@ -81,7 +67,7 @@ class Settings(BaseSettings):
         description="Host names, with commas between them, by which requests may call the server "
         "besides localhost; default: on a loopback address none, elsewhere any.",
     )
-    cors_origins: Listed[Annotated[str, AfterValidator(_origin)]] = Field(
+    cors_origins: Listed[Origin] = Field(
         (),
         description="Origins of web pages, with commas between them, that may ask besides the "
         "server's own; `*`: any.",
@@ -91,15 +77,15 @@ class Settings(BaseSettings):
         description="Addresses or networks, with commas between them, whose `X-Forwarded-For` is "
         "believed.",
     )
-    models_dir: Path = Field(
+    models_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_data_path / "models",
         description="Folder with one sub-folder per model.",
     )
-    data_dir: Path = Field(
+    data_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_data_path,
         description="Conversations, and the saved states that make their next turn fast.",
     )
-    database_url: str | None = Field(
+    database_url: DatabaseUrl | None = Field(
         None,
         description="Where conversations are stored: `sqlite:///PATH` or "
         "`postgresql://user:password@host/name`; default: `myllm.db` in the data folder.",
@@ -125,23 +111,23 @@ class Settings(BaseSettings):
         False,
         description="Whether a slot is emptied before another key's conversation gets it.",
     )
-    cache_dir: Path = Field(
+    cache_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_cache_path,
         description="Compiled engines, their build trees and downloaded sources.",
     )
-    state_dir: Path = Field(
+    state_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_state_path,
         description="Engine logs and measured figures that outlive a run.",
     )
-    runtime_dir: Path | None = Field(
+    runtime_dir: FilePath | None = Field(
         None,
         description="Private directory (mode 0700) for the engines' Unix sockets; "
         "default: the user's runtime directory, or one in the temporary directory.",
     )
-    llama_server: Path | None = Field(
+    llama_server: FilePath | None = Field(
         None, description="A llama-server to use instead of finding or compiling one."
     )
-    llama_source: Path | None = Field(
+    llama_source: FilePath | None = Field(
         None, description="A llama.cpp checkout to compile instead of the pinned source."
     )
     context_size: int | None = Field(
@@ -223,11 +209,11 @@ class Settings(BaseSettings):
 
     def database(self) -> str:
         """The URL of the database of conversations."""
-        return self.database_url or f"sqlite:///{self.data_dir.expanduser().absolute()}/myllm.db"
+        return self.database_url or f"sqlite:///{self.data_dir.absolute()}/myllm.db"
 
     def kv_dir(self) -> Path:
         """Where states of conversations are saved."""
-        return self.data_dir.expanduser().absolute() / "kv"
+        return self.data_dir.absolute() / "kv"
 
     @classmethod
     def settings_customise_sources(
@@ -238,13 +224,39 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        toml = TomlConfigSettingsSource(settings_cls, config_file())
-        return init_settings, env_settings, dotenv_settings, toml
+        toml = InitSettingsSource(settings_cls, read_toml(config_file()))
+        return init_settings, env_settings, toml
 
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings; `overrides` whose value is None are left out.
 
-    Raises pydantic's ValidationError, whose text names each wrong setting.
+    Raises InvalidSettings, which names each wrong setting and where it was set.
     """
-    return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    forget_service_link()
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as wrong:
+        raise InvalidSettings("; ".join(_told(each, given) for each in wrong.errors())) from None
+
+
+def unknown_settings() -> list[str]:
+    """A sentence for each name in the environment and in `config.toml` that is no setting."""
+    path = config_file()
+    return list(unknown_names(Settings.model_fields, os.environ, read_toml(path), path))
+
+
+def _told(problem: ErrorDetails, given: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, and where it was set."""
+    name = str(problem["loc"][0])
+    variable = f"{PREFIX}{name.upper()}"
+    if name in given:
+        where = f"--{name.replace('_', '-')}"
+    elif variable in map(str.upper, os.environ):
+        where = f"setting {variable}"
+    else:
+        where = f"setting '{name}' in {config_file()}"
+    # A secret does not belong on a screen.
+    value = "" if name in _SECRET else f" (got {problem['input']!r})"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{value}"

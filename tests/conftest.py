@@ -28,6 +28,7 @@ def _has_ipv6() -> bool:
     return False
 
 
+_KEPT = ("MYLLM_CACHE_DIR", "MYLLM_LLAMA_SERVER", "MYLLM_PYTHON")
 _NEEDS = {
     "needs_root": lambda: os.geteuid() == 0,
     "needs_node": lambda: bool(shutil.which("node") and shutil.which("npm")),
@@ -38,11 +39,16 @@ _NEEDS = {
 
 
 def pytest_configure() -> None:
-    """Undo an ignored Ctrl+C, which a shell gives to what it starts in the background.
+    """Undo what the shell that runs the tests would change in the commands under test.
 
-    The commands under test would inherit that, and Python then leaves SIGINT ignored.
+    What it starts in the background ignores Ctrl+C, and Python then leaves SIGINT ignored. Of
+    settings only those stay that say where the engine is; scripts/test keeps the same.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in list(os.environ):
+        if name.upper().startswith("MYLLM_") and name not in _KEPT:
+            del os.environ[name]
+    os.environ["MYLLM_CONFIG"] = os.devnull
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself looks at the markers

@@ -27,6 +27,7 @@ STATUS: dict[type[errors.MyLLMError], int] = {
     errors.Conflict: 409,
     errors.BodyTooLarge: 413,
     errors.InvalidModel: 500,
+    errors.InvalidSettings: 500,
     errors.InvalidKeysFile: 500,
     errors.StoreFailed: 500,
     errors.EngineError: 500,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""What a shell reports of a program that SIGPIPE has ended."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,19 @@ class Globals:
         """The settings with the command line's options on top; None leaves a setting alone."""
         from myllm.settings import load_settings
 
+        _warn_of_unknown_settings()
         if self.verbose:
             overrides.setdefault("log_level", "debug")
         return load_settings(models_dir=self.models_dir, **overrides)
+
+
+@cache
+def _warn_of_unknown_settings() -> None:
+    """Once, however often a command reads the settings."""
+    from myllm.settings import unknown_settings
+
+    for sentence in unknown_settings():
+        warning(sentence)
 
 
 def console(stderr: bool = False) -> Console:
@@ -44,7 +58,9 @@ def print_json(value: object) -> None:
     """Print one JSON document, indented for people, parseable by scripts."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    # A character that the output's encoding lacks is written as JSON's own escape.
+    unicode = sys.stdout.encoding.lower().startswith("utf")
+    print(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def error(text: str) -> None:
@@ -59,4 +75,5 @@ def warning(text: str) -> None:
 
 def _say(kind: str, colour: str, text: str) -> None:
     label = f"\033[{colour}m{kind}:\033[0m" if sys.stderr.isatty() else f"{kind}:"
-    print(f"{label} {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # there is no other place to say it
+        print(f"{label} {text}", file=sys.stderr)

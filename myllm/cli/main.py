@@ -7,18 +7,21 @@ from typing import Annotated
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, EXIT_USAGE, Globals, error
+from myllm.cli.common import EXIT_BROKEN_PIPE, Globals, warning
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
+from myllm.cli.entry import Command, Commands
 from myllm.cli.key import key_app
 from myllm.cli.models import copy, list_models, pull, remove, show
 from myllm.cli.remote import load, ps, reload, unload
 from myllm.cli.run import run as run_command
 from myllm.cli.serve import serve
 from myllm.cli.sessions import sessions_app
+from myllm.home import provide_home
 
 app = typer.Typer(
     name="myllm",
+    cls=Commands,
     help="A private model server: pull a model, serve it, talk to it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -40,6 +43,10 @@ def global_options(
     models_dir: Annotated[
         Path | None, typer.Option(help="Folder with the models.", show_default=False)
     ] = None,
+    env_file: Annotated[
+        Path | None,
+        typer.Option(help="File with further environment variables.", show_default=False),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
     version: Annotated[
         bool,
@@ -49,6 +56,10 @@ def global_options(
     ] = False,
 ) -> None:
     """Options that stand before the command."""
+    if env_file is not None:
+        from myllm.settings_files import load_env_file
+
+        load_env_file(env_file)
     ctx.obj = Globals(models_dir=models_dir, verbose=verbose)
 
 
@@ -71,19 +82,18 @@ app.add_typer(key_app, name="key", help="Make, list and remove the keys that `se
 app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
 
 
+for each in (app, sessions_app, key_app, engine_app):
+    for command in each.registered_commands:
+        command.cls = Command
+
+
 def run() -> None:
-    """Run one command and exit: 0, 1 failed, 2 usage, 130 interrupted."""
-    from pydantic import ValidationError
-
-    from myllm.errors import MyLLMError
-
+    """Run one command; raises SystemExit with its exit code, or what went wrong around it."""
+    if (home := provide_home()) is not None:
+        warning(f"there is no home directory; MyLLM keeps its files in {home}; set HOME")
     try:
         app()
-    except MyLLMError as failure:
-        error(failure.detail)
-        raise SystemExit(EXIT_FAILED) from None
-    except ValidationError as wrong:
-        for problem in wrong.errors():
-            name = str(problem["loc"][0])
-            error(f"setting MYLLM_{name.upper()}: {problem['msg']} (got {problem['input']!r})")
-        raise SystemExit(EXIT_USAGE) from None
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise SystemExit(EXIT_BROKEN_PIPE) from None
+        raise

@@ -42,7 +42,7 @@ def candidates(settings: Settings) -> Iterator[Engine]:
     Raises EngineMissing when MYLLM_LLAMA_SERVER names something that is no llama-server.
     """
     if settings.llama_server is not None:
-        yield _from_setting(settings.llama_server.expanduser().absolute(), settings.cache_dir)
+        yield _from_setting(settings.llama_server.absolute(), settings.cache_dir)
     yield from compiled_engines(settings.cache_dir, find_source(settings).id)
     if settings.llama_source is not None:
         return  # a user who names a source wants that one, not what happens to be on PATH

@@ -38,7 +38,7 @@ def find_source(settings: Settings) -> Source:
     no llama.cpp.
     """
     if settings.llama_source is not None:
-        return _checkout(settings.llama_source.expanduser().absolute(), "MYLLM_LLAMA_SOURCE")
+        return _checkout(settings.llama_source.absolute(), "MYLLM_LLAMA_SOURCE")
     tree = vendored_tree()
     if tree is not None and _is_users_own(tree):
         return _checkout(tree, "vendor/llama.cpp/src")

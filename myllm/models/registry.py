@@ -44,7 +44,7 @@ class Registry:
     model's files again only when they have changed. May be used from several threads."""
 
     def __init__(self, models_dir: Path, builtin_dir: Path = BUILTIN_DIR) -> None:
-        self.models_dir = models_dir.expanduser().absolute()
+        self.models_dir = models_dir.absolute()
         self._builtin_dir = builtin_dir
         self._lock = threading.Lock()
         self._models: dict[str, tuple[tuple[_Stamp, ...], Model]] = {}

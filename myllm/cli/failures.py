@@ -1,0 +1,39 @@
+"""Failures of commands: one line on stderr and an exit code, never a traceback unasked."""
+
+from __future__ import annotations
+
+import sys
+
+from myllm.cli.common import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_USAGE, error
+from myllm.errors import InvalidSettings, MyLLMError
+
+
+def report(failure: Exception, verbose: bool) -> int:
+    """Say on stderr what went wrong; returns the exit code. `verbose` adds where it went wrong,
+    unless it is an error that the program raises on purpose."""
+    if isinstance(failure, BrokenPipeError):  # nobody reads on, as after `| head`
+        return EXIT_BROKEN_PIPE
+    if isinstance(failure, MyLLMError):
+        error(failure.detail)
+        return EXIT_USAGE if isinstance(failure, InvalidSettings) else EXIT_FAILED
+    if verbose:
+        import traceback
+
+        traceback.print_exception(failure, file=sys.stderr)
+    if isinstance(failure, OSError):
+        error(_in_words(failure))
+    else:
+        hint = "" if verbose else "; 'myllm --verbose COMMAND' shows the details"
+        error(f"internal error: {_one_line(failure)}{hint}")
+    return EXIT_FAILED
+
+
+def _in_words(failure: OSError) -> str:
+    """What the system says, and about which file."""
+    reason = failure.strerror or _one_line(failure)
+    return f"{failure.filename}: {reason}" if failure.filename is not None else reason
+
+
+def _one_line(failure: Exception) -> str:
+    text = " ".join(str(failure).split())
+    return f"{type(failure).__name__}: {text}" if text else type(failure).__name__

@@ -1,0 +1,59 @@
+"""The types of settings: how each is read from a text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
+
+from myllm.durations import parse_duration
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds, read from a number or a text such as `5m`; negative: for ever."""
+
+
+def _split(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _origin(value: str) -> str:
+    """As browsers write it; raises ValueError for what no browser would send."""
+    origin = value.lower().removesuffix("/")
+    if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+        raise ValueError("must be scheme://host or scheme://host:port, such as https://a.example")
+    return origin
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+
+_Item = TypeVar("_Item")
+Listed = Annotated[tuple[_Item, ...], NoDecode, BeforeValidator(_split)]
+"""Several values, in the environment with commas between them."""
+
+
+def expanded(path: Path) -> Path:
+    """The path with the home directory for `~`; raises ValueError if that is not known."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"the home directory in '{path}' is not known") from None
+
+
+def _expanded_url(url: str) -> str:
+    """SQLite's URL names a file, too."""
+    scheme, slashes, path = url.partition(":///")
+    if scheme.startswith("sqlite") and path.startswith("~"):
+        return f"{scheme}{slashes}{expanded(Path(path))}"
+    return url
+
+
+FilePath = Annotated[Path, AfterValidator(expanded)]
+"""A path in which `~` stands for the home directory."""
+
+DatabaseUrl = Annotated[str, AfterValidator(_expanded_url)]
+"""The same for the path in SQLite's URL."""

@@ -1,0 +1,69 @@
+"""Every command in bad environments ends with a sentence and an exit code, without a traceback."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.cli.surroundings import AS_ROOT, SURROUNDINGS, Ended, Start, commands, run
+
+COMMANDS = commands()
+# 0, failed, usage, interrupted, output that nobody reads.
+CODES = {0, 1, 2, 130, 141}
+
+
+def check(ended: Ended, name: str) -> str | None:
+    """What is wrong with how it ended; None if nothing is."""
+    said = ended.output + ended.errors
+    faults = [
+        each
+        for each in ("Traceback", "Exception ignored", "internal error", "Error in sys.excepthook")
+        if each in said
+    ]
+    if ended.code not in CODES:
+        faults.append(f"exit code {ended.code}")
+    quiet = name.endswith(("closed", "all output is full")) or ended.code == 141
+    if ended.code and not quiet and not ended.errors and not ended.output:
+        faults.append("no error is told")
+    if faults:
+        return f"{name}: myllm {ended.command}: {faults}\n{said}"
+    return None
+
+
+def check_all(folder: Path, pairs: list[tuple[str, tuple[str, ...]]]) -> None:
+    """Two at a time; each has a home of its own."""
+
+    def one(number: int) -> str | None:
+        name, command = pairs[number]
+        home = folder / str(number)
+        home.mkdir()
+        how = SURROUNDINGS.get(name) or AS_ROOT[name]
+        return check(run(command, how(Start(home))), name)
+
+    with ThreadPoolExecutor(2) as pool:
+        faults = [fault for fault in pool.map(one, range(len(pairs))) if fault]
+    assert not faults, "\n\n".join(faults)
+
+
+def test_every_command_and_every_environment_once(tmp_path: Path) -> None:
+    """Of the whole matrix, which takes minutes, as few as meet each of both."""
+    names = list(SURROUNDINGS)
+    count = max(len(names), len(COMMANDS))
+    pairs = [(names[i % len(names)], COMMANDS[i % len(COMMANDS)]) for i in range(count)]
+    check_all(tmp_path, pairs)
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("name", list(SURROUNDINGS))
+def test_every_command_in(tmp_path: Path, name: str) -> None:
+    check_all(tmp_path, [(name, command) for command in COMMANDS])
+
+
+@pytest.mark.more
+@pytest.mark.needs_root
+@pytest.mark.parametrize("name", list(AS_ROOT))
+def test_every_command_as(tmp_path: Path, name: str) -> None:
+    tmp_path.chmod(0o777)
+    check_all(tmp_path, [(name, command) for command in COMMANDS])

@@ -38,22 +38,22 @@ _DETAILED: dict[str, Any] = _LISTED | {
 class ListedModel(BaseModel):
     """A model as lists show it."""
 
-    name: str
-    family: str
-    size_mb: int
-    quantization: str
+    name: str = Field(description="What requests call it.")
+    family: str = Field(description="The architecture, or what config.json says.")
+    size_mb: int = Field(description="Size of its files, in MB.")
+    quantization: str = Field(description="How its weights are stored, such as Q4_K_M.")
     context_size: int = Field(description="Tokens that one conversation gets.")
     template: str = Field(description='Its name in config.json, or "gguf".')
     parameters: dict[str, Any] = Field(description="Its own defaults for `options`.")
-    loaded: bool
-    aliases: list[str] | None = None
+    loaded: bool = Field(description="Whether an engine of it runs.")
+    aliases: list[str] | None = Field(None, description="Other names that it answers to.")
     problem: str | None = Field(None, description="Why it cannot be used, if so.")
 
 
 class UnusedFile(BaseModel):
     """A file or folder that somebody may have meant as a model."""
 
-    path: str
+    path: str = Field(description="Where it lies.")
     problem: str = Field(description="Why it is not used, and what to do about it.")
 
 
@@ -62,7 +62,9 @@ class ModelList(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": {"models": [_LISTED], "problems": []}})
 
-    models: list[ListedModel]
+    models: list[ListedModel] = Field(
+        description="Each model in the folder, and those that come with MyLLM."
+    )
     problems: list[UnusedFile] = Field(
         description="What lies in the model folder and is no model, such as a loose GGUF."
     )
@@ -71,7 +73,9 @@ class ModelList(BaseModel):
 class ModelMemory(BaseModel):
     """What its engine takes."""
 
-    estimated_mb: int
+    estimated_mb: int = Field(
+        description="What its engine is predicted or was measured to take, in MiB."
+    )
     slots: int = Field(description="Conversations that it answers at once.")
 
 
@@ -80,29 +84,31 @@ class ModelDetails(ListedModel):
 
     model_config = ConfigDict(json_schema_extra={"example": _DETAILED})
 
-    description: str | None
+    description: str | None = Field(description="What config.json says it is good for.")
     source: str | None = Field(None, description="Where it was pulled from.")
-    path: str
-    files: list[str]
-    digest: str
-    architecture: str
-    parameter_count: int
-    trained_context_size: int
-    embedding_length: int
-    vocabulary_size: int
+    path: str = Field(description="Its folder.")
+    files: list[str] = Field(description="Its GGUF files, without their folder.")
+    digest: str = Field(description="SHA-256 that names its content.")
+    architecture: str = Field(description="As the GGUF names it, such as llama.")
+    parameter_count: int = Field(description="Number of weights.")
+    trained_context_size: int = Field(
+        description="Longest context that it was trained for, in tokens."
+    )
+    embedding_length: int = Field(description="Length of its vectors.")
+    vocabulary_size: int = Field(description="Number of different tokens.")
     input: list[str] = Field(description="What it takes: text, image, audio.")
-    embedding_only: bool
+    embedding_only: bool = Field(description="Whether it makes vectors only, no text.")
     thinking: bool = Field(description="Whether it can think before it answers.")
     kv_restore: Literal[True] | str = Field(description="True, or why its states are not saved.")
-    builtin: bool
-    memory: ModelMemory
+    builtin: bool = Field(description="Whether it comes with MyLLM.")
+    memory: ModelMemory = Field(description="What its engine takes.")
 
 
 class EmbeddingsUsage(BaseModel):
     """Counts of tokens."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="Tokens of all texts.")
+    total_tokens: int = Field(description="The same.")
 
 
 class EmbeddingsResponse(BaseModel):
@@ -118,7 +124,9 @@ class EmbeddingsResponse(BaseModel):
         }
     )
 
-    embedding: list[float] | None = None
-    embeddings: list[list[float]] | None = None
-    model: str
-    usage: EmbeddingsUsage
+    embedding: list[float] | None = Field(None, description="The vector of a single text.")
+    embeddings: list[list[float]] | None = Field(
+        None, description="The vectors of a list of texts, in its order."
+    )
+    model: str = Field(description="The model that made them.")
+    usage: EmbeddingsUsage = Field(description="Counts of tokens.")

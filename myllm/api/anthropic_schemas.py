@@ -14,30 +14,32 @@ from myllm.gateway.tickets import Asking
 class TextBlock(BaseModel):
     """A text."""
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text"] = Field(description="A text.")
+    text: str = Field(description="The text.")
 
 
 class Base64Source(BaseModel):
     """An image that comes with the request."""
 
-    type: Literal["base64"]
-    media_type: str = "image/png"
-    data: str
+    type: Literal["base64"] = Field(description="The image comes with the request.")
+    media_type: str = Field("image/png", description="Such as image/png.")
+    data: str = Field(description="The image in base64.")
 
 
 class UrlSource(BaseModel):
     """An image that is elsewhere."""
 
-    type: Literal["url"]
-    url: str
+    type: Literal["url"] = Field(description="The image lies elsewhere.")
+    url: str = Field(description="Its address, or a data: URL.")
 
 
 class ImageBlock(BaseModel):
     """An image."""
 
-    type: Literal["image"]
-    source: Annotated[Base64Source | UrlSource, Field(discriminator="type")]
+    type: Literal["image"] = Field(description="An image.")
+    source: Annotated[Base64Source | UrlSource, Field(discriminator="type")] = Field(
+        description="Where the image is."
+    )
 
     @property
     def url(self) -> str:
@@ -51,16 +53,18 @@ class ImageBlock(BaseModel):
 class ToolUseBlock(BaseModel):
     """The model has called a tool."""
 
-    type: Literal["tool_use"]
-    id: str
-    name: str
-    input: dict[str, Any]
+    type: Literal["tool_use"] = Field(description="A call of a tool by the model.")
+    id: str = Field(description="Names the call; its result repeats it.")
+    name: str = Field(description="The tool.")
+    input: dict[str, Any] = Field(description="What the tool was called with.")
 
 
 class ThinkingBlock(BaseModel):
     """What the model has thought, which it is not told again."""
 
-    type: Literal["thinking", "redacted_thinking"]
+    type: Literal["thinking", "redacted_thinking"] = Field(
+        description="What the model thought; the model is not shown it again."
+    )
 
 
 def _as_blocks(content: Any) -> Any:
@@ -74,12 +78,12 @@ _Shown = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]
 class ToolResultBlock(BaseModel):
     """What a tool has answered."""
 
-    type: Literal["tool_result"]
-    tool_use_id: str
+    type: Literal["tool_result"] = Field(description="What a tool has answered.")
+    tool_use_id: str = Field(description="The id of the call.")
     content: Annotated[
         list[_Shown], BeforeValidator(_as_blocks, json_schema_input_type=str | list[_Shown])
-    ] = []
-    is_error: bool | None = None
+    ] = Field([], description="The result: a text, or texts and images.")
+    is_error: bool | None = Field(None, description="Whether the tool failed.")
 
 
 Block = Annotated[
@@ -97,31 +101,41 @@ SystemContent = Annotated[
 class AnthropicMessage(BaseModel):
     """One message, or a part of it: neighbours of one role are one."""
 
-    role: Literal["user", "assistant", "system"]
-    content: Content
+    role: Literal["user", "assistant", "system"] = Field(
+        description="Who speaks; neighbours of one role count as one message."
+    )
+    content: Content = Field(description="A text, or blocks.")
 
 
 class AnthropicTool(BaseModel):
     """A tool that the client has. Those that Anthropic's own servers run have another type."""
 
-    type: Literal["custom"] | None = None
-    name: str = Field(min_length=1)
-    description: str | None = None
-    input_schema: dict[str, Any]
+    type: Literal["custom"] | None = Field(
+        None, description="Absent, or custom: a tool that the client runs."
+    )
+    name: str = Field(min_length=1, description="What the model calls it by.")
+    description: str | None = Field(None, description="When to call it, for the model.")
+    input_schema: dict[str, Any] = Field(description="JSON schema of its input.")
 
 
 class ToolChoice(BaseModel):
     """Whether a tool is to be called: as the model likes, one of them, this one, or none."""
 
-    type: Literal["auto", "any", "tool", "none"]
+    type: Literal["auto", "any", "tool", "none"] = Field(
+        description='"auto": as the model likes, "any": some tool, "tool": the one named, "none".'
+    )
     name: str | None = Field(None, description='For "tool".')
-    disable_parallel_tool_use: bool | None = None
+    disable_parallel_tool_use: bool | None = Field(
+        None, description="Whether one answer may call one tool at most."
+    )
 
 
 class ThinkingConfig(BaseModel):
     """Whether the model thinks before it answers, if it can."""
 
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
+        description='"disabled", or any other: think before answering, if the model can.'
+    )
     budget_tokens: int | None = Field(None, ge=0, description="Most tokens to think.")
 
 
@@ -139,11 +153,17 @@ class CountTokensRequest(BaseModel):
     )
 
     model: str = Field(description="A model's name or alias, from GET /v1/models.")
-    messages: list[AnthropicMessage] = Field(min_length=1)
-    system: SystemContent | None = None
+    messages: list[AnthropicMessage] = Field(
+        min_length=1, description="The conversation, oldest message first."
+    )
+    system: SystemContent | None = Field(
+        None, description="Instructions in front of the conversation."
+    )
     thinking: ThinkingConfig | None = Field(None, description="Off, unless this says otherwise.")
-    tools: list[AnthropicTool] | None = None
-    tool_choice: ToolChoice | None = None
+    tools: list[AnthropicTool] | None = Field(
+        None, description="The functions that the model may call."
+    )
+    tool_choice: ToolChoice | None = Field(None, description="Whether a tool is to be called.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
 
@@ -167,9 +187,19 @@ class MessagesRequest(CountTokensRequest):
 
     max_tokens: int = Field(ge=1, description="Longest answer, in tokens.")
     stop_sequences: list[str] | None = Field(None, description="The answer ends before these.")
-    temperature: float | None = Field(None, ge=0.0, le=2.0)
-    top_p: float | None = Field(None, ge=0.0, le=1.0)
-    top_k: int | None = Field(None, ge=0)
+    temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="Higher is more random; 0 always takes the likeliest token.",
+    )
+    top_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only the likeliest tokens that together have this probability.",
+    )
+    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
 
     def options(self) -> dict[str, Any]:

@@ -43,43 +43,121 @@ class _Sampled(Unnamed):
         validation_alias=AliasChoices("n_predict", "max_tokens", "max_completion_tokens"),
         description="Longest answer, in tokens; negative: up to the end of the context.",
     )
-    temperature: float | None = Field(None, ge=0.0)
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None
-    top_k: int | None = Field(None, ge=0, le=_INT32)
-    top_p: float | None = Field(None, ge=0.0, le=1.0)
-    min_p: float | None = Field(None, ge=0.0, le=1.0)
-    top_n_sigma: float | None = None
-    typical_p: float | None = None
-    xtc_probability: float | None = Field(None, ge=0.0, le=1.0)
-    xtc_threshold: float | None = Field(None, ge=0.0, le=1.0)
-    repeat_last_n: int | None = Field(None, ge=0, le=_MOST_LAST)
-    repeat_penalty: float | None = Field(None, ge=0.0)
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    dry_multiplier: float | None = None
-    dry_base: float | None = None
-    dry_allowed_length: int | None = Field(None, ge=0, le=_INT32)
-    dry_penalty_last_n: int | None = Field(None, ge=0, le=_MOST_LAST)
-    dry_sequence_breakers: list[str] | None = Field(None, min_length=1)
-    mirostat: Literal[0, 1, 2] | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
+    temperature: float | None = Field(
+        None, ge=0.0, description="Higher is more random; 0 always takes the likeliest token."
+    )
+    dynatemp_range: float | None = Field(
+        None, description="The temperature varies by this much, with the entropy; 0: not at all."
+    )
+    dynatemp_exponent: float | None = Field(
+        None, description="How the entropy maps to the varying temperature."
+    )
+    top_k: int | None = Field(
+        None, ge=0, le=_INT32, description="Only the k likeliest tokens; 0: all."
+    )
+    top_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only the likeliest tokens that together have this probability.",
+    )
+    min_p: float | None = Field(
+        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
+    )
+    top_n_sigma: float | None = Field(
+        None, description="Only tokens within this many standard deviations of the best score."
+    )
+    typical_p: float | None = Field(
+        None, description="Only tokens whose probability is typical of the context; 1: off."
+    )
+    xtc_probability: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Chance that all likely tokens but the least likely one are left out.",
+    )
+    xtc_threshold: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Probability from which a token counts as likely for that.",
+    )
+    repeat_last_n: int | None = Field(
+        None,
+        ge=0,
+        le=_MOST_LAST,
+        description="How many of the last tokens the penalties look at; 0: none.",
+    )
+    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
+    presence_penalty: float | None = Field(
+        None, description="Lowers the score of tokens that have occurred."
+    )
+    frequency_penalty: float | None = Field(
+        None, description="Lowers the score of tokens by how often they have occurred."
+    )
+    dry_multiplier: float | None = Field(
+        None, description="Strength of the DRY penalty on repeated sequences; 0: off."
+    )
+    dry_base: float | None = Field(
+        None, description="Base of the DRY penalty, which grows with the length of the repetition."
+    )
+    dry_allowed_length: int | None = Field(
+        None, ge=0, le=_INT32, description="Longest repetition without a DRY penalty, in tokens."
+    )
+    dry_penalty_last_n: int | None = Field(
+        None,
+        ge=0,
+        le=_MOST_LAST,
+        description="How many of the last tokens the DRY penalty looks at.",
+    )
+    dry_sequence_breakers: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Texts at which a repeated sequence ends for the DRY penalty.",
+    )
+    mirostat: Literal[0, 1, 2] | None = Field(
+        None, description="Mirostat sampling: 0 off, 1 its first version, 2 its second."
+    )
+    mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
+    mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
     samplers: list[str] | None = Field(None, description="Their names, in the order of use.")
-    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = None
-    ignore_eos: bool | None = None
-    min_keep: int | None = Field(None, ge=0, le=_INT32)
+    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = Field(
+        None,
+        description="Added to the score of a token, named by its id or its text; false bans it.",
+    )
+    ignore_eos: bool | None = Field(None, description="Go on when the model would end its answer.")
+    min_keep: int | None = Field(
+        None, ge=0, le=_INT32, description="Tokens that every sampler leaves at least."
+    )
     seed: int | None = Field(None, ge=-1, lt=2**32, description="-1: another one each time.")
     stop: str | list[str] | None = Field(None, description="The answer ends before any of these.")
     grammar: str | None = Field(None, description="GBNF that the answer must match.")
-    json_schema: dict[str, Any] | None = None
-    n_indent: int | None = Field(None, ge=0, le=_INT32)
-    t_max_predict_ms: int | None = Field(None, ge=-1, le=_INT32)
-    n_probs: int | None = Field(None, ge=0, le=100)
-    post_sampling_probs: bool | None = None
-    return_tokens: bool | None = None
-    return_progress: bool | None = None
-    timings_per_token: bool | None = None
+    json_schema: dict[str, Any] | None = Field(
+        None, description="A JSON schema that the answer must match."
+    )
+    n_indent: int | None = Field(
+        None, ge=0, le=_INT32, description="Least indentation of new lines, in spaces."
+    )
+    t_max_predict_ms: int | None = Field(
+        None,
+        ge=-1,
+        le=_INT32,
+        description="Time to generate, after which the answer ends at a line break.",
+    )
+    n_probs: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="For each token, the probabilities of so many of the likeliest ones.",
+    )
+    post_sampling_probs: bool | None = Field(
+        None, description="Report the probabilities after the samplers."
+    )
+    return_tokens: bool | None = Field(None, description="Report the ids of the tokens too.")
+    return_progress: bool | None = Field(
+        None, description="Report progress while the prompt is read, in a stream."
+    )
+    timings_per_token: bool | None = Field(None, description="Report speeds with each token.")
     response_fields: list[str] | None = Field(
         None, description="Only these fields of an answer that is no stream."
     )
@@ -130,8 +208,8 @@ class PlainCompletionRequest(_Sampled):
 class Extra(BaseModel):
     """Another file, for what is written in the middle of this one."""
 
-    text: str
-    filename: str | None = None
+    text: str = Field(description="Its content.")
+    filename: str | None = Field(None, description="Its name.")
 
 
 class InfillRequest(_Sampled):
@@ -140,9 +218,9 @@ class InfillRequest(_Sampled):
     model_config = ConfigDict(
         json_schema_extra={"example": {"input_prefix": "def ", "input_suffix": "\n", "stop": ["("]}}
     )
-    input_prefix: str
-    input_suffix: str
-    input_extra: list[Extra] = Field(default_factory=list)
+    input_prefix: str = Field(description="The text before the gap.")
+    input_suffix: str = Field(description="The text after the gap.")
+    input_extra: list[Extra] = Field(default_factory=list, description="Other files, as context.")
     prompt: str = Field("", description="What stands behind the prefix already.")
 
     def engine_body(self) -> dict[str, Any]:
@@ -185,18 +263,35 @@ class TokenizeRequest(Unnamed):
 class DetokenizeRequest(Unnamed):
     """The text of tokens."""
 
-    tokens: list[Annotated[int, Field(ge=0, le=_INT32)]]
+    tokens: list[Annotated[int, Field(ge=0, le=_INT32)]] = Field(description="Ids of tokens.")
 
 
 class TemplateRequest(Unnamed):
     """The prompt that a chat becomes."""
 
-    messages: list[OpenAIMessage] = Field(min_length=1)
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
-    parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
-    json_schema: dict[str, Any] | None = None
-    reasoning_effort: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    add_generation_prompt: bool | None = None
+    messages: list[OpenAIMessage] = Field(
+        min_length=1, description="The conversation, oldest message first."
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="The functions that the model may call."
+    )
+    tool_choice: Any = Field(
+        None, description='"auto" (the default), "none", "required", or one tool.'
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether one answer may call several tools."
+    )
+    response_format: dict[str, Any] | None = Field(
+        None,
+        description="The format of the answer: text, json_object, or json_schema with a schema.",
+    )
+    json_schema: dict[str, Any] | None = Field(
+        None, description="A JSON schema that the answer must match."
+    )
+    reasoning_effort: str | None = Field(None, description='"none" switches thinking off.')
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Values for the model's chat template."
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="Whether the prompt ends where the assistant's answer begins."
+    )

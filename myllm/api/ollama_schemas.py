@@ -22,23 +22,51 @@ class OllamaOptions(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    temperature: float | None = Field(None, ge=0.0, le=2.0)
-    top_k: int | None = Field(None, ge=0)
-    top_p: float | None = Field(None, ge=0.0, le=1.0)
-    min_p: float | None = Field(None, ge=0.0, le=1.0)
-    typical_p: float | None = Field(None, ge=0.0, le=1.0)
+    temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="Higher is more random; 0 always takes the likeliest token.",
+    )
+    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
+    top_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only the likeliest tokens that together have this probability.",
+    )
+    min_p: float | None = Field(
+        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
+    )
+    typical_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only tokens whose probability is typical of the context; 1: off.",
+    )
     num_predict: int | None = Field(None, description="Longest answer, in tokens; -1: no bound.")
     stop: Annotated[
         list[str] | None, BeforeValidator(_listed, json_schema_input_type=str | list[str] | None)
     ] = Field(None, description="The answer ends before any of these.")
     seed: int | None = Field(None, description="The same seed gives the same answer; -1: any.")
-    repeat_penalty: float | None = Field(None, ge=0.0)
-    repeat_last_n: int | None = Field(None, ge=-1)
-    presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)
-    frequency_penalty: float | None = Field(None, ge=-2.0, le=2.0)
-    mirostat: Literal[0, 1, 2] | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
+    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
+    repeat_last_n: int | None = Field(
+        None, ge=-1, description="How many of the last tokens the penalties look at; 0: none."
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
+    )
+    frequency_penalty: float | None = Field(
+        None,
+        ge=-2.0,
+        le=2.0,
+        description="Lowers the score of tokens by how often they have occurred.",
+    )
+    mirostat: Literal[0, 1, 2] | None = Field(
+        None, description="Mirostat sampling: 0 off, 1 its first version, 2 its second."
+    )
+    mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
+    mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
 
     def given(self) -> dict[str, Any]:
         """The options that the request named, under our names."""
@@ -64,7 +92,10 @@ class NamedRequest(BaseModel):
 class _Queued(NamedRequest):
     """What every request shares that waits for an engine."""
 
-    options: OllamaOptions | None = None
+    options: OllamaOptions | None = Field(
+        None,
+        description="How tokens are chosen; what is missing comes from the model, then from the defaults.",
+    )
     keep_alive: KeepAlive | None = Field(
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
     )
@@ -113,39 +144,41 @@ class OllamaGenerateRequest(_Generating):
             "example": {"model": "demo", "prompt": "Who are you?", "stream": False},
         }
     )
-    prompt: str | None = ""
-    system: str | None = None
+    prompt: str | None = Field("", description="The text to answer.")
+    system: str | None = Field(None, description="Instructions in front of it.")
     images: list[str] | None = Field(None, description="In base64.")
     raw: bool | None = Field(False, description="Without the model's chat template.")
-    suffix: str | None = None
-    template: str | None = None
-    context: list[int] | None = None
+    suffix: str | None = Field(None, description="Refused: use /infill.")
+    template: str | None = Field(None, description="Refused: the model has its own.")
+    context: list[int] | None = Field(None, description="Refused: use /chat.")
 
 
 class CalledFunction(BaseModel):
     """A tool's name, and what it is called with."""
 
-    name: str
-    arguments: dict[str, Any] = {}
+    name: str = Field(description="The function's name.")
+    arguments: dict[str, Any] = Field({}, description="What it is called with.")
 
 
 class OllamaCall(BaseModel):
     """A call of a tool."""
 
-    id: str | None = None
-    function: CalledFunction
+    id: str | None = Field(None, description="Names the call.")
+    function: CalledFunction = Field(description="What is called, and with what.")
 
 
 class OllamaMessage(BaseModel):
     """One message. What a tool has answered has its name, or the id of the call."""
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str | None = ""
-    thinking: str | None = None
+    role: Literal["system", "user", "assistant", "tool"] = Field(
+        description="Who speaks; tool: the result of a call."
+    )
+    content: str | None = Field("", description="The text.")
+    thinking: str | None = Field(None, description="What the assistant thought.")
     images: list[str] | None = Field(None, description="In base64.")
-    tool_calls: list[OllamaCall] | None = None
-    tool_name: str | None = None
-    tool_call_id: str | None = None
+    tool_calls: list[OllamaCall] | None = Field(None, description="What the assistant called.")
+    tool_name: str | None = Field(None, description="The tool whose result this is.")
+    tool_call_id: str | None = Field(None, description="The id of the call whose result this is.")
 
 
 class OllamaChatRequest(_Generating):
@@ -160,8 +193,12 @@ class OllamaChatRequest(_Generating):
             }
         }
     )
-    messages: list[OllamaMessage] | None = None
-    tools: list[dict[str, Any]] | None = None
+    messages: list[OllamaMessage] | None = Field(
+        None, description="The conversation, oldest message first."
+    )
+    tools: list[dict[str, Any]] | None = Field(
+        None, description="The functions that the model may call."
+    )
 
     def fields(self) -> dict[str, Any]:
         return super().fields() | ({"tools": self.tools} if self.tools else {})
@@ -175,14 +212,16 @@ class EmbedRequest(_Queued):
         list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])
     ] = Field(description="One text, or several.")
     truncate: bool | None = Field(True, description="Cut texts that are too long; or a 400.")
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: int | None = Field(
+        None, ge=1, description="Length of the vectors, if the model can."
+    )
 
 
 class OldEmbeddingsRequest(_Queued):
     """Turn one text into a vector."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"model": "demo", "prompt": "Hello"}})
-    prompt: str | None = ""
+    prompt: str | None = Field("", description="The text.")
 
 
 class PullRequest(NamedRequest):

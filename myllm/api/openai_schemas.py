@@ -44,24 +44,60 @@ class _Sampled(BaseModel):
 
     model: str = Field(description="A model's name or alias, from GET /v1/models.")
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
-    stream_options: StreamOptions | None = None
+    stream_options: StreamOptions | None = Field(
+        None, description="What a stream carries besides the answer."
+    )
     n: int | None = Field(None, ge=1, le=_MOST_CHOICES, description="Answers to make.")
-    temperature: float | None = Field(None, ge=0.0, le=2.0)
-    top_p: float | None = Field(None, ge=0.0, le=1.0)
+    temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="Higher is more random; 0 always takes the likeliest token.",
+    )
+    top_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only the likeliest tokens that together have this probability.",
+    )
     max_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens.")
     stop: str | list[str] | None = Field(None, description="The answer ends before any of these.")
-    presence_penalty: float | None = Field(None, ge=-2.0, le=2.0)
-    frequency_penalty: float | None = Field(None, ge=-2.0, le=2.0)
-    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = None
+    presence_penalty: float | None = Field(
+        None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
+    )
+    frequency_penalty: float | None = Field(
+        None,
+        ge=-2.0,
+        le=2.0,
+        description="Lowers the score of tokens by how often they have occurred.",
+    )
+    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = Field(
+        None,
+        description="Added to the score of a token, named by its id or its text; false bans it.",
+    )
     seed: int | None = Field(None, description="The same seed gives the same answer.")
-    top_k: int | None = Field(None, ge=0)
-    min_p: float | None = Field(None, ge=0.0, le=1.0)
-    typical_p: float | None = Field(None, ge=0.0, le=1.0)
-    repeat_penalty: float | None = Field(None, ge=0.0)
-    repeat_last_n: int | None = Field(None, ge=0, le=2**20)
-    mirostat: Literal[0, 1, 2] | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
+    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
+    min_p: float | None = Field(
+        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
+    )
+    typical_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only tokens whose probability is typical of the context; 1: off.",
+    )
+    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
+    repeat_last_n: int | None = Field(
+        None,
+        ge=0,
+        le=2**20,
+        description="How many of the last tokens the penalties look at; 0: none.",
+    )
+    mirostat: Literal[0, 1, 2] | None = Field(
+        None, description="Mirostat sampling: 0 off, 1 its first version, 2 its second."
+    )
+    mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
+    mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
     grammar: str | None = Field(None, description="GBNF that the answer must match.")
     json_schema: dict[str, Any] | None = Field(None, description="As `response_format` has it.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
@@ -94,8 +130,12 @@ class OpenAIMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[dict[str, Any]] | None = None
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
+        description="Who speaks; developer is the same as system."
+    )
+    content: str | list[dict[str, Any]] | None = Field(
+        None, description="A text, or parts: texts, images, sounds."
+    )
 
     def wire(self) -> dict[str, Any]:
         """For the engine, whose templates know no developers."""
@@ -114,17 +154,32 @@ class ChatCompletionRequest(_Sampled):
             }
         }
     )
-    messages: list[OpenAIMessage] = Field(min_length=1)
+    messages: list[OpenAIMessage] = Field(
+        min_length=1, description="The conversation, oldest message first."
+    )
     max_completion_tokens: int | None = Field(None, ge=1, description="Wins over `max_tokens`.")
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    tools: list[Tool] | None = None
-    tool_choice: ToolChoice | None = None
-    parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = Field(None, description="Report the log probability of each token.")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="Report so many of the likeliest tokens at each place."
+    )
+    tools: list[Tool] | None = Field(None, description="The functions that the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None, description='"auto" (the default), "none", "required", or one tool.'
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether one answer may call several tools."
+    )
+    response_format: dict[str, Any] | None = Field(
+        None,
+        description="The format of the answer: text, json_object, or json_schema with a schema.",
+    )
     reasoning_effort: str | None = Field(None, description='"none" switches thinking off.')
-    thinking_budget_tokens: int | None = Field(None, ge=-1)
-    chat_template_kwargs: dict[str, Any] | None = None
+    thinking_budget_tokens: int | None = Field(
+        None, ge=-1, description="Most tokens to think; -1: no bound."
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Values for the model's chat template."
+    )
 
     def given(self) -> dict[str, Any]:
         given = super().given() | tool_fields(self.tools, self.tool_choice)
@@ -146,7 +201,12 @@ class CompletionRequest(_Sampled):
     prompt: str | _Tokens | list[str] | list[_Tokens] = Field(
         description="A text or its tokens, or several of them."
     )
-    logprobs: int | None = Field(None, ge=0, le=20)
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="Report log probabilities, of so many of the likeliest tokens.",
+    )
 
     def prompts(self) -> list[str | list[int]]:
         """Each prompt."""

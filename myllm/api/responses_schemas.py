@@ -26,17 +26,17 @@ class FunctionTool(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Literal["function"]
-    name: str = Field(min_length=1)
-    description: str | None = None
+    type: Literal["function"] = Field(description="Always function.")
+    name: str = Field(min_length=1, description="What the model calls it by.")
+    description: str | None = Field(None, description="When to call it, for the model.")
     parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments.")
 
 
 class ChosenTool(BaseModel):
     """The one tool that must be called."""
 
-    type: Literal["function"]
-    name: str
+    type: Literal["function"] = Field(description="Always function.")
+    name: str = Field(description="The function that must be called.")
 
 
 class TextFormat(BaseModel):
@@ -44,14 +44,18 @@ class TextFormat(BaseModel):
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        "text", description="Any text, any JSON object, or JSON by a schema."
+    )
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The JSON schema, for json_schema."
+    )
 
 
 class TextOptions(BaseModel):
     """About the text of the answer."""
 
-    format: TextFormat = TextFormat()
+    format: TextFormat = Field(TextFormat(), description="What the text must match.")
 
 
 class Reasoning(BaseModel):
@@ -79,17 +83,37 @@ class ResponsesRequest(BaseModel):
     instructions: str | None = Field(None, description="For this answer only.")
     previous_response_id: str | None = Field(None, description="What the input goes on from.")
     store: bool | None = Field(True, description="Whether it can be gone on from.")
-    stream: bool | None = False
-    tools: list[FunctionTool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = None
-    parallel_tool_calls: bool | None = None
-    text: TextOptions | None = None
-    reasoning: Reasoning | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0.0, le=2.0)
-    top_p: float | None = Field(None, ge=0.0, le=1.0)
-    metadata: dict[str, str] | None = None
-    background: Literal[False] | None = None
+    stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
+    tools: list[FunctionTool] | None = Field(
+        None, description="The functions that the model may call."
+    )
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = Field(
+        None, description='"auto" (the default), "none", "required", or one tool.'
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether one answer may call several tools."
+    )
+    text: TextOptions | None = Field(None, description="The format of the answer's text.")
+    reasoning: Reasoning | None = Field(None, description="How much to think.")
+    max_output_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens.")
+    temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="Higher is more random; 0 always takes the likeliest token.",
+    )
+    top_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only the likeliest tokens that together have this probability.",
+    )
+    metadata: dict[str, str] | None = Field(
+        None, description="Kept with the answer and returned with it."
+    )
+    background: Literal[False] | None = Field(
+        None, description="Answers in the background are not made here."
+    )
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
 

@@ -72,7 +72,7 @@ class RenameRequest(BaseModel):
 
     model_config = _example(title="About Paris")
 
-    title: Storable = Field(min_length=1, max_length=200)
+    title: Storable = Field(min_length=1, max_length=200, description="What lists show.")
 
 
 class ForkRequest(BaseModel):
@@ -102,7 +102,10 @@ class _Generating(_Queued):
     """What raw and chat requests share."""
 
     stream: bool = Field(True, description="Server-sent events, or one JSON answer.")
-    options: Options = Options()
+    options: Options = Field(
+        Options(),
+        description="How tokens are chosen; what is missing comes from the model, then from the defaults.",
+    )
     format: Literal["json"] | dict[str, Any] | None = Field(
         None, description='"json" or a JSON schema that the answer must match.'
     )
@@ -126,14 +129,18 @@ class ContentPart(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Literal["text", "image_url", "input_audio", "file"]
-    text: Storable | None = None
+    type: Literal["text", "image_url", "input_audio", "file"] = Field(
+        description="What the part is."
+    )
+    text: Storable | None = Field(None, description="The text of a text part.")
 
 
 class ChatMessage(BaseModel):
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Literal["system", "user", "assistant", "tool"] = Field(
+        description="Who speaks; tool: the result of a call."
+    )
     content: str | list[ContentPart] | None = Field("", description="A text, or parts.")
     tool_calls: list[ToolCall] | None = Field(None, description="What an assistant has called.")
     tool_call_id: str | None = Field(None, description="Whose result a tool's message is.")
@@ -203,27 +210,29 @@ class EmbeddingsRequest(_Queued):
 class UsageBody(BaseModel):
     """Counts of tokens, as the engine made them."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(description="Tokens of the prompt, those from the cache included.")
+    completion_tokens: int = Field(description="Tokens of the answer.")
+    total_tokens: int = Field(description="Both together.")
     cached_tokens: int = Field(description="Prompt tokens that came from the KV cache.")
 
 
 class GenerateResponse(BaseModel):
     """The whole completion."""
 
-    text: str
-    usage: UsageBody
-    finish_reason: Literal["stop", "length"]
+    text: str = Field(description="The completion, without the prompt.")
+    usage: UsageBody = Field(description="Counts of tokens.")
+    finish_reason: Literal["stop", "length"] = Field(
+        description='Why the answer ended: "stop", or "length" at max_tokens.'
+    )
 
 
 class AnswerMessage(BaseModel):
     """What the model says, calls and has thought."""
 
-    role: Literal["assistant"]
-    content: str
-    tool_calls: list[ToolCall] | None = None
-    thinking: str | None = None
+    role: Literal["assistant"] = Field(description="Always the assistant.")
+    content: str = Field(description="The text of the answer.")
+    tool_calls: list[ToolCall] | None = Field(None, description="What the model calls.")
+    thinking: str | None = Field(None, description="What the model thought before it answered.")
 
 
 class ChatResponse(BaseModel):
@@ -241,12 +250,18 @@ class ChatResponse(BaseModel):
         finish_reason="stop",
         session_id="550e8400-e29b-41d4-a716-446655440000",
     )
-    message: AnswerMessage
+    message: AnswerMessage = Field(description="The answer.")
     session_id: str | None = Field(description="Null when the answer was not to be stored.")
-    usage: UsageBody
-    finish_reason: Literal["stop", "length", "tool_calls"]
-    truncated: bool | None = None
-    dropped_messages: int | None = None
+    usage: UsageBody = Field(description="Counts of tokens.")
+    finish_reason: Literal["stop", "length", "tool_calls"] = Field(
+        description='Why the answer ended: "length" at max_tokens, "tool_calls" to call tools.'
+    )
+    truncated: bool | None = Field(
+        None, description="Whether old turns were left out of the prompt."
+    )
+    dropped_messages: int | None = Field(
+        None, description="How many messages were left out of the prompt."
+    )
     stored: Literal[False] | None = Field(
         None, description="False: the session does not have this turn, for the store cannot write."
     )

@@ -15,44 +15,44 @@ class Function(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(min_length=1)
-    description: str | None = None
+    name: str = Field(min_length=1, description="What the model calls it by.")
+    description: str | None = Field(None, description="When to call it, for the model.")
     parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments.")
 
 
 class Tool(BaseModel):
     """A function that the model may call."""
 
-    type: Literal["function"] = "function"
-    function: Function
+    type: Literal["function"] = Field("function", description="Always function.")
+    function: Function = Field(description="The function.")
 
 
 class CalledFunction(BaseModel):
     """What was called, and with what."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="The function's name.")
     arguments: str | dict[str, Any] = Field("{}", description="JSON, as a text or an object.")
 
 
 class ToolCall(BaseModel):
     """A call, whose result is to come in a message of role tool."""
 
-    id: str = ""
-    type: Literal["function"] = "function"
-    function: CalledFunction
+    id: str = Field("", description="Names the call; its result repeats it.")
+    type: Literal["function"] = Field("function", description="Always function.")
+    function: CalledFunction = Field(description="What is called, and with what.")
 
 
 class NamedFunction(BaseModel):
     """One of the tools."""
 
-    name: str
+    name: str = Field(description="The function that must be called.")
 
 
 class NamedTool(BaseModel):
     """The one tool that must be called."""
 
-    type: Literal["function"] = "function"
-    function: NamedFunction
+    type: Literal["function"] = Field("function", description="Always function.")
+    function: NamedFunction = Field(description="Which function.")
 
 
 ToolChoice = Literal["auto", "none", "required"] | NamedTool

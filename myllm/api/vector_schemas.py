@@ -78,7 +78,7 @@ class EmbeddingRequest(Queued):
 class Document(BaseModel):
     """A text to be scored."""
 
-    text: str
+    text: str = Field(description="The text.")
 
 
 class RerankRequest(Queued):
@@ -98,7 +98,7 @@ class RerankRequest(Queued):
     query: Annotated[str, AfterValidator(_not_blank)] = Field(
         description="What the documents are to answer."
     )
-    documents: list[str | Document] = Field(min_length=1)
+    documents: list[str | Document] = Field(min_length=1, description="The texts to sort.")
     top_n: int | None = Field(None, ge=1, description="Only so many, the best ones.")
     return_documents: bool | None = Field(False, description="Their texts, too.")
 

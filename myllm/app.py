@@ -11,16 +11,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI
-from fastapi.security import HTTPBearer
-from fastapi_swagger import patch_fastapi
+from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import ASGIApp
 
 from myllm import __version__
-from myllm.api import description, errors, instances, models, native, sessions, status
+from myllm.api import description, docs_page, errors, instances, models, native, sessions, status
 from myllm.api.access import Access
 from myllm.api.direct import DirectPaths
 from myllm.api.late import LateRoutes
-from myllm.api.middleware import BodyLimit, RequestContext, Turnstile
+from myllm.api.middleware import (
+    BodyLimit,
+    HeadAsGet,
+    RequestContext,
+    Turnstile,
+    WithoutRootPath,
+)
 from myllm.api.services import Services, StoreOnly
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
@@ -44,6 +49,8 @@ from myllm.supervisor.supervisor import Supervisor
 
 # For what must read the disk; one more request than these waits a moment.
 _THREADS = 2
+# How a client can show its key; for the description only, since `Access` checks it.
+_KEY_SCHEMES = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-Api-Key", auto_error=False))
 DESCRIPTION = "A private model server: one supervised llama-server per model, one API."
 
 
@@ -66,13 +73,12 @@ class App:
             docs_url=None,
             redoc_url=None,
             swagger_ui_oauth2_redirect_url=None,
+            servers=[{"url": self.settings.root_path}] if self.settings.root_path else None,
         )
-        described = [] if self._access.keys is None else [Depends(HTTPBearer(auto_error=False))]
+        described = [] if self._access.keys is None else [Depends(each) for each in _KEY_SCHEMES]
         errors.install(app)
         description.install(app, asks_for_keys=self._access.keys is not None)
         self._state = app.state
-        # Swagger UI's files come with this package, so /docs works without a network.
-        patch_fastapi(app, docs_url="/docs", redirect_from_root_to_docs=False)
         direct = DirectPaths(app)
 
         def speak(routers: Iterable[APIRouter]) -> None:
@@ -86,8 +92,13 @@ class App:
 
         speak(rooms.router for rooms in (native, sessions, models, instances))
         app.include_router(status.router)
-        limited = BodyLimit(LateRoutes(direct, speak_all), int(self.settings.max_body_mb * 2**20))
-        return Turnstile(RequestContext(self._access.guard(limited)))
+        app.include_router(docs_page.router)
+        routes = HeadAsGet(LateRoutes(direct, speak_all))
+        limited = BodyLimit(routes, int(self.settings.max_body_mb * 2**20))
+        served: ASGIApp = Turnstile(RequestContext(self._access.guard(limited)))
+        return (
+            WithoutRootPath(served, self.settings.root_path) if self.settings.root_path else served
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

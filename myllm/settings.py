@@ -24,7 +24,7 @@ from pydantic_settings import (
 
 from myllm.errors import InvalidSettings
 from myllm.settings_files import PREFIX, forget_service_link, read_toml, unknown_names
-from myllm.settings_types import DatabaseUrl, Duration, FilePath, Listed, Origin, expanded
+from myllm.settings_types import DatabaseUrl, Duration, FilePath, Listed, Origin, UrlPath, expanded
 
 _SECRET = frozenset({"api_key", "database_url"})
 _DIRS = PlatformDirs("myllm", appauthor=False)
@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         (),
         description="Addresses or networks, with commas between them, whose `X-Forwarded-For` is "
         "believed.",
+    )
+    root_path: UrlPath = Field(
+        "",
+        description="Path below which a proxy shows the server, such as `/llm`; for its "
+        "documentation page.",
     )
     models_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_data_path / "models",

@@ -31,6 +31,18 @@ def _origin(value: str) -> str:
 
 Origin = Annotated[str, AfterValidator(_origin)]
 
+
+def _url_path(value: str) -> str:
+    """With a slash in front and none at the end; raises ValueError for what is no path."""
+    path = f"/{value.strip('/')}" if value.strip("/") else ""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+        raise ValueError("must be a path, such as /llm")
+    return path
+
+
+UrlPath = Annotated[str, AfterValidator(_url_path)]
+"""The path of a URL, such as `/llm`; empty for the root."""
+
 _Item = TypeVar("_Item")
 Listed = Annotated[tuple[_Item, ...], NoDecode, BeforeValidator(_split)]
 """Several values, in the environment with commas between them."""

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from myllm.api.docs_page import ASSETS_PATH
 from myllm.api.errors import error_response
 from myllm.api.hosts import is_loopback, is_same_origin, split_host, unmapped
 from myllm.api.keys import Keys
@@ -21,7 +22,7 @@ from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
-_OPEN_PATHS = frozenset({"/", "/health"})
+_OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
 _SECRET_HEADERS = (b"authorization", b"x-api-key")
 # What of an answer a page of another origin may read besides the body.
 _EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position")
@@ -154,7 +155,7 @@ class _KeyCheck:
         await self._app({**scope, "headers": headers}, receive, send)
 
     def _client(self, scope: Scope) -> Client:
-        if self._keys is None or scope["path"] in _OPEN_PATHS:
+        if self._keys is None or _is_open(scope["path"]):
             return Client("local", None, peer_of(scope))
         given = _keys_of(Headers(scope=scope))
         name = next(filter(None, map(self._keys.name_of, given)), None)
@@ -166,6 +167,11 @@ class _KeyCheck:
                 "'X-Api-Key: <key>'"
             )
         return Client(f"key:{name}", name, name)
+
+
+def _is_open(path: str) -> bool:
+    """Whether a path tells only what the project's own pages tell, so that no key is needed."""
+    return path in _OPEN_PATHS or path.startswith(ASSETS_PATH)
 
 
 def peer_of(scope: Scope) -> str:

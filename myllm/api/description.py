@@ -1,4 +1,4 @@
-"""The API's description, completed: how each route tells errors, in the form of its dialect."""
+"""The API's description, completed: path parameters, and each route's errors in its dialect."""
 
 from __future__ import annotations
 
@@ -23,22 +23,41 @@ _WITH_BODY: Final = {
     507: "The model does not fit into the memory budget",
 }
 _WITH_KEYS: Final = {401: "The key is missing or not known"}
+_PARAMETERS: Final = {
+    "name": "A model's name or alias.",
+    "model": "A model's name or alias; without it, the only loaded one that can is meant.",
+    "session_id": "The session's id.",
+    "message": "The message's id, from GET /api/sessions/{session_id}.",
+    "response_id": "The answer's id.",
+}
 _TEXT: Final = {"type": "string"}
-_OPTIONAL: Final = {"anyOf": [_TEXT, {"type": "null"}]}
+_SENTENCE: Final = {"type": "string", "description": "What is wrong, and what to do about it."}
+_KIND: Final = {"type": "string", "description": "The kind of error."}
+_OPTIONAL: Final = {
+    "anyOf": [_TEXT, {"type": "null"}],
+    "description": "As OpenAI's API has it, or null.",
+}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
+def _described(**properties: Any) -> dict[str, Any]:
+    return _object(**properties) | {"description": "The error."}
+
+
 _ERRORS: Final[dict[Dialect, tuple[str, dict[str, Any]]]] = {
-    "myllm": ("Error", _object(detail=_TEXT)),
+    "myllm": ("Error", _object(detail=_SENTENCE)),
     "openai": (
         "OpenAIError",
-        _object(error=_object(message=_TEXT, type=_TEXT, param=_OPTIONAL, code=_OPTIONAL)),
+        _object(error=_described(message=_SENTENCE, type=_KIND, param=_OPTIONAL, code=_OPTIONAL)),
     ),
-    "anthropic": ("AnthropicError", _object(type=_TEXT, error=_object(type=_TEXT, message=_TEXT))),
-    "ollama": ("OllamaError", _object(error=_TEXT)),
+    "anthropic": (
+        "AnthropicError",
+        _object(type=_KIND, error=_described(type=_KIND, message=_SENTENCE)),
+    ),
+    "ollama": ("OllamaError", _object(error=_SENTENCE)),
 }
 # FastAPI's own form of a validation error, which no route answers with.
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
@@ -62,6 +81,9 @@ def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:
     schemas.update(_ERRORS.values())
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] in _PARAMETERS:
+                    parameter.setdefault("description", _PARAMETERS[parameter["name"]])
             told = _ALWAYS | (_WITH_BODY if method != "get" else {})
             told |= _WITH_KEYS if asks_for_keys else {}
             operation["responses"].pop("422", None)

@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, and the bound on its body."""
+"""Around every request: its path and method, its id, its line in the log, the bound on its body."""
 
 from __future__ import annotations
 
@@ -81,6 +81,33 @@ def _asker(scope: Scope) -> str:
     """The name of the key, or else the address; a refused request has only that."""
     known: Client | None = scope["state"].get("client")
     return known.fair_id if known else peer_of(scope)
+
+
+class HeadAsGet:
+    """Answers HEAD wherever GET is answered; the protocol below leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
+class WithoutRootPath:
+    """Removes `root_path` from the front of each path; some proxies have done so already."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(f"{self._root_path}/"):
+            shorter = scope["path"].removeprefix(self._root_path)
+            raw = scope["raw_path"].removeprefix(self._root_path.encode())
+            scope = {**scope, "path": shorter, "raw_path": raw}
+        await self._app(scope, receive, send)
 
 
 class Turnstile:

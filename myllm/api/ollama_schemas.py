@@ -94,7 +94,7 @@ class _Queued(NamedRequest):
 
     options: OllamaOptions | None = Field(
         None,
-        description="How tokens are chosen; what is missing comes from the model, then from the defaults.",
+        description="How tokens are chosen; the model's own defaults, otherwise.",
     )
     keep_alive: KeepAlive | None = Field(
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'

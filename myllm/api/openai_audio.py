@@ -35,8 +35,12 @@ async def transcriptions(
     model: Annotated[str, Form(description="A model's name or alias, from GET /v1/models.")],
     prompt: Annotated[str | None, Form(description="What to do, in other words.")] = None,
     language: Annotated[str | None, Form(description="What is spoken, such as `en`.")] = None,
-    response_format: Annotated[Literal["json", "text"], Form()] = "json",
-    temperature: Annotated[float | None, Form(ge=0.0, le=2.0)] = None,
+    response_format: Annotated[
+        Literal["json", "text"], Form(description="A JSON object, or the text alone.")
+    ] = "json",
+    temperature: Annotated[
+        float | None, Form(ge=0.0, le=2.0, description="Higher is more random.")
+    ] = None,
     stream: Annotated[bool, Form(description="Server-sent events.")] = False,
 ) -> Response:
     """Write down what is said in a recording."""

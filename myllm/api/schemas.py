@@ -104,7 +104,7 @@ class _Generating(_Queued):
     stream: bool = Field(True, description="Server-sent events, or one JSON answer.")
     options: Options = Field(
         Options(),
-        description="How tokens are chosen; what is missing comes from the model, then from the defaults.",
+        description="How tokens are chosen; the model's own defaults, otherwise.",
     )
     format: Literal["json"] | dict[str, Any] | None = Field(
         None, description='"json" or a JSON schema that the answer must match.'

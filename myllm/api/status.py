@@ -20,7 +20,7 @@ async def root(services: With) -> dict[str, str]:
         "name": "MyLLM",
         "version": __version__,
         "status": _status(services),
-        "docs": "/docs",
+        "docs": f"{services.settings.root_path}/docs",
     }
 
 

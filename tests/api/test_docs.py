@@ -1,12 +1,17 @@
-"""What /docs shows of answers is what the server answers."""
+"""The documentation: what it shows is what the server answers, wherever a proxy shows it."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 
+from myllm.engine.types import Engine
 from tests.api.events import parse, post, stream
+from tests.serving import serving
 
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -49,3 +54,71 @@ def test_models(api: httpx.Client) -> None:
     [shown], [demo] = listed["example"]["models"], models["models"]
     assert shown == demo | {"loaded": shown["loaded"]}
     check(answer_of(api, "get", "/api/models/{name}"), api.get("/api/models/demo").json())
+
+
+def linked_from(page: httpx.Response) -> list[str]:
+    """Every address on a page, as a browser would ask for it."""
+    found = re.findall(r"""(?:src="|href="|url: ')([^"']+)""", page.text)
+    return [urljoin(str(page.url), address) for address in found]
+
+
+def test_the_page_needs_no_network(api: httpx.Client) -> None:
+    assert api.get("/").json()["docs"] == "/docs"
+    addresses = linked_from(api.get("/docs"))
+    assert len(addresses) == 4
+    for address in addresses:
+        assert address.startswith(str(api.base_url))
+        assert len(api.get(address).content) > 100
+    assert api.get("/swagger/secrets.txt").status_code == 404
+    paths = api.get("/openapi.json").json()["paths"]
+    assert {"/api/generate", "/api/chat", "/api/embeddings", "/api/models", "/health"} <= set(paths)
+
+
+def test_every_field_and_parameter_is_described(api: httpx.Client) -> None:
+    described = api.get("/openapi.json").json()
+    schemas = described["components"]["schemas"]
+
+    def is_described(field: dict[str, Any]) -> bool:
+        """By itself, or by the schema that it names."""
+        named = schemas.get(field.get("$ref", "").rpartition("/")[2], {})
+        return bool(field.get("description") or named.get("description"))
+
+    fields = [
+        (f"{name}.{field}", content)
+        for name, schema in schemas.items()
+        for field, content in schema.get("properties", {}).items()
+    ]
+    parameters = [
+        (f"{method} {path} {each['name']}", each)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+        for each in operation.get("parameters", ())
+    ]
+    assert len(fields) > 500
+    assert len(parameters) > 30
+    assert [name for name, content in [*fields, *parameters] if not is_described(content)] == []
+
+
+def test_below_a_path_of_a_proxy(engine: Engine, home: Path) -> None:
+    """Whether the proxy passes its path on, as Traefik does, or not, as `handle_path` of Caddy."""
+    with serving(home, root_path="llm/") as server, server.client() as api:
+        for prefix in ("/llm", ""):
+            page = api.get(f"{prefix}/docs")
+            assert all(api.get(address).status_code == 200 for address in linked_from(page))
+            assert api.get(f"{prefix}/openapi.json").json()["servers"] == [{"url": "/llm"}]
+            assert api.get(f"{prefix}/").json()["docs"] == "/llm/docs"
+            chat = {"model": "demo", "messages": FRANCE, "stream": False}
+            assert api.post(f"{prefix}/api/chat", json=chat).status_code == 200
+        assert api.get("/llmx/docs").status_code == 404
+
+
+def test_head_works_wherever_get_does(api: httpx.Client) -> None:
+    described = api.get("/openapi.json").json()["paths"]
+    plain = [path for path, methods in described.items() if "get" in methods and "{" not in path]
+    assert len(plain) > 5
+    for path in [*plain, "/docs", "/openapi.json", "/api/models/demo", "/nowhere"]:
+        got, head = api.get(path), api.head(path)
+        assert head.status_code == got.status_code, path
+        assert head.headers["content-type"] == got.headers["content-type"]
+        assert head.content == b""
+    assert api.head("/api/chat").status_code == 405

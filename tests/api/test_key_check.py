@@ -46,7 +46,7 @@ def test_both_headers_carry_a_key(door: httpx.Client, headers: dict[str, str]) -
     ],
 )
 @pytest.mark.parametrize(
-    "path", ["/api/models", "/api/instances", "/docs", "/openapi.json", "/nowhere", "/health/"]
+    "path", ["/api/models", "/api/instances", "/docs/", "/swagger", "/nowhere", "/health/"]
 )
 def test_without_a_key_nothing_is_told(
     door: httpx.Client, path: str, headers: dict[str, str], words: str
@@ -67,6 +67,13 @@ def test_whether_it_is_well_is_told_to_all(door: httpx.Client, path: str) -> Non
         assert door.get(path, headers=headers).json()["status"] == "healthy"
 
 
+def test_the_documentation_needs_no_key(door: httpx.Client) -> None:
+    page = door.get("/docs").text
+    script = page.split('src="')[1].split('"')[0]
+    assert door.get(f"/{script}").status_code == 200
+    assert door.get("/openapi.json").json()["info"]["title"] == "MyLLM"
+
+
 def test_a_large_body_without_a_key_gets_its_401(locked: Serving) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port_of(locked), timeout=20)
     for _ in range(2):  # the connection is usable afterwards
@@ -79,9 +86,12 @@ def test_a_large_body_without_a_key_gets_its_401(locked: Serving) -> None:
 
 def test_the_description_asks_for_the_key(door: httpx.Client, api: httpx.Client) -> None:
     described = door.get("/openapi.json", headers=bearer(ANN)).json()
-    [scheme] = described["components"]["securitySchemes"].values()
-    assert scheme == {"type": "http", "scheme": "bearer"}
-    assert described["paths"]["/api/chat"]["post"]["security"]
+    schemes = described["components"]["securitySchemes"]
+    assert list(schemes.values()) == [
+        {"type": "http", "scheme": "bearer"},
+        {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+    ]
+    assert described["paths"]["/api/chat"]["post"]["security"] == [{name: []} for name in schemes]
     assert "security" not in described["paths"]["/health"]["get"]
     assert "securitySchemes" not in api.get("/openapi.json").json()["components"]
 
@@ -170,7 +180,7 @@ def test_the_command_line_shows_its_key(locked: Serving) -> None:
     ("key", "words"),
     [("", "asks for a key"), ("wrong", "not known"), ("a\nb", "no key has")],
 )
-@pytest.mark.parametrize("command", [("ps",), ("run", "demo", "Hi"), ("remove", "demo", "--yes")])
+@pytest.mark.parametrize("command", [("ps",), ("run", "demo", "Hi"), ("unload", "demo")])
 def test_the_command_line_says_what_to_set(
     locked: Serving, door: httpx.Client, key: str, words: str, command: tuple[str, ...]
 ) -> None:

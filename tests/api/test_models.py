@@ -192,17 +192,3 @@ def test_an_answering_model_is_spared_unless_forced(api: httpx.Client, server: S
     thread.join(60)
     assert ends == [200], "the running answer ended by itself"
     assert not engine.is_running()
-
-
-def test_the_description_and_its_page_need_no_network(api: httpx.Client) -> None:
-    assert api.get("/").json()["docs"] == "/docs"
-    page = api.get("/docs")
-    assert page.status_code == 200
-    addresses = [part.split('"')[0] for part in page.text.split('src="')[1:]]
-    addresses += [part.split('"')[0] for part in page.text.split('href="')[1:]]
-    assert len(addresses) >= 2
-    for address in addresses:
-        assert address.startswith(str(api.base_url))
-        assert len(api.get(address).content) > 100
-    paths = api.get("/openapi.json").json()["paths"]
-    assert {"/api/generate", "/api/chat", "/api/embeddings", "/api/models", "/health"} <= set(paths)

@@ -14,7 +14,9 @@ from myllm.settings import Settings, load_settings, unknown_settings
 from myllm.settings_files import load_env_file
 
 README = Path(__file__).parent.parent / "README.md"
-PATHS = sorted(name for name, field in Settings.model_fields.items() if "Path" in str(field))
+PATHS = sorted(
+    name for name, field in Settings.model_fields.items() if "pathlib" in str(field.annotation)
+)
 
 
 @pytest.fixture

@@ -55,9 +55,10 @@ function(tune_source target source in_unity)
         # gcc's _tile_loadconfig names only 8 of the 64 bytes that it reads. The stores to the
         # others, which hold the rows and columns of the tiles, then count as dead and are removed,
         # and the first AMX instruction dies of SIGILL. Without these two passes the stores stay.
+        # Set, not appended: the CPU variants of a portable build share their files.
         set_property(
             SOURCE "${source}" TARGET_DIRECTORY "${target}"
-            APPEND PROPERTY COMPILE_OPTIONS -fno-tree-dse -fno-dse)
+            PROPERTY COMPILE_OPTIONS -fno-tree-dse -fno-dse)
     endif()
     if(in_unity)
         set(skip OFF)

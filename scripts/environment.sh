@@ -37,8 +37,13 @@ ensure_environment() {
     (
         # Two first starts at once: the second one waits and finds it done.
         if command -v flock >/dev/null; then
-            exec 9>"$root/.venv.lock"
-            flock 9
+            exec 9<>"$root/.venv.lock"  # its content is the process that holds it
+            if ! flock -n 9; then
+                echo "Another process (pid $(cat "$root/.venv.lock")) sets up $venv;" \
+                    "waiting for it ..." >&2
+                flock 9
+            fi
+            echo "$BASHPID" >"$root/.venv.lock"
             _wanted "$kind" | cmp -s - "$stamp" && exit
         fi
         _make_environment "$kind" "$stamp"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from tests.serving import wait_until
 
 ROOT = Path(__file__).parent.parent
 # pip builds a project for it: a wheel of nothing but its name.
@@ -54,6 +58,20 @@ def source(project: Path, python: str = sys.executable) -> subprocess.CompletedP
         env={**os.environ, "PIP_NO_INDEX": "1", "MYLLM_PYTHON": python},
         capture_output=True, text=True, timeout=150,
     )  # fmt: skip
+
+
+@pytest.mark.full
+def test_a_second_setup_says_what_it_waits_for(project: Path, tmp_path: Path) -> None:
+    slow = tmp_path / "slow-python"
+    slow.write_text(f'#!/bin/sh\n[ "$1" = -m ] && sleep 3\nexec {sys.executable} "$@"\n')
+    slow.chmod(0o755)
+    with ThreadPoolExecutor(2) as both:
+        first = both.submit(source, project, str(slow))
+        wait_until(lambda: (project / ".venv.lock").exists(), 30, "the first setup")
+        second = both.submit(source, project)
+    assert first.result().returncode == second.result().returncode == 0
+    waited = rf"Another process \(pid \d+\) sets up {project}/.venv; waiting for it \.\.\.\n"
+    assert re.fullmatch(waited, second.result().stderr), second.result().stderr
 
 
 def ensure(project: Path) -> str:

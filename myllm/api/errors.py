@@ -114,7 +114,7 @@ def _sentence(request: Request, found: Sequence[Any]) -> str:
         known = sorted(Options.model_fields)
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)[0]
         return f"Unknown option '{location[-1]}'; did you mean '{near}'?"
-    return f"{name} {_rule(str(location[-1]), error)}"
+    return f"{name} {rule(str(location[-1]), error)}"
 
 
 def _path(location: Sequence[str | int]) -> str:
@@ -148,7 +148,7 @@ _RULES = {
 _OUT_OF_RANGE = {"greater_than_equal", "less_than_equal", "finite_number", "int_parsing_size"}
 
 
-def _rule(name: str, error: Any) -> str:
+def rule(name: str, error: Any) -> str:
     """What a value must be; ranges are told with both ends."""
     if error["type"] in _OUT_OF_RANGE and name in Options.model_fields:
         return _range(name)

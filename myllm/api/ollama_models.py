@@ -32,7 +32,6 @@ router = APIRouter(prefix="/ollama", tags=["Ollama"], route_class=AnyContentType
 SPEAKS: Final = "0.12.0"
 _MB: Final = 2**20
 _NEVER: Final = "9999-12-31T23:59:59Z"
-_HUBS: Final = ("hf.co/", "huggingface.co/")
 # What a template has that knows tools.
 _TOOLS: Final = re.compile(r"\btools\b")
 _OPTIONS: Final = {"max_tokens": "num_predict"}
@@ -132,8 +131,6 @@ async def _pulled(
 
 
 def _wanted(name: str) -> Wanted:
-    for hub in _HUBS:
-        name = name.removeprefix(hub)
     try:
         return parse_reference(name)
     except PullFailed as unknown:

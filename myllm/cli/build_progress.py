@@ -106,8 +106,13 @@ class _TerminalBar:
             self._task,
             completed=progress.done,
             total=progress.total or None,
-            note=self._rate(progress) if progress.total else progress.detail[:_NOTE_WIDTH],
+            note=self._note(progress),
         )
+
+    def _note(self, progress: Progress) -> str:
+        if progress.phase == "wait":
+            return progress.detail  # the pace is another one's
+        return self._rate(progress) if progress.total else progress.detail[:_NOTE_WIDTH]
 
     def _rate(self, progress: Progress) -> str:
         """Steps a second of this run alone: what an earlier one finished does not count."""

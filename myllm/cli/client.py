@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from myllm.errors import InvalidRequest, KeyRefused, MyLLMError, NotFound, ServeFailed, Unavailable
@@ -12,6 +15,10 @@ if TYPE_CHECKING:
     from myllm.settings import Settings
 
 _PROBE_S = 1.0
+_PROBE_AGAIN_S = 5.0
+_PAUSE_S = 0.2
+# Longer than any start, and than what a server gets for an orderly end by default.
+_NOT_READY_S = 60.0
 # What a server is reached by that listens on all addresses of this machine.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -26,20 +33,75 @@ def url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def running_server(settings: Settings) -> httpx.Client | None:
-    """A client of the server that runs with these settings, or None. The caller closes it."""
+class _State(Enum):
+    """What listens at an address. The texts complete "the server at URL …"."""
+
+    ABSENT = "is not there, or is no MyLLM"
+    SILENT = "does not answer"
+    STARTING = "is starting"
+    STOPPING = "is stopping"
+    READY = "is ready"
+
+
+def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Client | None:
+    """A client of the server that runs with these settings, or None. The caller closes it.
+
+    A server that is there but cannot answer yet is waited for, and stderr says so; also the end
+    of one that is stopping, if it is `to_generate`. Raises ServeFailed when this takes longer
+    than a minute.
+    """
     from myllm.cli.patient import PatientClient
 
-    client = PatientClient(base_url(settings))
+    address = base_url(settings)
+    client = PatientClient(address)
     try:
-        answer = client.get("/", timeout=_PROBE_S)
-        if answer.json()["name"] == "MyLLM":
+        state = _look(client, _PROBE_S)
+        passed = {_State.ABSENT, _State.READY, *(() if to_generate else (_State.STOPPING,))}
+        if state not in passed:
+            state = _wait_for(client, address, state, passed)
+        if state is not _State.ABSENT:
             client.headers.update(key_header(settings))
             return client
-    except (ServeFailed, ValueError, KeyError, TypeError):
-        pass  # nobody there, or somebody else
+    except BaseException:
+        client.close()
+        raise
     client.close()
     return None
+
+
+def _wait_for(client: httpx.Client, address: str, state: _State, passed: set[_State]) -> _State:
+    """Look again until the state is one of `passed`; raises ServeFailed."""
+    text = f"The server at {address} {state.value}; waiting for it, {_NOT_READY_S:g} s at most ..."
+    print(text, file=sys.stderr, flush=True)
+    give_up = time.monotonic() + _NOT_READY_S
+    while state not in passed:
+        if time.monotonic() > give_up:
+            raise ServeFailed(
+                f"the server at {address} {state.value}, also not after {_NOT_READY_S:g} s; end it "
+                "if it hangs, or set MYLLM_PORT to a port where nothing listens"
+            )
+        time.sleep(_PAUSE_S)
+        state = _look(client, _PROBE_AGAIN_S)
+    return state
+
+
+def _look(client: httpx.Client, timeout_s: float) -> _State:
+    import httpx
+
+    try:
+        answer = client.get("/", timeout=timeout_s)
+        about = answer.json()
+        if answer.status_code == 503 and "detail" in about:
+            return _State.STARTING
+        if about["name"] != "MyLLM":
+            return _State.ABSENT
+        return _State.STOPPING if about["status"] == "draining" else _State.READY
+    except ServeFailed as failure:
+        # A connection that is accepted, or not even refused, and then nothing.
+        silent = isinstance(failure.__cause__, httpx.TimeoutException)
+        return _State.SILENT if silent else _State.ABSENT
+    except (ValueError, KeyError, TypeError):
+        return _State.ABSENT
 
 
 def key_header(settings: Settings) -> dict[str, str]:

@@ -63,6 +63,18 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
+def write_aside(path: Path, text: str) -> None:
+    """Make `path` hold `text`, whole or not at all; raises MyLLMError when it cannot be."""
+    from myllm.errors import MyLLMError
+
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_bytes(text.encode())
+        aside.replace(path)
+    except OSError as failure:
+        raise MyLLMError(f"{path} cannot be written: {failure.strerror}") from failure
+
+
 def error(text: str) -> None:
     """Print one line `error: …` to stderr, in red on a terminal."""
     _say("error", "1;31", text)

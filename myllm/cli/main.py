@@ -14,7 +14,7 @@ from myllm.cli.entry import Command, Commands
 from myllm.cli.key import key_app
 from myllm.cli.models import copy, list_models, pull, remove, show
 from myllm.cli.remote import load, ps, reload, unload
-from myllm.cli.run import run as run_command
+from myllm.cli.run.command import run as run_command
 from myllm.cli.serve import serve
 from myllm.cli.sessions import sessions_app
 from myllm.home import provide_home

@@ -45,7 +45,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def pull(
     ctx: typer.Context,
     reference: Annotated[
-        str, typer.Argument(help="A catalog name, or org/repo[:file.gguf] on the Hugging Face hub.")
+        str,
+        typer.Argument(
+            help="A catalog name, or org/repo[:file.gguf|:QUANT] on the Hugging Face hub."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Give the model another name.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Pull again what is there.")] = False,

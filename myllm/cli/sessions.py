@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import print_json
+from myllm.cli.common import print_json, write_aside
 from myllm.cli.completion import complete_session
 from myllm.cli.tables import Column, print_table, printable
 from myllm.errors import InvalidRequest, MyLLMError, NotFound
@@ -117,12 +117,7 @@ def export(
     if output is None:
         print(text, end="")
         return
-    aside = output.with_name(f".{output.name}.part")
-    try:
-        aside.write_bytes(text.encode())
-        aside.replace(output)
-    except OSError as failure:
-        raise MyLLMError(f"{output} cannot be written: {failure.strerror}") from failure
+    write_aside(output, text)
 
 
 @sessions_app.command("import")
@@ -141,17 +136,6 @@ def import_(
     with _asked(ctx.obj.settings()) as api:
         made = api.post("/api/sessions/import", content, media, **query).json()
     print(f"Session '{made['id']}' stored: {made['title']}")
-
-
-def latest(server: httpx.Client, model: str) -> str:
-    """The id of the model's session that went on last. Raises InvalidRequest if there is none."""
-    from myllm.cli.client import answer_of
-
-    answer = server.get("/api/sessions", params={"model": model, "limit": 1})
-    found = answer_of(answer)["sessions"]
-    if not found:
-        raise InvalidRequest(f"there is no conversation with '{model}' to go on with")
-    return str(found[0]["id"])
 
 
 class Api:

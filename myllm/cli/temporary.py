@@ -26,21 +26,23 @@ _STOP_S = 15.0
 def server_for_command(settings: Settings) -> Iterator[httpx.Client]:
     """A client of the running server if there is one, else of one started here.
 
-    When the context is left, what was started here has stopped and its engines are reaped.
+    A server that cannot answer yet is waited for. When the context is left, what was started
+    here has stopped and its engines are reaped.
     """
     from myllm.cli.client import running_server
 
-    running = running_server(settings)
+    running = running_server(settings, to_generate=True)
     if running is not None:
         with closing(running):
             yield running
         return
-    with _own_server(settings) as own:
+    with own_server(settings) as own:
         yield own
 
 
 @contextmanager
-def _own_server(settings: Settings) -> Iterator[httpx.Client]:
+def own_server(settings: Settings) -> Iterator[httpx.Client]:
+    """A client of a server that is started here and ends with the context."""
     from myllm.api.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress

@@ -9,18 +9,18 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from myllm.cgroups import memory_limit
 from myllm.cpus import usable_cpus
 from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
 from myllm.engine.fetch import provide_tree
+from myllm.engine.locks import held
 from myllm.engine.plan import (
     TARGETS,
     BuildOptions,
@@ -41,6 +41,7 @@ from myllm.settings import Settings
 __all__ = ["BuildOptions", "build_engine"]
 
 _LOCK_TIMEOUT_S = 3 * 3600.0
+_LOG_TAIL_BYTES = 8192
 _NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\] ?(.*)")
 _BACKEND = re.compile(r"^-- Including (\S+) backend")
 _CMAKE_PLACE = re.compile(r"^CMAKE_(HOME_DIRECTORY|CACHEFILE_DIR):INTERNAL=(.*)$", re.MULTILINE)
@@ -70,7 +71,9 @@ def build_engine(
         flags = cmake_flags(source, tools, options)
         key = build_key(source, flags, tools, options.portable)
         folder = engine_dir(cache_dir, key)
-        with _lock(cache_dir, key, progress):
+        lock, log = cache_dir / "locks" / f"{key}.lock", cache_dir / "build" / f"{key}.log"
+        work = "compiling the engine"
+        with held(lock, work, progress, _LOCK_TIMEOUT_S, partial(_steps_in, log)):
             known = read_engine(folder)
             if known is None:
                 shortage = shortage_of_space(cache_dir, cuda)
@@ -91,18 +94,16 @@ def build_engine(
     return known[1]
 
 
-def _lock(cache_dir: Path, key: str, progress: ProgressListener) -> AbstractContextManager[object]:
-    """The lock of `key`; says so when another build holds it. Waits three hours at most."""
-    (cache_dir / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache_dir / "locks" / f"{key}.lock")
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        try:
-            return lock.acquire(timeout=0.5)
-        except Timeout:
-            if time.monotonic() > deadline:
-                raise BuildFailed(f"Another build of {key} does not end") from None
-            progress(Progress("wait", detail="another build of the same engine is running"))
+def _steps_in(log: Path) -> tuple[int, int]:
+    """How far ninja is by the log of a build: steps done, and all; zeros while none are told."""
+    try:
+        with log.open("rb") as reading:
+            reading.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+            lines = reading.read().decode(errors="replace").splitlines()
+    except OSError:
+        return 0, 0
+    steps = [match for line in lines if (match := _NINJA_STEP.match(line))]
+    return (int(steps[-1][1]), int(steps[-1][2])) if steps else (0, 0)
 
 
 class _Build:

@@ -13,8 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from filelock import FileLock
-
+from myllm.engine.locks import held
 from myllm.engine.pin import Pin
 from myllm.engine.process import run_logged
 from myllm.engine.source import Source
@@ -35,10 +34,9 @@ def provide_tree(source: Source, cache_dir: Path, progress: ProgressListener) ->
     pin = source.pin
     if pin is None or unpacked_from(source.tree) == pin.sha256:
         return
-    locks = cache_dir / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
     place = hashlib.sha256(str(source.tree).encode()).hexdigest()[:16]
-    with FileLock(locks / f"source-{place}.lock", timeout=_LOCK_TIMEOUT_S):
+    lock = cache_dir / "locks" / f"source-{place}.lock"
+    with held(lock, "unpacking llama.cpp", progress, _LOCK_TIMEOUT_S):
         if unpacked_from(source.tree) != pin.sha256:
             unpack(
                 _provide_sdist(pin, cache_dir / "downloads", progress), pin, source.tree, progress

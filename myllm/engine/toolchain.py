@@ -11,9 +11,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from myllm.engine.hardware import nvidia_driver_is_there
+from myllm.engine.locks import held
 from myllm.engine.process import run_logged
 from myllm.engine.types import Progress, ProgressListener
 from myllm.errors import BuildFailed
@@ -119,10 +118,15 @@ def provide_toolchain(cache_dir: Path, cuda: bool, progress: ProgressListener) -
 
 def _fetch_build_tools(cache_dir: Path, progress: ProgressListener) -> None:
     progress(Progress("tools", detail="cmake and ninja from the package index"))
-    (cache_dir / "locks").mkdir(parents=True, exist_ok=True)
+    (cache_dir / "locks").mkdir(parents=True, exist_ok=True)  # pip writes its log there
     log = cache_dir / "locks" / "tools.log"
     with (
-        FileLock(cache_dir / "locks" / "tools.lock", timeout=_LOCK_TIMEOUT_S),
+        held(
+            cache_dir / "locks" / "tools.lock",
+            "fetching cmake and ninja",
+            progress,
+            _LOCK_TIMEOUT_S,
+        ),
         tempfile.TemporaryDirectory(prefix=".tools-", dir=cache_dir) as aside,
     ):
         new = Path(aside, "new")

@@ -67,7 +67,7 @@ def pull(
         with _only_one(staging.with_name(wanted.name + ".lock"), wanted.name, say, check):
             if target.exists() and not force:
                 return Pulled(registry.get(wanted.name), fresh=False)
-            files = _remote_files(wanted)
+            files = remote_files(wanted)
             on_files(files)
             _stage(staging, files, on_progress, say)
             _write_config(staging, wanted, files[0].commit, target / CONFIG)
@@ -103,8 +103,8 @@ def _only_one(
         held.release()
 
 
-def _remote_files(wanted: Wanted) -> list[RemoteFile]:
-    """The files to download, in order."""
+def remote_files(wanted: Wanted) -> list[RemoteFile]:
+    """The files to download, in order; raises PullFailed when the hub has no such ones."""
     there = {file.name: file for file in list_files(wanted.repo)}
     return [there[name] for name in choose_files(wanted, list(there))]
 

@@ -14,12 +14,15 @@ from myllm.models.model import PART, part_names
 from myllm.models.registry import is_model_name, untagged
 
 PREFERRED: Final = "Q4_K_M"
+_GGUF: Final = ".gguf"
+_HUB: Final = re.compile(r"(https?://)?(www\.)?(hf\.co|huggingface\.co)/", re.IGNORECASE)
 _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A model to pull. `file` None: whichever file of the repository fits best."""
+    """A model to pull. `file` is a GGUF file of the repository, or a quantization such as
+    `Q8_0` that its name tells; None: whichever fits best."""
 
     name: str
     repo: str
@@ -30,11 +33,13 @@ class Wanted:
 
 
 def parse_reference(reference: str, name: str | None = None) -> Wanted:
-    """Understand `NAME` of the catalog or `org/repo[:file.gguf]`.
+    """Understand `NAME` of the catalog or `org/repo[:file.gguf|:QUANTIZATION]`, which may begin
+    with `hf.co/` or `huggingface.co/`.
 
-    A repository's model is named after it, in lower case and without `-GGUF`, unless `name`
-    says otherwise. A `:latest` behind any of them is ignored, since clients of Ollama append it.
-    Raises PullFailed for anything else, and for a name that is not allowed.
+    A repository's model is named after it, in lower case and without `-GGUF`, and after the
+    quantization if one is asked for, unless `name` says otherwise. A `:latest` behind any of
+    them is ignored, since clients of Ollama append it. Raises PullFailed for anything else, and
+    for a name that is not allowed.
     """
     reference = untagged(reference)
     name = untagged(name) if name else None
@@ -49,13 +54,15 @@ def parse_reference(reference: str, name: str | None = None) -> Wanted:
             entry.template,
         )
     else:
-        repo, _, file = reference.partition(":")
-        if not _REPO.fullmatch(repo) or ".." in repo or (":" in reference and not file):
+        repo, colon, file = _HUB.sub("", reference, count=1).rstrip("/").partition(":")
+        if not _REPO.fullmatch(repo) or ".." in repo or (colon and not file):
             raise PullFailed(
                 f"'{reference}' is neither in the catalog ({', '.join(catalog())}) nor of the form"
-                " org/repo or org/repo:file.gguf"
+                " org/repo, org/repo:file.gguf or org/repo:QUANTIZATION"
             )
         default = re.sub(r"[-_.]gguf$", "", repo.split("/")[1], flags=re.IGNORECASE).lower()
+        if file and not file.lower().endswith(_GGUF):
+            default = f"{default}-{file.lower()}"
         wanted = Wanted(name or default, repo, file or None)
     if not is_model_name(wanted.name):
         raise PullFailed(
@@ -63,6 +70,11 @@ def parse_reference(reference: str, name: str | None = None) -> Wanted:
             " '_' and '-', the first a letter or digit"
         )
     return wanted
+
+
+def is_hub_address(reference: str) -> bool:
+    """Whether a reference names the hub itself, so that it can be nothing else."""
+    return _HUB.match(reference) is not None
 
 
 def choose_files(wanted: Wanted, names: Sequence[str]) -> list[str]:
@@ -77,7 +89,8 @@ def choose_files(wanted: Wanted, names: Sequence[str]) -> list[str]:
     choices = [name for name in models if _is_first(name)]
     if wanted.file is not None:
         fitting = [name for name in models if wanted.file in (name, PurePosixPath(name).name)]
-        problem = f"has no file {wanted.file}"
+        fitting = fitting or [name for name in choices if _has_quantization(name, wanted.file)]
+        problem = f"has {'more than one' if fitting else 'no'} file {wanted.file}"
     else:
         preferred = [name for name in choices if PREFERRED.lower() in name.lower()]
         fitting = preferred or choices
@@ -90,9 +103,15 @@ def choose_files(wanted: Wanted, names: Sequence[str]) -> list[str]:
     return _all_parts(wanted.repo, fitting[0], names)
 
 
+def _has_quantization(name: str, quantization: str) -> bool:
+    """Whether a file's name tells it as a word of its own: Q4_K is no part of Q4_K_M."""
+    word = rf"(?<![A-Za-z0-9]){re.escape(quantization)}(?!_?[A-Za-z0-9])"
+    return re.search(word, PurePosixPath(name).name, re.IGNORECASE) is not None
+
+
 def _is_model(name: str) -> bool:
     file = PurePosixPath(name).name.lower()
-    return file.endswith(".gguf") and not file.startswith(("mmproj", "."))
+    return file.endswith(_GGUF) and not file.startswith(("mmproj", "."))
 
 
 def _is_first(name: str) -> bool:

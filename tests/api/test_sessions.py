@@ -206,23 +206,3 @@ def test_all_turns_are_taken_back_but_not_the_instructions(api: httpx.Client) ->
     assert [each["superseded"] for each in messages(api, "emptied")] == [
         False, True, True, False, False,
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_turn_that_is_not_to_be_stored(engine: Engine, home: Path, stream: bool) -> None:
-    """Neither its text nor the state of its slot is on the disk afterwards."""
-    with serving(home) as server, server.client() as api:
-        chat(api, "known", "My name is Marlo.")
-        question = {"role": "user", "content": "What is my name?"}
-        body: dict[str, Any] = {"model": "demo", "messages": [question], "store": False}
-        for more in ({"session_id": "known"}, {}):
-            answer = api.post("/api/chat", json=body | {"stream": stream} | more)
-            text = answer.raise_for_status().text
-            assert '"session_id":null' in text
-            assert ("Marlo" in text) == bool(more)
-        long = [{"role": "user", "content": "MyLLM keeps conversations and their memory. " * 40}]
-        api.post("/api/chat", json=body | {"stream": stream, "messages": long}).raise_for_status()
-        api.post("/api/models/demo/unload").raise_for_status()
-        assert list((home / "data" / "kv").glob("*.kv")) == []
-        assert len(messages(api, "known")) == 2
-        assert len(api.get("/api/sessions").json()["sessions"]) == 1

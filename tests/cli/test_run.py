@@ -1,23 +1,23 @@
-"""`myllm run`: one question, a conversation on a terminal, Ctrl+C; with and without a server."""
+"""`myllm run` with one question: where it comes from, what is kept, what is printed."""
 
 from __future__ import annotations
 
 import json
-import os
-import pty
+import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from myllm.engine.types import Engine
-from tests.serving import environment, serving
+from tests.api.asking import port_of
+from tests.cli.terminal import terminal
+from tests.serving import Serving, environment, serving
+from tests.tooled import OPEN_THOUGHTS, add_model
 
 FRANCE = "What is the capital of France?"
 PARIS = "The capital of France is Paris."
@@ -30,18 +30,23 @@ def _compiled(engine: Engine) -> None:
 
 
 def myllm(
-    home: Path, *arguments: str, stdin: str | None = None
+    home: Path, *arguments: str, stdin: str | None = None, port: int = 1
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; no server runs on the port it would look at."""
+    """Run a command to its end; no server runs on the port it would look at by default."""
     return subprocess.run(
         [sys.executable, "-m", "myllm", *arguments],
-        env=environment(home, port=1),
+        env=environment(home, port=port),
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+def stored(api: httpx.Client) -> list[str]:
+    """The ids of all stored conversations."""
+    return [each["id"] for each in api.get("/api/sessions").json()["sessions"]]
 
 
 def test_one_question_without_a_server(home: Path) -> None:
@@ -62,12 +67,7 @@ def test_json(home: Path) -> None:
 
 def test_a_running_server_is_used(home: Path) -> None:
     with serving(home) as server:
-        port = server.url.rsplit(":", 1)[1]
-        done = subprocess.run(
-            [sys.executable, "-m", "myllm", "run", "demo", FRANCE],
-            env=environment(home, port=port), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        done = myllm(home, "run", "demo", FRANCE, port=port_of(server))
         assert done.stdout == PARIS + "\n"
         assert len(server.engines()) == 1
 
@@ -111,101 +111,105 @@ def models(big_model: Path) -> tuple[str, str]:
     return "--models-dir", str(big_model.parent.parent)
 
 
-class Terminal:
-    """A conversation with `myllm run` on a pseudo-terminal."""
-
-    def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
-        self._master = master
-        self.process = process
-        self._seen = b""
-
-    def until(self, words: str, timeout_s: float = 30) -> str:
-        """Everything up to and with `words`."""
-        deadline = time.monotonic() + timeout_s
-        while words.encode() not in self._seen:
-            assert time.monotonic() < deadline, f"no {words!r} in {self._seen!r}"
-            self._seen += os.read(self._master, 4096)
-        end = self._seen.index(words.encode()) + len(words.encode())
-        text, self._seen = self._seen[:end], self._seen[end:]
-        return text.decode()
-
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
-
-    def at_a_persons_pace(self) -> None:
-        """CPython's readline sleeps through a Ctrl+C in the instant after it shows its prompt."""
-        time.sleep(1)
+@pytest.mark.parametrize(
+    ("prompt", "stdin", "asked"),
+    [
+        (("Summarise:",), "\n  one\ntwo\n\n", "Summarise:\n\n  one\ntwo"),
+        (("Summarise:",), " \n", "Summarise:"),
+        ((), "one\n\ntwo\n", "one\n\ntwo"),
+    ],
+)
+def test_the_prompt_is_followed_by_what_is_piped(
+    server: Serving, api: httpx.Client, prompt: tuple[str, ...], stdin: str, asked: str
+) -> None:
+    how = ("--session", "piped", "--max-tokens", "1")
+    done = myllm(server.home, "run", "demo", *prompt, *how, stdin=stdin, port=port_of(server))
+    assert done.returncode == 0, done.stderr
+    assert api.get("/api/sessions/piped").json()["messages"][0]["content"] == asked
+    api.delete("/api/sessions/piped").raise_for_status()
 
 
-@contextmanager
-def terminal(home: Path, *arguments: str) -> Iterator[Terminal]:
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "myllm", *arguments],
-        env=environment(home, port=1) | {"TERM": "dumb"},
-        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=_take_terminal,
+def test_one_question_is_stored_only_where_that_is_asked_for(
+    server: Serving, api: httpx.Client
+) -> None:
+    port = port_of(server)
+    assert myllm(server.home, "run", "demo", FRANCE, port=port).stdout == PARIS + "\n"
+    told = json.loads(myllm(server.home, "run", "demo", FRANCE, "--json", port=port).stdout)
+    assert (told["message"]["content"], told["session_id"]) == (PARIS, None)
+    assert stored(api) == []
+    for how in (("--store",), ("--continue",), ("--session", "mine")):
+        assert myllm(server.home, "run", "demo", FRANCE, *how, port=port).returncode == 0
+    first, other = stored(api)
+    assert first == "mine"
+    assert len(api.get(f"/api/sessions/{other}").json()["messages"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"of France \xff?", "warning: stdin is not all UTF-8"),
+        (b"\xef\xbb\xbfof France?", ""),
+        ("of France?".encode("utf-16"), "error: stdin is no text"),
+    ],
+)
+def test_what_is_piped_may_be_no_utf_8(server: Serving, content: bytes, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "myllm", "run", "demo", "What is the capital"],
+        env=environment(server.home, port=port_of(server)),
+        input=content, capture_output=True, timeout=60,
     )  # fmt: skip
-    os.close(slave)
-    try:
-        yield Terminal(master, process)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        os.close(master)
+    assert words in done.stderr.decode()
+    assert (done.returncode == 1) is words.startswith("error")
+    assert b"Traceback" not in done.stderr
 
 
-def _take_terminal() -> None:
-    """Make the pseudo-terminal the one that Ctrl+C comes from."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def test_a_conversation(home: Path) -> None:
-    with terminal(home, "run", "demo") as talk:
-        talk.until(">>> ")
-        talk.type("My name is Tobias.\n")
-        talk.until("Tobias")
-        talk.until(">>> ")
-        talk.type("What is my name?\n")
-        talk.until("What is my name?")
-        assert "Tobias" in talk.until(">>> ")
-        talk.type("/help\n")
-        assert "/clear" in talk.until("Ctrl+C stops an answer.")
-        talk.until(">>> ")
-        talk.type("/clear\n")
-        talk.until("A new conversation begins")
-        talk.until(">>> ")
-        talk.type(FRANCE + "\n")
-        talk.until(PARIS)
-        talk.until(">>> ")
-        talk.type("/exit\n")
-        assert talk.process.wait(20) == 0
+def test_an_open_pipe_that_stays_silent_is_told(server: Serving) -> None:
+    """Its end is waited for all the same: a slow writer's text must not get lost."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "myllm", "run", "demo", "What is the capital"],
+        env=environment(server.home, port=port_of(server)), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("Waiting for the end of stdin")
+        out, _ = process.communicate("of France?", timeout=60)
+        assert process.returncode == 0
+        assert out
 
 
-def test_ctrl_c_once_stops_the_answer_and_twice_leaves(home: Path, big_model: Path) -> None:
-    with terminal(home, *models(big_model), "run", "big", *LONG) as talk:
-        talk.until(">>> ")
-        talk.type("Go on\n")
-        talk.until("Go on\r\n")
-        time.sleep(4)
-        talk.type("\x03")
-        talk.until("(stopped)")
-        talk.until(">>> ")
-        talk.at_a_persons_pace()
-        talk.type("\x03")
-        talk.until("Ctrl+C again")
-        talk.until(">>> ")
-        talk.at_a_persons_pace()
-        talk.type("\x03")
-        assert talk.process.wait(20) == 130
+def test_a_closed_stdin_is_an_empty_one(server: Serving) -> None:
+    line = f'"{sys.executable}" -m myllm run demo "{FRANCE}" <&-'
+    done = subprocess.run(
+        ["bash", "-c", line], env=environment(server.home, port=port_of(server)),
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (PARIS + "\n", "")
 
 
-def test_ctrl_d_leaves(home: Path) -> None:
-    with terminal(home, "run", "demo") as talk:
-        talk.until(">>> ")
-        talk.type("\x04")
-        assert talk.process.wait(20) == 0
+def test_counts_and_speed(server: Serving) -> None:
+    done = myllm(server.home, "run", "demo", FRANCE, "--verbose", port=port_of(server))
+    assert done.stdout == PARIS + "\n"
+    found = re.fullmatch(
+        r"prompt: (\d+) tokens \(\d+ cached\), first token after [\d.]+ s; "
+        r"answer: (\d+) tokens in [\d.]+ s, [\d.]+ tokens/s\n",
+        done.stderr,
+    )
+    assert found, done.stderr
+    assert found.groups() == ("11", "10")
+
+
+def test_thoughts_are_dimmed_on_a_terminal_and_left_out_of_a_pipe(home: Path) -> None:
+    add_model(home / "models", "thinker", OPEN_THOUGHTS)
+    line = ("run", "thinker", FRANCE, "--max-tokens", "20")
+    with serving(home) as server:
+        port = port_of(server)
+        whole = json.loads(myllm(home, *line, "--json", port=port).stdout)["message"]
+        assert whole["thinking"]
+        piped = myllm(home, *line, port=port)
+        assert (piped.stdout, piped.stderr) == (whole["content"] + "\n", "")
+        first = whole["thinking"].split()[0]
+        for kind, start, stop in (("xterm", "\x1b[2m", "\x1b[0m"), ("dumb", "", "")):
+            with terminal(home, *line, kind=kind, port=port) as shown:
+                shown.until(f"{start}Thinking ...{stop}\r\n{start}{first}")
+                assert shown.process.wait(60) == 0

@@ -73,6 +73,29 @@ def test_another_build_of_the_same_is_waited_for(tiny: Settings) -> None:
     assert len(engines) == 2
     assert engines[0] == engines[1]
     assert {step.phase for step in heard} == {"wait"}
+    assert heard[0].detail == f"another MyLLM (pid {os.getpid()}) is compiling the engine"
+
+
+@pytest.mark.full
+def test_who_waits_sees_how_far_the_other_build_is(tiny: Settings) -> None:
+    heard: list[Progress] = []
+    half_done, is_seen = threading.Event(), threading.Event()
+
+    def hold(step: Progress) -> None:
+        if step.phase == "compile" and step.done == 5:
+            half_done.set()
+            assert is_seen.wait(60)
+
+    def listen(step: Progress) -> None:
+        heard.append(step)
+        is_seen.set()
+
+    first = threading.Thread(target=lambda: build_engine(tiny, CPU, hold))
+    first.start()
+    assert half_done.wait(60)
+    build_engine(tiny, CPU, listen)
+    first.join(60)
+    assert (heard[0].phase, heard[0].done, heard[0].total) == ("wait", 5, 10)
 
 
 @pytest.mark.full

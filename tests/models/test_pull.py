@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from myllm.models.source import parse_reference
+from myllm.errors import PullFailed
+from myllm.models.source import choose_files, parse_reference
 from tests.ggufs import write_header, write_split
 from tests.hub import COMMIT, Hub, Repo, serve_hub
 
@@ -279,3 +280,40 @@ def test_a_hub_that_is_down_or_away(home: Path, hub: Hub) -> None:
     assert "status 500" in refused(home, hub, REPO)
     nobody = Hub(url="http://127.0.0.1:9")
     assert "cannot reach http://127.0.0.1:9" in refused(home, nobody, REPO)
+
+
+@pytest.mark.parametrize(
+    ("reference", "name", "file"),
+    [
+        ("hf.co/org/Toy-GGUF", "toy", None),
+        ("huggingface.co/org/Toy-GGUF", "toy", None),
+        ("https://hf.co/org/Toy-GGUF/", "toy", None),
+        ("hf.co/org/Toy-GGUF:toy.Q8_0.gguf", "toy", "toy.Q8_0.gguf"),
+        ("org/Toy-GGUF:Q8_0", "toy-q8_0", "Q8_0"),
+    ],
+)
+def test_what_an_address_of_the_hub_means(reference: str, name: str, file: str | None) -> None:
+    wanted = parse_reference(reference)
+    assert (wanted.name, wanted.repo, wanted.file) == (name, "org/Toy-GGUF", file)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "file"),
+    [
+        ("q8_0", "toy.Q8_0.gguf"),
+        ("Q4_K_S", "toy-Q4_K_S.gguf"),
+        ("IQ4_XS", "toy-IQ4_XS.gguf"),
+        ("Q4_XS", None),
+        ("Q4_K", None),
+        ("BF16", "toy-BF16-00001-of-00002.gguf"),
+    ],
+)
+def test_a_file_is_found_by_its_quantization(quantization: str, file: str | None) -> None:
+    names = ["toy.Q8_0.gguf", "toy-Q4_K_S.gguf", "toy-Q4_K_M.gguf", "toy-IQ4_XS.gguf"]
+    names += [f"toy-BF16-0000{n}-of-00002.gguf" for n in (1, 2)]
+    wanted = parse_reference(f"org/Toy-GGUF:{quantization}")
+    if file is None:
+        with pytest.raises(PullFailed, match="has no file"):
+            choose_files(wanted, names)
+    else:
+        assert choose_files(wanted, names)[0] == file

@@ -1,0 +1,1 @@
+"""`myllm run`: one answer, or a conversation on a terminal."""

@@ -1,0 +1,120 @@
+"""Printing an answer as it comes: thoughts dimmed, then the text, then what it took.
+
+Only the text goes to a stdout that is no terminal, so that it can be piped on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from myllm.cli.common import warning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from myllm.cli.run.talk import Event
+
+_DIM, _PLAIN = "\033[2m", "\033[0m"
+
+
+def print_answer(events: Iterator[Event], model: str, verbose: bool) -> None:
+    """Print an answer to stdout; with `verbose` its counts and speed to stderr."""
+    thoughts, clock = _Thoughts(), _Clock()
+    with _waiting(model) as waiting:
+        for event in events:
+            if "phase" in event:
+                waiting(event["phase"])
+                continue
+            clock.tick()
+            waiting(None)
+            if event["done"]:
+                thoughts.end()
+                print(flush=True)
+                if "warning" in event:
+                    warning(event["warning"])
+                if verbose:
+                    print(clock.summary(event["usage"]), file=sys.stderr)
+            elif "thinking" in event:
+                thoughts.add(event["thinking"])
+            elif "token" in event:
+                thoughts.end()
+                print(event["token"], end="", flush=True)
+
+
+class _Thoughts:
+    """What the model thinks, between two lines that say so; on a terminal only."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stdout.isatty()
+        self._open = False
+        self._start, self._stop = (_DIM, _PLAIN) if has_colour() else ("", "")
+
+    def add(self, text: str) -> None:
+        if not self._shown:
+            return
+        if not self._open:
+            self._open = True
+            print(f"{self._start}Thinking ...{self._stop}")
+        # Each piece by itself, so that nothing stays dim when an answer is stopped.
+        print(f"{self._start}{text}{self._stop}", end="", flush=True)
+
+    def end(self) -> None:
+        if self._open:
+            self._open = False
+            print(f"\n{self._start}... done thinking.{self._stop}\n")
+
+
+class _Clock:
+    """When the first token came and when the last one did, in seconds."""
+
+    def __init__(self) -> None:
+        self._asked = time.monotonic()
+        self._first: float | None = None
+        self._last = self._asked
+
+    def tick(self) -> None:
+        self._last = time.monotonic()
+        if self._first is None:
+            self._first = self._last
+
+    def summary(self, usage: dict[str, Any]) -> str:
+        """Counts are the engine's; the speed is that of all tokens after the first one."""
+        first = self._first or self._last
+        made, seconds = usage["completion_tokens"], self._last - first
+        speed = f"{(made - 1) / seconds:.1f} tokens/s" if made > 1 and seconds > 0 else "-"
+        return (
+            f"prompt: {usage['prompt_tokens']} tokens ({usage['cached_tokens']} cached), "
+            f"first token after {first - self._asked:.2f} s; "
+            f"answer: {made} tokens in {seconds:.2f} s, {speed}"
+        )
+
+
+def has_colour() -> bool:
+    """Whether stdout shows escape sequences, and its user has not refused them."""
+    is_capable = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+    return sys.stdout.isatty() and is_capable and not os.environ.get("NO_COLOR")
+
+
+@contextmanager
+def _waiting(model: str) -> Iterator[Callable[[str | None], None]]:
+    """A line on a terminal's stderr about what is waited for, until it is told None."""
+    if not sys.stderr.isatty():
+        yield lambda phase: None
+        return
+    from myllm.cli.common import console
+
+    status = console(stderr=True).status(f"waiting for {model} ...")
+
+    def show(phase: str | None) -> None:
+        if phase is None:
+            status.stop()
+        else:
+            status.update(f"{model}: {phase}")
+
+    with status:
+        yield show

@@ -41,9 +41,9 @@ from myllm.sessions.kvfiles import KvFiles
 from myllm.sessions.retention import Limits, Retention
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
-from myllm.supervisor.batching import PromptSpeeds
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.nvml import open_nvml
+from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.specs import Specs
 from myllm.supervisor.supervisor import Supervisor
 

@@ -25,6 +25,7 @@ from myllm.gateway.spelling import spell
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.transcript import Diverged
 from myllm.gateway.wire import LAST, event, events_in
+from myllm.supervisor.comparison import Reading
 from myllm.supervisor.instance import Instance
 
 # More bytes than these are read and added up, so that a long answer does not fill the memory.
@@ -94,13 +95,14 @@ class Relay:
                     self._gateway.lease(self._ticket) as lease,
                     aclosing(await self._ask(lease)) as blocks,
                 ):
+                    speed = Reading(self._gateway.supervisor.speeds, lease.instance)
                     ended = False
                     async for block in blocks:
                         if self._reading:
                             self._has_delivered(lease.instance)
                         self._writing.came(time.monotonic())
                         if ended := self._is_end(block):
-                            self._measure(lease.instance, block)
+                            _measure(speed, block)
                         self._keep(block)
                         yield block
                     if not ended:
@@ -224,14 +226,6 @@ class Relay:
         # Inside of a text its quotation marks are escaped, so this cannot be part of one.
         return b'"stop":true' in block if self.form == "plain" else block.endswith(LAST)
 
-    def _measure(self, instance: Instance, last: bytes) -> None:
-        """Tell the supervisor how fast the prompt was read; raises EngineError for what is no
-        JSON, before the client is told that its answer is whole."""
-        for each in events_in(last):
-            if timings := each.get("timings"):
-                speeds, digest = self._gateway.supervisor.speeds, instance.spec.model.digest
-                speeds.measured(digest, timings["prompt_n"], timings["prompt_ms"] / 1000)
-
 
 def openai_usage(end: Finished) -> dict[str, Any]:
     """The counts of an answer in OpenAI's form."""
@@ -242,6 +236,14 @@ def openai_usage(end: Finished) -> dict[str, Any]:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
+
+
+def _measure(speed: Reading, last: bytes) -> None:
+    """Tell how fast the prompt was read; raises EngineError for what is no JSON, before the
+    client is told that its answer is whole."""
+    for each in events_in(last):
+        if timings := each.get("timings"):
+            speed.done(timings)
 
 
 def _is_opening(form: Form, each: dict[str, Any]) -> bool:

@@ -29,6 +29,7 @@ from myllm.gateway.spelling import spell
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.transcript import Diverged, Transcript
 from myllm.sessions.states import Remembered
+from myllm.supervisor.comparison import Reading
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
@@ -130,10 +131,11 @@ class Generation:
             "cache_prompt": True,
             "return_progress": True,
         }
+        speed = Reading(self._gateway.supervisor.speeds, lease.instance)
         try:
             async with aclosing(upstream.complete(lease.instance, body)) as blocks:
                 async for block in blocks:
-                    texts = [text for event in block if (text := self._take(lease, event))]
+                    texts = [text for event in block if (text := self._take(speed, event))]
                     if texts:
                         lease.instance.delivered = True
                         yield texts
@@ -220,21 +222,16 @@ class Generation:
             self._transcript, self._writing = self._cut
         self._cut = None
 
-    def _take(self, lease: Lease, event: dict[str, Any]) -> str:
-        self._watch(lease.instance, event)
-        if "prompt_progress" not in event:
-            self._writing.came(time.monotonic())
-        return self._transcript.take(event)
-
-    def _watch(self, instance: Instance, event: dict[str, Any]) -> None:
-        """Tell people how far the prompt is, and the supervisor how fast it was read."""
+    def _take(self, speed: Reading, event: dict[str, Any]) -> str:
+        """Tell clients how far the prompt is, and the supervisor how fast it was read."""
         if "prompt_progress" in event:
             progress = event["prompt_progress"]
             self._reading = f"reading {progress['processed']}/{progress['total']}"
-        elif event["stop"] and "timings" in event:
-            timings, digest = event["timings"], instance.spec.model.digest
-            seconds = timings["prompt_ms"] / 1000
-            self._gateway.supervisor.speeds.measured(digest, timings["prompt_n"], seconds)
+        else:
+            self._writing.came(time.monotonic())
+            if event["stop"] and "timings" in event:
+                speed.done(event["timings"])
+        return self._transcript.take(event)
 
 
 async def retried(gateway: Gateway, ticket: Ticket, work: Callable[[Lease], Awaitable[_T]]) -> _T:

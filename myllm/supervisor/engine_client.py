@@ -48,6 +48,11 @@ class EngineClient:
         self.is_busy = self._transport.is_busy
         self.close = self._transport.close
 
+    @property
+    def open_requests(self) -> int:
+        """How many requests are under way."""
+        return self._transport.open_requests
+
     async def get(self, path: str, timeout_s: float) -> EngineAnswer:
         """GET `path`; raises ReadTimeout when the answer is not whole by then."""
         return await self._whole("GET", path, _GET, b"", timeout_s)

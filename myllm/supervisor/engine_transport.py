@@ -72,6 +72,11 @@ class EngineTransport(httpx.AsyncBaseTransport):
         else:
             connection.abort()
 
+    @property
+    def open_requests(self) -> int:
+        """How many requests are under way."""
+        return len(self._open)
+
     def is_busy(self) -> bool:
         """Whether somebody waits for the engine; what has come and was not taken yet is not the
         engine's delay."""

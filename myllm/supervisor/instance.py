@@ -15,7 +15,7 @@ import math
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import httpx
@@ -65,6 +65,8 @@ def _hint(code: int) -> str:
 class Instance:
     """A llama-server from its start to its end; `run_id` names this life of it.
 
+    `before_ready` is awaited when the engine has loaded, before it serves anybody; it must not
+    raise and must end soon.
     `on_ready` and `on_exit` are called once at most, in this order, from `run`. `used` is what
     it really takes, in MiB per device. `crashed` says that it was killed rather than saying why
     it leaves, `loading_signal` which signal killed it before it was ready, `delivered` that a
@@ -81,6 +83,7 @@ class Instance:
         *,
         load_timeout_s: float,
         stop_grace_s: float,
+        before_ready: Callable[[Instance], Awaitable[None]],
         on_ready: Callable[[Instance], None],
         on_exit: Callable[[Instance], None],
     ) -> None:
@@ -105,6 +108,7 @@ class Instance:
         self._load_timeout_s = load_timeout_s
         self._stop_grace_s = stop_grace_s
         self._stop_reason = ""
+        self._before_ready = before_ready
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._said_ready = asyncio.Event()
@@ -160,6 +164,11 @@ class Instance:
             self._verdict = EngineDied(f"the engine of model '{self.spec.key}' {what}")
             self._stop_wanted.set()
 
+    def is_working(self) -> bool:
+        """Whether it loads or has requests to answer."""
+        requests = self._client.open_requests if self._client is not None else 0
+        return self.state == "loading" or requests > 0
+
     def sign_of_life(self) -> None:
         """Something has moved: a token, progress, or work."""
         self._last_sign = time.monotonic()
@@ -179,7 +188,7 @@ class Instance:
             self._process = await self._launcher.start(self._launch, self._take_report)
             exited = asyncio.create_task(self._process.wait())
             self._client = EngineClient(self._process.socket)
-            ready = asyncio.create_task(self._until_ready())
+            ready = asyncio.create_task(self._become_ready())
             try:
                 await asyncio.wait({ready, exited, stop_wanted}, return_when="FIRST_COMPLETED")
                 if not stop_wanted.done():
@@ -254,6 +263,10 @@ class Instance:
             self.progress = max(self.progress, report.progress)
         elif report.state == "ready":
             self._said_ready.set()
+
+    async def _become_ready(self) -> None:
+        await self._until_ready()
+        await self._before_ready(self)
 
     async def _until_ready(self) -> None:
         """Return when the engine said that it is ready or `/health` did, whichever is first.

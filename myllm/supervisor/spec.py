@@ -62,7 +62,8 @@ class InstanceSpec:
     store of prompts that have left their slots; `projector` is what it sees and hears with.
     `slot_dir` is where states of slots are saved and read back; without it no slot can be
     saved, read back or emptied.
-    `engine_id` tells one build of llama-server from another.
+    `engine_id` tells one build of llama-server from another. `speed_key` stands for all that
+    the speed of reading prompts depends on but the batch size; without it that is not measured.
     """
 
     key: InstanceKey
@@ -77,6 +78,7 @@ class InstanceSpec:
     projector: Projector | None = None
     slot_dir: Path | None = None
     engine_id: str = ""
+    speed_key: str = ""
 
     @property
     def state_key(self) -> str:

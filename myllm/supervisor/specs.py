@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from myllm.cpus import machine_cores, usable_cores
+from myllm.engine.hardware import cpu_identity
 from myllm.engine.types import Engine
 from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
-from myllm.supervisor.batching import PromptSpeeds, batch_for, first_batch, guessed_speed
+from myllm.supervisor.batching import CPU_START, GPU_START
 from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
 from myllm.supervisor.placement import choose, lay_out
-from myllm.supervisor.spec import InstanceKey, InstanceSpec, input_context
+from myllm.supervisor.prompt_speeds import PromptSpeeds
+from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, input_context
 
 # A list of many models reads the devices once.
 _ROOMS_VALID_S = 1.0
@@ -24,6 +27,11 @@ _LEAST_CONTEXT = 512
 # cores with 2.9 million parameters: 84 with two threads and 134 with one; of two such models at
 # once 5 and 150.
 _PARAMETERS_PER_THREAD = 50e6
+# Parameters x tokens that one core reads in a second, at the least: 1.1 billion parameters in
+# Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
+_WORK_PER_CORE = 50e9
+# Beyond this, a model is so small that other things than its parameters take the time.
+_MOST_GUESSED = 20_000.0
 
 
 class Specs:
@@ -77,18 +85,22 @@ class Specs:
         keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
         # Without such a folder the engine does not even empty a slot.
         needs_folder = keeps or self._settings.strict_isolation
+        threads = self._threads(model)
+        speed_key = self._speed_key(model, threads, place.layout)
+        start = GPU_START if self._engine.has_gpu and model.engine.gpu_layers != 0 else CPU_START
         return InstanceSpec(
             key,
             model,
             context_size=place.context_size,
             slots=place.slots,
-            batch=self._batch(model, self._engine.has_gpu and model.engine.gpu_layers != 0),
-            threads=self._threads(model),
+            batch=self._speeds.batch(speed_key, start),
+            threads=threads,
             automatic_context=place.automatic_context,
             layout=place.layout,
             projector=model.projector,
             slot_dir=self._settings.kv_dir() if needs_folder else None,
             engine_id=f"{self._engine.version} {self._engine.commit}",
+            speed_key=speed_key,
         )
 
     def _threads(self, model: Model) -> int | None:
@@ -102,14 +114,18 @@ class Specs:
     def speed(self, spec: InstanceSpec) -> float:
         """Tokens of a prompt that an engine reads per second: measured, or else guessed for its
         cores, also where it has a GPU, which is cautious."""
-        measured = self._speeds.get(spec.model.digest)
+        measured = self._speeds.best(spec.speed_key)
         return measured or guessed_speed(spec.model.header.parameter_count, self._used_cores())
 
-    def _batch(self, model: Model, gpu: bool) -> int:
-        speed = self._speeds.get(model.digest)
-        if speed is not None:
-            return batch_for(speed)
-        return first_batch(model.header.parameter_count, self._used_cores(), gpu)
+    def _speed_key(self, model: Model, threads: int | None, layout: Layout) -> str:
+        cores = model.engine.threads or threads or usable_cores()
+        parts = (self._engine.identity, cpu_identity(), str(cores), *layout.arguments())
+        return f"{model.digest} {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
     def _used_cores(self) -> int:
         return self._settings.threads or usable_cores()
+
+
+def guessed_speed(parameters: int, cores: int) -> float:
+    """Tokens per second that the cores read of a model which was never measured, cautiously."""
+    return min(_WORK_PER_CORE * cores / max(parameters, 1), _MOST_GUESSED)

@@ -14,9 +14,11 @@ import structlog
 from myllm.engine.types import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
 from myllm.settings import Settings
-from myllm.supervisor.batching import PromptSpeeds
+from myllm.supervisor.batching import sizes_to_compare
+from myllm.supervisor.comparison import compare
 from myllm.supervisor.devices import GpuReader
 from myllm.supervisor.instance import Instance, State
+from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from myllm.supervisor.watching import Watcher
 
@@ -96,6 +98,7 @@ class Supervisor:
             self._launcher,
             load_timeout_s=self._settings.load_timeout,
             stop_grace_s=self._settings.stop_grace,
+            before_ready=self._compare_batches,
             on_ready=self._ready,
             on_exit=self._exited,
         )
@@ -126,6 +129,33 @@ class Supervisor:
         taken = {instance.name for instance in self}
         names = [spec.file_stem, *(f"{spec.file_stem}.{n}" for n in range(2, len(taken) + 2))]
         return next(name for name in names if name not in taken)
+
+    async def _compare_batches(self, instance: Instance) -> None:
+        """Find out which batch size the next engine of this kind is to have.
+
+        While another engine works, neither of the two is to disturb the other: the next load
+        makes up for it. So it does for a comparison that fails.
+        """
+        spec, pid = instance.spec, instance.pid
+        # A smaller context cannot hold the largest size.
+        can = spec.key.role == "generate" and spec.batch < spec.context_size
+        if not can or not self.speeds.wants_comparison(spec.speed_key):
+            return
+        others = [other for other in self if other is not instance]
+        if pid is None or any(other.is_working() for other in others):
+            return
+        try:
+            sizes = sizes_to_compare(spec.batch)
+            known = await compare(instance.client, pid, sizes, spec.model.header.vocabulary_size)
+        except Exception as failure:  # noqa: BLE001 - the engine works without it
+            _log.warning("batch sizes not compared", model=str(spec.key), cause=repr(failure))
+            return
+        self.speeds.compared(spec.speed_key, known)
+        self.speeds.save()
+        speeds = {size: round(speed) for size, speed in known.tokens_per_s.items()}
+        _log.info(
+            "batch sizes compared", model=str(spec.key), was=known.status, tokens_per_s=speeds
+        )
 
     def _ready(self, instance: Instance) -> None:
         self.history(instance.spec.key).last_error = None

@@ -60,6 +60,7 @@ async def running(spec: InstanceSpec, engine: Engine, home: Path) -> AsyncIterat
         LocalLauncher(runtime, home / "logs"),
         load_timeout_s=60,
         stop_grace_s=0.5,
+        before_ready=lambda instance: asyncio.sleep(0),
         on_ready=lambda _: ready.set(),
         on_exit=lambda _: ready.set(),
     )

@@ -59,6 +59,7 @@ def make(runtime: RuntimeDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             launcher,
             load_timeout_s=load_timeout,
             stop_grace_s=0.3,
+            before_ready=lambda instance: asyncio.sleep(0),
             on_ready=lambda instance: None,
             on_exit=on_exit,
         )

@@ -11,8 +11,8 @@ import pytest
 from myllm.engine.types import Engine
 from myllm.models.registry import Registry
 from myllm.settings import Settings
-from myllm.supervisor.batching import PromptSpeeds
 from myllm.supervisor.devices import HOST, DeviceMemory
+from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, Layout, Role, main_role
 from myllm.supervisor.specs import Specs
 from tests.control_groups import cpu_quota, run_inside
@@ -154,3 +154,31 @@ def test_an_engine_in_a_container_with_one_cpu_gets_one_thread(tmp_path: Path) -
     )
     with cpu_quota(1) as procs:
         assert run_inside(procs, code) == "1"
+
+
+def test_the_speed_of_reading_depends_on_model_engine_machine_and_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = Registry(tmp_path).get("demo")
+    keys = {
+        specs(tmp_path).spec(KEY, demo).speed_key,
+        specs(tmp_path, threads=7).spec(KEY, demo).speed_key,
+        specs(tmp_path, gpu=True).spec(KEY, demo).speed_key,
+        specs(tmp_path).spec(KEY, replace(demo, header=replace(demo.header, digest="x"))).speed_key,
+    }
+    monkeypatch.setattr("myllm.supervisor.specs.cpu_identity", lambda: "another CPU")
+    keys.add(specs(tmp_path).spec(KEY, demo).speed_key)
+    assert len(keys) == 5
+    server = tmp_path / "llama-server"
+    builds = set()
+    for content in ("compiled", "compiled anew"):
+        server.write_text(content)
+        builds.add(replace(CPU, server=server).identity)
+    assert len(builds) == 2, "two builds that call themselves the same"
+
+
+def test_a_model_of_unknown_speed_is_read_in_the_largest_batches(tmp_path: Path) -> None:
+    demo = Registry(tmp_path).get("demo")
+    assert specs(tmp_path).spec(KEY, demo).batch == 512
+    on_gpu = specs(tmp_path, gpu=True).spec(KEY, demo)
+    assert (on_gpu.batch, on_gpu.physical_batch) == (2048, 512)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,11 @@ class Request:
         first, *lines = head.decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
         return Reply(int(first.split()[1]), headers, body, self.began, ended)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The answer as it comes, head and all."""
+        while part := await self._reader.read(65536):
+            yield part
 
     def leave(self) -> None:
         """Close the connection."""

@@ -21,10 +21,19 @@ _SCRIPT = Path(__file__).parent.parent / "scripts" / "random_model.py"
 
 def big_models_dir() -> Path:
     """A folder with `big`: the shape of TinyLlama 1.1B, Q4_K_M. Making it takes a minute or two."""
+    return _made("big", *_big())
+
+
+def big_long_models_dir() -> Path:
+    """A folder with `big-long`: the same, as if it were trained for 8,192 tokens."""
+    return _made("big-long", *_big(), "--context", "8192")
+
+
+def _big() -> tuple[str, ...]:
     engine = find_engine(load_settings())
     assert engine is not None, "no engine"  # main has looked
     quantize = str(engine.tool("llama-quantize"))
-    return _made("big", "--shape", "1.1b", "--quantize", "Q4_K_M", "--llama-quantize", quantize)
+    return ("--shape", "1.1b", "--quantize", "Q4_K_M", "--llama-quantize", quantize)
 
 
 def long_models_dir() -> Path:

@@ -58,6 +58,8 @@ class Layout:
 class InstanceSpec:
     """Everything llama-server is told. `context_size` is what one conversation gets.
 
+    `threads` compute answers, and prompts where `batch_threads` does not say otherwise; None
+    leaves their number to llama-server.
     `automatic_context` says that nobody asked for that size. `cache_ram_mb` is the engine's
     store of prompts that have left their slots; `projector` is what it sees and hears with.
     `slot_dir` is where states of slots are saved and read back; without it no slot can be
@@ -72,6 +74,7 @@ class InstanceSpec:
     slots: int
     batch: int
     threads: int | None = None
+    batch_threads: int | None = None
     automatic_context: bool = False
     layout: Layout = Layout()
     cache_ram_mb: int = 0
@@ -145,6 +148,8 @@ class InstanceSpec:
         threads = self.model.engine.threads or self.threads
         if threads is not None:
             arguments += ["--threads", str(threads)]
+        if self.batch_threads is not None and self.model.engine.threads is None:
+            arguments += ["--threads-batch", str(self.batch_threads)]
         if self.slot_dir is not None:
             arguments += ["--slot-save-path", f"{self.slot_dir}/"]
         if self.projector is not None:

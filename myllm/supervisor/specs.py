@@ -27,6 +27,8 @@ _LEAST_CONTEXT = 512
 # cores with 2.9 million parameters: 84 with two threads and 134 with one; of two such models at
 # once 5 and 150.
 _PARAMETERS_PER_THREAD = 50e6
+# A prompt has many tokens to compute at once, so a thread has enough to do with fewer parameters.
+_PARAMETERS_PER_BATCH_THREAD = 5e6
 # Parameters x tokens that one core reads in a second, at the least: 1.1 billion parameters in
 # Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
 _WORK_PER_CORE = 50e9
@@ -85,8 +87,8 @@ class Specs:
         keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
         # Without such a folder the engine does not even empty a slot.
         needs_folder = keeps or self._settings.strict_isolation
-        threads = self._threads(model)
-        speed_key = self._speed_key(model, threads, place.layout)
+        threads, batch_threads = self._threads(model), self._batch_threads(model)
+        speed_key = self._speed_key(model, batch_threads or threads, place.layout)
         start = GPU_START if self._engine.has_gpu and model.engine.gpu_layers != 0 else CPU_START
         return InstanceSpec(
             key,
@@ -95,6 +97,7 @@ class Specs:
             slots=place.slots,
             batch=self._speeds.batch(speed_key, start),
             threads=threads,
+            batch_threads=batch_threads,
             automatic_context=place.automatic_context,
             layout=place.layout,
             projector=model.projector,
@@ -110,6 +113,15 @@ class Specs:
         useful = max(1, int(model.header.parameter_count // _PARAMETERS_PER_THREAD))
         threads = min(useful, usable_cores())
         return self._settings.threads or (threads if threads < machine_cores() else None)
+
+    def _batch_threads(self, model: Model) -> int | None:
+        """Threads for reading prompts, where a small model has fewer for its answers; else None."""
+        threads = self._threads(model)
+        if self._settings.threads or threads is None:
+            return None
+        useful = int(model.header.parameter_count // _PARAMETERS_PER_BATCH_THREAD)
+        useful = min(useful, usable_cores())
+        return useful if useful > threads else None
 
     def speed(self, spec: InstanceSpec) -> float:
         """Tokens of a prompt that an engine reads per second: measured, or else guessed for its

@@ -114,12 +114,12 @@ def test_what_the_engines_have_can_be_had_by_others(tmp_path: Path) -> None:
     assert (room.budget_mb, room.obtainable_mb, room.free_mb) == (8000, 8000, 3000)
 
 
-def threads(folder: Path, parameters: int, **given: int) -> str | None:
-    """What llama-server gets as `--threads` for a model of that many parameters."""
+def threads(folder: Path, parameters: int, option: str = "--threads", **given: int) -> str | None:
+    """What llama-server gets as `option` for a model of that many parameters."""
     demo = Registry(folder).get("demo")
     model = replace(demo, header=replace(demo.header, parameter_count=parameters))
     argv = specs(folder, **given).spec(KEY, model).argv(Path("llama-server"))
-    return argv[argv.index("--threads") + 1] if "--threads" in argv else None
+    return argv[argv.index(option) + 1] if option in argv else None
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,30 @@ def test_threads_by_what_is_usable_of_eight_cores(
     monkeypatch.setattr("myllm.supervisor.specs.usable_cores", lambda: usable)
     assert threads(tmp_path, parameters) == expected
     assert threads(tmp_path, parameters, threads=5) == "5"
+
+
+@pytest.mark.parametrize(
+    ("usable", "parameters", "expected"),
+    [
+        (8, 1_100_000_000, None),
+        (8, 135_000_000, "8"),
+        (4, 135_000_000, "4"),
+        (2, 135_000_000, None),
+        (8, 20_000_000, "4"),
+        (8, 2_900_000, None),
+    ],
+)
+def test_prompts_of_a_small_model_are_read_by_more_threads_than_write_its_answers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    usable: int,
+    parameters: int,
+    expected: str | None,
+) -> None:
+    monkeypatch.setattr("myllm.supervisor.specs.machine_cores", lambda: 8)
+    monkeypatch.setattr("myllm.supervisor.specs.usable_cores", lambda: usable)
+    assert threads(tmp_path, parameters, "--threads-batch") == expected
+    assert threads(tmp_path, parameters, "--threads-batch", threads=5) is None
 
 
 @pytest.mark.needs_cpu_quota

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextvars import Context
@@ -23,6 +25,7 @@ from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from myllm.supervisor.watching import Watcher
 
 _log = structlog.get_logger(__name__)
+COMPARE_AGAIN_S = 60.0
 
 
 class Listener(Protocol):
@@ -60,6 +63,7 @@ class Supervisor:
         self._instances: dict[int, Instance] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._histories: dict[InstanceKey, History] = {}
+        self._compared_at: dict[str, float] = {}
         self._watcher = Watcher(self, settings.hang_timeout, gpus)
 
     def __iter__(self) -> Iterator[Instance]:
@@ -133,8 +137,9 @@ class Supervisor:
     async def _compare_batches(self, instance: Instance) -> None:
         """Find out which batch size the next engine of this kind is to have.
 
-        While another engine works, neither of the two is to disturb the other: the next load
-        makes up for it. So it does for a comparison that fails.
+        While another engine works, neither of the two is to disturb the other: a later load
+        makes up for it. So it does for a comparison that fails, and for one on a busy machine,
+        but not at once: an engine that replaces a dead one is waited for.
         """
         spec, pid = instance.spec, instance.pid
         # A smaller context cannot hold the largest size.
@@ -144,6 +149,10 @@ class Supervisor:
         others = [other for other in self if other is not instance]
         if pid is None or any(other.is_working() for other in others):
             return
+        now = time.monotonic()
+        if now - self._compared_at.get(spec.speed_key, -math.inf) < COMPARE_AGAIN_S:
+            return
+        self._compared_at[spec.speed_key] = now
         try:
             sizes = sizes_to_compare(spec.batch)
             known = await compare(instance.client, pid, sizes, spec.model.header.vocabulary_size)

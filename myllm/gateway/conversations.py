@@ -15,12 +15,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import structlog
 
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway import upstream
+from myllm.gateway.held import Held
 from myllm.gateway.prefixes import common, of_messages
 from myllm.gateway.spelling import spell_prompt
 from myllm.gateway.tickets import Ticket
@@ -44,39 +44,6 @@ _ALIKE_CHARS = 512
 _MOST_IGNORED = 2
 
 
-@dataclass(eq=False)
-class _Held:
-    """What one slot of one run holds: `state` is None while nobody knows.
-
-    `lock` is held while it is saved or restored, and `in_use` while a request has the slot.
-    `taken_by` is the last request that made the slot its own, which one that leaves early never
-    does, and `noted` when it has told what the slot holds now. `restored` are the tokens that
-    were read back and not seen in use yet; `expected` those of them that the prompt now being
-    answered begins with. `put_off` counts how often its save has waited for others.
-    """
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    client: str | None = None
-    session: str | None = None
-    state: State | None = None
-    saved: bool = False
-    in_use: bool = False
-    taken_by: Ticket | None = None
-    noted: bool = False
-    put_off: int = 0
-    restored: int = 0
-    expected: int = 0
-    timer: asyncio.TimerHandle | None = None
-
-    def belongs_to(self, ticket: Ticket) -> bool:
-        """Whether it holds the session of `ticket`."""
-        return self.session is not None and self.session == ticket.session
-
-    def is_unsaved(self) -> bool:
-        """Whether it holds what no file has."""
-        return self.state is not None and not self.saved
-
-
 class Conversations:
     """What the slots of all engines hold; `files` has what outlives a slot.
 
@@ -93,10 +60,10 @@ class Conversations:
         self._files = files
         self._speed = speed
         self._strict = strict
-        self._held: dict[tuple[int, int], _Held] = {}
+        self._held: dict[tuple[int, int], Held] = {}
         self._ignored: dict[str, int] = {}
         self._saving: set[asyncio.Task[None]] = set()
-        self._being_saved: list[_Held] = []  # also of engines that have ended meanwhile
+        self._being_saved: list[Held] = []  # also of engines that have ended meanwhile
 
     def problem(self, spec: InstanceSpec) -> str | None:
         """Why this engine's conversations are read anew when they have left their slot; None:
@@ -225,20 +192,20 @@ class Conversations:
                     pass
         await self._files.forget(owner, session)
 
-    def _of(self, instance: Instance, ticket: Ticket) -> _Held:
-        return self._held.setdefault((instance.run_id, ticket.slot or 0), _Held())
+    def _of(self, instance: Instance, ticket: Ticket) -> Held:
+        return self._held.setdefault((instance.run_id, ticket.slot or 0), Held())
 
-    def _of_run(self, run: int) -> list[tuple[int, _Held]]:
+    def _of_run(self, run: int) -> list[tuple[int, Held]]:
         """The slots of one engine."""
         return [(slot, held) for (of_run, slot), held in self._held.items() if of_run == run]
 
-    def _save_later(self, instance: Instance, slot: int, held: _Held) -> None:
+    def _save_later(self, instance: Instance, slot: int, held: Held) -> None:
         if held.timer is not None:
             held.timer.cancel()
         later = asyncio.get_running_loop().call_later
         held.timer = later(_SAVE_AFTER_S, self._save_idle, instance, slot, held)
 
-    def _save_idle(self, instance: Instance, slot: int, held: _Held) -> None:
+    def _save_idle(self, instance: Instance, slot: int, held: Held) -> None:
         others = any(other.in_use for _, other in self._of_run(instance.run_id))
         if others and held.put_off < _MOST_PUT_OFF:
             held.put_off += 1
@@ -248,7 +215,7 @@ class Conversations:
         if not held.in_use:
             self._save_now(instance, slot, held)
 
-    def _save_now(self, instance: Instance, slot: int, held: _Held) -> asyncio.Task[None]:
+    def _save_now(self, instance: Instance, slot: int, held: Held) -> asyncio.Task[None]:
         """Save a slot whatever becomes of the caller, unless a request takes the slot before the
         save begins. One that comes later waits for the lock."""
         taken_by = held.taken_by
@@ -263,7 +230,7 @@ class Conversations:
         task.add_done_callback(self._saving.discard)
         return task
 
-    async def _save(self, instance: Instance, slot: int, held: _Held) -> None:
+    async def _save(self, instance: Instance, slot: int, held: Held) -> None:
         """Failing to is logged: then the history is read anew."""
         state = held.state
         if state is None or held.saved or instance.is_over() or not self._is_worth(instance, state):
@@ -298,7 +265,7 @@ class Conversations:
             return False
         return len(state.remembered.tokens) / self._speed(instance.spec) > _WORTH_S
 
-    async def _restore(self, instance: Instance, ticket: Ticket, held: _Held) -> None:
+    async def _restore(self, instance: Instance, ticket: Ticket, held: Held) -> None:
         assert ticket.session is not None
         owner, _, session = ticket.session.rpartition("/")
         try:
@@ -312,7 +279,7 @@ class Conversations:
             _log.warning("state of a conversation not restored", cause=failure.detail)
 
     async def _read_back(
-        self, instance: Instance, ticket: Ticket, held: _Held, state: State
+        self, instance: Instance, ticket: Ticket, held: Held, state: State
     ) -> None:
         try:
             tokens = await upstream.restore_slot(instance, ticket.slot or 0, state.file_name)

@@ -11,6 +11,7 @@ and a test checks that the mapping is complete.
     ├── BodyTooLarge
     ├── NotFound
     │   └── ModelNotFound
+    │       └── ModelRemoved  ... any more, and the request had waited for it
     ├── Conflict              not now: the model is answering
     │   └── AliasGiven        a model is to be deleted by one of its other names
     ├── Unavailable           waited too long, or the server is leaving: try again later
@@ -19,6 +20,7 @@ and a test checks that the mapping is complete.
     ├── InvalidModel          a model folder, a GGUF or its config.json is unusable
     ├── EngineError           llama-server failed; carries its own words
     │   ├── EngineDied        it was answering, and a new one can
+    │   ├── ModelReplaced     ... but not what was begun, for its GGUF is another one now
     │   ├── EngineMissing     there is none that can be run
     │   └── BuildFailed       it could not be compiled
     ├── PullFailed            a download did not end with a whole, checked model
@@ -82,6 +84,13 @@ class ModelNotFound(NotFound):
     def __init__(self, name: str, available: list[str]) -> None:
         known = ", ".join(available) if available else "none, see 'myllm pull'"
         super().__init__(f"Model '{name}' not found. Available models: {known}")
+
+
+class ModelRemoved(ModelNotFound):
+    """The model was removed while the request waited for it."""
+
+    def __init__(self, name: str) -> None:
+        NotFound.__init__(self, f"Model '{name}' was removed while the request waited for it")
 
 
 class Conflict(MyLLMError):
@@ -148,6 +157,18 @@ class EngineDied(EngineError):
     """llama-server ended while it served; the next request starts a new one."""
 
     retryable = True
+
+
+class ModelReplaced(EngineError):
+    """The engine died under an answer, and what its model's folder has now cannot continue it."""
+
+    retryable = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The engine of model '{name}' died, and the model's files had been replaced in the "
+            "meantime; please ask again"
+        )
 
 
 class EngineMissing(EngineError):

@@ -28,10 +28,12 @@ _DETAILED: dict[str, Any] = _LISTED | {
     "vocabulary_size": 1024,
     "input": ["text"],
     "embedding_only": False,
+    "chat": True,
     "thinking": False,
     "kv_restore": True,
     "builtin": True,
     "memory": {"estimated_mb": 56, "slots": 4},
+    "warnings": [],
 }
 
 
@@ -43,7 +45,9 @@ class ListedModel(BaseModel):
     size_mb: int = Field(description="Size of its files, in MB.")
     quantization: str = Field(description="How its weights are stored, such as Q4_K_M.")
     context_size: int = Field(description="Tokens that one conversation gets.")
-    template: str = Field(description='Its name in config.json, or "gguf".')
+    template: str | None = Field(
+        description='Its name in config.json, or "gguf"; null: it has none, so it cannot chat.'
+    )
     parameters: dict[str, Any] = Field(description="Its own defaults for `options`.")
     loaded: bool = Field(description="Whether an engine of it runs.")
     aliases: list[str] | None = Field(None, description="Other names that it answers to.")
@@ -98,10 +102,14 @@ class ModelDetails(ListedModel):
     vocabulary_size: int = Field(description="Number of different tokens.")
     input: list[str] = Field(description="What it takes: text, image, audio.")
     embedding_only: bool = Field(description="Whether it makes vectors only, no text.")
+    chat: Literal[True] | str = Field(description="True, or why it cannot answer a conversation.")
     thinking: bool = Field(description="Whether it can think before it answers.")
     kv_restore: Literal[True] | str = Field(description="True, or why its states are not saved.")
     builtin: bool = Field(description="Whether it comes with MyLLM.")
     memory: ModelMemory = Field(description="What its engine takes.")
+    warnings: list[str] = Field(
+        description="What on disk is no longer as it was when the model was loaded."
+    )
 
 
 class EmbeddingsUsage(BaseModel):
@@ -130,3 +138,55 @@ class EmbeddingsResponse(BaseModel):
     )
     model: str = Field(description="The model that made them.")
     usage: EmbeddingsUsage = Field(description="Counts of tokens.")
+
+
+class Slots(BaseModel):
+    """The conversations that an engine answers at once."""
+
+    busy: int = Field(description="Slots that answer a request now.")
+    total: int = Field(description="All slots.")
+
+
+class InstanceMemory(BaseModel):
+    """What an engine takes, in MiB."""
+
+    estimated_mb: int = Field(description="Predicted, on all devices together.")
+    measured_mb: int = Field(description="Taken now; 0 before anything was measured.")
+    devices: dict[str, int] = Field(
+        default_factory=dict, description="The prediction for each device."
+    )
+
+
+class InstanceShown(BaseModel):
+    """An engine that runs, or a model that waits for room or backs off, which has no process."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(description="The model's name.")
+    role: Literal["generate", "embed", "rerank"] = Field(description="What the engine is for.")
+    state: str = Field(description="loading, ready, draining; waiting or backing off.")
+    pid: int | None = Field(description="The process, if there is one.")
+    slots: Slots = Field(description="How many conversations it answers.")
+    queued: int = Field(description="Requests that wait for it.")
+    memory: InstanceMemory = Field(description="What it takes.")
+    restarts: int = Field(description="How often it was started again.")
+    strikes: int = Field(description="How often it failed lately before it said anything.")
+    last_error: str | None = Field(description="Why it ended or could not start, the last time.")
+    kv_restore: Literal[True] | str = Field(description="True, or why its states are not saved.")
+    warnings: list[str] = Field(
+        description="What of the model's folder is no longer as it was when its engine started; "
+        "the engine does not depend on it."
+    )
+    started_at: str | None = Field(None, description="When its process was started.")
+    last_used_at: str | None = Field(None, description="When its last answer ended.")
+    expires_at: str | None = Field(None, description="When it leaves if nobody asks for it.")
+    pinned: bool = Field(False, description="Whether it is never unloaded to make room.")
+
+
+class InstanceList(BaseModel):
+    """What runs, and what memory there is."""
+
+    instances: list[InstanceShown] = Field(description="All engines, and who waits for one.")
+    memory: dict[str, dict[str, int | None]] = Field(
+        description="For each device budget_mb, taken_mb and free_mb, in MiB."
+    )

@@ -19,9 +19,9 @@ from myllm.api.errors import status_of
 from myllm.api.services import AskedBy, With
 from myllm.api.streaming import JsonAnswer, Stream, described, to_the_end
 from myllm.errors import MyLLMError
-from myllm.gateway.answer import generating_model
 from myllm.gateway.asking import count
 from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token, Usage
+from myllm.gateway.roles import chatting_model
 from myllm.gateway.sampling import OPENAI_DEFAULTS
 
 router = APIRouter(prefix="/v1/messages", tags=["Anthropic"])
@@ -62,7 +62,7 @@ async def messages(request: MessagesRequest, services: With, client: AskedBy) ->
 @router.post("/count_tokens")
 async def count_tokens(request: CountTokensRequest, services: With, client: AskedBy) -> Response:
     """How many tokens the prompt of a conversation has."""
-    model = generating_model(services.gateway, request.model)
+    model = chatting_model(services.gateway, request.model)
     gateway, asking = services.gateway, request.asking(client.fair_id)
     told = await services.media.checked(model.name, messages_of(request))
     body = {"messages": told, **fields_of(request)}

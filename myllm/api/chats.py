@@ -13,9 +13,9 @@ import orjson
 
 from myllm.api.services import Services
 from myllm.errors import InvalidRequest
-from myllm.gateway.answer import generating_model
 from myllm.gateway.chat import EngineChat, Wire
 from myllm.gateway.events import Call
+from myllm.gateway.roles import chatting_model
 from myllm.gateway.tickets import Asking, Ticket
 from myllm.supervisor.spec import InstanceKey
 
@@ -41,7 +41,7 @@ async def asked(
 
     Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
     """
-    model = generating_model(services.gateway, model_name)
+    model = chatting_model(services.gateway, model_name)
     messages = await services.media.checked(model.name, chat.messages)
     ticket = asking.ticket(InstanceKey(model.name, "generate"))
     answer = EngineChat(

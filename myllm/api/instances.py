@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from myllm.api.answer_schemas import InstanceList
 from myllm.api.services import Services, With
 from myllm.api.times import iso
 from myllm.gateway.entry import Entry
@@ -17,7 +18,7 @@ from myllm.gateway.tickets import Need
 router = APIRouter(prefix="/api", tags=["Models"])
 
 
-@router.get("/instances")
+@router.get("/instances", response_model=None, responses={200: {"model": InstanceList}})
 async def list_instances(services: With) -> dict[str, Any]:
     """The engines that run now, and the models that wait for memory."""
     shown: list[dict[str, Any]] = []
@@ -52,6 +53,7 @@ def _running(services: Services, entry: Entry, run: Run) -> dict[str, Any]:
         "last_used_at": iso(instance.last_used_at) if instance else None,
         "expires_at": None if expires_at == FOREVER else iso(time.time() + expires_at - now),
         "pinned": run.plan.pinned,
+        "warnings": list(instance.warnings) if instance else [],
     }
 
 
@@ -66,6 +68,7 @@ def _absent(services: Services, entry: Entry) -> dict[str, Any]:
         "memory": {"estimated_mb": _sum(entry.plan.need) if entry.plan else 0, "measured_mb": 0},
         "retry_in_seconds": pause_s,
         "kv_restore": "no engine runs",
+        "warnings": [],
     }
 
 

@@ -25,10 +25,10 @@ router = APIRouter(prefix="/api", tags=["Models"])
 
 @router.get("/models", response_model=None, responses={200: {"model": ModelList}})
 async def list_models(services: With) -> dict[str, Any]:
-    """All models on disk, and what lies beside them that cannot be one."""
-    registry = services.gateway.registry
-    models = await asyncio.to_thread(registry.list)
-    unused = await asyncio.to_thread(strays, registry.models_dir)
+    """All models on disk, those that are loaded as they were when they were, and what lies beside
+    them that cannot be one."""
+    models = await services.gateway.models.all()
+    unused = await asyncio.to_thread(strays, services.gateway.registry.models_dir)
     return {
         "models": [
             summary(each, _context(services, each)) | {"loaded": _is_loaded(services, each)}
@@ -40,15 +40,19 @@ async def list_models(services: With) -> dict[str, Any]:
 
 @router.get("/models/{name:path}", response_model=None, responses={200: {"model": ModelDetails}})
 async def show_model(name: str, services: With) -> dict[str, Any]:
-    """One model, with everything known about it."""
-    model = await asyncio.to_thread(services.gateway.registry.get, name)
-    plan = await services.gateway.planner.plan(InstanceKey(model.name, main_role(model)))
+    """One model, with everything known about it: of a loaded one what answers now, and in
+    `warnings` what on disk is different."""
+    gateway = services.gateway
+    model = await gateway.models.find(name)
+    run = gateway.scheduler.fleet.serving(model.name)
+    plan = run.plan if run else await gateway.planner.plan(_main_key(model))
     return details(model, plan.spec.context_size) | {
         "memory": {
             "estimated_mb": sum(without_engines(plan.need).values()),
             "slots": plan.spec.slots,
         },
         "loaded": _is_loaded(services, model),
+        "warnings": _warnings(services, model),
     }
 
 
@@ -79,7 +83,8 @@ async def unload_model(
 @router.post("/models/{name:path}/reload")
 async def reload_model(name: str, services: With) -> dict[str, str]:
     """Replace a model's engines by new ones, without failing a request."""
-    model = await asyncio.to_thread(services.gateway.registry.get, name)
+    own_name = services.gateway.models.name_of(name)
+    model = await asyncio.to_thread(services.gateway.registry.get, own_name)
     replaced = services.gateway.reload(model.name)
     words = "is being replaced" if replaced else "is not loaded; nothing to replace"
     return {"status": "success", "message": f"Model '{name}' {words}"}
@@ -105,9 +110,20 @@ async def delete_model(
     return {"status": "success", "message": f"Model '{name}' removed"}
 
 
+def _main_key(model: Model) -> InstanceKey:
+    return InstanceKey(model.name, main_role(model))
+
+
 def _context(services: Services, model: Model) -> int:
-    """What one conversation with the model gets, if it is loaded now."""
-    return services.specs.spec(InstanceKey(model.name, main_role(model)), model).context_size
+    """What one conversation with the model gets, or would if it were loaded now."""
+    run = services.gateway.scheduler.fleet.serving(model.name)
+    spec = run.plan.spec if run else services.specs.spec(_main_key(model), model)
+    return spec.context_size
+
+
+def _warnings(services: Services, model: Model) -> list[str]:
+    running = services.gateway.supervisor.of_model(model.name)
+    return sorted({warning for each in running for warning in each.warnings})
 
 
 def _is_loaded(services: Services, model: Model) -> bool:

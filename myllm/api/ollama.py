@@ -24,7 +24,7 @@ from myllm.api.ollama_wire import Lines, messages_of, prompt_of
 from myllm.api.services import AskedBy, Services, With
 from myllm.api.streaming import JsonAnswer, Stream, described
 from myllm.errors import InvalidRequest, MyLLMError
-from myllm.gateway.answer import Answer, RawAnswer
+from myllm.gateway.answer import Answer, RawAnswer, generating_model
 from myllm.gateway.embedding import embed
 from myllm.gateway.sampling import OLLAMA_DEFAULTS
 from myllm.gateway.tickets import Ticket
@@ -60,17 +60,20 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
         if getattr(request, name):
             raise InvalidRequest(f"{name} is not supported; leave it out")
     asking = request.asking(client.fair_id)
-    if not request.raw:
+    # A model without a chat template completes a prompt as it is, as it does with Ollama.
+    model = generating_model(services.gateway, request.model)
+    plain = bool(request.prompt) and not (request.images or request.system)
+    if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
         made = await asked(services, asking, request.model, chat)
         return _answered(lines, request.stream, *made)
-    if request.images or request.system or not request.prompt:
+    if not plain:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
     raw = RawAnswer(
         services.gateway,
         asking,
         request.model,
-        request.prompt,
+        request.prompt or "",
         request.sampling(),
         request.json_schema(),
         OLLAMA_DEFAULTS,
@@ -149,7 +152,7 @@ def _load_or_unload(
         if request.keep_alive != 0:
             await gateway.load(request.model, request.keep_alive)
             return lines.nothing("load")
-        model = gateway.registry.get(request.model)
+        model = gateway.models.get(request.model)
         if gateway.scheduler.is_loaded(model.name):
             await gateway.unload(model.name)
         return lines.nothing("unload")

@@ -24,7 +24,6 @@ from myllm.gateway.runs import FOREVER, Run
 from myllm.models.copying import copy_model
 from myllm.models.registry import Model
 from myllm.models.source import Wanted, parse_reference
-from myllm.models.templates import template_text
 from myllm.supervisor.devices import HOST
 
 router = APIRouter(prefix="/ollama", tags=["Ollama"], route_class=AnyContentType)
@@ -53,7 +52,7 @@ async def version() -> dict[str, str]:
 @router.get("/api/tags")
 async def tags(services: With) -> dict[str, Any]:
     """All models that can be used, under all their names."""
-    models = await asyncio.to_thread(services.gateway.registry.list)
+    models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
     return {
         "models": [
@@ -73,16 +72,15 @@ async def ps(services: With) -> dict[str, Any]:
 @router.post("/api/show")
 async def show(request: NamedRequest, services: With) -> dict[str, Any]:
     """Everything that is known about a model."""
-    model = await asyncio.to_thread(services.gateway.registry.get, request.model)
-    template = template_text(model)
+    model = await services.gateway.models.find(request.model)
     parameters = list(_parameters(model))
     return {
         "modelfile": "\n".join([f"FROM {model.gguf}", *(f"PARAMETER {p}" for p in parameters)]),
         "parameters": "\n".join(parameters),
-        "template": template or model.template or "",
+        "template": model.chat.text or model.template or "",
         "details": _details(model),
         "model_info": _info(model),
-        "capabilities": list(_capabilities(model, template or "")),
+        "capabilities": list(_capabilities(model, model.chat.text or "")),
         "modified_at": _modified(model),
     }
 
@@ -174,7 +172,7 @@ def _count(parameters: int) -> str:
 
 
 def _modified(model: Model) -> str:
-    return iso(model.gguf.stat().st_mtime)
+    return iso(model.modified_at)
 
 
 def _running(services: Services) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,6 @@ A stream with one choice is the engine's own, passed on byte by byte.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +26,7 @@ from myllm.gateway.fanout import FanOut, all_whole, sum_usage
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import Pieces, of_text, of_wire
 from myllm.gateway.relay import Relay
+from myllm.gateway.roles import chatting_model
 from myllm.gateway.sampling import OPENAI_DEFAULTS, resolve
 from myllm.gateway.tickets import Asking
 from myllm.gateway.wire import event
@@ -64,7 +64,7 @@ async def completions(request: CompletionRequest, services: With, client: AskedB
 @router.get("/models")
 async def list_models(services: With) -> dict[str, Any]:
     """All models that can be used, and their aliases."""
-    models = await asyncio.to_thread(services.gateway.registry.list)
+    models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
     named = [(name, model) for model in usable for name in (model.name, *model.aliases)]
     return {"object": "list", "data": [_shown(name, model) for name, model in named]}
@@ -73,7 +73,7 @@ async def list_models(services: With) -> dict[str, Any]:
 @router.get("/models/{name:path}")
 async def show_model(name: str, services: With) -> dict[str, Any]:
     """One model, by its name or an alias."""
-    return _shown(name, await asyncio.to_thread(services.gateway.registry.get, name))
+    return _shown(name, await services.gateway.models.find(name))
 
 
 def _relays(
@@ -84,7 +84,8 @@ def _relays(
     request: _Request,
 ) -> list[Relay]:
     """One relay for each choice of each prompt; choices differ in their seeds."""
-    model = generating_model(gateway, request.model)
+    find = chatting_model if path == CHAT else generating_model
+    model = find(gateway, request.model)
     body = resolve(request.given(), model.parameters, OPENAI_DEFAULTS)
     choices, made = request.n or 1, []
     if not request.stream or request.tells_usage() or choices * len(prompts) > 1:
@@ -148,5 +149,5 @@ def error_event(error: MyLLMError) -> bytes:
 
 
 def _shown(name: str, model: Model) -> dict[str, Any]:
-    created = int(model.gguf.stat().st_mtime)
+    created = int(model.modified_at)
     return {"id": name, "object": "model", "created": created, "owned_by": "myllm"}

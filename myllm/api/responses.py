@@ -70,7 +70,7 @@ def _answer(
     owner: str,
     messages: list[dict[str, Any]],
 ) -> ResponseAnswer:
-    thinks, effort = services.gateway.registry.get(request.model).thinks, request.effort()
+    thinks, effort = services.gateway.models.get(request.model, "generate").thinks, request.effort()
     fields = request.fields()
     if thinks and effort not in (None, "none"):
         fields["reasoning_effort"] = effort

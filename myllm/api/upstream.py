@@ -16,9 +16,8 @@ from myllm.api.llamacpp_schemas import DetokenizeRequest, TemplateRequest, Token
 from myllm.api.services import AskedBy, Services, With
 from myllm.api.streaming import JsonAnswer, TakesTime
 from myllm.errors import InvalidRequest, NotFound
-from myllm.gateway.answer import generating_model
 from myllm.gateway.asking import ask, render
-from myllm.gateway.roles import named
+from myllm.gateway.roles import chatting_model, named
 from myllm.gateway.tickets import Asking
 
 router = APIRouter(tags=["llama.cpp"])
@@ -107,7 +106,7 @@ async def apply_template(
     body = request.model_dump(exclude_none=True, exclude=more)
     body["messages"] = await services.media.checked(name, messages)
     gateway, asking = services.gateway, request.asking(client.fair_id)
-    rendering = generating_model(gateway, name)
+    rendering = chatting_model(gateway, name)
 
     async def make() -> dict[str, str]:
         return {"prompt": await render(gateway, asking, rendering, body)}
@@ -126,7 +125,7 @@ async def nothing_else(rest: str) -> Response:
 
 def _check(services: Services, name: str, content: str | Sequence[int | str]) -> None:
     """Raise InvalidRequest for a token that the model does not have: the engine would fail."""
-    known = services.gateway.registry.get(name).header.vocabulary_size
+    known = services.gateway.models.get(name).header.vocabulary_size
     for token in content:
         if known and isinstance(token, int) and token >= known:
             raise InvalidRequest(f"There is no token {token}: the model knows {known} tokens")
@@ -134,14 +133,14 @@ def _check(services: Services, name: str, content: str | Sequence[int | str]) ->
 
 async def _get(services: Services, fair_id: str, name: str, path: str) -> bytes:
     gateway = services.gateway
-    return await ask(gateway, Asking(fair_id), gateway.registry.get(name), path)
+    return await ask(gateway, Asking(fair_id), gateway.models.get(name), path)
 
 
 def _posted(
     services: Services, asking: Asking, name: str, path: str, body: dict[str, Any]
 ) -> Response:
     gateway = services.gateway
-    model = gateway.registry.get(name)
+    model = gateway.models.get(name)
 
     async def make() -> Response:
         told = await ask(gateway, asking, model, path, body)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, error, print_json
+from myllm.cli.common import EXIT_FAILED, error, print_json, warning
 from myllm.cli.completion import complete_model
 from myllm.cli.tables import Column, print_fields, print_table, printable
 from myllm.errors import AliasGiven, InvalidRequest, MyLLMError
@@ -25,6 +25,7 @@ COLUMNS = (
     Column("SIZE", rank=1, right=True),
     Column("QUANT", rank=2),
     Column("CONTEXT", rank=3, right=True),
+    Column("TEMPLATE", rank=5),
 )
 CATALOG_COLUMNS = (
     Column("NAME"),
@@ -85,6 +86,7 @@ def list_models(
     if available:
         _list_catalog(ctx, as_json)
         return
+
     settings = ctx.obj.settings()
     registry = _registry(ctx)
     models, unused = registry.list(), strays(registry.models_dir)
@@ -102,6 +104,7 @@ def list_models(
             size_text(model.size_bytes),
             model.quantization,
             str(placed[model.name].context_size),
+            summary(model, 0)["template"] or "none",
         )
         for model in models
         if model.problem is None
@@ -122,20 +125,28 @@ def _print_problems(problems: Mapping[str, str]) -> None:
 
 
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Show everything that is known about a model."""
-    from myllm.models.describe import details
-    from myllm.models.memory import estimate_mb
+    """Show everything that is known about a model; of one that is loaded, what answers now."""
+    from myllm.cli.remote import loaded_model
 
     settings = ctx.obj.settings()
-    model = _registry(ctx).get(name)
-    placed = _placements(settings, [model])[model.name]
-    estimated = estimate_mb(model, placed.context_size, placed.slots)
-    shown = details(model, placed.context_size)
-    shown["memory"] = {"estimated_mb": estimated, "slots": placed.slots}
+    shown = loaded_model(settings, name) or _shown_on_disk(settings, _registry(ctx).get(name))
     if as_json:
         print_json(shown)
         return
+    shown["template"] = shown["template"] or "none"
+    for sentence in shown.pop("warnings", ()):
+        warning(sentence)
     print_fields([(key.replace("_", " "), _readable(value)) for key, value in shown.items()])
+
+
+def _shown_on_disk(settings: Settings, model: Model) -> dict[str, Any]:
+    from myllm.models.describe import details
+    from myllm.models.memory import estimate_mb
+
+    placed = _placements(settings, [model])[model.name]
+    estimated = estimate_mb(model, placed.context_size, placed.slots)
+    memory = {"estimated_mb": estimated, "slots": placed.slots}
+    return details(model, placed.context_size) | {"memory": memory}
 
 
 def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from myllm.cli.common import print_json
+from myllm.cli.common import print_json, warning
 from myllm.cli.completion import complete_model
 from myllm.cli.tables import Column, fitting_table, print_table
 
 if TYPE_CHECKING:
     import httpx
+
+    from myllm.settings import Settings
 
 COLUMNS = (
     Column("MODEL"),
@@ -70,6 +72,9 @@ def _print_instances(server: httpx.Client, as_json: bool) -> None:
         print_json(instances)
     else:
         print_table(COLUMNS, [_row(one) for one in instances])
+        for one in instances:
+            for sentence in one["warnings"]:
+                warning(f"{one['model']}: {sentence}")
 
 
 def _print_again_and_again(server: httpx.Client, as_json: bool) -> NoReturn:
@@ -104,7 +109,8 @@ def load(
     ] = None,
 ) -> None:
     """Load a model, so that its first answer comes at once."""
-    _act(ctx, f"{_path(model)}/load", body={} if keep_alive is None else {"keep_alive": keep_alive})
+    body = {} if keep_alive is None else {"keep_alive": keep_alive}
+    _act(ctx, f"{path_of(model)}/load", body=body)
 
 
 def unload(
@@ -113,7 +119,7 @@ def unload(
     force: Annotated[bool, typer.Option("--force", help="Even if it is answering.")] = False,
 ) -> None:
     """Stop a model's engines and free their memory."""
-    _act(ctx, f"{_path(model)}/unload", query={"force": "true"} if force else {})
+    _act(ctx, f"{path_of(model)}/unload", query={"force": "true"} if force else {})
 
 
 def reload(
@@ -124,10 +130,29 @@ def reload(
     ] = None,
 ) -> None:
     """Replace running engines by new ones, after a change of config.json; no request fails."""
-    _act(ctx, "/api/reload" if model is None else f"{_path(model)}/reload")
+    _act(ctx, "/api/reload" if model is None else f"{path_of(model)}/reload")
 
 
-def _path(model: str) -> str:
+def loaded_model(settings: Settings, name: str) -> dict[str, Any] | None:
+    """What a running server tells of a model of our model folder that it has loaded; None when
+    there is no such server, or it asks for another key."""
+    from pathlib import Path
+
+    from myllm.cli.client import running_server
+    from myllm.models.registry import BUILTIN_DIR, Registry
+
+    server = running_server(settings)
+    if server is None:
+        return None
+    with closing(server):
+        answer = server.get(path_of(name))
+    shown: dict[str, Any] = answer.json() if answer.is_success else {"loaded": False}
+    ours = (Registry(settings.models_dir).models_dir, BUILTIN_DIR)
+    return shown if shown["loaded"] and Path(shown["path"]).parent in ours else None
+
+
+def path_of(model: str) -> str:
+    """The route about a model."""
     from urllib.parse import quote
 
     return f"/api/models/{quote(model, safe='')}"

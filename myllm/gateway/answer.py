@@ -26,11 +26,10 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import of_messages, of_text
 from myllm.gateway.prompting import Prompt, Render, fit
 from myllm.gateway.resume import Generation
-from myllm.gateway.roles import model_for
+from myllm.gateway.roles import chatting_model, model_for
 from myllm.gateway.sampling import DEFAULTS, engine_fields, resolve
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
-from myllm.models.templates import leaves_answers_open
 from myllm.sessions.history import Extra, Merged, Message, Style
 from myllm.sessions.store import Session, SessionStore
 from myllm.supervisor.instance import Instance
@@ -57,13 +56,13 @@ class _EngineAnswer:
         self,
         gateway: Gateway,
         asking: Asking,
-        model_name: str,
+        model: Model,
         options: Mapping[str, Any],
         json_schema: Any,
         defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
         self.gateway = gateway
-        self.model = generating_model(gateway, model_name)
+        self.model = model
         self.sampling = resolve(options, self.model.parameters, defaults)
         self.ticket = asking.ticket(InstanceKey(self.model.name, "generate"))
         fields = engine_fields(self.sampling)
@@ -89,7 +88,8 @@ class RawAnswer(_EngineAnswer):
         json_schema: Any = None,
         defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
-        super().__init__(gateway, asking, model_name, options, json_schema, defaults)
+        model = generating_model(gateway, model_name)
+        super().__init__(gateway, asking, model, options, json_schema, defaults)
         self._prompt = prompt
         self.ticket.pieces = of_text(prompt)
 
@@ -108,7 +108,8 @@ class ChatAnswer(_EngineAnswer):
     states what the messages are, where the client knows.
 
     `fields` are others of `/v1/chat/completions`: tools and what goes with them. `thinking`
-    switches thoughts on or off; raises InvalidRequest when the model has none.
+    switches thoughts on or off; raises InvalidRequest when the model has none, and what
+    `chatting_model` raises.
     `streamed`: the client gets every event as it comes, and so has a part of the answer when it
     leaves in the middle.
     """
@@ -133,7 +134,8 @@ class ChatAnswer(_EngineAnswer):
         streamed: bool,
         session_timeout_s: float,
     ) -> None:
-        super().__init__(gateway, asking, model_name, options, json_schema, defaults)
+        model = chatting_model(gateway, model_name)
+        super().__init__(gateway, asking, model, options, json_schema, defaults)
         self._fields = {**(fields or {}), **_switch(self.model, thinking)}
         self._json_schema = json_schema
         self._engine_turn: EngineTurn | None = None
@@ -257,7 +259,7 @@ class ChatAnswer(_EngineAnswer):
     def _plain_render(self, instance: Instance) -> Render:
         async def render(wire: list[dict[str, Any]]) -> Prompt:
             begun = ""
-            if wire[-1]["role"] == "assistant" and not leaves_answers_open(self.model):
+            if wire[-1]["role"] == "assistant" and not self.model.chat.leaves_answers_open:
                 *wire, last = wire
                 begun = last["content"]
             text = await upstream.apply_template(instance, {"messages": wire}) + begun

@@ -9,7 +9,10 @@ from myllm.gateway.entry import Entry
 from myllm.gateway.room import Room
 from myllm.gateway.runs import FOREVER, Run, least_recently_used
 from myllm.gateway.tickets import Action, Drain, Need, Plan, Start, Stop
-from myllm.supervisor.spec import InstanceKey
+from myllm.models.registry import untagged
+from myllm.supervisor.spec import InstanceKey, Role
+
+_ROLES: tuple[Role, ...] = ("generate", "embed", "rerank")
 
 
 class Fleet:
@@ -36,6 +39,23 @@ class Fleet:
         """All models in all roles, or one model in all its roles."""
         entries = self._entries.values()
         return [each for each in entries if model in (None, each.key.model)]
+
+    def serving(self, name: str, role: Role | None = None) -> Run | None:
+        """The run that takes the requests for this name or alias, in `role` or else in any.
+
+        Of two that have the same alias it is the one that was started first.
+        """
+        bare = untagged(name)
+        for key in [InstanceKey(bare, each) for each in (_ROLES if role is None else (role,))]:
+            entry = self._entries.get(key)
+            if entry is not None and entry.run is not None:
+                return entry.run
+        called = [
+            run
+            for key, entry in self._entries.items()
+            if (run := entry.run) and bare in run.plan.aliases and role in (None, key.role)
+        ]
+        return min(called, key=lambda run: run.id, default=None)
 
     def run(self, run: int | None) -> Run | None:
         """A run that has not ended."""

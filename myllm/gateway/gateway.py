@@ -13,6 +13,8 @@ import structlog
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.conversations import Conversations
 from myllm.gateway.counts import TokenCounts
+from myllm.gateway.disk_watch import DiskWatch
+from myllm.gateway.known_models import KnownModels
 from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.gateway.tickets import (
@@ -62,6 +64,7 @@ class Gateway:
         self.scheduler = scheduler
         self.planner = planner
         self.conversations = conversations
+        self.models = KnownModels(registry, scheduler.fleet)
         self.counts = TokenCounts()
         self.draining = False
         self._granted: dict[Ticket, asyncio.Future[Instance]] = {}
@@ -76,6 +79,7 @@ class Gateway:
         self._tasks = [
             asyncio.create_task(self._tick(), name="scheduler tick"),
             asyncio.create_task(self._preload(), name="preload"),
+            asyncio.create_task(DiskWatch(self.registry, self.supervisor).run(), name="disk watch"),
         ]
 
     @asynccontextmanager
@@ -120,7 +124,7 @@ class Gateway:
 
     async def load(self, name: str, keep_alive_s: float | None = None) -> bool:
         """Load a model as its main role; False when it was loaded already."""
-        model = self.registry.get(name)
+        model = self.models.get(name)
         key = InstanceKey(model.name, main_role(model))
         if self.scheduler.keep(key, keep_alive_s, time.monotonic()):
             return False
@@ -134,7 +138,7 @@ class Gateway:
         Raises InvalidRequest when none runs, Conflict when one is answering; with `force` the
         answers get the drain grace to end.
         """
-        name = self.registry.name_of(name)  # it may run although its folder is gone
+        name = self.models.name_of(name)
         leaving = self.supervisor.of_model(name)
         self._carry_out(self.scheduler.unload(name, force, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))
@@ -151,15 +155,21 @@ class Gateway:
         return names
 
     async def remove(self, name: str, force: bool = False) -> None:
-        """Delete a model from the disk, unloading it first.
+        """Delete a model from the disk, and unload it.
 
-        Raises what `Registry.removable` raises, before anything is unloaded, and what `unload`
-        raises.
+        Its folder is taken away in the same step in which its engines are told to leave, so that
+        no load can begin in between; requests that wait for it get ModelRemoved. Raises Conflict
+        when it is in use and `force` does not say that its answers get but the drain grace, and
+        what `Registry.take_away` raises; then nothing has changed.
         """
         name = await asyncio.to_thread(self.registry.removable, name)
-        if self.scheduler.is_loaded(name):
-            await self.unload(name, force)
-        await asyncio.to_thread(self.registry.remove, name)
+        if not force:
+            self.scheduler.require_idle(name)
+        leaving = self.supervisor.of_model(name)
+        self.registry.take_away(name)
+        self._carry_out(self.scheduler.remove(name, time.monotonic()))
+        await asyncio.gather(*(instance.ended.wait() for instance in leaving))
+        await asyncio.to_thread(self.registry.empty_trash)
 
     async def drain(self, grace_s: float) -> None:
         """Let nobody new in and give the running answers `grace_s` seconds to end."""
@@ -265,6 +275,7 @@ class Gateway:
         try:
             plan = await self.planner.plan(wish.key, wish.smaller)
         except MyLLMError as failure:
+            self.supervisor.history(wish.key).last_error = failure.detail
             self._carry_out(self.scheduler.plan_failed(wish.key, failure))
             _log.warning("engine not started", model=str(wish.key), cause=failure.detail)
         except Exception:  # noqa: BLE001 - or else those who wait would never hear of it

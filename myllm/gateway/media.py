@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from myllm.errors import InvalidRequest
 from myllm.models.projector import Medium
-from myllm.models.registry import Model, Registry
+from myllm.models.registry import Model
 
 Messages = list[dict[str, Any]]
 """Messages in OpenAI's form, whatever may be in them."""
@@ -48,10 +48,10 @@ class Remote(Protocol):
 
 
 class Media:
-    """Without `remote` nothing is fetched."""
+    """`find` is the model of a name; without `remote` nothing is fetched."""
 
-    def __init__(self, registry: Registry, remote: Remote | None) -> None:
-        self._registry = registry
+    def __init__(self, find: Callable[[str], Model], remote: Remote | None) -> None:
+        self._find = find
         self._remote = remote
 
     async def checked(self, model: str, messages: Messages) -> Messages:
@@ -63,7 +63,7 @@ class Media:
         """
         if all(isinstance(message.get("content"), str | None) for message in messages):
             return messages
-        reading = _Reading(self._registry.get(model), fetches=self._remote is not None)
+        reading = _Reading(self._find(model), fetches=self._remote is not None)
         made = [
             message
             if isinstance(content := message.get("content"), str | None)

@@ -54,18 +54,22 @@ class Planner:
 
     async def plan(self, key: InstanceKey, smaller: bool = False) -> Plan:
         """What an engine for `key` would run with if it were started now; with `smaller`, an
-        automatic context is halved. Raises ModelNotFound and InvalidModel."""
+        automatic context is halved. Raises ModelNotFound and InvalidModel, also when the model has
+        been removed in the meantime."""
         model = self._registry.get(key.model)
         spec = self._specs.spec(key, model, smaller)
         if smaller and spec.automatic_context:
             _log.warning("trying a smaller context", model=str(key), context=spec.context_size)
         footprint = await self._footprints.predict(spec)
+        if self._registry.get(key.model).path != model.path:  # a built-in one has come to light
+            return await self.plan(key, smaller)
         keep_alive_s = model.engine.keep_alive
         return Plan(
             spec,
             footprint.need | {ENGINES: 1},
             self._settings.keep_alive if keep_alive_s is None else keep_alive_s,
             pinned=model.engine.pinned,
+            aliases=self._registry.aliases_of(model),
         )
 
     def measured(self, instance: Instance) -> Need | None:

@@ -19,7 +19,7 @@ from myllm.gateway.deltas import VERBOSE, Delta, Due, Form, Said, delta_of, wire
 from myllm.gateway.events import Finished, Token
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.replay import Writing
-from myllm.gateway.resume import Generation, count
+from myllm.gateway.resume import Generation, count, require_same
 from myllm.gateway.sampling import UNBOUNDED
 from myllm.gateway.spelling import spell
 from myllm.gateway.tickets import Ticket
@@ -66,6 +66,7 @@ class Relay:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._said = Said(self.form)
+        self._digest: str | None = None  # of the model that has begun the answer
         self._reading = False
         self._writing = Writing()
 
@@ -125,6 +126,9 @@ class Relay:
         """The answer of one engine, without what was sent already."""
         self._reading = True
         instance = lease.instance
+        if self._said.events:
+            require_same(self._digest, instance)
+        self._digest = instance.spec.model.digest
         if self._body.get("tools") and self._body.get("tool_choice") != "none":
             await upstream.check_tools(instance)
         if self._prepare is not None:
@@ -178,6 +182,7 @@ class Relay:
         generation = Generation(self._gateway, self._ticket, fields)
 
         async def make_prompt(instance: Instance) -> str:
+            require_same(self._digest, instance)
             generation.begun(said.text, await spell(instance, said.text), self._writing)
             if self.form == "text":
                 return str(self._body["prompt"])

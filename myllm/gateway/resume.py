@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from myllm.errors import EngineDied, PromptTooLong
+from myllm.errors import EngineDied, ModelReplaced, PromptTooLong
 from myllm.gateway import replay, upstream
 from myllm.gateway.events import Event, Token
 from myllm.gateway.gateway import Gateway, Lease
@@ -59,6 +59,7 @@ class Generation:
         self._may_replay = True
         self._cut: tuple[Transcript, Writing] | None = None  # what is being made again
         self._prompt: str | list[int] | None = None
+        self._digest: str | None = None  # of the model that has read the prompt
         self._text: str | None = None  # of the prompt, if its slot is to remember it
         self._reading: str | None = None
 
@@ -115,6 +116,11 @@ class Generation:
         """The texts that one engine adds, as many at once as have come, until the answer is
         complete."""
         self._reading = "reading the prompt"
+        digest = lease.instance.spec.model.digest
+        if self._digest != digest:
+            if self._transcript.text or self._transcript.produced:
+                require_same(self._digest, lease.instance)
+            self._prompt, self._digest = None, digest  # another model may have other tokens
         if self._prompt is None:
             made = await make_prompt(lease.instance)
             if isinstance(made, Prompt):
@@ -247,6 +253,13 @@ async def retried(gateway: Gateway, ticket: Ticket, work: Callable[[Lease], Awai
                 return made
         except EngineDied as death:
             count(death, ticket)
+
+
+def require_same(begun_by: str | None, instance: Instance) -> None:
+    """Raises ModelReplaced when an answer that was begun by the GGUF with the digest `begun_by`
+    would go on with another one."""
+    if begun_by not in (None, instance.spec.model.digest):
+        raise ModelReplaced(instance.spec.key.model)
 
 
 def count(death: EngineDied, ticket: Ticket) -> None:

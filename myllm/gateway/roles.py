@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from myllm.errors import InvalidRequest
 from myllm.gateway.gateway import Gateway
 from myllm.models.registry import Model
@@ -15,9 +13,20 @@ def model_for(gateway: Gateway, name: str, role: Role) -> Model:
 
     Raises ModelNotFound, and InvalidRequest when the model is not made for `role`.
     """
-    model = gateway.registry.get(name)
+    model = gateway.models.get(name, role)
     if not serves(model, role):
         raise InvalidRequest(_WHAT_IT_IS[main_role(model)].format(name))
+    return model
+
+
+def chatting_model(gateway: Gateway, name: str) -> Model:
+    """The model called `name`, to answer a conversation.
+
+    Raises what `model_for` raises, and InvalidRequest when it has no chat template.
+    """
+    model = model_for(gateway, name, "generate")
+    if model.chat_problem is not None:
+        raise InvalidRequest(model.chat_problem)
     return model
 
 
@@ -35,12 +44,13 @@ async def named(gateway: Gateway, name: str, role: Role | None = None) -> str:
     """
     if name:
         return name
-    models = await asyncio.to_thread(gateway.registry.list)
+    running = [m.name for m in gateway.models.running() if role is None or serves(m, role)]
+    if len(running) == 1:
+        return running[0]
+    models = await gateway.models.all()
     able = [m.name for m in models if m.problem is None and (role is None or serves(m, role))]
-    loaded = [each for each in able if gateway.scheduler.is_loaded(each)]
-    for only in (loaded, able):
-        if len(only) == 1:
-            return only[0]
+    if len(able) == 1:
+        return able[0]
     listed = ", ".join(able) if able else "none that can do this"
     raise InvalidRequest(f"model is required, for it could be any of these: {listed}")
 

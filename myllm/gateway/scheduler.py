@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
-from myllm.errors import Conflict, InvalidRequest, MyLLMError
+from myllm.errors import Conflict, InvalidRequest, ModelRemoved, MyLLMError
 from myllm.gateway import placing
 from myllm.gateway.admission import backing_off, give_up, leaving, reject_late, shed
 from myllm.gateway.entry import Entry
@@ -185,21 +185,30 @@ class Scheduler:
         Raises InvalidRequest when none is loaded and Conflict when one is answering; `force`
         gives the running answers their grace first, instead.
         """
-        running = [entry for entry in self.fleet.entries(model) if entry.runs()]
-        if not running:
+        if not self.is_loaded(model):
             raise InvalidRequest(f"Model '{model}' is not loaded")
-        requests = sum(len(entry.active()) + len(entry.queue) for entry in running)
-        if requests and not force:
+        if not force:
+            self.require_idle(model)
+        return self._drain_all(model, "unloaded", now)
+
+    def remove(self, model: str, now: float) -> list[Action]:
+        """The files of `model` are gone: nobody who waits for it will be served, and its engines
+        leave, after the grace of what they are answering."""
+        actions: list[Action] = []
+        for entry in self.fleet.entries(model):
+            actions += give_up(entry, ModelRemoved(model))
+            entry.strikes.clear()
+        return actions + self._drain_all(model, "removed", now)
+
+    def require_idle(self, model: str) -> None:
+        """Raises Conflict when requests for `model` are being answered, or wait for it."""
+        entries = self.fleet.entries(model)
+        requests = sum(len(entry.active()) + len(entry.queue) for entry in entries)
+        if requests:
             raise Conflict(
                 f"Model '{model}' is answering {requests} request(s); "
                 "try again when it is idle, or force it"
             )
-        actions: list[Action] = []
-        for entry in running:
-            entry.wanted = entry.replace = False
-            for run in entry.runs():
-                actions += self.fleet.drain(run, "unloaded", now + self._drain_grace_s)
-        return actions
 
     def reload(self, model: str) -> list[Action]:
         """Replace the engines of `model`: new ones up, old ones drained. No request fails."""
@@ -297,6 +306,14 @@ class Scheduler:
             return []
         entry.shrunk = False
         return give_up(entry, ended.error)
+
+    def _drain_all(self, model: str, reason: str, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for entry in self.fleet.entries(model):
+            entry.wanted = entry.replace = False
+            for run in entry.runs():
+                actions += self.fleet.drain(run, reason, now + self._drain_grace_s)
+        return actions
 
     def _expire(self, entry: Entry, now: float) -> list[Action]:
         run = entry.run

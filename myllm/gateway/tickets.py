@@ -67,12 +67,16 @@ class Asking:
 
 @dataclass(frozen=True)
 class Plan:
-    """What starting an engine would mean; `need` may be a prediction or a measurement."""
+    """What starting an engine would mean; `need` may be a prediction or a measurement.
+
+    `aliases` are the other names, untagged, by which its model is asked for while it runs.
+    """
 
     spec: InstanceSpec
     need: Need
     keep_alive_s: float
     pinned: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,8 @@ def read_config(path: Path) -> ModelConfig:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+            raise InvalidModel(f"{path} is no regular file")
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
@@ -187,6 +189,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise InvalidModel(f"{path} is larger than 1 MiB, so it is no configuration")
     try:
         content = json.loads(raw, parse_constant=_refuse_constant)
+        # JSON can spell the half of a surrogate pair, which no answer could repeat.
+        json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as failure:
         raise InvalidModel(f"{path} is not valid JSON: {failure}") from failure
     if not isinstance(content, dict):

@@ -17,7 +17,7 @@ def summary(model: Model, context_size: int) -> dict[str, Any]:
         "size_mb": round(model.size_bytes / _MB),
         "quantization": model.quantization,
         "context_size": context_size,
-        "template": model.template or "gguf",
+        "template": model.template or ("gguf" if model.chat.text else None),
         "parameters": dict(model.parameters),
     }
     if model.aliases:
@@ -40,6 +40,7 @@ def details(model: Model, context_size: int) -> dict[str, Any]:
         "vocabulary_size": model.header.vocabulary_size,
         "input": list(model.input),
         "embedding_only": model.is_embedding_only,
+        "chat": model.chat_problem or True,
         "thinking": model.thinks,
         "kv_restore": model.header.state_problem or True,
         "builtin": model.builtin,

@@ -15,7 +15,7 @@ from myllm.models.gguf import PULL_AGAIN, read_projector
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.projector import Projector
 from myllm.models.reading import unreadable
-from myllm.models.templates import has_thoughts
+from myllm.models.templates import ChatTemplate, read_template
 
 CONFIG: Final = "config.json"
 PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
@@ -26,10 +26,13 @@ PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.g
 class Model:
     """A model on disk. `files` are its GGUF parts in order, `gguf` the first of them.
 
-    `size_bytes` is the sum over `files`. `thinks`: it may think before it answers, and tells its
-    thoughts apart. `parameters` are checked sampler defaults under the
-    API's names. `problem` is None, or the sentence on why the model cannot be used; then
-    `header` and what comes from it is unknown, and there may be no files.
+    `size_bytes` is the sum over `files`, `modified_at` the time (Unix, in seconds) at which `gguf`
+    was last written. `template` is the name in config.json, `chat` the template itself.
+    `parameters` are checked sampler defaults under the API's names. `problem` is None, or the
+    sentence on why the model cannot be used; then `header` and what comes from it is unknown, and
+    there may be no files.
+
+    It holds all that serving needs, so that a running model does not depend on its folder.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Model:
     family: str
     quantization: str
     header: Header
+    modified_at: float = 0.0
+    chat: ChatTemplate = field(default_factory=ChatTemplate)
     context_size: int | None = None
     template: str | None = None
     description: str | None = None
@@ -49,7 +54,6 @@ class Model:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     engine: EngineOptions = field(default_factory=EngineOptions)
     projector: Projector | None = None
-    thinks: bool = False
     builtin: bool = False
     problem: str | None = None
 
@@ -67,6 +71,28 @@ class Model:
     def is_embedding_only(self) -> bool:
         """It turns texts into vectors and is not meant to generate."""
         return self.header.is_embedding_only
+
+    @property
+    def thinks(self) -> bool:
+        """It may think before it answers, and tells its thoughts apart."""
+        return self.chat.has_thoughts
+
+    @property
+    def chat_problem(self) -> str | None:
+        """Why it cannot answer a conversation; None when it can.
+
+        Without a chat template the engine would fall back to ChatML, whose markers such a model
+        was not trained with.
+        """
+        if self.is_embedding_only:
+            return f"Model '{self.name}' does not converse"
+        if self.chat.is_missing:
+            return (
+                f"Model '{self.name}' has no chat template, so it can complete a prompt (POST "
+                "/api/generate) but not chat; if you know which template it needs, name it as "
+                f"\"template\" in its config.json, and 'myllm reload {self.name}' if it is loaded"
+            )
+        return None
 
     @property
     def input(self) -> tuple[str, ...]:
@@ -88,15 +114,19 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
     config = read_config(folder / CONFIG)
     files, projector = find_files(folder)
     header = _whole_header(files, [read_header(file) for file in files])
-    model = Model(
+    status = [file.stat() for file in files]
+    return Model(
         name=folder.name,
         path=folder,
         gguf=files[0],
         files=files,
-        size_bytes=sum(file.stat().st_size for file in files),
+        size_bytes=sum(each.st_size for each in status),
         family=config.family or header.architecture,
         quantization=config.quantization or header.quantization,
         header=header,
+        modified_at=status[0].st_mtime,
+        # A wrong name of a template is told here, not at the first request.
+        chat=read_template(config.template, folder, header.chat_template),
         context_size=config.context_size,
         template=config.template,
         description=config.description,
@@ -108,8 +138,6 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
         projector=read_projector(projector) if projector else None,
         builtin=builtin,
     )
-    # A wrong name of a template is told here, not at the first request.
-    return replace(model, thinks=has_thoughts(model))
 
 
 def writable(text: str) -> str:
@@ -139,7 +167,9 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
         found = sorted(
             path
             for path in folder.iterdir()
-            if path.suffix.lower() == ".gguf" and not path.name.startswith(".")
+            if path.suffix.lower() == ".gguf"
+            and not path.name.startswith(".")
+            and (path.is_file() or not path.exists())  # a link to nowhere is told when it is read
         )
     except OSError as failure:
         raise unreadable(folder, failure) from failure

@@ -25,8 +25,8 @@ _TAG: Final = ":latest"
 _TRASH: Final = ".removed"
 _WRITING_S: Final = 1.0
 
-# What tells whether a file or a folder's content has changed: name, time in ns, size in bytes.
-_Stamp = tuple[str, int, int]
+# What tells whether a file has changed: its name, inode, time in ns, size in bytes.
+_Stamp = tuple[str, int, int, int]
 
 
 def is_model_name(name: str) -> bool:
@@ -105,6 +105,12 @@ class Registry:
         except (ModelNotFound, InvalidModel):
             return untagged(name)
 
+    def aliases_of(self, model: Model) -> tuple[str, ...]:
+        """The aliases by which `get` finds `model`, untagged: those that are no other model's
+        name, and no alias of another one that comes before it."""
+        names = {untagged(alias) for alias in model.aliases}
+        return tuple(sorted(name for name in names if self.find(name).name == model.name))
+
     def removable(self, name: str) -> str:
         """The name under which `remove` will delete this model.
 
@@ -124,8 +130,17 @@ class Registry:
     def remove(self, name: str) -> None:
         """Delete the folder of `name`, also of a broken model; links are not followed.
 
-        Raises what `removable` raises. When this fails halfway the model is gone by name, and the
-        rest goes at the next removal.
+        Raises what `take_away` and `empty_trash` raise.
+        """
+        self.take_away(name)
+        self.empty_trash()
+
+    def take_away(self, name: str) -> None:
+        """Let there be no model `name` any more, in one step that takes no time; its files go with
+        `empty_trash`.
+
+        Raises what `removable` raises, and InvalidModel when the folder cannot be moved; then
+        nothing has changed.
         """
         folder = Path(self._place(self.removable(name))[0])
         trash = self.models_dir / _TRASH
@@ -135,9 +150,18 @@ class Registry:
                 return
             trash.mkdir(exist_ok=True)
             folder.rename(trash / uuid.uuid4().hex)
-            shutil.rmtree(trash)
         except OSError as failure:
             raise InvalidModel(f"{folder} cannot be removed: {failure.strerror}") from failure
+
+    def empty_trash(self) -> None:
+        """Delete what was taken away. Raises InvalidModel; the rest goes at the next removal."""
+        trash = self.models_dir / _TRASH
+        try:
+            shutil.rmtree(trash)
+        except FileNotFoundError:
+            pass  # a link was taken away, or another removal was quicker
+        except OSError as failure:
+            raise InvalidModel(f"{trash} cannot be emptied: {failure.strerror}") from failure
 
     # Every request asks for its model; making a `Path` takes longer than looking at the disk.
 
@@ -198,12 +222,12 @@ def _being_written(stamps: tuple[_Stamp, ...]) -> bool:
     now_ns = time.time_ns()
     return any(
         size == 0 and now_ns - changed_ns < _WRITING_S * 1_000_000_000
-        for _, changed_ns, size in stamps
+        for _, _, changed_ns, size in stamps
     )
 
 
 def _stamp(name: str, status: os.stat_result) -> _Stamp:
-    return name, status.st_mtime_ns, status.st_size
+    return name, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _stamps(folder: str) -> tuple[_Stamp, ...]:

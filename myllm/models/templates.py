@@ -6,13 +6,13 @@ the model's folder. Without a name the engine uses the template in the GGUF.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from myllm.errors import InvalidModel
-
-if TYPE_CHECKING:
-    from myllm.models.model import Model
+from myllm.models.reading import unreadable
 
 _OWN: Final = Path(__file__).parent / "chat_templates"
 
@@ -95,16 +95,53 @@ BUILT_IN: Final = (
 )
 
 
-def template_flags(model: Model) -> list[str]:
-    """What llama-server is told about the template; nothing when the GGUF's own is to be used.
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A model's chat template, as it was when the model's files were read.
 
-    Raises InvalidModel when there is no such template.
+    `flags` choose it on llama-server's command line; there are none for the one in the GGUF.
+    `text` is its Jinja source, which llama.cpp's built-in templates do not have.
     """
-    return [] if model.template is None else flags_for(model.template, model.path)
+
+    flags: tuple[str, ...] = ()
+    text: str | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Neither config.json nor the GGUF has one."""
+        return not self.flags and self.text is None
+
+    @cached_property
+    def has_thoughts(self) -> bool:
+        """Whether the template has a place for what the model thinks before it answers.
+
+        What llama.cpp's built-in templates think it does not tell apart.
+        """
+        return any(mark in (self.text or "") for mark in _THOUGHTS)
+
+    @property
+    def leaves_answers_open(self) -> bool:
+        """Whether the template leaves a last assistant message open, to be continued.
+
+        The built-in templates, which are no Jinja, end every message.
+        """
+        return "--no-jinja" not in self.flags
+
+
+def read_template(name: str | None, folder: Path, of_gguf: str | None) -> ChatTemplate:
+    """The template that the `config.json` of `folder` names, or else the one in the GGUF.
+
+    Raises InvalidModel when there is no such template, or its file cannot be read as UTF-8.
+    """
+    if name is None:
+        return ChatTemplate(text=of_gguf)
+    flags = tuple(flags_for(name, folder))
+    file = flags[1] if flags[0] == "--chat-template-file" else None
+    return ChatTemplate(flags, None if file is None else _read(Path(file)))
 
 
 def flags_for(template: str, folder: Path) -> list[str]:
-    """The same for a name in the `config.json` of `folder`.
+    """What llama-server is told to use the template `template` of the `config.json` of `folder`.
 
     A built-in name goes with `--no-jinja`: with Jinja on, llama-server takes every name but
     `chatml` for the text of a template, and each prompt would be that one word.
@@ -125,32 +162,13 @@ def flags_for(template: str, folder: Path) -> list[str]:
     )
 
 
-def template_text(model: Model) -> str | None:
-    """The Jinja template that the engine uses; None where it uses a built-in one, or has none."""
-    match template_flags(model):
-        case []:
-            return model.header.chat_template
-        case ["--chat-template-file", path]:
-            return Path(path).read_text("utf-8")
-    return None
-
-
-def has_thoughts(model: Model) -> bool:
-    """Whether the template has a place for what the model thinks before it answers.
-
-    What llama.cpp's built-in templates think it does not tell apart. Raises InvalidModel when
-    there is no such template.
-    """
-    text = template_text(model) or ""
-    return any(mark in text for mark in _THOUGHTS)
-
-
-def leaves_answers_open(model: Model) -> bool:
-    """Whether the template leaves a last assistant message open, to be continued.
-
-    The built-in templates, which are no Jinja, end every message.
-    """
-    return "--no-jinja" not in template_flags(model)
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidModel(f"{path} is not a text in UTF-8") from None
+    except OSError as failure:
+        raise unreadable(path, failure) from failure
 
 
 def _file_inside(template: str, folder: Path) -> Path:

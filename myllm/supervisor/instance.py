@@ -71,7 +71,8 @@ class Instance:
     it really takes, in MiB per device. `crashed` says that it was killed rather than saying why
     it leaves, `loading_signal` which signal killed it before it was ready, `delivered` that a
     client has had a token of it. `takes_tools` is whether its chat template has a place for
-    tools, or None until that was asked.
+    tools, or None until that was asked. `warnings` say what of its model's folder is no longer
+    what it was started with.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Instance:
         self.loading_signal: int | None = None
         self.delivered = False
         self.takes_tools: bool | None = None
+        self.warnings: tuple[str, ...] = ()
         self.ended = asyncio.Event()
         self._launch = launch
         self._last_sign = time.monotonic()

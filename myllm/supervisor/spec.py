@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 from myllm.models.memory import checkpoint_bytes, kv_bytes
 from myllm.models.projector import Projector
 from myllm.models.registry import Model
-from myllm.models.templates import template_flags
 
 Role = Literal["generate", "embed", "rerank"]
 
@@ -156,7 +155,7 @@ class InstanceSpec:
             arguments += ["--mmproj", str(self.projector.path)]
         match self.key.role:
             case "generate":
-                arguments += template_flags(self.model)
+                arguments += self.model.chat.flags
             case "embed":
                 arguments += ["--embeddings"]
                 if self.model.header.pooling in (None, "none"):

@@ -90,7 +90,7 @@ def test_models(env: dict[str, str]) -> None:
     check_fits(lines)
     assert any(line.startswith(LONG) for line in lines)
     [row] = [line for line in piped(env, "list") if line.startswith(LONG)]
-    assert row.split() == [LONG, "llama", "0", "MB", "Q4_K_M", "2048"]
+    assert row.split() == [LONG, "llama", "0", "MB", "Q4_K_M", "2048", "gguf"]
 
 
 @pytest.mark.full

@@ -11,13 +11,14 @@ from myllm.errors import (
     EngineDied,
     InvalidModel,
     InvalidRequest,
+    ModelRemoved,
     NoRoom,
     QueueFull,
     Unavailable,
 )
 from myllm.gateway.strikes import FIRST_PAUSE_S, STRIKES
 from myllm.gateway.tickets import Ticket
-from tests.gateway.world import BUDGET_MB, QUEUE_TIMEOUT_S, Kind, World, key_of
+from tests.gateway.world import BUDGET_MB, DRAIN_GRACE_S, QUEUE_TIMEOUT_S, Kind, World, key_of
 
 ONE_SLOT = Kind(100, slots=1)
 
@@ -604,6 +605,56 @@ def test_a_forced_unload_gives_running_answers_their_grace() -> None:
     w.settle()
     assert ticket in w.done
     assert w.active == [late]
+
+
+def test_what_cannot_fit_makes_nobody_leave() -> None:
+    """Neither when it is too big for the budget nor when others hold what it needs."""
+    kinds = {"idle": Kind(300), "pinned": Kind(500, pinned=True), "big": Kind(600)}
+    world = World(kinds | {"huge": Kind(BUDGET_MB + 1)})
+    for model in ("idle", "pinned"):
+        world.ask(model)
+        world.settle()
+        world.finish(world.active[0])
+    tickets = [world.ask("huge"), world.ask("big")]
+    world.settle()
+    for _ in range(10):
+        world.tick(1)
+        world.settle()
+    assert [type(world.rejected[ticket]) for ticket in tickets] == [NoRoom, NoRoom]
+    assert world.evicted == []
+
+
+def test_a_removal_turns_away_who_waits_and_ends_the_engine() -> None:
+    world = World({"a": Kind(500, slots=1), "b": Kind(500)})
+    first, second = world.ask("a"), world.ask("a")
+    other = world.ask("b")
+    world.settle()
+    with pytest.raises(Conflict, match=r"is answering 2 request\(s\)"):
+        world.scheduler.require_idle("a")
+    world.remove("a")
+    assert isinstance(world.rejected[second], ModelRemoved)
+    assert first in world.active, "it has its grace"
+    world.tick(DRAIN_GRACE_S + 1)
+    world.settle()
+    assert world.evicted == ["a"]
+    assert other in world.active
+    assert world.run_of("a") is None
+
+
+@pytest.mark.parametrize("moment", ["planned", "waiting", "loading"])
+def test_a_removal_ends_a_load_at_any_moment(moment: str) -> None:
+    world = World({"a": Kind(600), "b": Kind(600)})
+    if moment == "waiting":
+        world.ask("b")
+        world.settle()
+    ticket = world.ask("a")
+    if moment != "planned":
+        world.plan()
+    world.remove("a")
+    assert isinstance(world.rejected[ticket], ModelRemoved)
+    world.settle()
+    assert world.run_of("a") is None
+    assert "a" not in [plan.spec.key.model for plan in world.live()]
 
 
 def test_a_reload_brings_a_new_engine_up_before_the_old_one_leaves() -> None:

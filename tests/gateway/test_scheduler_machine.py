@@ -86,6 +86,14 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.do(self.world.scheduler.reload(model))
 
     @rule(model=MODELS)
+    def is_removed(self, model: str) -> None:
+        """From the disk, by force; perhaps it is pulled again later."""
+        self.world.may_end_pinned = self.world.may_end_pinned or KINDS[model].pinned
+        self.world.remove(model)
+        entry = self.world.scheduler.fleet.entry(key_of(model))
+        assert (len(entry.queue), entry.run, entry.successor) == (0, None, None)
+
+    @rule(model=MODELS)
     def is_wanted(self, model: str) -> None:
         self.world.do(self.world.scheduler.want(key_of(model), self.world.now))
 

@@ -92,6 +92,10 @@ class World:
         self.may_end_pinned = self.may_end_pinned or self.kinds[model].pinned
         self.do(self.scheduler.unload(model, force, self.now))
 
+    def remove(self, model: str) -> None:
+        """Its folder has been taken away."""
+        self.do(self.scheduler.remove(model, self.now))
+
     # What the world does
 
     def plan(self, at: int = 0) -> None:

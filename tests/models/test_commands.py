@@ -35,8 +35,8 @@ def myllm(
 def test_list_is_plain_when_piped(models_dir: Path) -> None:
     ended = myllm(models_dir, "list")
     rows = [line.split() for line in ended.stdout.splitlines()]
-    assert rows[0] == ["NAME", "FAMILY", "SIZE", "QUANT", "CONTEXT"]
-    assert ["tiny", "llama", "0", "MB", "Q4_K_M", "2048"] in rows
+    assert rows[0] == ["NAME", "FAMILY", "SIZE", "QUANT", "CONTEXT", "TEMPLATE"]
+    assert ["tiny", "llama", "0", "MB", "Q4_K_M", "2048", "gguf"] in rows
     [heading, problem] = ended.stderr.splitlines()
     assert heading == "Not usable:"
     assert problem.startswith(f"  broken: {models_dir}/broken holds no GGUF file; put one into it")

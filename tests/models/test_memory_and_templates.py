@@ -13,7 +13,7 @@ from myllm.models.gguf import read_header
 from myllm.models.memory import estimate_mb, kv_bytes
 from myllm.models.projector import Projector
 from myllm.models.registry import Registry
-from myllm.models.templates import ALIASES, BUILT_IN, OWN, flags_for, template_flags
+from myllm.models.templates import ALIASES, BUILT_IN, OWN, flags_for
 from tests.ggufs import write_header
 
 
@@ -99,7 +99,7 @@ def test_an_unknown_template_is_told_when_the_model_is_asked_for(tmp_path: Path)
 
 def test_without_a_name_the_engine_takes_the_model_s_own(tmp_path: Path) -> None:
     write_header(tmp_path / "m" / "m.gguf")
-    assert template_flags(Registry(tmp_path).get("m")) == []
+    assert Registry(tmp_path).get("m").chat.flags == ()
 
 
 def test_the_catalog_has_five_models(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,51 @@ def test_a_projector_that_is_cut_or_none_is_told(registry: Registry) -> None:
     write_header(file)
     with pytest.raises(InvalidModel, match="named like a projector and is none"):
         registry.get("tiny")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda f: (f / "own.jinja").write_bytes(b"\xff"), "own.jinja is not a text in UTF-8"),
+        (lambda f: (f / "own.jinja").unlink(), "own.jinja does not exist"),
+        (lambda f: os.mkfifo(f / "config.json"), "config.json is no regular file"),
+        (lambda f: (f / "config.json").mkdir(), "config.json is no regular file"),
+        (lambda f: (f / "config.json").write_text('{"family": "\\ud800"}'), "is not valid JSON"),
+        (lambda f: os.mkfifo(f / "b.gguf"), None),
+        (lambda f: Path(os.fsencode(f).decode() + "/\udcff.gguf").touch(), "more than one model"),
+    ],
+)
+def test_a_spoilt_model_affects_only_itself(
+    registry: Registry, spoil: Callable[[Path], object], says: str | None
+) -> None:
+    add(registry, "good")
+    folder = add(registry, "spoilt")
+    (folder / "own.jinja").write_text("{{ messages }}")
+    if says and says.startswith("own.jinja"):
+        (folder / "config.json").write_text('{"template": "own.jinja"}')
+    spoil(folder)
+    problems = {model.name: model.problem for model in registry.list()}
+    json.dumps(problems, ensure_ascii=False).encode()  # as answers have it
+    assert problems["good"] is None
+    if says is None:
+        assert problems["spoilt"] is None
+    else:
+        assert says in (problems["spoilt"] or "")
+
+
+def test_a_running_model_keeps_only_the_aliases_that_lead_to_it(registry: Registry) -> None:
+    add(registry, "b", {"aliases": ["one", "two:latest", "three", "c"]})
+    add(registry, "a", {"aliases": ["three"]})
+    add(registry, "c")
+    assert registry.aliases_of(registry.get("b")) == ("one", "two")
+
+
+def test_what_cannot_be_moved_away_is_not_removed(registry: Registry) -> None:
+    folder = add(registry, "tiny")
+    (registry.models_dir / ".removed").write_text("")
+    with pytest.raises(InvalidModel, match="cannot be removed"):
+        registry.remove("tiny")
+    assert (folder / "tiny.gguf").exists()
 
 
 def test_changes_on_disk_are_seen(registry: Registry) -> None:

@@ -11,7 +11,7 @@ from myllm.cli.run.commands import Commands, Leave, is_command
 from myllm.cli.run.messages import PROMPT, reader
 from myllm.cli.run.printing import print_answer
 from myllm.cli.run.talk import Talk
-from myllm.errors import MyLLMError
+from myllm.errors import InvalidRequest, MyLLMError
 
 _TURNS_SHOWN = 2
 _LINES_SHOWN = 20
@@ -21,8 +21,11 @@ def converse(talk: Talk, history: Path, go_on: bool) -> None:
     """Read messages and print answers until the user leaves.
 
     Ctrl+C stops an answer; twice in a row it raises KeyboardInterrupt. When the conversation is
-    to `go_on`, its last turns are shown first.
+    to `go_on`, its last turns are shown first. Raises InvalidRequest at once for a model that
+    cannot chat.
     """
+    if (can_chat := talk.about_model()["chat"]) is not True:
+        raise InvalidRequest(can_chat)
     source, commands = reader(history), Commands(talk)
     print(f"Talking to {talk.model}. /help shows the commands.")
     if go_on:

@@ -1,0 +1,49 @@
+"""Tells when a running model's folder is no longer what its engine was started with.
+
+A running engine does not depend on its folder, so nothing is done about it: the difference is
+shown with the instance and logged once, until the folder is as it was or the model is reloaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from myllm.models.changes import warnings_on
+from myllm.models.registry import Registry
+from myllm.supervisor.instance import Instance
+
+_log = structlog.get_logger(__name__)
+_EVERY_S = 2.0
+
+
+class DiskWatch:
+    """Looks at the folder of each model that runs, every two seconds."""
+
+    def __init__(self, registry: Registry, instances: Iterable[Instance]) -> None:
+        self._registry = registry
+        self._instances = instances
+
+    async def run(self) -> None:
+        """Look, until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            for instance in list(self._instances):
+                try:
+                    await self.look(instance)
+                except Exception:  # noqa: BLE001 - it is only a warning that is missing
+                    _log.exception("folder not checked", model=str(instance.spec.key))
+
+    async def look(self, instance: Instance) -> None:
+        """Compare one instance's model with the disk, in a thread: the disk may be slow."""
+        model = instance.spec.model
+        told, found = instance.warnings, await asyncio.to_thread(warnings_on, self._registry, model)
+        instance.warnings = found
+        key = str(instance.spec.key)
+        for warning in found:
+            if warning not in told:
+                _log.warning("model differs from its folder", model=key, how=warning)
+        if told and not found:
+            _log.info("model no longer differs from its folder", model=key)

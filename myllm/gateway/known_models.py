@@ -1,0 +1,67 @@
+"""The models as requests see them.
+
+A model that runs is what it was started with: its name, its aliases, its parameters and its
+template are those of its engine, whatever has become of its folder. Only a model that is not
+loaded, and so must be loaded first, is looked for on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from myllm.gateway.fleet import Fleet
+from myllm.gateway.runs import Run
+from myllm.models.registry import Model, Registry
+from myllm.supervisor.spec import Role
+
+
+class KnownModels:
+    """The models that run, and those on disk."""
+
+    def __init__(self, registry: Registry, fleet: Fleet) -> None:
+        self._registry = registry
+        self._fleet = fleet
+
+    def get(self, name: str, role: Role | None = None) -> Model:
+        """The model of this name or alias, as it runs in `role` (None: in any), or else as it is
+        on disk.
+
+        Raises ModelNotFound, and InvalidModel when it does not run and cannot.
+        """
+        run = self._fleet.serving(name, role)
+        return self._running_or(self._registry.get(name), role) if run is None else _model(run)
+
+    async def find(self, name: str) -> Model:
+        """The same in any role, for what may wait: the disk is read in a thread."""
+        run = self._fleet.serving(name)
+        if run is not None:
+            return _model(run)
+        return self._running_or(await asyncio.to_thread(self._registry.get, name))
+
+    def name_of(self, name: str) -> str:
+        """The name of the model that `name` means; of one that is not here, `name` untagged."""
+        run = self._fleet.serving(name)
+        return self._registry.name_of(name) if run is None else _model(run).name
+
+    def running(self) -> list[Model]:
+        """The models that have an engine which takes requests, or will when it is loaded."""
+        entries = self._fleet.entries()
+        return [self.get(name) for name in {each.key.model for each in entries if each.run}]
+
+    async def all(self) -> list[Model]:
+        """All models by name; one that does not run and cannot tells its `problem`.
+
+        Raises InvalidModel when the model folder itself cannot be read.
+        """
+        found = {model.name: model for model in await asyncio.to_thread(self._registry.list)}
+        found |= {model.name: model for model in self.running()}
+        return [found[name] for name in sorted(found)]
+
+    def _running_or(self, found: Model, role: Role | None = None) -> Model:
+        """A running model can be found on disk by an alias that is newer than its engine."""
+        run = self._fleet.serving(found.name, role)
+        return found if run is None else _model(run)
+
+
+def _model(run: Run) -> Model:
+    return run.plan.spec.model

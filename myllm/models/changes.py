@@ -1,0 +1,54 @@
+"""What has become of a model's folder since its engine was started."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from myllm.errors import InvalidModel, ModelNotFound
+from myllm.models.model import CONFIG, Model
+from myllm.models.registry import Registry
+
+# What only config.json says, and what it says or else the GGUF.
+_CONFIGURED: Final = (
+    *("context_size", "template", "description", "aliases", "matryoshka", "source"),
+    *("parameters", "engine"),
+)
+_FROM_BOTH: Final = ("family", "quantization")
+
+
+def warnings_on(registry: Registry, loaded: Model) -> tuple[str, ...]:
+    """A sentence for each way in which the disk differs from `loaded`; none when it does not."""
+    try:
+        found = registry.find(loaded.name)
+    except ModelNotFound:
+        return (_lost(f"{loaded.path} is gone"),)
+    except InvalidModel as failure:
+        return (_lost(failure.detail),)
+    if found.problem is not None:
+        return (_lost(found.problem),)
+    return tuple(
+        f"{change} since the model was loaded; 'myllm reload {loaded.name}' takes that in"
+        for change in _changes(loaded, found)
+    )
+
+
+def _lost(problem: str) -> str:
+    return f"{problem}; the running engine goes on, but the model cannot be loaded again"
+
+
+def _changes(loaded: Model, found: Model) -> list[str]:
+    if found.path != loaded.path:
+        return [f"the model of this name is another one, in {found.path},"]
+    changes = []
+    same_files = (found.files, found.digest) == (loaded.files, loaded.digest)
+    if not same_files:
+        changes.append(f"{found.gguf.name} has been replaced")
+    if found.projector != loaded.projector:
+        names = [each.projector.path.name for each in (found, loaded) if each.projector]
+        changes.append(f"the projector {names[0]} has been added, removed or replaced")
+    if found.template == loaded.template is not None and found.chat != loaded.chat:
+        changes.append(f"the template {found.template} has changed")
+    configured = _CONFIGURED + (_FROM_BOTH if same_files else ())
+    if any(getattr(found, name) != getattr(loaded, name) for name in configured):
+        changes.append(f"{CONFIG} has changed")
+    return changes

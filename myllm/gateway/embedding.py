@@ -22,6 +22,8 @@ from myllm.supervisor.spec import InstanceKey
 
 # An engine notices that nobody waits any more only between requests.
 AT_ONCE = 64
+# A token stands for one byte at least, but for those that a tokenizer adds at both ends.
+_MOST_ADDED = 8
 
 
 @dataclass(frozen=True)
@@ -53,22 +55,28 @@ async def embed(
 
     async def work(lease: Lease) -> Embeddings:
         instance = lease.instance
-        tokenized = await _tokenized(instance, inputs, cut)
+        fitting = await _fitting(instance, inputs, cut)
         vectors: list[list[float]] = []
-        for start in range(0, len(tokenized), AT_ONCE):
-            made = await upstream.embed(instance, tokenized[start : start + AT_ONCE])
+        tokens = 0
+        for start in range(0, len(fitting), AT_ONCE):
+            made, read = await upstream.embed(instance, fitting[start : start + AT_ONCE])
             vectors += [_sized(model, vector, dimensions) for vector in made]
-        return Embeddings(vectors, sum(len(tokens) for tokens in tokenized))
+            tokens += read
+        return Embeddings(vectors, tokens)
 
     return await retried(gateway, ticket, work)
 
 
-async def _tokenized(
+async def _fitting(
     instance: Instance, inputs: Sequence[str | list[int]], cut: bool
-) -> list[list[int]]:
+) -> list[str | list[int]]:
+    """The same inputs, of which those that could be too long have been counted: as tokens."""
     limit, known = instance.spec.context_size, instance.spec.model.header.vocabulary_size
-    tokenized: list[list[int]] = []
+    fitting: list[str | list[int]] = []
     for index, given in enumerate(inputs):
+        if isinstance(given, str) and _bytes(given) + _MOST_ADDED <= limit:
+            fitting.append(given)
+            continue
         which = "Input" if len(inputs) == 1 else f"Input {index}"
         tokens = await upstream.tokenize(instance, given) if isinstance(given, str) else given
         if len(tokens) > limit and cut and isinstance(given, str):
@@ -82,8 +90,13 @@ async def _tokenized(
                 f"{which} has token {max(tokens)}, but the model knows {known} tokens; "
                 "send texts, or this model's own tokens"
             )
-        tokenized.append(tokens)
-    return tokenized
+        fitting.append(tokens)
+    return fitting
+
+
+def _bytes(text: str) -> int:
+    """The length of `text` in UTF-8; half a character, which is refused later, counts too."""
+    return len(text.encode(errors="surrogatepass"))
 
 
 async def _beginning(instance: Instance, text: str, tokens: list[int]) -> list[int]:

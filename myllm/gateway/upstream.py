@@ -7,7 +7,9 @@ client has left.
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
+from array import array
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
@@ -74,11 +76,30 @@ async def count_chat(instance: Instance, body: dict[str, Any]) -> int:
     return int(orjson.loads(told)["input_tokens"])
 
 
-async def embed(instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
-    """One vector per input, each input given as tokens."""
-    told = orjson.loads(await ask(instance, "/v1/embeddings", {"input": inputs}))
+async def embed(
+    instance: Instance, inputs: Sequence[str | list[int]]
+) -> tuple[list[list[float]], int]:
+    """One vector per input, a text or its tokens, and the tokens that were read.
+
+    Raises InvalidRequest when an input is too long.
+    """
+    # A quarter of the bytes that numbers in decimals are, on both sides.
+    body = {"input": inputs, "encoding_format": "base64"}
+    answer = await _request(instance, "/v1/embeddings", body)
+    if too_long := _TOO_LONG.search(_message(answer)) if answer.status != 200 else None:
+        raise InvalidRequest(
+            f"Input too long for embeddings ({instance.spec.context_size} tokens): "
+            f"{too_long[1]} tokens"
+        )
+    _raise_for(answer)
+    told = orjson.loads(answer.body)
     data = sorted(told["data"], key=lambda item: item["index"])
-    return [item["embedding"] for item in data]
+    return [_vector(item["embedding"]) for item in data], told["usage"]["prompt_tokens"]
+
+
+def _vector(encoded: str) -> list[float]:
+    """The 32-bit numbers of the engine, which runs on a machine with the same order of bytes."""
+    return array("f", base64.b64decode(encoded)).tolist()
 
 
 async def rerank(

@@ -106,6 +106,10 @@ EMBEDDING_ONLY: Final = frozenset(
         "t5encoder",
     }
 )
+
+# Encoders that see a whole text at once and keep nothing of it (llama.cpp, `create_memory` in
+# `src/llama-model.cpp`); the other ones of EMBEDDING_ONLY keep keys and values.
+MEMORYLESS: Final = EMBEDDING_ONLY - {"llama-embed", "t5encoder"}
 """Encoders: they turn a text into a vector and cannot generate."""
 
 NOT_MODELS: Final = frozenset({"clip", "mmproj", "adapter", "imatrix"})

@@ -11,6 +11,7 @@ from myllm.errors import InvalidModel
 from myllm.models.architectures import (
     DEFAULT_WINDOWS,
     EMBEDDING_ONLY,
+    MEMORYLESS,
     NOT_MODELS,
     POOLING_TYPES,
     QUANTIZATIONS,
@@ -18,7 +19,7 @@ from myllm.models.architectures import (
     WINDOW_IGNORED,
 )
 
-CacheKind = Literal["dense", "swa", "recurrent"]
+CacheKind = Literal["none", "dense", "swa", "recurrent"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Header:
         An architecture with a window that is not known here counts as `swa`, whose saved state
         is not relied upon.
         """
+        if self.architecture in MEMORYLESS:
+            return "none"
         if self.architecture in RECURRENT:
             return "recurrent"
         return "swa" if self.sliding_window else "dense"

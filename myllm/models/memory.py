@@ -33,12 +33,14 @@ def estimate_mb(model: Model, context_size: int, slots: int, batch: int = 512) -
 
 
 def kv_bytes(header: Header, context_size: int, slots: int) -> int:
-    """Bytes of the KV cache in f16 and of recurrent states in f32.
+    """Bytes of the KV cache in f16 and of recurrent states in f32; 0 for an encoder without either.
 
     Per token and layer: heads_kv x (key_length + value_length) x 2 bytes; the context is
     rounded up to 256 tokens (llama.cpp, `src/llama-kv-cache.cpp` and `src/llama-context.cpp`).
     Per conversation and layer: the recurrent state (`src/llama-memory-recurrent.cpp`).
     """
+    if header.cache_kind == "none":
+        return 0
     per_token = sum(header.heads_kv) * (header.key_length + header.value_length) * _F16
     tokens = -(-context_size // _CONTEXT_STEP) * _CONTEXT_STEP * slots
     states = header.layers * header.recurrent_state * _F32 * slots
@@ -50,7 +52,7 @@ def checkpoint_bytes(header: Header, context_size: int, batch: int) -> int:
     be rewound: its recurrent state, and the keys and values within a sliding window (here of all
     layers). 0 for a model that keeps all of its keys and values."""
     window = min(context_size, header.sliding_window + batch) if header.sliding_window else 0
-    return 0 if header.cache_kind == "dense" else kv_bytes(header, window, 1)
+    return 0 if header.cache_kind in ("none", "dense") else kv_bytes(header, window, 1)
 
 
 def compute_bytes(header: Header, context_size: int, slots: int, batch: int) -> int:

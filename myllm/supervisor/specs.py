@@ -18,7 +18,7 @@ from myllm.supervisor.batching import CPU_START, GPU_START
 from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
 from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.prompt_speeds import PromptSpeeds
-from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, input_context
+from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, input_context, input_slots
 
 # A list of many models reads the devices once.
 _ROOMS_VALID_S = 1.0
@@ -64,10 +64,18 @@ class Specs:
         `smaller` halves a context that nobody asked for.
         """
         if key.role != "generate":
-            context = input_context(model)
-            layout = lay_out(model, estimate_mb(model, context, 1, context), self.rooms())
-            threads = self._threads(model)
-            return InstanceSpec(key, model, context, 1, context, threads, layout=layout)
+            context, slots = input_context(model), input_slots(model)
+            layout = lay_out(model, estimate_mb(model, context, slots, context), self.rooms())
+            return InstanceSpec(
+                key,
+                model,
+                context_size=context,
+                slots=slots,
+                batch=context,
+                threads=self._threads(model),
+                batch_threads=self._batch_threads(model),
+                layout=layout,
+            )
         spec = self._generating(key, model)
         if smaller and spec.automatic_context and spec.context_size > _LEAST_CONTEXT:
             half = max(spec.context_size // 2, _LEAST_CONTEXT)

@@ -21,6 +21,8 @@ from tests.serving import Serving, serving, short_home, wait_until
 PATH, RERANK = "/v1/embeddings", "/v1/rerank"
 QUERY = "what is a cat"
 TEXTS = ["a dog barks", "a cat is an animal", "zzz"]
+# What is computed together with others is added up in another order than alone.
+ABOUT = 0.002
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +67,10 @@ def test_a_text_its_tokens_and_several_of_either(api: httpx.Client) -> None:
     assert math.hypot(*cat) == pytest.approx(1, abs=1e-4)
     assert embed(api, tokens("cat")) == [pytest.approx(cat, abs=1e-5)]
     [dog, again] = embed(api, ["dog", "cat"])
-    assert again == pytest.approx(cat, abs=1e-5)
+    assert again == pytest.approx(cat, abs=ABOUT)
     assert dog != pytest.approx(cat, abs=0.05)
     both = embed(api, [tokens("dog"), tokens("cat")])
-    assert both == [pytest.approx(dog, abs=1e-5), pytest.approx(cat, abs=1e-5)]
+    assert both == [pytest.approx(dog, abs=ABOUT), pytest.approx(cat, abs=ABOUT)]
     usage = post(api, PATH, model="bert", input=[tokens("dog"), tokens("cat")])["usage"]
     assert usage == {"prompt_tokens": 10, "total_tokens": 10}
 
@@ -77,8 +79,9 @@ def test_many_texts_keep_their_order(api: httpx.Client) -> None:
     words = [f"{first}{second}" for first in "abcdefghij" for second in "abcdefghij"]
     made = embed(api, words)
     assert len(made) == len(words)
-    for index in (0, 63, 64, 99):
-        assert embed(api, words[index]) == [pytest.approx(made[index], abs=1e-5)]
+    for index in (0, 15, 16, 63, 64, 99):
+        assert embed(api, words[index]) == [pytest.approx(made[index], abs=ABOUT)]
+        assert made[index] != pytest.approx(made[index - 1], abs=0.05)
 
 
 def test_numbers_or_base64(api: httpx.Client) -> None:
@@ -147,7 +150,7 @@ def test_documents_come_back_sorted_by_their_scores(api: httpx.Client) -> None:
     for result in results:
         assert set(result) == {"index", "relevance_score"}
         [alone] = rerank(api, documents=[TEXTS[result["index"]]])["results"]
-        assert alone["relevance_score"] == pytest.approx(result["relevance_score"], abs=1e-5)
+        assert alone["relevance_score"] == pytest.approx(result["relevance_score"], abs=ABOUT)
 
 
 def test_the_best_ones_with_their_texts(api: httpx.Client) -> None:
@@ -166,7 +169,7 @@ def test_more_documents_than_are_read_at_once(api: httpx.Client) -> None:
     assert sorted(each["index"] for each in results) == list(range(70))
     [last] = [each for each in results if each["index"] == 69]
     [alone] = rerank(api, documents=documents[69:])["results"]
-    assert last["relevance_score"] == pytest.approx(alone["relevance_score"], abs=1e-5)
+    assert last["relevance_score"] == pytest.approx(alone["relevance_score"], abs=ABOUT)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ def test_a_reranker_as_it_is_shown(api: httpx.Client, server: Serving) -> None:
     assert post(api, "/api/models/ranker/load")["message"] == "Model 'ranker' loaded"
     [one] = [i for i in api.get("/api/instances").json()["instances"] if i["model"] == "ranker"]
     assert (one["role"], one["state"], one["context_size"]) == ("rerank", "ready", CONTEXT)
-    assert one["slots"] == {"busy": 0, "total": 1}
+    assert one["slots"] == {"busy": 0, "total": 16}
     assert one["kv_restore"] == "embeddings and scores are no conversations"
     rerank(api)
     [same] = [i for i in api.get("/api/instances").json()["instances"] if i["model"] == "ranker"]
@@ -223,4 +226,4 @@ def test_scores_outlive_their_engine(api: httpx.Client, server: Serving) -> None
         engine.kill()
         after = {each["index"]: each["relevance_score"] for each in answer.result()["results"]}
     for each in before:
-        assert after[each["index"]] == pytest.approx(each["relevance_score"], abs=1e-5)
+        assert after[each["index"]] == pytest.approx(each["relevance_score"], abs=ABOUT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,9 @@ class Cutter:
             fields["grammar"] = f'root ::= "{self.forced.removeprefix(self._said)}"'
         return fields
 
-    async def embed(self, instance: Instance, inputs: list[list[int]]) -> list[list[float]]:
+    async def embed(
+        self, instance: Instance, inputs: Sequence[str | list[int]]
+    ) -> tuple[list[list[float]], int]:
         """As `upstream.embed`, to an engine that dies."""
         if self.embeds:
             self.embeds -= 1

@@ -21,7 +21,14 @@ from myllm.models.registry import Registry
 from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, used_by
 from myllm.supervisor.footprints import Footprint, Footprints, extras_mb
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, Role, input_context
+from myllm.supervisor.spec import (
+    InstanceKey,
+    InstanceSpec,
+    Layout,
+    Role,
+    input_context,
+    input_slots,
+)
 from tests.ggufs import write_header
 
 FAR_OFF = 0.10
@@ -44,7 +51,7 @@ def spec_of(
 ) -> InstanceSpec:
     if role != "generate":
         context_size = batch = min(context_size, input_context(model))
-    slots = 4 if role == "generate" else 1
+    slots = 4 if role == "generate" else input_slots(model)
     return InstanceSpec(InstanceKey(model.name, role), model, context_size, slots, batch)
 
 

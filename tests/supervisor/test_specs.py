@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from myllm.engine.types import Engine
+from myllm.models.memory import kv_bytes
 from myllm.models.registry import Registry
 from myllm.settings import Settings
 from myllm.supervisor.devices import HOST, DeviceMemory
@@ -104,8 +105,35 @@ def test_what_a_model_is_for_and_how_its_engine_is_told(
     argv = spec.argv(Path("llama-server"))
     about = [each for each in argv if each in ("--embeddings", "--pooling", "mean", "--reranking")]
     assert tuple(about) == flags
-    one_at_once = role != "generate"
-    assert (spec.slots == 1, spec.batch == spec.context_size == 2048) == (one_at_once, one_at_once)
+    assert (spec.batch == spec.context_size == 2048) == (role != "generate")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "fields", "slots"),
+    [
+        ("bert", {}, 16),
+        ("qwen3", {}, 4),
+        ("qwen3", {"block_count": 128, "attention__head_count_kv": 8}, 2),  # 128 MiB for each
+        ("gemma3", {"attention__sliding_window": 384}, 1),
+        ("mamba", {}, 1),
+    ],
+)
+def test_inputs_share_a_batch_where_that_takes_little_memory(
+    tmp_path: Path, architecture: str, fields: dict[str, int], slots: int
+) -> None:
+    write_header(tmp_path / "m" / "m.gguf", architecture, **fields)
+    model = Registry(tmp_path).get("m")
+    spec = specs(tmp_path).spec(InstanceKey("m", "embed"), model)
+    assert spec.slots == slots
+    large = replace(model, header=replace(model.header, tensor_bytes=8 * 2**30))
+    more = specs(tmp_path).spec(InstanceKey("m", "embed"), large)
+    assert more.slots == (4 if architecture == "qwen3" else slots)
+
+
+def test_more_inputs_of_an_encoder_take_no_more_memory(tmp_path: Path) -> None:
+    write_header(tmp_path / "m" / "m.gguf", "bert")
+    header = Registry(tmp_path).get("m").header
+    assert kv_bytes(header, 512, 16) == 0
 
 
 def test_what_the_engines_have_can_be_had_by_others(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scripts import fetch_real_models
 from scripts.fetch_real_models import MINILM, SMOLLM2
 from tests.serving import Serving, serving, short_home
 
-__all__ = ["MINILM", "SMOLLM2", "real_model", "serving_real_models"]
+__all__ = ["MINILM", "SMOLLM2", "link_real_model", "real_model", "serving_real_models"]
 
 
 def real_model(name: str) -> Path:
@@ -23,13 +23,17 @@ def real_model(name: str) -> Path:
         pytest.fail(f"{missing}; fetch the trained models with 'scripts/real_models'")
 
 
+def link_real_model(models_dir: Path, name: str) -> None:
+    """Put the model into `models_dir`, without a copy of its file."""
+    models_dir.mkdir(exist_ok=True)
+    (models_dir / name).symlink_to(real_model(name).parent, target_is_directory=True)
+
+
 @contextmanager
 def serving_real_models(*names: str, **settings: object) -> Iterator[Serving]:
-    """`myllm serve` whose models folder has these models, without copies of their files."""
+    """`myllm serve` whose models folder has these models."""
     with short_home() as home:
         for name in names:
-            folder = home / "models" / name
-            folder.parent.mkdir(exist_ok=True)
-            folder.symlink_to(real_model(name).parent, target_is_directory=True)
+            link_real_model(home / "models", name)
         with serving(home, **settings) as server:
             yield server

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from myllm.engine.types import Engine
+from tests.real.asking import ONE_THREAD
 from tests.real_models import MINILM, SMOLLM2, serving_real_models
 from tests.serving import Serving
 
@@ -14,5 +15,5 @@ from tests.serving import Serving
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
     """`myllm serve` with SmolLM2 and all-MiniLM."""
-    with serving_real_models(SMOLLM2, MINILM) as running:
+    with serving_real_models(SMOLLM2, MINILM, **ONE_THREAD) as running:
         yield running

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+
 import httpx
 import numpy as np
 import pytest
 
+from benchmarks.embedding import alternating
+from myllm.engine.types import Engine
 from tests.real_models import MINILM
 
 
@@ -39,3 +43,9 @@ def test_accents_and_capitals_make_no_difference(api: httpx.Client) -> None:
     same, other = cosines(api, "Crème brûlée in a café", ["CREME BRULEE IN A CAFE", "A tax form"])
     assert same == pytest.approx(1.0, abs=0.001)
     assert other < 0.3
+
+
+def test_a_batch_takes_no_longer_than_by_llama_server(engine: Engine) -> None:
+    """Measured by `benchmarks.embedding`: about as long or less. Here anything but far longer."""
+    ours, direct = alternating(rounds=3)
+    assert statistics.median(ours) < 10 * statistics.median(direct)

@@ -1,0 +1,134 @@
+"""Answers of a trained model: by a schema, twenty at once, and over twenty dead engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.events import parse, post, stream
+from tests.real.asking import GREEDY, MOST_TOKENS, QUESTIONS, asked, chat
+from tests.real_models import SMOLLM2
+from tests.serving import Serving
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 20},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "likes": {
+            "type": "array",
+            "items": {"enum": ["tea", "music", "rain"]},
+            "minItems": 1,
+            "maxItems": 3,
+        },
+    },
+    "required": ["name", "age", "likes"],
+    "additionalProperties": False,
+}
+PERSON = "Invent a person: name, age, and what they like. Answer in JSON."
+
+
+def check_person(text: str) -> None:
+    """It fits SCHEMA."""
+    person = json.loads(text)
+    assert set(person) == {"name", "age", "likes"}
+    assert isinstance(person["name"], str)
+    assert len(person["name"]) <= 20
+    assert person["age"] in range(121)
+    assert 1 <= len(person["likes"]) <= 3
+    assert set(person["likes"]) <= {"tea", "music", "rain"}
+
+
+def test_an_answer_fits_its_schema(api: httpx.Client) -> None:
+    check_person(chat(api, PERSON, 100, format=SCHEMA)["message"]["content"])
+    wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
+    body = {"model": SMOLLM2, "messages": asked(PERSON), "temperature": 0.8, "seed": 7}
+    answer = post(api, "/v1/chat/completions", **body, max_tokens=100, response_format=wanted)
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    check_person(answer["choices"][0]["message"]["content"])
+
+
+def test_twenty_streams_at_once_say_what_each_says_alone(
+    server: Serving, api: httpx.Client
+) -> None:
+    alone = {question: chat(api, question)["message"]["content"] for question in QUESTIONS}
+
+    def ask(number: int) -> tuple[str, dict[str, Any]]:
+        question = QUESTIONS[number % len(QUESTIONS)]
+        body = {"model": SMOLLM2, "messages": asked(question)}
+        with server.client(timeout=150) as client:
+            options = GREEDY | {"max_tokens": MOST_TOKENS}
+            tokens, last = stream(client, "/api/chat", **body, options=options)
+        assert "".join(tokens) == last["full_text"]
+        return question, last
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(ask, range(20)))
+    for question, last in answers:
+        assert last["full_text"] == alone[question]
+        assert last["usage"]["completion_tokens"] == last["token_count"]
+        assert last["finish_reason"] in ("stop", "length")
+    assert len({last["session_id"] for _, last in answers}) == 20
+
+
+KILLS = 20
+# Of answers that go on from the middle, one in a dozen met a near tie.
+LEAST_EQUAL = 16
+LONG = 96
+TOPICS = ("a lighthouse", "bread", "the moon", "a violin", "winter")
+
+
+@pytest.mark.more
+@pytest.mark.timeout(600)
+def test_answers_outlive_twenty_kills(server: Serving, api: httpx.Client) -> None:
+    """Each is whole, and begins with what was sent before the kill; most are the same."""
+    equal = 0
+    for number in range(KILLS):
+        topic = TOPICS[number % len(TOPICS)]
+        question = f"Tell me a short story about {topic}, number {number}."
+        undisturbed = chat(api, question, LONG)
+        cut, last = killed_in_the_middle(server, api, question, after=4 + 4 * number % 60)
+        assert last["full_text"].startswith(cut)
+        assert last["finish_reason"] in ("stop", "length")
+        assert last["usage"]["prompt_tokens"] == undisturbed["usage"]["prompt_tokens"]
+        equal += last["full_text"] == undisturbed["message"]["content"]
+    print(f"{equal} of {KILLS} answers were equal")
+    assert equal >= LEAST_EQUAL
+
+
+def killed_in_the_middle(
+    server: Serving, api: httpx.Client, question: str, after: int
+) -> tuple[str, dict[str, Any]]:
+    """The text before the engine was killed, when `after` tokens had come, and the last event."""
+    options = GREEDY | {"max_tokens": LONG}
+    body = {"model": SMOLLM2, "messages": asked(question), "options": options}
+    said, cut, last = "", "", {}
+    with api.stream("POST", "/api/chat", json=body) as answer:
+        seen = 0
+        for line in answer.iter_lines():
+            if not line.startswith("data: "):
+                continue
+            event = parse(line)
+            if event["done"]:
+                last = event
+                break
+            said += event["token"]
+            seen += 1
+            if seen >= after and not cut:
+                cut = said
+                kill_engine(server)
+    assert cut, f"the answer ended after {seen} events"
+    assert "error" not in last, last
+    assert last["full_text"] == said
+    return cut, last
+
+
+def kill_engine(server: Serving) -> None:
+    [engine] = [each for each in server.engines() if SMOLLM2 in each.cmdline()]
+    os.kill(engine.pid, signal.SIGKILL)

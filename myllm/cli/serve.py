@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,12 +85,14 @@ def _greet(settings: Settings, listener: socket.socket) -> None:
     here = base_url(settings.model_copy(update={"host": address, "port": port}))
     listens = url(address, port)
     structlog.get_logger(__name__).info("server listening", url=listens)
-    where = "" if here == listens else f" for every {_kind(address)} of this machine, as {here}"
+    where = (
+        "" if here == listens else f" for every {_kind(address)} of this machine, such as {here}"
+    )
     key = '-H "Authorization: Bearer $MYLLM_API_KEY" ' if settings.api_keys_file else ""
     _print(
         f"MyLLM listens on {listens}{where}  (Ctrl+C stops it)\n"
         "Try:\n"
-        f"  curl {here}/api/chat {key}-H 'Content-Type: application/json' -d "
+        f"  curl {shlex.quote(f'{here}/api/chat')} {key}-H 'Content-Type: application/json' -d "
         '\'{"model":"demo","messages":[{"role":"user","content":"What can you do?"}],'
         '"stream":false}\'\n'
         f"Documentation: {here}/docs\n"

@@ -168,6 +168,9 @@ def test_a_server_on_all_addresses_of_ipv6_also_serves_ipv4(
 ) -> None:
     with serving(home, host="::", trusted_proxies=proxies) as server:
         assert server.url == f"http://[::]:{port_of(server)}"
+        assert server.process.stdout is not None
+        _, example = (server.process.stdout.readline() for _ in range(2))
+        assert f"curl 'http://[::1]:{port_of(server)}/" in example
         for host, address in (("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")):
             server.url = f"http://{host}:{port_of(server)}"
             expected = "203.0.113.9" if proxies else address

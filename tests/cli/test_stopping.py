@@ -194,7 +194,9 @@ def test_without_a_terminal_sighup_reloads(home: Path) -> None:
 # What the log says
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.more)]
+)
 def test_the_log_says_why_the_server_stops_and_what_it_does(
     home: Path, number: signal.Signals
 ) -> None:

@@ -212,6 +212,7 @@ class Gateway:
 
     def instance_exited(self, instance: Instance) -> None:
         try:
+            self.planner.ended(instance)
             if instance.ready_at is not None:  # before that it has not taken all yet
                 self.planner.measured(instance)
                 self.planner.save()

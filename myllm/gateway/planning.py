@@ -80,6 +80,10 @@ class Planner:
         worked = instance.is_over() and instance.delivered
         return self._footprints.measured(instance.spec, instance.used, worked) | {ENGINES: 1}
 
+    def ended(self, instance: Instance) -> None:
+        """An engine is no more; its replacement is planned by how it ended."""
+        self._specs.ended(instance.spec, instance.crashed and not instance.lacks_memory)
+
     def save(self) -> None:
         """Keep what was measured for the next start of the server."""
         self._footprints.save()

@@ -57,6 +57,7 @@ class Specs:
         self._used = used
         self._rooms: dict[str, Room] = {}
         self._rooms_until = 0.0
+        self._died: dict[InstanceKey, InstanceSpec] = {}
 
     def spec(self, key: InstanceKey, model: Model, smaller: bool = False) -> InstanceSpec:
         """What an instance of `key` would run with, if it were started now.
@@ -82,6 +83,14 @@ class Specs:
             return replace(spec, context_size=half)
         return spec
 
+    def ended(self, spec: InstanceSpec, crashed: bool) -> None:
+        """An engine is no more. The one that replaces a crashed one reads prompts in equal
+        batches: others round otherwise, and an answer that was cut could turn another way."""
+        if crashed:
+            self._died[spec.key] = spec
+        else:
+            self._died.pop(spec.key, None)
+
     def rooms(self) -> dict[str, Room]:
         """What engines may have of each device; a moment old at most."""
         now = time.monotonic()
@@ -103,7 +112,7 @@ class Specs:
             model,
             context_size=place.context_size,
             slots=place.slots,
-            batch=self._speeds.batch(speed_key, start),
+            batch=self._batch(key, speed_key, start),
             threads=threads,
             batch_threads=batch_threads,
             automatic_context=place.automatic_context,
@@ -113,6 +122,12 @@ class Specs:
             engine_id=f"{self._engine.version} {self._engine.commit}",
             speed_key=speed_key,
         )
+
+    def _batch(self, key: InstanceKey, speed_key: str, start: int) -> int:
+        died = self._died.get(key)
+        if died is not None and died.speed_key == speed_key:
+            return died.batch
+        return self._speeds.batch(speed_key, start)
 
     def _threads(self, model: Model) -> int | None:
         """Fewer threads than the machine has cores for a small model, or where an affinity or a

@@ -13,7 +13,7 @@ from myllm.models.memory import kv_bytes
 from myllm.models.registry import Registry
 from myllm.settings import Settings
 from myllm.supervisor.devices import HOST, DeviceMemory
-from myllm.supervisor.prompt_speeds import PromptSpeeds
+from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, Layout, Role, main_role
 from myllm.supervisor.specs import Specs
 from tests.control_groups import cpu_quota, run_inside
@@ -234,3 +234,15 @@ def test_a_model_of_unknown_speed_is_read_in_the_largest_batches(tmp_path: Path)
     assert specs(tmp_path).spec(KEY, demo).batch == 512
     on_gpu = specs(tmp_path, gpu=True).spec(KEY, demo)
     assert (on_gpu.batch, on_gpu.physical_batch) == (2048, 512)
+
+
+def test_what_replaces_a_crashed_engine_reads_in_equal_batches(tmp_path: Path) -> None:
+    """Whatever was measured meanwhile: the answer that was cut is to go on as it began."""
+    demo = Registry(tmp_path).get("demo")
+    settings, speeds = Settings(_env_file=None), PromptSpeeds(tmp_path / "speeds")  # type: ignore[call-arg]
+    made = Specs(settings, CPU, speeds, None, dict)
+    first = made.spec(KEY, demo)
+    speeds.compared(first.speed_key, Known("measured", {512: 100.0, 256: 200.0, 128: 50.0}))
+    for crashed, batch in ((True, 512), (False, 256)):
+        made.ended(first, crashed)
+        assert [made.spec(KEY, demo).batch for _ in range(2)] == [batch] * 2

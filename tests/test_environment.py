@@ -60,7 +60,7 @@ def source(project: Path, python: str = sys.executable) -> subprocess.CompletedP
     )  # fmt: skip
 
 
-@pytest.mark.full
+@pytest.mark.more
 def test_a_second_setup_says_what_it_waits_for(project: Path, tmp_path: Path) -> None:
     slow = tmp_path / "slow-python"
     slow.write_text(f'#!/bin/sh\n[ "$1" = -m ] && sleep 3\nexec {sys.executable} "$@"\n')

@@ -108,6 +108,7 @@ def test_a_repository_is_pulled_first(home: Path, hub: Hub) -> None:
     assert (home / "models" / "toy-q8_0" / "toy.Q8_0.gguf").exists()
 
 
+@pytest.mark.more
 def test_a_model_of_that_name_from_elsewhere_is_not_run_instead(home: Path, hub: Hub) -> None:
     folder = home / "models" / "toy"
     folder.mkdir(parents=True)

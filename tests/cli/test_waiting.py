@@ -110,6 +110,7 @@ def test_run_waits_for_a_busy_server_and_loads_no_engine_of_its_own(
         assert (out, err) == ("The capital of France is Paris.\n", "")
 
 
+@pytest.mark.more
 def test_run_outlives_the_end_of_a_stopping_server(engine: Engine, home: Path) -> None:
     """It waits until the old one is gone, and then answers by itself."""
     with serving(home, drain_grace=60) as server, server.client() as api:

@@ -169,7 +169,7 @@ def _pull(registry: Registry, wanted: Wanted) -> None:
     from myllm.cli.pull_progress import show_progress
     from myllm.models.pull import pull, remote_files
 
-    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+    if sys.stdin.isatty() and sys.stderr.isatty():
         files = remote_files(wanted)
         total = size_text(sum(file.size for file in files))
         question = (

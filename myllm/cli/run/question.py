@@ -24,13 +24,10 @@ def one_question(prompt: str | None) -> str | None:
     Stdin is read to its end, like `cat` does. Raises BadParameter when nothing is asked, and
     InvalidRequest for what is no text.
     """
-    stdin: TextIO | None = sys.stdin  # None when it was closed before the start
-    if stdin is not None and stdin.isatty():
-        piped = ""
-        if prompt is None:
-            return None
-    else:
-        piped = "" if stdin is None else _read(stdin, may_be_empty=prompt is not None)
+    is_terminal = sys.stdin.isatty()
+    if is_terminal and prompt is None:
+        return None
+    piped = "" if is_terminal else _read(sys.stdin, may_be_empty=prompt is not None)
     question = "\n\n".join(part for part in ((prompt or "").strip(), piped) if part)
     if not question:
         raise typer.BadParameter("the prompt is empty")

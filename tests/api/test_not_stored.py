@@ -15,7 +15,7 @@ import pytest
 
 from myllm.engine.types import Engine
 from tests.api.events import parse, post, stream
-from tests.serving import Serving, serving, short_home
+from tests.serving import Serving, serving, short_home, wait_until
 
 LONG = "Zanzibar keeps conversations and their memory. " * 40
 GREEDY = {"temperature": 0, "repeat_penalty": 1.0, "max_tokens": 60}
@@ -129,7 +129,7 @@ def test_a_full_disk_costs_no_answer(engine: Engine, home: Path, small_data: Pat
         assert (told["message"]["content"], told["stored"]) == ("Your name is Marlo.", False)
         assert told["warning"].startswith("This turn is not stored. The store of conversations")
         assert FULL in told["warning"]
-        assert "turn not stored" in server.log
+        wait_until(lambda: "turn not stored" in server.log, 20, "a line in the log")
 
         messages = [{"role": "user", "content": "Who are you?"}]
         tokens, last = stream(api, "/api/chat", model="demo", messages=messages, options=GREEDY)
@@ -174,5 +174,5 @@ def test_a_state_that_cannot_be_recorded_leaves_no_file(
         chat(api, LONG, session_id="s")
         fill(small_data)
         api.post("/api/models/demo/unload")
-        assert "state of a conversation not saved" in server.log
+        wait_until(lambda: "conversation not saved" in server.log, 20, "a line in the log")
         assert [file.name for file in (small_data / "kv").iterdir()] == ["folder-id"]

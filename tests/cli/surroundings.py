@@ -34,7 +34,7 @@ class Start:
     variables: dict[str, str | None] = field(default_factory=dict)
     # A shell line around the command, which is "$@".
     shell: str = 'exec "$@"'
-    suffix: bytes = b""  # of each text argument
+    suffix: bytes = b""  # of what is neither a command's name nor an option
     terminal: bool = False
 
 
@@ -65,22 +65,24 @@ def commands() -> list[tuple[str, ...]]:
     return [*below(top, ()), ("--help",), ("--version",), ("no-such-command",)]
 
 
-def harmless(command: Sequence[str], suffix: bytes = b"") -> list[bytes]:
+def harmless(command: Sequence[str]) -> list[str]:
     """The command with all arguments that it takes, about things that do not exist."""
     found = get_command(app)
     for name in command:
         assert isinstance(found, typer.core.TyperGroup)
         if name not in found.commands:
-            return [name.encode()]
+            return [name]
         found = found.commands[name]
     needed = [each for each in found.params if each.param_type_name == "argument"]
-    extra = [each.encode() for each in _HARMLESS.get(tuple(command), ())]
-    return [*(each.encode() for each in command), *extra, *(b"none" + suffix for _ in needed)]
+    return [*command, *_HARMLESS.get(tuple(command), ()), *("none" for _ in needed)]
 
 
 def run(command: Sequence[str], start: Start) -> Ended:
-    """Start `myllm` with `command` in these surroundings and wait for its end."""
-    arguments = [sys.executable.encode(), b"-m", b"myllm", *harmless(command, start.suffix)]
+    """Start `myllm` with these arguments in these surroundings and wait for its end."""
+    said = [
+        word.encode() + (start.suffix if word == "none" or " " in word else b"") for word in command
+    ]
+    arguments = [sys.executable.encode(), b"-m", b"myllm", *said]
     with ExitStack() as stack:
         reader = None
         stdout: int = subprocess.PIPE

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.cli.surroundings import AS_ROOT, SURROUNDINGS, Ended, Start, commands, run
+from myllm.engine.types import Engine
+from tests.cli.surroundings import AS_ROOT, SURROUNDINGS, Ended, Start, commands, harmless, run
 
 COMMANDS = commands()
 # 0, failed, usage, interrupted, output that nobody reads.
@@ -40,7 +42,7 @@ def check_all(folder: Path, pairs: list[tuple[str, tuple[str, ...]]]) -> None:
         home = folder / str(number)
         home.mkdir()
         how = SURROUNDINGS.get(name) or AS_ROOT[name]
-        return check(run(command, how(Start(home))), name)
+        return check(run(harmless(command), how(Start(home))), name)
 
     with ThreadPoolExecutor(2) as pool:
         faults = [fault for fault in pool.map(one, range(len(pairs))) if fault]
@@ -67,3 +69,17 @@ def test_every_command_in(tmp_path: Path, name: str) -> None:
 def test_every_command_as(tmp_path: Path, name: str) -> None:
     tmp_path.chmod(0o777)
     check_all(tmp_path, [(name, command) for command in COMMANDS])
+
+
+@pytest.mark.more
+@pytest.mark.parametrize("name", list(SURROUNDINGS))
+def test_a_question_in(tmp_path: Path, engine: Engine, name: str) -> None:
+    """With an engine `run` gets further: it makes sockets, logs and the store."""
+    start = SURROUNDINGS[name](Start(tmp_path))
+    variables = {"MYLLM_LLAMA_SERVER": str(engine.server), **start.variables}
+    question = ("run", "demo", "What is the capital of France?")
+    ended = run(question, replace(start, variables=variables))
+    fault = check(ended, name)
+    assert not fault, fault
+    if ended.code == 0 and name not in ("stdout is closed", "all streams are closed"):
+        assert ended.output.strip()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from myllm.cpus import machine_cores
 from myllm.engine.types import Engine
 from myllm.models.memory import kv_bytes
 from myllm.models.registry import Registry
@@ -205,7 +206,8 @@ def test_an_engine_in_a_container_with_one_cpu_gets_one_thread(tmp_path: Path) -
         f"print(threads(Path({str(tmp_path)!r}), 100_000_000_000))"
     )
     with cpu_quota(1) as procs:
-        assert run_inside(procs, code) == "1"
+        # A machine of one core is not limited; llama-server chooses the same by itself.
+        assert run_inside(procs, code) == ("1" if machine_cores() > 1 else "None")
 
 
 def test_the_speed_of_reading_depends_on_model_engine_machine_and_threads(

@@ -1,8 +1,10 @@
 """How many threads can compute at once: the CPUs that this process may run on, and the quota of CPU
 time that a container or a service unit leaves it.
 
-A quota counts more than it seems: engine threads wait for each other after each operation, so when
-the group's time is used up and one is stopped, the others spend theirs on waiting.
+A fraction of a CPU is rounded down; a quota below one CPU still gives one thread. An engine's
+threads wait for each other after each operation, so where one is stopped because the quota is used
+up, the others wait, too. And a quota stops everything in the container: more threads than it has
+whole CPUs would use up the time that the server needs to hand out what was computed.
 """
 
 from __future__ import annotations

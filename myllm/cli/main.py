@@ -12,8 +12,9 @@ from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
 from myllm.cli.entry import Command, Commands
 from myllm.cli.key import key_app
-from myllm.cli.models import copy, list_models, pull, remove, show
+from myllm.cli.models import copy, list_models, pull, show
 from myllm.cli.remote import load, ps, reload, unload
+from myllm.cli.remove import remove
 from myllm.cli.run.command import run as run_command
 from myllm.cli.serve import serve
 from myllm.cli.sessions import sessions_app

@@ -1,4 +1,4 @@
-"""Commands about the models on disk: `pull`, `list`, `show`, `cp`, `remove`."""
+"""Commands about the models on disk: `pull`, `list`, `show`, `cp`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, error, print_json, warning
+from myllm.cli.common import print_json, warning
 from myllm.cli.completion import complete_model
 from myllm.cli.tables import Column, print_fields, print_table, printable
-from myllm.errors import AliasGiven, InvalidRequest, MyLLMError
 
 if TYPE_CHECKING:
     from myllm.models.registry import Model, Registry
@@ -62,7 +61,7 @@ def pull(
     wanted = parse_reference(reference, name)
     with show_progress(wanted.name) as progress:
         pulled = pull_model(
-            _registry(ctx), wanted, force=force, on_progress=progress.show, say=progress.say
+            registry_of(ctx), wanted, force=force, on_progress=progress.show, say=progress.say
         )
     model = pulled.model
     if pulled.fresh:
@@ -88,7 +87,7 @@ def list_models(
         return
 
     settings = ctx.obj.settings()
-    registry = _registry(ctx)
+    registry = registry_of(ctx)
     models, unused = registry.list(), strays(registry.models_dir)
     placed = _placements(settings, models)
     if as_json:
@@ -129,7 +128,7 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     from myllm.cli.remote import loaded_model
 
     settings = ctx.obj.settings()
-    shown = loaded_model(settings, name) or _shown_on_disk(settings, _registry(ctx).get(name))
+    shown = loaded_model(settings, name) or _shown_on_disk(settings, registry_of(ctx).get(name))
     if as_json:
         print_json(shown)
         return
@@ -164,57 +163,6 @@ def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]
     }
 
 
-def remove(
-    ctx: typer.Context,
-    names: Annotated[
-        list[str],
-        typer.Argument(help="Models, as `myllm list` shows them.", autocompletion=complete_model),
-    ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even if it is answering.")] = False,
-) -> None:
-    """Delete models from the disk; a running server unloads them first."""
-    settings, registry = ctx.obj.settings(), _registry(ctx)
-    removed = 0
-    for name in names:
-        try:
-            model = registry.find(name)
-            registry.removable(model.name)
-            if not yes and not _is_meant(name, model):
-                print(f"Kept {model.name}")
-                continue
-            if not _remove_on_server(settings, model, force):
-                registry.remove(model.name)
-            print(f"Removed {model.name}")
-            removed += 1
-        except MyLLMError as failure:
-            error(failure.detail)
-    if removed < len(names):
-        raise typer.Exit(EXIT_FAILED)
-
-
-def _is_meant(name: str, model: Model) -> bool:
-    """Whether the user wants to delete `model`, which was called `name`.
-
-    Asks on a terminal. Elsewhere a model's own name is enough, and an alias raises InvalidRequest.
-    """
-    from myllm.models.registry import untagged
-
-    called = untagged(name)
-    if not sys.stdin.isatty():
-        if called != model.name:
-            raise InvalidRequest(f"{AliasGiven(called, model.name).detail}, or give --yes")
-        return True
-    if called == model.name:
-        question = f"Delete {model.path} ({size_text(model.size_bytes)})?"
-    else:
-        question = (
-            f"'{called}' is an alias of '{model.name}'; remove the model '{model.name}' "
-            f"({size_text(model.size_bytes)})?"
-        )
-    return typer.confirm(question)
-
-
 def copy(
     ctx: typer.Context,
     source: Name,
@@ -223,35 +171,15 @@ def copy(
     """Copy a model under another name, to configure it differently; its GGUF is shared."""
     from myllm.models.copying import copy_model
 
-    copied = copy_model(_registry(ctx), source, name)
+    copied = copy_model(registry_of(ctx), source, name)
     takes = (
         f"{size_text(copied.copied_bytes)} copied" if copied.copied_bytes else "sharing its GGUF"
     )
     print(f"Copied {source} to {copied.model.name}, {takes}")
 
 
-def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:
-    """Let a running server remove `model`; False when none runs, or it has another one."""
-    from contextlib import closing
-
-    from myllm.cli.client import answer_of, error_of, long_wait_s, running_server
-
-    server = running_server(settings)
-    if server is None:
-        return False
-    with closing(server) as client:
-        route = f"/api/models/{model.name}"
-        known = client.get(route)
-        if known.status_code == 401:
-            raise error_of(known.status_code, known.text)
-        if not known.is_success or known.json()["path"] != str(model.path):
-            return False
-        query = {"force": "true"} if force else {}
-        answer_of(client.delete(route, params=query, timeout=long_wait_s(settings)))
-        return True
-
-
-def _registry(ctx: typer.Context) -> Registry:
+def registry_of(ctx: typer.Context) -> Registry:
+    """The models that the command line's options and settings mean."""
     from myllm.models.registry import Registry
 
     return Registry(ctx.obj.settings().models_dir)
@@ -263,7 +191,7 @@ def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
 
     from myllm.models.catalog import catalog
 
-    here = {model.name for model in _registry(ctx).list()}
+    here = {model.name for model in registry_of(ctx).list()}
     entries = list(catalog().values())
     if as_json:
         print_json([asdict(entry) | {"pulled": entry.name in here} for entry in entries])
@@ -282,6 +210,7 @@ def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
 
 
 def size_text(count: int) -> str:
+    """Bytes as people read them: `1.2 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 

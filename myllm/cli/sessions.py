@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +10,13 @@ import typer
 
 from myllm.cli.common import print_json, write_aside
 from myllm.cli.completion import complete_session
-from myllm.cli.tables import Column, print_table, printable
-from myllm.errors import InvalidRequest, MyLLMError, NotFound
+from myllm.cli.session_api import session_api
+from myllm.cli.tables import Column, print_table
+from myllm.errors import MyLLMError
 
 if TYPE_CHECKING:
-    import httpx
+    pass
 
-    from myllm.settings import Settings
 
 sessions_app = typer.Typer(no_args_is_help=True)
 
@@ -37,9 +35,6 @@ Id = Annotated[
         autocompletion=complete_session,
     ),
 ]
-_LEAST_BEGINNING = 4
-_MOST_CANDIDATES = 10
-_PAGE = 500
 _MEDIA = {"json": "application/json", "markdown": "text/markdown"}
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -54,7 +49,7 @@ def list_sessions(
 ) -> None:
     """List the conversations that went on last."""
     query = {"search": search, "model": model, "limit": limit}
-    with _asked(ctx.obj.settings()) as api:
+    with session_api(ctx.obj.settings()) as api:
         found = api.get("/api/sessions", **query).json()["sessions"]
     if as_json:
         print_json(found)
@@ -65,7 +60,7 @@ def list_sessions(
 @sessions_app.command()
 def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
     """Print a conversation, with what was superseded in it."""
-    with _asked(ctx.obj.settings()) as api:
+    with session_api(ctx.obj.settings()) as api:
         session = api.of_one(session_id, lambda one: api.get(f"/api/sessions/{one}")).json()
     if as_json:
         print_json(session)
@@ -90,7 +85,7 @@ def rm(
 ) -> None:
     """Forget conversations, with their saved states."""
     failed: list[MyLLMError] = []
-    with _asked(ctx.obj.settings()) as api:
+    with session_api(ctx.obj.settings()) as api:
         for session_id in session_ids:
             try:
                 removed = api.of_one(session_id, lambda one: api.delete(f"/api/sessions/{one}"))
@@ -109,7 +104,7 @@ def export(
     output: Annotated[Path | None, typer.Option(help="A file; default: print it.")] = None,
 ) -> None:
     """Write a conversation as a file, for another server or for people."""
-    with _asked(ctx.obj.settings()) as api:
+    with session_api(ctx.obj.settings()) as api:
         exported = api.of_one(
             session_id, lambda one: api.get(f"/api/sessions/{one}/export", format=form)
         )
@@ -133,88 +128,9 @@ def import_(
         raise MyLLMError(f"{path} cannot be read: {failure.strerror}") from failure
     media = _MEDIA["markdown" if path.suffix.lower() in (".md", ".markdown") else "json"]
     query = {} if session_id is None else {"session_id": session_id}
-    with _asked(ctx.obj.settings()) as api:
+    with session_api(ctx.obj.settings()) as api:
         made = api.post("/api/sessions/import", content, media, **query).json()
     print(f"Session '{made['id']}' stored: {made['title']}")
-
-
-class Api:
-    """The routes about sessions; each call raises the error that the answer tells."""
-
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
-
-    def get(self, path: str, **query: Any) -> httpx.Response:
-        return self._checked(self._client.get(path, params=query))
-
-    def delete(self, path: str) -> httpx.Response:
-        return self._checked(self._client.delete(path))
-
-    def post(self, path: str, content: bytes, media: str, **query: str) -> httpx.Response:
-        headers = {"Content-Type": media}
-        answer = self._client.post(path, content=content, headers=headers, params=query)
-        return self._checked(answer)
-
-    def of_one(self, named: str, ask: Callable[[str], httpx.Response]) -> httpx.Response:
-        """What `ask` returns for the session `named`, by its id or the beginning of its id.
-
-        Raises NotFound, and InvalidRequest, which lists them, when several begin so.
-        """
-        _check(named)
-        try:
-            return ask(named)
-        except NotFound:
-            if len(named) < _LEAST_BEGINNING:
-                raise
-            candidates = [one for one in self._all() if one["id"].startswith(named)]
-            if not candidates:
-                raise
-        if len(candidates) > 1:
-            raise _ambiguous(named, candidates)
-        return ask(candidates[0]["id"])
-
-    def _all(self) -> Iterator[dict[str, Any]]:
-        """The sessions of whoever asks, page by page."""
-        cursor = None
-        while True:
-            query = {"limit": _PAGE} | ({"cursor": cursor} if cursor else {})
-            page = self.get("/api/sessions", **query).json()
-            yield from page["sessions"]
-            cursor = page["next_cursor"]
-            if not cursor:
-                return
-
-    def _checked(self, answer: httpx.Response) -> httpx.Response:
-        from myllm.cli.client import error_of
-
-        if not answer.is_success:
-            raise error_of(answer.status_code, answer.text)
-        return answer
-
-
-def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:
-    lines = [f"  {one['id']}  {printable(one['title'])}" for one in candidates[:_MOST_CANDIDATES]]
-    if len(candidates) > len(lines):
-        lines.append(f"  and {len(candidates) - len(lines)} more")
-    several = f"the ids of {len(candidates)} sessions begin with '{named}'; say more of it:"
-    return InvalidRequest("\n".join([several, *lines]))
-
-
-@contextmanager
-def _asked(settings: Settings) -> Iterator[Api]:
-    """The running server, or else its routes about sessions, served for this command alone."""
-    from contextlib import closing
-
-    from myllm.cli.client import running_server
-    from myllm.cli.temporary import store_for_command
-
-    running = running_server(settings)
-    if running is not None:
-        with closing(running):
-            yield Api(running)
-    else:
-        with store_for_command(settings) as own:
-            yield Api(own)
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
@@ -230,10 +146,3 @@ def _ago(moment: str) -> str:
     unit, length = next((each for each in _UNITS if seconds >= each[1]), ("second", 1))
     count = int(seconds // length)
     return f"{count} {unit}{'' if count == 1 else 's'} ago"
-
-
-def _check(session_id: str) -> None:
-    """So that no id becomes another path; raises InvalidRequest."""
-    from myllm.sessions.store import check_id  # late: `myllm engine build` works without the store
-
-    check_id(session_id)

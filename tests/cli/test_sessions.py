@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from myllm.cli.sessions import Api
+from myllm.cli.session_api import Api
 from myllm.engine.types import Engine
 from myllm.errors import InvalidRequest
 from tests.serving import environment, serving

@@ -1,0 +1,105 @@
+"""The routes about sessions, for the commands: of the running server, or of one without engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from myllm.cli.tables import printable
+from myllm.errors import InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    import httpx
+
+    from myllm.settings import Settings
+
+_LEAST_BEGINNING = 4
+_MOST_CANDIDATES = 10
+_PAGE = 500
+
+
+class Api:
+    """The routes about sessions; each call raises the error that the answer tells."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def get(self, path: str, **query: Any) -> httpx.Response:
+        return self._checked(self._client.get(path, params=query))
+
+    def delete(self, path: str) -> httpx.Response:
+        return self._checked(self._client.delete(path))
+
+    def post(self, path: str, content: bytes, media: str, **query: str) -> httpx.Response:
+        headers = {"Content-Type": media}
+        answer = self._client.post(path, content=content, headers=headers, params=query)
+        return self._checked(answer)
+
+    def of_one(self, named: str, ask: Callable[[str], httpx.Response]) -> httpx.Response:
+        """What `ask` returns for the session `named`, by its id or the beginning of its id.
+
+        Raises NotFound, and InvalidRequest, which lists them, when several begin so.
+        """
+        _check(named)
+        try:
+            return ask(named)
+        except NotFound:
+            if len(named) < _LEAST_BEGINNING:
+                raise
+            candidates = [one for one in self._all() if one["id"].startswith(named)]
+            if not candidates:
+                raise
+        if len(candidates) > 1:
+            raise _ambiguous(named, candidates)
+        return ask(candidates[0]["id"])
+
+    def _all(self) -> Iterator[dict[str, Any]]:
+        """The sessions of whoever asks, page by page."""
+        cursor = None
+        while True:
+            query = {"limit": _PAGE} | ({"cursor": cursor} if cursor else {})
+            page = self.get("/api/sessions", **query).json()
+            yield from page["sessions"]
+            cursor = page["next_cursor"]
+            if not cursor:
+                return
+
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
+        from myllm.cli.client import error_of
+
+        if not answer.is_success:
+            raise error_of(answer.status_code, answer.text)
+        return answer
+
+
+def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:
+    lines = [f"  {one['id']}  {printable(one['title'])}" for one in candidates[:_MOST_CANDIDATES]]
+    if len(candidates) > len(lines):
+        lines.append(f"  and {len(candidates) - len(lines)} more")
+    several = f"the ids of {len(candidates)} sessions begin with '{named}'; say more of it:"
+    return InvalidRequest("\n".join([several, *lines]))
+
+
+@contextmanager
+def session_api(settings: Settings) -> Iterator[Api]:
+    """The running server, or else its routes about sessions, served for this command alone."""
+    from contextlib import closing
+
+    from myllm.cli.client import running_server
+    from myllm.cli.temporary import store_for_command
+
+    running = running_server(settings)
+    if running is not None:
+        with closing(running):
+            yield Api(running)
+    else:
+        with store_for_command(settings) as own:
+            yield Api(own)
+
+
+def _check(session_id: str) -> None:
+    """So that no id becomes another path; raises InvalidRequest."""
+    from myllm.sessions.store import check_id  # late: `myllm engine build` works without the store
+
+    check_id(session_id)

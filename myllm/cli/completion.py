@@ -41,8 +41,12 @@ def complete_session(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
 
 def _settings(ctx: typer.Context) -> Settings:
     from myllm.settings import load_settings
+    from myllm.settings_files import load_env_file
 
-    return load_settings(models_dir=ctx.find_root().params.get("models_dir"))
+    before = ctx.find_root().params  # the options that stand before the command
+    if before.get("env_file") is not None:
+        load_env_file(before["env_file"])
+    return load_settings(models_dir=before.get("models_dir"))
 
 
 def _model_names(settings: Settings) -> Iterator[str]:

@@ -56,6 +56,9 @@ def test_all_names_of_models(env: dict[str, str], home: Path) -> None:
     assert completed(env, "myllm rm tiny ") == ["demo", "gpt-4o", "org/tiny", "tiny", "torn"]
     write_header(home / "other" / "elsewhere" / "x.gguf")
     assert completed(env, f"myllm --models-dir {home}/other show e") == ["elsewhere"]
+    (home / "env").write_text(f"MYLLM_MODELS_DIR={home}/other\n")
+    del env["MYLLM_MODELS_DIR"]
+    assert completed(env, f"myllm --env-file {home}/env show e") == ["elsewhere"]
 
 
 def test_commands(env: dict[str, str]) -> None:

@@ -18,18 +18,26 @@ def broken(*_: object) -> None:
 async def test_an_end_is_accounted_for_whatever_raises(
     engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(engine, home, max_loaded_models=1) as gateway:
-        monkeypatch.setattr(gateway.planner, "save", broken)
-        monkeypatch.setattr(gateway.supervisor.speeds, "save", broken)
-        monkeypatch.setattr(gateway.conversations, "exit", broken)
-        monkeypatch.setattr(gateway.conversations, "forget_run", broken)
+    async with running(engine, home) as gateway:
         for _ in range(2):
-            with pytest.raises(RuntimeError):  # its lease ends with it
-                await asyncio.wait_for(gateway.load("demo"), 20)
-            await asyncio.wait_for(gateway.unload("demo"), 20)
-            assert list(gateway.supervisor) == []
-            assert gateway.scheduler.totals() == (0, 0)
+            await asyncio.wait_for(gateway.load("demo"), 20)
+            with monkeypatch.context() as patched:
+                patched.setattr(gateway.planner, "save", broken)
+                patched.setattr(gateway.supervisor.speeds, "save", broken)
+                patched.setattr(gateway.conversations, "forget_run", broken)
+                await asyncio.wait_for(gateway.unload("demo"), 20)
+                assert list(gateway.supervisor) == []
             assert not gateway.scheduler.is_loaded("demo")
+
+
+async def test_a_lease_ends_whatever_raises(
+    engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(engine, home) as gateway:
+        monkeypatch.setattr(gateway.conversations, "exit", broken)
+        with pytest.raises(RuntimeError):
+            await asyncio.wait_for(gateway.load("demo"), 20)
+        assert gateway.scheduler.totals() == (0, 0)
 
 
 async def test_time_goes_on_after_a_tick_that_failed(

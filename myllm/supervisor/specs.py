@@ -14,7 +14,7 @@ from myllm.engine.types import Engine
 from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
-from myllm.supervisor.batching import CPU_START, GPU_START
+from myllm.supervisor.batching import CPU_START, GPU_START, SMALLEST
 from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
 from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.prompt_speeds import PromptSpeeds
@@ -112,7 +112,7 @@ class Specs:
             model,
             context_size=place.context_size,
             slots=place.slots,
-            batch=self._batch(key, speed_key, start),
+            batch=min(self._batch(key, speed_key, start), _largest_batch(place.context_size)),
             threads=threads,
             batch_threads=batch_threads,
             automatic_context=place.automatic_context,
@@ -164,3 +164,9 @@ class Specs:
 def guessed_speed(parameters: int, cores: int) -> float:
     """Tokens per second that the cores read of a model which was never measured, cautiously."""
     return min(_WORK_PER_CORE * cores / max(parameters, 1), _MOST_GUESSED)
+
+
+def _largest_batch(context_size: int) -> int:
+    """Half of the context, in tokens: `/infill` leaves a whole batch of the context free, and drops
+    the other files of a request to do so."""
+    return max(SMALLEST, context_size // 2)

@@ -235,7 +235,9 @@ def test_a_model_of_unknown_speed_is_read_in_the_largest_batches(tmp_path: Path)
     demo = Registry(tmp_path).get("demo")
     assert specs(tmp_path).spec(KEY, demo).batch == 512
     on_gpu = specs(tmp_path, gpu=True).spec(KEY, demo)
-    assert (on_gpu.batch, on_gpu.physical_batch) == (2048, 512)
+    assert (on_gpu.batch, on_gpu.physical_batch) == (1024, 512), "half of its context"
+    small = specs(tmp_path, gpu=True, context_size=512).spec(KEY, demo)
+    assert small.batch == 256
 
 
 def test_what_replaces_a_crashed_engine_reads_in_equal_batches(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from myllm.settings import Settings
 
 START_S = 30.0
 STOP_S = 20.0
+# Ten times what the server gathers lines for before it writes them.
+LOG_LAG_S = 0.2
 
 
 @dataclass
@@ -40,7 +42,8 @@ class Serving:
 
     @property
     def log(self) -> str:
-        """What it has logged so far."""
+        """What it has logged so far; a thread of its own writes that, a moment later."""
+        time.sleep(LOG_LAG_S)
         return (self.home / "stderr.log").read_text()
 
     def client(self, timeout: float = 60) -> httpx.Client:

@@ -178,7 +178,14 @@ def test_a_follow_up_is_answered(demo: Server) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("between", [0, 300, 1500], ids=lambda tokens: f"{tokens}-tokens")
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param(0, id="0-tokens"),
+        pytest.param(300, id="300-tokens"),
+        pytest.param(1500, id="1500-tokens", marks=pytest.mark.more),
+    ],
+)
 def test_held_out_names_are_recalled(
     demo: Server, small_talk: Callable[[int, int], list[Message]], between: int
 ) -> None:

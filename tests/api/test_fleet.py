@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 import myllm
 from benchmarks import cold_loads, crowd, kills, sharing
@@ -27,6 +28,7 @@ def by_name(figures: list[Figure]) -> dict[str, Figure]:
     return {figure.name.strip().split(":")[0]: figure for figure in figures}
 
 
+@pytest.mark.more
 def test_kills_under_load_fail_no_request(engine: Engine) -> None:
     figures = by_name(kills.measure(kills=15))
     for name in ("15 kills", "open files more", "threads more", "engines more"):

@@ -161,7 +161,7 @@ def slow_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     compiler, slow = tmp_path / "slow-c++", tmp_path / "slow"
     compiler.write_text(
         "#!/bin/sh\n"
-        f'case "$*" in *"-c "*llama-quantize.cpp*) [ -e {slow} ] && sleep 60 ;; esac\n'
+        f'case "$*" in *"-c "*llama-fit-params.cpp*) [ -e {slow} ] && sleep 60 ;; esac\n'
         'exec c++ "$@"\n'
     )
     compiler.chmod(0o755)

@@ -72,9 +72,13 @@ def _print_instances(server: httpx.Client, as_json: bool) -> None:
         print_json(instances)
     else:
         print_table(COLUMNS, [_row(one) for one in instances])
-        for one in instances:
-            for sentence in one["warnings"]:
-                warning(f"{one['model']}: {sentence}")
+        for sentence in _warnings(instances):
+            warning(sentence)
+
+
+def _warnings(instances: list[dict[str, Any]]) -> list[str]:
+    """How the folders of running models differ from what they were started with."""
+    return [f"{one['model']}: {sentence}" for one in instances for sentence in one["warnings"]]
 
 
 def _print_again_and_again(server: httpx.Client, as_json: bool) -> NoReturn:
@@ -89,15 +93,19 @@ def _print_again_and_again(server: httpx.Client, as_json: bool) -> NoReturn:
 
 def _show_live(server: httpx.Client) -> NoReturn:
     """For a terminal: one table, in place. Raises ServeFailed when the server leaves."""
+    from rich.console import Group
     from rich.live import Live
+    from rich.text import Text
 
     from myllm.cli.common import console
 
     out = console()
     with Live(console=out, auto_refresh=False) as live:
         while True:
-            rows = [_row(one) for one in _instances(server)]
-            live.update(fitting_table(COLUMNS, rows, out.width), refresh=True)
+            instances = _instances(server)
+            table = fitting_table(COLUMNS, [_row(one) for one in instances], out.width)
+            below = [Text(f"warning: {each}", "yellow") for each in _warnings(instances)]
+            live.update(Group(table, *below), refresh=True)
             time.sleep(_REFRESH_S)
 
 

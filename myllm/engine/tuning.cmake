@@ -8,10 +8,14 @@ if(NOT CMAKE_CURRENT_SOURCE_DIR STREQUAL CMAKE_SOURCE_DIR)
     return()
 endif()
 
-# The targets whose files repeat most of their headers and templates, the largest ones first. In
-# batches that two compilers finish at about the same time, each within 0.8 GB.
-set(unity_targets llama llama-common mtmd server-context llama-server-impl)
-set(unity_batch 6)
+# How many files of a target are compiled as one. The models of llama and mtmd are short, and share
+# nearly all of what they include; the others are kept so small that two compilers end together, each
+# within 1.3 GB.
+set(unity_batch_of_llama 16)
+set(unity_batch_of_mtmd 16)
+set(unity_batch_of_llama-common 8)
+set(unity_batch_of_server-context 6)
+set(unity_batch_of_llama-server-impl 6)
 # Routing, reading pictures and sounds, and building their graphs: a small part of any request.
 set(rarely_run mtmd llama-server-impl cpp-httplib)
 # These specialize what others have instantiated, or refuse the headers of their neighbours.
@@ -42,10 +46,11 @@ function(tune_target target)
         target_compile_options("${target}" PRIVATE $<$<COMPILE_LANGUAGE:C,CXX>:-O2>)
     endif()
     set(in_unity FALSE)
-    if(MYLLM_UNITY AND target IN_LIST unity_targets)
+    if(MYLLM_UNITY AND DEFINED unity_batch_of_${target})
         set(in_unity TRUE)
         set_target_properties(
-            "${target}" PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${unity_batch})
+            "${target}" PROPERTIES
+            UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${unity_batch_of_${target}})
     endif()
     get_target_property(sources "${target}" SOURCES)
     get_target_property(place "${target}" SOURCE_DIR)

@@ -24,6 +24,7 @@ from tests.api.test_names import FORMS, HI
 from tests.ggufs import write_model
 from tests.projectors import write_projector
 from tests.serving import Serving, environment, serving, short_home, wait_until
+from tests.terminals import on_terminal
 from tests.toys import DEMO, add_toy
 
 # The disk is looked at every two seconds, on a machine that may be busy.
@@ -186,6 +187,11 @@ def test_the_command_line_tells_what_answers_and_what_differs(
     wait_until(lambda: len(warnings(api)) == 2, NOTICED_S, "a warning for each engine")
     [warning] = {*warnings(api)}
     assert f"warning: toy: {warning}" in myllm(server, "ps").stderr
+    port = server.url.rpartition(":")[2]
+    with on_terminal(environment(server.home, port=port), "ps", "--watch", columns=500) as (_, eye):
+        seen = b""
+        while f"warning: toy: {warning}".encode() not in seen:
+            seen += os.read(eye, 4096)
     assert f"warning: {warning}" in myllm(server, "show", "toy").stderr
     shown = json.loads(myllm(server, "show", "gpt-4o", "--json").stdout)
     assert shown == before | {"warnings": [warning]}

@@ -270,6 +270,7 @@ def test_strict_isolation_empties_slots_between_clients(
     assert stop(server.process) == 0
 
 
+@pytest.mark.more
 def test_fifty_conversations_never_see_each_other(engine: Engine, home: Path) -> None:
     """Each has a name of its own, and is asked for it among all the others."""
     names = [f"{first}{last}" for first in _SYLLABLES for last in _SYLLABLES][:50]

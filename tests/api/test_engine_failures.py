@@ -82,6 +82,7 @@ def held_while_loading(server: Serving) -> psutil.Process:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("phase", ["loading", "reading", "draining"])
+@pytest.mark.more
 def test_eight_clients_and_an_engine_that_fails_before_a_token(
     server: Serving, api: httpx.Client, phase: str, number: signal.Signals
 ) -> None:
@@ -117,6 +118,7 @@ def big(engine: Engine, big_model: Path) -> Iterator[Serving]:
 
 
 @pytest.mark.parametrize("hurt", [kill, suspend])
+@pytest.mark.more
 def test_in_the_middle_of_a_long_prompt(big: Serving, hurt: Hurt) -> None:
     with big.client() as api, ThreadPoolExecutor(1) as pool:
         body = {"model": "big", "prompt": "hi " * 500, "stream": False}

@@ -42,12 +42,14 @@ def test_three_models_share_the_room_of_two(engine: Engine) -> None:
     assert loads.value >= 3
 
 
+@pytest.mark.more
 def test_cold_loads_run_side_by_side(engine: Engine) -> None:
     alone, three, meanwhile = cold_loads.measure()
     assert three.value < 2 * alone.value
     assert meanwhile.value < alone.value
 
 
+@pytest.mark.more
 def test_clients_that_leave_lose_no_slot(engine: Engine) -> None:
     failed, lost, held, idle = crowd.measure_leavers(clients=150, leavers=130)
     assert failed.ok, failed
@@ -134,6 +136,7 @@ def test_a_server_that_is_told_to_leave(engine: Engine, home: Path) -> None:
             assert leaving.result() == 0
 
 
+@pytest.mark.more
 def test_an_answer_that_outlasts_the_grace_ends_with_an_error_event(
     engine: Engine, home: Path
 ) -> None:

@@ -42,6 +42,7 @@ def description(engine: Engine) -> Iterator[BaseSchema]:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.more
 def test_requests_of_all_kinds(description: BaseSchema, tag: str) -> None:
     operations = [each.ok() for each in description.include(tag=tag).get_all_operations()]
     assert operations

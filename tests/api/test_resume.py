@@ -85,6 +85,7 @@ class Reader:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+@pytest.mark.more
 def test_eight_streams_and_one_signal(
     server: Serving, api: httpx.Client, number: signal.Signals
 ) -> None:

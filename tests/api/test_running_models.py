@@ -281,6 +281,7 @@ def test_a_forced_removal_leaves_no_engine_behind(brief: Serving) -> None:
             assert api.get("/api/instances").json()["instances"] == []
 
 
+@pytest.mark.more
 def test_a_stream_that_waits_is_told_of_the_removal(brief: Serving) -> None:
     folder = add_toy(brief.models_dir, engine={"slots": 1})
     body = {"model": "toy", "messages": HI}

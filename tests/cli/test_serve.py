@@ -98,6 +98,7 @@ def test_sigterm_lets_running_answers_end_and_exits_with_0(home: Path) -> None:
         assert server.process.wait(15) == 0
 
 
+@pytest.mark.more
 def test_what_does_not_end_within_the_grace_ends_with_an_error_event(home: Path) -> None:
     with serving(home, drain_grace=0.5) as server, server.client() as api:
         assert api.post("/api/models/demo/load").status_code == 200
@@ -121,6 +122,7 @@ def test_what_does_not_end_within_the_grace_ends_with_an_error_event(home: Path)
         assert server.process.wait(15) == 0
 
 
+@pytest.mark.more
 def test_ctrl_c_leaves_within_10_s_whatever_the_engine_does(home: Path) -> None:
     question = {"model": "demo", "messages": HI, "stream": False}
     with serving(home) as server, server.client() as api, server.client() as other:

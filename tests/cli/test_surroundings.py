@@ -49,6 +49,7 @@ def check_all(folder: Path, pairs: list[tuple[str, tuple[str, ...]]]) -> None:
     assert not faults, "\n\n".join(faults)
 
 
+@pytest.mark.more
 def test_every_command_and_every_environment_once(tmp_path: Path) -> None:
     """Of the whole matrix, which takes minutes, as few as meet each of both."""
     names = list(SURROUNDINGS)

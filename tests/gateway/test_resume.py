@@ -99,6 +99,7 @@ async def test_at_every_event_of_an_answer_with_emoji(gateway: Gateway, cutter: 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.1])
 @pytest.mark.parametrize("question", [COUNT, STORY])
+@pytest.mark.more
 async def test_at_many_events_of_long_answers(
     gateway: Gateway, cutter: Cutter, question: str, penalty: float
 ) -> None:

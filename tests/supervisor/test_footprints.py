@@ -115,6 +115,7 @@ async def test_a_tiny_model_takes_what_was_predicted(
     ("role", "context_size", "batch", "tokens"),
     [("generate", 2048, 128, 200), ("generate", 1024, 512, 520), ("embed", 512, 512, 500)],
 )
+@pytest.mark.more
 async def test_a_model_of_real_size_takes_what_was_predicted(
     role: Role,
     context_size: int,

@@ -81,6 +81,7 @@ def test_the_home_directory_is_meant_by_a_tilde_in_every_path(
     name: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/of-ours")
+    monkeypatch.delenv(f"MYLLM_{name.upper()}", raising=False)
     config.write_text(f'{name} = "~/in/toml"\n')
     assert getattr(load_settings(), name) == Path("/home/of-ours/in/toml")
     monkeypatch.setenv(f"MYLLM_{name.upper()}", "~/in/environment")

@@ -52,6 +52,7 @@ def test_there_is_none_to_go_on_with(engine: Engine, home: Path) -> None:
     assert (done.returncode, "no conversation with 'demo'" in done.stderr) == (1, True)
 
 
+@pytest.mark.more
 def test_without_a_server(told: Path) -> None:
     heading, row = output(told, "sessions", "list").splitlines()
     assert heading.split() == ["ID", "MODEL", "MESSAGES", "CHANGED", "TITLE"]
@@ -139,6 +140,7 @@ def test_an_id_never_names_another_route(told: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "name"), [("json", "s.json"), ("markdown", "s.md")])
+@pytest.mark.more
 def test_out_and_in_again(told: Path, form: str, name: str) -> None:
     file = told / name
     output(told, "sessions", "export", "s", "--format", form, "--output", str(file))

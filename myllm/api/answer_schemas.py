@@ -55,7 +55,7 @@ class ListedModel(BaseModel):
 
 
 class UnusedFile(BaseModel):
-    """A file or folder that somebody may have meant as a model."""
+    """A file or folder in the model folder that is no usable model."""
 
     path: str = Field(description="Where it lies.")
     problem: str = Field(description="Why it is not used, and what to do about it.")
@@ -179,7 +179,7 @@ class InstanceShown(BaseModel):
     )
     started_at: str | None = Field(None, description="When its process was started.")
     last_used_at: str | None = Field(None, description="When its last answer ended.")
-    expires_at: str | None = Field(None, description="When it leaves if nobody asks for it.")
+    expires_at: str | None = Field(None, description="When it is unloaded unless a request comes.")
     pinned: bool = Field(False, description="Whether it is never unloaded to make room.")
 
 

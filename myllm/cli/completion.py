@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 0.2
 _MOST = 500
-# Whose sessions they are where nobody needs a key, as `api.access` has it.
+# The owner of all sessions on a server without keys, as `api.access` has it.
 _OWNER = "local"
 
 

@@ -11,7 +11,7 @@ from myllm.errors import InvalidSettings, MyLLMError
 def report(failure: Exception, verbose: bool) -> int:
     """Say on stderr what went wrong; returns the exit code. `verbose` adds where it went wrong,
     unless it is an error that the program raises on purpose."""
-    if isinstance(failure, BrokenPipeError):  # nobody reads on, as after `| head`
+    if isinstance(failure, BrokenPipeError):  # the reader has gone, as after `| head`
         return EXIT_BROKEN_PIPE
     if isinstance(failure, MyLLMError):
         error(failure.detail)

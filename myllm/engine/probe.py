@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from myllm.engine.process import clean_environment
+from myllm.engine.process import run_and_read
 from myllm.engine.types import Device, Engine
 from myllm.errors import EngineError, EngineMissing
 
@@ -94,16 +94,7 @@ def _backends(devices: list[Device]) -> tuple[str, ...]:
 def _ask(server: Path, flag: str) -> str:
     """Both outputs of `server flag`: llama-server prints its version to stderr."""
     try:
-        done = subprocess.run(
-            [str(server), flag],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=clean_environment(),
-            timeout=_TIMEOUT_S,
-        )
+        done = run_and_read([str(server), flag], _TIMEOUT_S)
     except OSError as failure:
         raise EngineMissing(f"{server} cannot be run: {failure.strerror or failure}") from failure
     except subprocess.TimeoutExpired as hang:

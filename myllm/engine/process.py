@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -71,6 +71,24 @@ def die_with_parent() -> None:
     """Run in a child before exec: the kernel interrupts it when this process ends (on Linux)."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def run_and_read(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run one of llama.cpp's programs to its end; `stdout` has both of its outputs.
+
+    Raises OSError when it cannot be run and subprocess.TimeoutExpired when it does not end; it has
+    been killed then.
+    """
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=clean_environment(),
+        timeout=timeout_s,
+    )
 
 
 def clean_environment() -> dict[str, str]:

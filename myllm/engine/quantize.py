@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from myllm.engine.process import clean_environment
+from myllm.engine.process import run_and_read
 from myllm.engine.types import Engine
 from myllm.errors import EngineError, EngineMissing
 
@@ -66,16 +66,7 @@ def find_quantizer(engine: Engine) -> Quantizer:
 
 def _run(command: Sequence[str]) -> None:
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=clean_environment(),
-            timeout=_TIMEOUT_S,
-        )
+        done = run_and_read(command, _TIMEOUT_S)
     except OSError as failure:
         raise EngineError(f"{command[0]} cannot be run: {failure.strerror or failure}") from failure
     except subprocess.TimeoutExpired as hang:

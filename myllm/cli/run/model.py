@@ -164,7 +164,7 @@ def _check_same(model: Model, wanted: Wanted) -> None:
 
 
 def _pull(registry: Registry, wanted: Wanted) -> None:
-    """Pull after asking whoever sits at the terminal; scripts are not asked."""
+    """Pull; on a terminal ask the user first, in a script do not."""
     from myllm.cli.models import size_text
     from myllm.cli.pull_progress import show_progress
     from myllm.models.pull import pull, remote_files

@@ -82,8 +82,8 @@ class Side:
         return took_s
 
     def body(self, work: Work) -> dict[str, Any]:
-        """A prompt that neither engine has read before. Each token of the answer is the same word, so
-        that none ends early."""
+        """A prompt that neither engine has read before. Each token of the answer is the same
+        word, so that none ends early."""
         reading = work.kind == "reading"
         words = round(work.tokens / self._tokens_per_word) if reading else 8
         return {

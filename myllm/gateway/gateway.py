@@ -223,7 +223,7 @@ class Gateway:
                 crashed=instance.crashed,
                 delivered=instance.delivered,
                 no_memory=instance.lacks_memory,
-                loading_signal=instance.loading_signal,
+                loading_signal=instance.death.loading_signal if instance.death else None,
             )
             self._carry_out(self.scheduler.exited(instance.run_id, ended, time.monotonic()))
 

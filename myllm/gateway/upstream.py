@@ -279,7 +279,7 @@ async def _lost(instance: Instance, failure: httpx.TransportError) -> MyLLMError
     try:
         await asyncio.wait_for(instance.ended.wait(), _DEATH_NOTICE_S)
     except TimeoutError:
-        instance.declare_dead(f"broke a connection: {failure}")
+        instance.declare_dead("unreachable", f"broke a connection: {failure}")
         with suppress(TimeoutError):
             await asyncio.wait_for(instance.ended.wait(), _KILL_S)
     return instance.error or Unavailable(

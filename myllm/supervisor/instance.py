@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -22,9 +21,9 @@ import httpx
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from myllm.engine.hardware import cpu_features, widest_instruction_set
 from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
+from myllm.supervisor.death import Cause, Death
 from myllm.supervisor.engine_client import EngineClient
 from myllm.supervisor.spec import InstanceSpec
 
@@ -42,35 +41,16 @@ class _NotYet(Exception):
     """The engine does not answer, or says that it is still loading."""
 
 
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals have no name
-        return f"signal {number}"
-
-
-def _hint(code: int) -> str:
-    """What is likely behind an exit code, and what helps; empty when nothing is known."""
-    if code == -signal.SIGKILL:
-        return " (the system may be out of memory)"
-    if code == -signal.SIGILL:
-        suspect = widest_instruction_set(cpu_features())
-        return (
-            f" (an illegal instruction, most likely of {suspect}: this engine does not fit this "
-            "CPU; run 'myllm engine check', and the next start takes or compiles one that does)"
-        )
-    return ""
-
-
 class Instance:
     """A llama-server from its start to its end; `run_id` names this life of it.
 
     `before_ready` is awaited when the engine has loaded, before it serves anybody; it must not
     raise and must end soon.
     `on_ready` and `on_exit` are called once at most, in this order, from `run`. `used` is what
-    it really takes, in MiB per device. `crashed` says that it was killed rather than saying why
-    it leaves, `loading_signal` which signal killed it before it was ready, `delivered` that a
-    client has had a token of it. `takes_tools` is whether its chat template has a place for
+    it really takes, in MiB per device. `death` is why it ended although nobody had asked it to; it
+    is there before any of its requests learns that it failed, and stays None of an engine that
+    was stopped, could not be run or was not ready in time. `delivered` says that a client has had
+    a token of it. `takes_tools` is whether its chat template has a place for
     tools, or None until that was asked. `warnings` say what of its model's folder is no longer
     what it was started with.
     """
@@ -97,8 +77,7 @@ class Instance:
         self.used: dict[str, int] = {}
         self.last_used_at = self.started_at
         self.error: EngineError | None = None
-        self.crashed = False
-        self.loading_signal: int | None = None
+        self.death: Death | None = None
         self.delivered = False
         self.takes_tools: bool | None = None
         self.warnings: tuple[str, ...] = ()
@@ -160,9 +139,10 @@ class Instance:
         self._stop_grace_s = min(self._stop_grace_s, grace_s)
         self._stop_wanted.set()
 
-    def declare_dead(self, what: str) -> None:
+    def declare_dead(self, cause: Cause, what: str) -> None:
         """End the process at once, because it `what`, unless it is being stopped already."""
         if not self._stop_wanted.is_set():
+            self.death = Death(cause, loading=self.ready_at is None)
             self._verdict = EngineDied(f"the engine of model '{self.spec.key}' {what}")
             self._stop_wanted.set()
 
@@ -201,7 +181,6 @@ class Instance:
             finally:
                 ready.cancel()
             if self._verdict is not None:
-                self.crashed = True
                 raise self._verdict
             self.state = "stopped"
         except EngineError as failure:
@@ -303,16 +282,17 @@ class Instance:
 
     def _died(self, code: int) -> EngineError:
         """Why the process ended by itself, in its own words."""
-        self.crashed = code < 0
-        if self.ready_at is None and code < 0:
-            self.loading_signal = -code
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
-        hint = _hint(code)
-        what = f"the engine of model '{self.spec.key}' {how}"
-        if self.ready_at is None:
-            return EngineError(f"{what} while loading{hint}{self._words()}")
+        self.death = Death.by_itself(code, loading=self.ready_at is None)
+        what = f"the engine of model '{self.spec.key}' {self.death.words()}"
+        if self.death.loading:
+            return EngineError(what + self._words())
         cause = self._process.cause() if self._process else None
-        return EngineDied(f"{what} while serving{hint}" + (f": {cause}" if cause else ""))
+        return EngineDied(what + (f": {cause}" if cause else ""))
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it was killed rather than saying why it leaves."""
+        return self.death is not None and self.death.is_crash
 
     @property
     def lacks_memory(self) -> bool:

@@ -74,8 +74,9 @@ class Watcher:
             silent_s = instance.silent_s()
             if silent_s > self._hang_timeout_s:
                 instance.declare_dead(
+                    "hung",
                     f"hung: no token, no progress and no work for {silent_s:.0f} s "
-                    "(MYLLM_HANG_TIMEOUT)"
+                    "(MYLLM_HANG_TIMEOUT)",
                 )
                 _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid)
         live = {instance.run_id for instance in instances}

@@ -23,6 +23,7 @@ from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.models.registry import Registry
+from myllm.supervisor.death import Death
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
@@ -86,6 +87,8 @@ async def test_an_engine_that_says_nothing(make: Make) -> None:
     await instance.run()
     assert instance.error is not None
     assert "exited with code 3 while loading; it said nothing" in instance.error.detail
+    assert instance.death == Death("exit", loading=True, number=3)
+    assert not instance.crashed
 
 
 async def test_an_engine_that_is_never_ready_is_given_up_and_reaped(make: Make) -> None:
@@ -94,6 +97,7 @@ async def test_an_engine_that_is_never_ready_is_given_up_and_reaped(make: Make) 
     assert instance.state == "failed"
     assert instance.error is not None
     assert "not ready after 0.5 s (MYLLM_LOAD_TIMEOUT)" in instance.error.detail
+    assert instance.death is None
     assert instance.pid is not None
     assert not psutil.pid_exists(instance.pid)
 
@@ -106,6 +110,7 @@ async def test_an_engine_that_ignores_term_is_killed_after_its_grace(make: Make)
     instance.stop()
     await asyncio.wait_for(life, 10)
     assert instance.state == "stopped"
+    assert instance.death is None
     assert time.monotonic() - began >= 0.3
     assert pid is not None
     assert not psutil.pid_exists(pid)
@@ -122,6 +127,22 @@ async def test_an_engine_killed_while_serving(make: Make) -> None:
     assert instance.error is not None
     assert instance.error.retryable
     assert "killed by SIGKILL while serving" in instance.error.detail
+    assert instance.death == Death("signal", loading=False, number=signal.SIGKILL)
+    assert instance.crashed
+
+
+async def test_what_it_was_killed_for_is_there_at_once(make: Make) -> None:
+    instance = make("ignores_term")
+    life = asyncio.create_task(instance.run())
+    await until(instance, "ready")
+    instance.declare_dead("too large", "takes the whole machine")
+    instance.declare_dead("hung", "says nothing, which came later")
+    assert instance.death == Death("too large", loading=False)
+    await asyncio.wait_for(life, 10)
+    assert instance.death == Death("too large", loading=False)
+    assert instance.error is not None
+    assert "takes the whole machine" in instance.error.detail
+    assert instance.crashed
 
 
 class BrokenLog:

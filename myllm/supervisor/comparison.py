@@ -22,10 +22,12 @@ from myllm.supervisor.instance import Instance
 from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
 
 MOST_S = 3.0
-_LEAST_ROUNDS, _MOST_ROUNDS = 2, 3
+_MOST_ROUNDS = 3
 # Nothing can stop an engine within a batch, so a short prompt shows whether it reads so slowly
 # that even the smallest batch would keep the first request waiting.
 _PROBE_TOKENS, _PROBE_MOST_S = 8, 1.0
+# An engine may read a few tokens again: with a sliding window, it goes back to a checkpoint.
+_MOST_AGAIN = 1.25
 # A machine is busy when the engine's threads wait for a core for a larger part of the time.
 _MOST_WAITING = 0.1
 
@@ -47,67 +49,97 @@ class CoreWatch:
         return _waited_s(self._pid) - self._waited_s <= _MOST_WAITING * took_s
 
 
-async def compare(client: EngineClient, pid: int, sizes: Sequence[int], vocabulary: int) -> Known:
-    """Read prompts of each size by turns, for MOST_S seconds at most.
+async def compare(
+    client: EngineClient, pid: int, sizes: Sequence[int], vocabulary: int, context: int
+) -> Known:
+    """Have prompts of each size read, for MOST_S seconds at most.
 
-    `sizes` ascend to the engine's batch size. "slow" when the time does not suffice for two
-    rounds, "busy" when the engine could not have its cores; both come with what was seen.
-    Raises httpx.TransportError when the engine is gone, and ValueError for an answer that is none.
+    `sizes` ascend to the engine's batch size; `context` is how many tokens a slot holds. "slow"
+    when the time does not suffice for one round, "busy" when the engine could not have its cores;
+    both come with what was seen. Raises httpx.TransportError when the engine is gone, and
+    ValueError for an answer that is none.
     """
-    watch, best_s = CoreWatch(pid), dict[int, float]()
+    watch, rounds = CoreWatch(pid), _Rounds(client, vocabulary, context)
     try:
-        enough = await _rounds(client, watch, sizes, vocabulary, best_s)
+        enough = await rounds.make(watch, sizes)
     except httpx.ReadTimeout:
-        enough = False
-    speeds = {size: size / took_s for size, took_s in best_s.items()}
+        enough = rounds.complete > 0
     if not watch.is_calm():
-        return Known("busy", speeds)
-    return Known("measured" if enough else "slow", speeds)
+        return Known("busy", rounds.tokens_per_s)
+    return Known("measured" if enough else "slow", rounds.tokens_per_s)
 
 
-async def _rounds(
-    client: EngineClient,
-    watch: CoreWatch,
-    sizes: Sequence[int],
-    vocabulary: int,
-    best_s: dict[int, float],
-) -> bool:
-    """Note the least seconds that each size takes; False when the time does not suffice."""
-    ends_at = time.monotonic() + MOST_S
-    if await _read(client, _PROBE_TOKENS, vocabulary, MOST_S) > _PROBE_MOST_S:
-        return False
-    for number in range(_MOST_ROUNDS):
-        for size in sizes:
-            left_s = ends_at - time.monotonic()
-            rounds_left = max(_LEAST_ROUNDS - number, 0)
-            if not _suffices(left_s, best_s, size, rounds_left * sum(sizes)):
-                return rounds_left == 0
-            took_s = await _read(client, size, vocabulary, left_s)
-            best_s[size] = min(took_s, best_s.get(size, took_s))
-        if not watch.is_calm():
-            break
-    return True
+class _Rounds:
+    """Prompts that each continue the one before, as those of a long conversation do.
 
+    A token takes the longer, the more stand before it. A round ascends to the largest size and
+    descends again, so that each size is read with as many tokens before it as any other, on
+    average. It is preceded by the smaller sizes: they show early that an engine is too slow, and
+    make the round's prompts long, for it is long prompts that are waited for.
+    """
 
-def _suffices(left_s: float, best_s: Mapping[int, float], size: int, tokens: int) -> bool:
-    """Whether a prompt of `size` can be read in `left_s`, and all `tokens` that are to be read
-    could be if large batches are read twice as fast as what was read last."""
-    if not best_s:
+    def __init__(self, client: EngineClient, vocabulary: int, context: int) -> None:
+        self.complete = 0
+        self.tokens_per_s: dict[int, float] = {}
+        self._client = client
+        self._vocabulary = vocabulary
+        self._context = context
+        self._ends_at = time.monotonic() + MOST_S
+        self._held: list[int] = []
+        self._per_token_s = 0.0
+
+    async def make(self, watch: CoreWatch, sizes: Sequence[int]) -> bool:
+        """Note the best speed of each size; False when the time does not suffice for a round."""
+        if await self._read(_PROBE_TOKENS) > _PROBE_MOST_S:
+            return False
+        self._per_token_s = 0.0  # so few tokens at once tell nothing of larger batches
+        smaller = sizes[:-1]
+        while self.complete < _MOST_ROUNDS and watch.is_calm():
+            if not await self._round(smaller, [*sizes, *reversed(smaller)]):
+                break
+        return self.complete > 0
+
+    async def _round(self, before: Sequence[int], sizes: Sequence[int]) -> bool:
+        """Read `before` and then `sizes`; False, and nothing noted, when the time runs out. Of
+        the first round it is noted what was seen, for want of better."""
+        self._held.clear()
+        took_s: dict[int, list[float]] = {}
+        steps = [*before, *sizes]
+        for number, size in enumerate(steps):
+            if not self._suffices(size, sum(steps[number:])):
+                return False
+            seconds = await self._read(size)
+            if number >= len(before):
+                took_s.setdefault(size, []).append(seconds)
+            if self.complete == 0:
+                self.tokens_per_s[size] = size / seconds
+        for size, each in took_s.items():
+            speed = size * len(each) / sum(each)
+            best = self.tokens_per_s[size] if self.complete else 0.0
+            self.tokens_per_s[size] = max(speed, best)
+        self.complete += 1
         return True
-    last = max(each for each in best_s if each <= size) if size in best_s else max(best_s)
-    per_token_s = best_s[last] / last
-    return size * per_token_s <= left_s and tokens * per_token_s <= 2 * left_s
 
+    def _suffices(self, size: int, tokens: int) -> bool:
+        """Whether a prompt of `size` can be read in the time that is left, and all `tokens` that
+        are to be read could be if they were read twice as fast as the last ones."""
+        left_s = self._ends_at - time.monotonic()
+        return size * self._per_token_s <= left_s and tokens * self._per_token_s <= 2 * left_s
 
-async def _read(client: EngineClient, size: int, vocabulary: int, within_s: float) -> float:
-    """Have a prompt of `size` tokens read, which nobody has read before; returns the seconds."""
-    prompt = random.choices(_plain_tokens(vocabulary), k=size)
-    body = {"prompt": prompt, "n_predict": 1, "id_slot": 0, "cache_prompt": False}
-    answer = await client.post("/completion", orjson.dumps(body), within_s)
-    timings: dict[str, Any] = orjson.loads(answer.body).get("timings", {})
-    if answer.status != 200 or timings.get("prompt_n") != size or not timings["prompt_ms"] > 0:
-        raise ValueError(f"the engine answered {answer.status}: {answer.body[:200]!r}")
-    return float(timings["prompt_ms"]) / 1000
+    async def _read(self, size: int) -> float:
+        """Have `size` more tokens read, which nobody has read before; returns the seconds."""
+        if len(self._held) + size >= self._context:
+            self._held.clear()
+        self._held += random.choices(_plain_tokens(self._vocabulary), k=size)
+        body = {"prompt": self._held, "n_predict": 1, "id_slot": 0, "cache_prompt": True}
+        left_s = max(self._ends_at - time.monotonic(), 0.001)
+        answer = await self._client.post("/completion", orjson.dumps(body), left_s)
+        timings: dict[str, Any] = orjson.loads(answer.body).get("timings", {})
+        read, read_ms = timings.get("prompt_n", 0), timings.get("prompt_ms", 0)
+        if not size <= read <= _MOST_AGAIN * size or not read_ms > 0:
+            raise ValueError(f"the engine answered {answer.status}: {answer.body[:200]!r}")
+        self._per_token_s = read_ms / 1000 / read
+        return size * self._per_token_s
 
 
 def _plain_tokens(vocabulary: int) -> range:

@@ -155,7 +155,8 @@ class Supervisor:
         self._compared_at[spec.speed_key] = now
         try:
             sizes = sizes_to_compare(spec.batch)
-            known = await compare(instance.client, pid, sizes, spec.model.header.vocabulary_size)
+            vocabulary = spec.model.header.vocabulary_size
+            known = await compare(instance.client, pid, sizes, vocabulary, spec.context_size)
         except Exception as failure:  # noqa: BLE001 - the engine works without it
             _log.warning("batch sizes not compared", model=str(spec.key), cause=repr(failure))
             return

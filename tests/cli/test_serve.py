@@ -122,10 +122,9 @@ def test_what_does_not_end_within_the_grace_ends_with_an_error_event(home: Path)
         assert server.process.wait(15) == 0
 
 
-@pytest.mark.more
-def test_ctrl_c_leaves_within_10_s_whatever_the_engine_does(home: Path) -> None:
+def test_ctrl_c_leaves_within_the_graces_whatever_the_engine_does(home: Path) -> None:
     question = {"model": "demo", "messages": HI, "stream": False}
-    with serving(home) as server, server.client() as api, server.client() as other:
+    with serving(home, drain_grace=0.5, stop_grace=0.5) as server, server.client() as api, server.client() as other:
         said = api.post("/api/chat", json=question | {"session_id": "unsaved"})
         assert said.status_code == 200
         [engine] = server.engines()
@@ -135,8 +134,9 @@ def test_ctrl_c_leaves_within_10_s_whatever_the_engine_does(home: Path) -> None:
             wait_until(lambda: api.get("/health").json()["active"] == 1, 20, "an active answer")
             began = time.monotonic()
             server.process.send_signal(signal.SIGINT)
-            assert server.process.wait(20) == 0
-            assert time.monotonic() - began < 10
+            assert server.process.wait(30) == 0
+            # Both graces, the second one that closes connections, and a busy machine.
+            assert time.monotonic() - began < 20
             assert "shutting down" in detail(cut.result(), 503)
         assert not engine.is_running()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
 import pytest
 
 from myllm.api.services import Services
@@ -16,9 +18,11 @@ from myllm.gateway.answer import RawAnswer
 from myllm.gateway.events import Finished
 from myllm.gateway.tickets import Asking
 from myllm.supervisor import comparison, supervisor
+from myllm.supervisor.engine_client import EngineAnswer, EngineClient
 from myllm.supervisor.prompt_speeds import Known
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from tests.gateway.cutting import running_services
+from tests.remembering import write_recurrent, write_sliding
 
 KEY = InstanceKey("demo", "generate")
 SIZES = {64, 128, 256, 512}
@@ -83,6 +87,46 @@ async def test_the_first_load_compares_and_the_next_one_knows(
         assert (await spec_now(services)).batch == 64
         await services.gateway.load("demo")
         assert known(services, first).tokens_per_s == dict.fromkeys(SIZES, 100.0), "asked again"
+
+
+@pytest.mark.parametrize("write", [write_recurrent, write_sliding])
+async def test_models_that_forget_are_compared_too(
+    engine: Engine, home: Path, calm: None, write: Callable[[Path], Path]
+) -> None:
+    write(home / "models" / "forgets" / "forgets.gguf")
+    async with running_services(engine, home) as services:
+        await services.gateway.load("forgets")
+        [instance] = services.gateway.supervisor
+        seen = known(services, instance.spec)
+        assert (seen.status, set(seen.tokens_per_s)) == ("measured", SIZES)
+
+
+async def test_each_size_is_read_with_as_many_tokens_before_it(
+    engine: Engine, home: Path, calm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the smallest sizes would seem faster than they are with long prompts."""
+    reads: list[tuple[int, int]] = []
+    post = EngineClient.post
+
+    async def noted(self: EngineClient, path: str, body: bytes, within_s: float) -> EngineAnswer:
+        answer = await post(self, path, body, within_s)
+        if path == "/completion":
+            timings = orjson.loads(answer.body)["timings"]
+            reads.append((timings["cache_n"], timings["prompt_n"]))
+        return answer
+
+    monkeypatch.setattr(EngineClient, "post", noted)
+    monkeypatch.setattr(comparison, "_MOST_ROUNDS", 1)
+    async with running_services(engine, home) as services:
+        await services.gateway.load("demo")
+    round_ = reads[-(2 * len(SIZES) - 1) :]
+    assert [size for _, size in round_] == [64, 128, 256, 512, 256, 128, 64]
+    middles = {
+        size: statistics.mean(before + size / 2 for before, read in round_ if read == size)
+        for size in SIZES
+    }
+    assert len(set(middles.values())) == 1
+    assert min(before for before, _ in round_) > 400, "prompts that nobody waits for"
 
 
 async def test_a_busy_machine_is_noticed_and_the_next_load_compares_again(

@@ -36,6 +36,7 @@ from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.loops import in_background, see_all_failures
 from myllm.models.registry import Registry
 from myllm.sessions.kvfiles import KvFiles
 from myllm.sessions.retention import Limits, Retention
@@ -109,7 +110,9 @@ class App:
     @asynccontextmanager
     async def services(self) -> AsyncIterator[Services]:
         """All rooms, joined and at work; when the context is left, every engine has ended."""
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
+        see_all_failures(loop)
         # What was begun last ends first, and each ends also when the end of another one fails.
         async with AsyncExitStack() as ending:
             self._runtime = RuntimeDir(self.settings.runtime_dir)
@@ -117,10 +120,10 @@ class App:
             store = SessionStore(self.settings.database())
             ending.push_async_callback(store.close)
             files = KvFiles(self.settings.kv_dir(), store.kv_records, self.settings.kv_cache_mb)
-            retention = asyncio.create_task(Retention(store, _limits(self.settings)).run())
+            retention = in_background("retention", Retention(store, _limits(self.settings)).run())
             ending.callback(retention.cancel)
             await store.start()
-            tidying = asyncio.create_task(files.tidy(), name="tidy states of conversations")
+            tidying = in_background("tidying states of conversations", files.tidy())
             ending.push_async_callback(asyncio.wait, {tidying})
             ending.push_async_callback(self.drain_and_stop)
             self._services = self._build_services(self._runtime, store, files)

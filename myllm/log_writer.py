@@ -12,9 +12,10 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import accumulate
 from queue import SimpleQueue
+
+from myllm.counters import count
 
 STDERR = 2
 # About 20,000 lines of requests.
@@ -23,6 +24,7 @@ MOST_BYTES = 4 * 2**20
 # of switching threads for each.
 _GATHER_S = 0.02
 _POLL_MS = 1000
+_PAUSE_S = 0.1
 
 _Queued = bytes | threading.Event
 
@@ -67,8 +69,11 @@ class LogWriter:
 
     def _run(self) -> None:
         while True:
-            with suppress(Exception):  # such as MemoryError; the next lines may fare better
+            try:
                 self._write_next()
+            except Exception:  # noqa: BLE001 - such as MemoryError; the next lines may fare better
+                count("failed: log writer")  # and where could it be logged?
+                time.sleep(_PAUSE_S)
 
     def _write_next(self) -> None:
         """Wait for something to be queued, and write all that is."""
@@ -86,14 +91,16 @@ class LogWriter:
                     each.set()
 
     def _write_lines(self, lines: list[bytes]) -> None:
-        data = b"".join(lines)
-        written = self._write_some(data)
-        lost = sum(end > written for end in accumulate(map(len, lines)))
-        with self._lock:
-            self._waiting_bytes -= len(data)
-            self._dropped += lost
-            reported = 0 if lost else self._dropped
-            self._dropped -= reported
+        lost = len(lines)
+        try:
+            written = self._write_some(b"".join(lines))
+            lost = sum(end > written for end in accumulate(map(len, lines)))
+        finally:
+            with self._lock:
+                self._waiting_bytes -= sum(map(len, lines))
+                self._dropped += lost
+                reported = 0 if lost else self._dropped
+                self._dropped -= reported
         if reported:
             self._on_dropped(reported)
 

@@ -22,6 +22,7 @@ from myllm.api.client_protocol import ClientProtocol
 from myllm.api.hosts import trusted
 from myllm.errors import MyLLMError, ServeFailed
 from myllm.garbage import Garbage
+from myllm.loops import in_background
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -137,7 +138,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         began = time.monotonic()
-        ending = asyncio.create_task(self._app.drain_and_stop())
+        ending = in_background("stopping", self._app.drain_and_stop())
         while not ending.done() and not self.force_exit:
             await asyncio.wait({ending}, timeout=_POLL_S)
         ending.cancel()

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from myllm import __version__
 from myllm.api.services import Services, With
+from myllm.counters import counted
 
 router = APIRouter(tags=["Status"])
 
@@ -35,6 +36,7 @@ async def health(services: With) -> dict[str, Any]:
         "models": {str(each.spec.key): each.state for each in services.gateway.supervisor},
         "queued": queued,
         "active": active,
+        "incidents": counted(),
     }
 
 

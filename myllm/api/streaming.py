@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.answer import Answer
 from myllm.gateway.events import Finished
+from myllm.loops import in_background
 
 _log = structlog.get_logger(__name__)
 # Headers wait this long for a first event, so that an error known by then has its status.
@@ -121,11 +122,12 @@ class Stream(Response):
         bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
         left = bound - (time.monotonic() - self._last_sent)
         if left <= 0:
-            left = COMMENT_EVERY_S
+            self._look_later(send, phase, COMMENT_EVERY_S)
             if not self._is_sending:
                 comment = f": {phase()}\n\n".encode()
-                self._comment = asyncio.create_task(self._send(send, comment), name="comment")
-        self._look_later(send, phase, left)
+                self._comment = in_background("keeping a stream open", self._send(send, comment))
+        else:
+            self._look_later(send, phase, left)
 
     async def _send_error(self, send: Send, error: MyLLMError) -> None:
         _log.warning("stream failed", error=error.detail)

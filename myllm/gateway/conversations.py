@@ -24,6 +24,7 @@ from myllm.gateway.held import Held
 from myllm.gateway.prefixes import common, of_messages
 from myllm.gateway.spelling import spell_prompt
 from myllm.gateway.tickets import Ticket
+from myllm.loops import in_background
 from myllm.sessions.history import Message
 from myllm.sessions.kvfiles import KvFiles
 from myllm.sessions.states import Remembered, State, file_name
@@ -225,7 +226,7 @@ class Conversations:
                 if held.taken_by is taken_by:
                     await self._save(instance, slot, held)
 
-        task = asyncio.create_task(save(), name="save a conversation's state")
+        task = in_background("saving a conversation's state", save())
         self._saving.add(task)
         task.add_done_callback(self._saving.discard)
         return task

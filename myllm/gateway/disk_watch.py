@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import NoReturn
 
 import structlog
 
+from myllm.loops import keep_running
 from myllm.models.changes import warnings_on
 from myllm.models.registry import Registry
 from myllm.supervisor.instance import Instance
@@ -26,15 +28,20 @@ class DiskWatch:
         self._registry = registry
         self._instances = instances
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Look, until cancelled."""
-        while True:
-            await asyncio.sleep(_EVERY_S)
-            for instance in list(self._instances):
-                try:
-                    await self.look(instance)
-                except Exception:  # noqa: BLE001 - it is only a warning that is missing
-                    _log.exception("folder not checked", model=str(instance.spec.key))
+        await keep_running("disk watch", self._look_at_all, _EVERY_S)
+
+    async def _look_at_all(self) -> None:
+        """Look at each model, also when that fails with another one; raises the last failure."""
+        failed: Exception | None = None
+        for instance in list(self._instances):
+            try:
+                await self.look(instance)
+            except Exception as failure:  # noqa: BLE001 - raised below
+                failed = failure
+        if failed is not None:
+            raise failed
 
     async def look(self, instance: Instance) -> None:
         """Compare one instance's model with the disk, in a thread: the disk may be slow."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -29,6 +30,7 @@ from myllm.gateway.tickets import (
     Stop,
     Ticket,
 )
+from myllm.loops import in_background, keep_running, note_failure
 from myllm.models.registry import Registry
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, main_role
@@ -71,16 +73,19 @@ class Gateway:
         self._planning: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
         supervisor.listener = self
 
     def start(self) -> None:
         """Begin to keep time, and load the models that are to be there from the start."""
-        self._tasks = [
-            asyncio.create_task(self._tick(), name="scheduler tick"),
-            asyncio.create_task(self._preload(), name="preload"),
-            asyncio.create_task(DiskWatch(self.registry, self.supervisor).run(), name="disk watch"),
-        ]
+        # Who cannot measure can still end a wait that has been too long, so each has a loop.
+        loops = {
+            "scheduler tick": keep_running("scheduler tick", self._tick, _TICK_S),
+            "measuring": keep_running("measuring", self._measure, _TICK_S),
+            "preload": self._preload(),
+            "disk watch": DiskWatch(self.registry, self.supervisor).run(),
+        }
+        self._tasks = [in_background(name, loop) for name, loop in loops.items()]
 
     @asynccontextmanager
     async def lease(self, ticket: Ticket) -> AsyncGenerator[Lease, None]:
@@ -234,40 +239,56 @@ class Gateway:
                 self._carry_out(self.scheduler.want(key, time.monotonic()))
 
     async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK_S)
-            try:
-                self._measure()
-                self._carry_out(self.scheduler.tick(time.monotonic()))
-            except Exception:  # noqa: BLE001 - without the next tick no wait would end
-                _log.exception("scheduler tick failed")
+        self._carry_out(self.scheduler.tick(time.monotonic()))
 
-    def _measure(self) -> None:
+    async def _measure(self) -> None:
         for instance in self.supervisor:
             if instance.ready_at is not None:
                 self.scheduler.measured(instance.run_id, self.planner.measured(instance))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
+        """Each of `actions`, also when one before it fails."""
         for action in actions:
-            match action:
-                case MakePlan():
-                    self._plan(action)
-                case Start(run, plan):
-                    self.supervisor.start(run, plan.spec)
-                case Drain(run):
-                    self._drain(run)
-                case Stop(run, reason):
-                    self._stop(run, reason)
-                case Grant(ticket):
-                    self._grant(ticket)
-                case Reject(ticket, error):
-                    self._reject(ticket, error)
-                case Keep(key, error):
-                    self.supervisor.history(key).last_error = error.detail
-                    _log.warning("engine not replaced", model=str(key), cause=error.detail)
+            try:
+                self._do(action)
+            except Exception as failure:  # noqa: BLE001 - or somebody would wait for it for ever
+                note_failure(f"to {type(action).__name__.lower()}", failure)
+                self._give_up(action, _in_words(failure))
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case MakePlan():
+                self._plan(action)
+            case Start(run, plan):
+                self.supervisor.start(run, plan.spec)
+            case Drain(run):
+                self._drain(run)
+            case Stop(run, reason):
+                self._stop(run, reason)
+            case Grant(ticket):
+                self._grant(ticket)
+            case Reject(ticket, error):
+                self._reject(ticket, error)
+            case Keep(key, error):
+                self.supervisor.history(key).last_error = error.detail
+                _log.warning("engine not replaced", model=str(key), cause=error.detail)
+
+    def _give_up(self, action: Action, error: MyLLMError) -> None:
+        """What could not be done will not be: whoever waits for it gets `error`."""
+        match action:
+            case MakePlan(key):
+                self._no_plan(key, error)
+            case Start(run, plan):
+                self.supervisor.history(plan.spec.key).last_error = error.detail
+                self._carry_out(self.scheduler.exited(run, Ended(error), time.monotonic()))
+            case Stop(run, reason):
+                if (instance := self.supervisor.get(run)) is not None:
+                    instance.stop(reason=reason)
+            case Grant(ticket):
+                self._reject(ticket, error)
 
     def _plan(self, wish: MakePlan) -> None:
-        task = asyncio.create_task(self._make_plan(wish), name=f"plan {wish.key}")
+        task = in_background("planning", self._make_plan(wish))
         self._planning.add(task)
         task.add_done_callback(self._planning.discard)
 
@@ -275,17 +296,20 @@ class Gateway:
         """A model that has vanished or broken since the request came cannot be planned."""
         try:
             plan = await self.planner.plan(wish.key, wish.smaller)
-        except MyLLMError as failure:
-            self.supervisor.history(wish.key).last_error = failure.detail
-            self._carry_out(self.scheduler.plan_failed(wish.key, failure))
-            _log.warning("engine not started", model=str(wish.key), cause=failure.detail)
-        except Exception:  # noqa: BLE001 - or else those who wait would never hear of it
-            unknown = EngineError("Internal error; the server's log has the details")
-            self._carry_out(self.scheduler.plan_failed(wish.key, unknown))
-            _log.exception("no plan", model=str(wish.key))
-        else:
             free = self.planner.free(self.supervisor.used(state="loading"))
-            self._carry_out(self.scheduler.planned(plan, free, time.monotonic()))
+            actions = self.scheduler.planned(plan, free, time.monotonic())
+        except MyLLMError as failure:
+            self._no_plan(wish.key, failure)
+        except Exception as failure:  # noqa: BLE001 - or else those who wait would never hear of it
+            note_failure("planning", failure)
+            self._no_plan(wish.key, _in_words(failure))
+        else:
+            self._carry_out(actions)
+
+    def _no_plan(self, key: InstanceKey, error: MyLLMError) -> None:
+        self.supervisor.history(key).last_error = error.detail
+        _log.warning("engine not started", model=str(key), cause=error.detail)
+        self._carry_out(self.scheduler.plan_failed(key, error))
 
     def _drain(self, run: int) -> None:
         instance = self.supervisor.get(run)
@@ -298,9 +322,7 @@ class Gateway:
         if instance is None:
             return
         instance.drain()
-        task = asyncio.create_task(
-            self._save_and_stop(instance, reason), name=f"stop {instance.spec.key}"
-        )
+        task = in_background("stopping an engine", self._save_and_stop(instance, reason))
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
 
@@ -323,3 +345,10 @@ class Gateway:
         granted = self._granted.get(ticket)
         if granted is not None and not granted.done():
             granted.set_exception(error)
+
+
+def _in_words(failure: Exception) -> MyLLMError:
+    """What a client is told of a failure that nobody foresaw; the log has its traceback."""
+    if isinstance(failure, OSError):
+        return EngineError(f"The engine cannot be started: {failure.strerror or failure}")
+    return EngineError("Internal error; the server's log has the details")

@@ -24,6 +24,7 @@ from myllm.launcher.output import EngineOutput
 from myllm.launcher.pipes import MOST_READ, LazyPipe, read_lines
 from myllm.launcher.priorities import let_main_thread_go_first
 from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.loops import in_background
 
 _PR_SET_PDEATHSIG = 1
 _AFTER_KILL_S = 10.0
@@ -66,7 +67,8 @@ class LocalProcess:
             self._output.add([line for line, state in said if line and state is None])
 
         assert self._process.stdout is not None
-        self._reading = asyncio.create_task(read_lines(self._process.stdout, stdout_lines))
+        reading = read_lines(self._process.stdout, stdout_lines)
+        self._reading = in_background("reading an engine's output", reading)
         self._errors.start()
 
     def _favour_computing(self) -> None:
@@ -138,11 +140,13 @@ class LocalLauncher:
             output.close()
             raise
         child = LocalProcess(process, socket, output, errors, self._runtime)
-        child.read_output(on_state)
         try:
+            child.read_output(on_state)
             self._runtime.note_engine(socket, child.pid)
-        except OSError as failure:
+        except BaseException as failure:
             await child.stop(0)
+            if not isinstance(failure, OSError):
+                raise
             raise EngineError(
                 f"cannot write to {socket.parent}: {failure.strerror}; see MYLLM_RUNTIME_DIR"
             ) from failure

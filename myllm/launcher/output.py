@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Sequence
-from logging import makeLogRecord
+from logging import LogRecord, makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+
+from myllm.loops import note_failure
 
 KEPT_LINES = 200
 LOG_BYTES = 5 * 2**20
@@ -28,7 +31,7 @@ class EngineOutput:
         self.log = log
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._causes: list[str] = []
-        self._file = RotatingFileHandler(
+        self._file = _LogFile(
             log, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8", delay=True
         )
 
@@ -59,6 +62,14 @@ class EngineOutput:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+class _LogFile(RotatingFileHandler):
+    """What cannot be written (the disk is full, no file descriptor is free) is left out."""
+
+    def handleError(self, record: LogRecord) -> None:
+        if (failure := sys.exception()) is not None:
+            note_failure("writing an engine's log", failure)
 
 
 def _without_origin(text: str) -> str:

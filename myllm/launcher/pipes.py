@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from myllm.loops import in_background, note_failure
+
 OnLines = Callable[[Sequence[str]], None]
 
 _EVERY_S, _SOON_S = 0.1, 0.005
@@ -36,8 +38,12 @@ class Lines:
         *whole, self._rest = (self._rest + block).split(b"\n")
         if len(self._rest) > MOST_READ:
             whole, self._rest = [*whole, self._rest], b""
-        if whole:
+        if not whole:
+            return
+        try:
             self._on_lines([line.decode("utf-8", "replace").rstrip("\r") for line in whole])
+        except Exception as failure:  # noqa: BLE001 - an engine whose pipe fills up stops
+            note_failure("taking in an engine's output", failure)
 
     def end(self) -> None:
         """Nothing follows, so what lacks its end is a line, too."""
@@ -69,7 +75,7 @@ class LazyPipe:
     def start(self) -> None:
         """Read from now on; whoever writes has its end."""
         os.close(self.writing)
-        self._task = asyncio.create_task(self._read_on())
+        self._task = in_background("reading an engine's output", self._read_on())
 
     def finish(self) -> None:
         """Hand over what is left, without waiting for more; once is enough."""

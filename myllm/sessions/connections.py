@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Connection, Engine
 
 from myllm.errors import MyLLMError
+from myllm.loops import in_background
 
 T = TypeVar("T")
 BUSY_S = 5.0
@@ -24,6 +25,7 @@ _CONNECT_S = 10.0
 # Anything that takes longer is a disk or a network that is gone.
 _ANSWER_S = 60.0
 _MOST_TOGETHER = 64
+_STOPPING = TimeoutError("the server is stopping")
 
 
 class Readers(Protocol):
@@ -96,7 +98,7 @@ class SqliteWriter:
         written: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((work, written))
         if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all(), name="write to the store")
+            self._writing = in_background("writing to the store", self._write_all())
         async with asyncio.timeout(_ANSWER_S):
             return await written
 
@@ -114,9 +116,10 @@ class SqliteWriter:
                 outcomes = await run(self._thread, self._outcomes, [work for work, _ in together])
                 for (_, written), outcome in zip(together, outcomes, strict=True):
                     _tell(written, *outcome)
-        except BaseException:
+        except BaseException as failure:
+            told = failure if isinstance(failure, Exception) else _STOPPING
             for _, written in (*together, *self._waiting):
-                _tell(written, None, TimeoutError("the server is stopping"))
+                _tell(written, None, told)
             self._waiting.clear()
             raise
         finally:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from myllm.errors import Conflict, MyLLMError, NotFound
+from myllm.errors import Conflict, NotFound
+from myllm.loops import keep_running
 from myllm.sessions.store import SessionStore
 
 _log = structlog.get_logger(__name__)
@@ -40,18 +41,14 @@ class Retention:
         self._limits = limits
 
     async def run(self) -> None:
-        """Until it is cancelled; a failure is logged, and tried again the next time."""
-        if not self._limits:
-            return
-        await asyncio.sleep(_FIRST_S)
-        while True:
-            try:
-                removed = await self.remove_surplus()
-                if removed:
-                    _log.info("old conversations removed", count=removed)
-            except MyLLMError as failure:
-                _log.warning("old conversations not removed", cause=failure.detail)
-            await asyncio.sleep(_EVERY_S)
+        """Until it is cancelled; what fails is tried again the next time."""
+        if self._limits:
+            await keep_running("retention", self._remove, _EVERY_S, _FIRST_S)
+
+    async def _remove(self) -> None:
+        removed = await self.remove_surplus()
+        if removed:
+            _log.info("old conversations removed", count=removed)
 
     async def remove_surplus(self) -> int:
         """Remove every session over the limits; returns how many have gone.

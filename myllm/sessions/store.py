@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from myllm.errors import Conflict, InvalidRequest, MyLLMError, StoreFailed, Unavailable
+from myllm.loops import note_failure
 from myllm.sessions import schema
 from myllm.sessions.history import Merged, Message, Style, merge
 
@@ -208,8 +209,9 @@ class SessionStore:
 
     def _stored(self, task: asyncio.Task[None]) -> None:
         self._writes.discard(task)
-        if not task.cancelled():
-            task.exception()  # has been logged, also when nobody waits for it any more
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None and not isinstance(failure, MyLLMError):  # which has been logged
+            note_failure("storing a turn", failure)
 
     def _can_wait(self) -> bool:
         """Whether nothing that is stored needs a change; cheap, and only known of a SQLite file.

@@ -11,6 +11,8 @@ import select
 from contextlib import suppress
 from typing import Protocol
 
+from myllm.loops import note_failure
+
 
 class Member(Protocol):
     """What is read by a pulse."""
@@ -107,7 +109,14 @@ class Pulse:
     def _call(self, members: list[Member]) -> None:
         now, later = members[: self._GROUP], members[self._GROUP :]
         for member in now:
-            if self._members.get(member.fileno()) is member and not member.on_pulse():
+            if self._members.get(member.fileno()) is not member:
+                continue
+            try:
+                stays = member.on_pulse()
+            except Exception as failure:  # noqa: BLE001 - or the others would not be read
+                note_failure("reading an answer", failure)
+                stays = False
+            if not stays:
                 self.leave(member)
         if later:
             asyncio.get_running_loop().call_soon(self._call, later)

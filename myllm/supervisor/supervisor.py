@@ -15,6 +15,7 @@ import structlog
 
 from myllm.engine.types import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
+from myllm.loops import in_background
 from myllm.settings import Settings
 from myllm.supervisor.batching import sizes_to_compare
 from myllm.supervisor.comparison import compare
@@ -93,7 +94,8 @@ class Supervisor:
         return self._histories.setdefault(key, History())
 
     def start(self, run: int, spec: InstanceSpec) -> Instance:
-        """Begin a new process life; `run` is its name from now on."""
+        """Begin a new process life; `run` is its name from now on. When this raises, nothing has
+        begun."""
         assert run not in self._instances, f"run {run} has begun already"
         instance = Instance(
             run,
@@ -106,13 +108,11 @@ class Supervisor:
             on_ready=self._ready,
             on_exit=self._exited,
         )
-        self._instances[run] = instance
-        # An empty context: the engine is the server's, not the request's that came first.
-        self._tasks[run] = asyncio.create_task(
-            instance.run(), name=f"instance {spec.key}", context=Context()
-        )
-        self.history(spec.key).starts += 1
         self._watcher.start()
+        # An empty context: the engine is the server's, not the request's that came first.
+        self._tasks[run] = in_background("engine's life", instance.run(), Context())
+        self._instances[run] = instance
+        self.history(spec.key).starts += 1
         _log.info(
             "engine starting", model=str(spec.key), context=spec.context_size, slots=spec.slots
         )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextvars import Context
 
 import psutil
 import structlog
 
+from myllm.loops import in_background, keep_running, note_failure
 from myllm.supervisor.devices import GpuReader, used_by
 from myllm.supervisor.instance import Instance
 
@@ -37,7 +39,9 @@ class Watcher:
     def start(self) -> None:
         """Begin to look, unless it does already."""
         if self._task is None:
-            self._task = asyncio.create_task(self._watch(), name="instance watcher")
+            watching = keep_running("engine watcher", self._look, self._every_s)
+            # It is the server's, not the request's that came first.
+            self._task = in_background("engine watcher", watching, Context())
 
     def stop(self) -> None:
         if self._task is not None:
@@ -59,18 +63,13 @@ class Watcher:
         if cpu_s - before > _LEAST_WORK * self._every_s:
             instance.sign_of_life()
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._every_s)
-            try:
-                self._look()
-            except Exception:  # noqa: BLE001 - without the next look no hang would be seen
-                _log.exception("engines cannot be watched")
-
-    def _look(self) -> None:
+    async def _look(self) -> None:
         instances = list(self._instances)
         for instance in instances:
-            self.measure(instance)
+            try:
+                self.measure(instance)
+            except (OSError, psutil.Error) as failure:  # no file descriptor is free, say
+                note_failure("engine watcher", failure)
             silent_s = instance.silent_s()
             if silent_s > self._hang_timeout_s:
                 instance.declare_dead(

@@ -1,0 +1,20 @@
+"""How often the server met with something that no client was told of, since it started.
+
+`GET /health` shows the counts as `incidents`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+_counts: Counter[str] = Counter()
+
+
+def count(incident: str) -> None:
+    """Count one more `incident`: a few fixed words, for anybody may read them. Thread-safe."""
+    _counts[incident] += 1
+
+
+def counted() -> dict[str, int]:
+    """How often each incident has happened; those that have not are left out."""
+    return dict(_counts)

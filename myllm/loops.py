@@ -1,0 +1,136 @@
+"""Background work that goes on after a failure, which is counted and logged once.
+
+Whoever starts work that nobody waits for does it with `keep_running` (again and again) or
+`in_background` (once). What escapes these, callbacks and threads, is seen by `see_all_failures`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
+from typing import Any, Final, NoReturn, TypeVar
+
+import structlog
+
+from myllm.counters import count
+from myllm.errors import MyLLMError
+
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+LONGEST_PAUSE_S: Final = 10.0
+"""Work that keeps failing is tried at least this often, or as often as when it works."""
+_REMIND_S: Final = 600.0
+_MOST_CAUSES: Final = 1000
+
+_Cause = tuple[str, str, str, int]
+_logged_at: dict[_Cause, float] = {}
+# The event loop itself knows its tasks only weakly.
+_tasks: set[asyncio.Task[Any]] = set()
+
+
+async def keep_running(
+    name: str,
+    step: Callable[[], Awaitable[object]],
+    every_s: float,
+    first_s: float | None = None,
+) -> NoReturn:
+    """Await `step` every `every_s` seconds until cancelled, whatever it raises.
+
+    The first time is after `first_s` seconds, by default `every_s`. While it fails the pause
+    doubles, up to `LONGEST_PAUSE_S`.
+    """
+    pause_s, was_told = every_s, False
+    await asyncio.sleep(every_s if first_s is None else first_s)
+    while True:
+        try:
+            await step()
+        except asyncio.CancelledError as failure:
+            if _is_cancelled():
+                raise
+            was_told = note_failure(name, failure) or was_told  # what it waited for was cancelled
+            pause_s = _longer(pause_s, every_s)
+        except Exception as failure:  # noqa: BLE001 - without a next time nobody would notice
+            was_told = note_failure(name, failure) or was_told
+            pause_s = _longer(pause_s, every_s)
+        else:
+            if was_told:
+                _log.info("background work goes on", work=name)
+            pause_s, was_told = every_s, False
+        await asyncio.sleep(pause_s)
+
+
+def in_background(
+    name: str, work: Coroutine[Any, Any, T], context: Context | None = None
+) -> asyncio.Task[T]:
+    """A task for `work`; when it ends with an exception, that is noted, whoever else awaits it."""
+    task = asyncio.create_task(work, name=name, context=context)
+    _tasks.add(task)
+    task.add_done_callback(_ended)
+    return task
+
+
+def note_failure(name: str, failure: BaseException) -> bool:
+    """Count a failure of the work `name`; log it unless the same has been logged in the last ten
+    minutes. Returns whether it was logged. Thread-safe.
+
+    Failures are the same when they have the same type and were raised by the same line.
+    """
+    count(f"failed: {name}")
+    cause, now = _cause(name, failure), time.monotonic()
+    if now - _logged_at.get(cause, -math.inf) < _REMIND_S:
+        return False
+    if len(_logged_at) >= _MOST_CAUSES:
+        _logged_at.clear()
+    _logged_at[cause] = now
+    if isinstance(failure, MyLLMError):
+        _log.warning("background work failed", work=name, cause=failure.detail)
+    else:
+        _log.error("background work failed", work=name, exc_info=failure)
+    return True
+
+
+def see_all_failures(loop: asyncio.AbstractEventLoop) -> None:
+    """Note what the callbacks of `loop`, its forgotten tasks and all threads raise."""
+    loop.set_exception_handler(_callback_failed)
+    threading.excepthook = _thread_failed
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _tasks.discard(task)
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        note_failure(task.get_name(), failure)
+
+
+def _callback_failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    failure = context.get("exception")
+    if failure is None:
+        loop.default_exception_handler(context)
+    else:
+        note_failure("callback", failure)
+
+
+def _thread_failed(arguments: threading.ExceptHookArgs) -> None:
+    if arguments.exc_value is not None:
+        note_failure("thread", arguments.exc_value)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _longer(pause_s: float, every_s: float) -> float:
+    return max(every_s, min(2 * pause_s, LONGEST_PAUSE_S))
+
+
+def _cause(name: str, failure: BaseException) -> _Cause:
+    """What tells a failure from others: whose, its type, and the line that raised it."""
+    place = failure.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    file, line = (place.tb_frame.f_code.co_filename, place.tb_lineno) if place else ("", 0)
+    return name, type(failure).__name__, file, line

@@ -124,7 +124,11 @@ def test_what_does_not_end_within_the_grace_ends_with_an_error_event(home: Path)
 
 def test_ctrl_c_leaves_within_the_graces_whatever_the_engine_does(home: Path) -> None:
     question = {"model": "demo", "messages": HI, "stream": False}
-    with serving(home, drain_grace=0.5, stop_grace=0.5) as server, server.client() as api, server.client() as other:
+    with (
+        serving(home, drain_grace=0.5, stop_grace=0.5) as server,
+        server.client() as api,
+        server.client() as other,
+    ):
         said = api.post("/api/chat", json=question | {"session_id": "unsaved"})
         assert said.status_code == 200
         [engine] = server.engines()

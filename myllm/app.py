@@ -146,7 +146,7 @@ class App:
             queue_size=settings.queue_size,
             drain_grace_s=settings.drain_grace,
         )
-        conversations = Conversations(files, specs.speed, settings.strict_isolation)
+        conversations = Conversations(files, specs.speed)
         store.before_removal = conversations.forget_session
         gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
         media = Media(gateway.models.get, _remote_media(settings))

@@ -112,10 +112,6 @@ class Settings(BaseSettings):
     session_max_mb: float | None = Field(
         None, gt=0, description="MiB of text that is kept, the last used first; default: all."
     )
-    strict_isolation: bool = Field(
-        False,
-        description="Whether a slot is emptied before another key's conversation gets it.",
-    )
     cache_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_cache_path,
         description="Compiled engines, their build trees and downloaded sources.",

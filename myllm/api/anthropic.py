@@ -34,7 +34,7 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 async def messages(request: MessagesRequest, services: With, client: AskedBy) -> Response:
     """Answer a conversation with the model's chat template."""
     chat = Chat(messages_of(request), request.options(), _DEFAULTS, fields_of(request))
-    _, answer = await asked(services, request.asking(client.fair_id), request.model, chat)
+    _, answer = await asked(services, request.asking(client.caller), request.model, chat)
     head = _head(request.model)
     if not request.stream:
 
@@ -63,7 +63,7 @@ async def messages(request: MessagesRequest, services: With, client: AskedBy) ->
 async def count_tokens(request: CountTokensRequest, services: With, client: AskedBy) -> Response:
     """How many tokens the prompt of a conversation has."""
     model = chatting_model(services.gateway, request.model)
-    gateway, asking = services.gateway, request.asking(client.fair_id)
+    gateway, asking = services.gateway, request.asking(client.caller)
     told = await services.media.checked(model.name, messages_of(request))
     body = {"messages": told, **fields_of(request)}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.schemas import KeepAlive
-from myllm.gateway.tickets import Asking
+from myllm.gateway.tickets import Asking, Caller
 
 
 class TextBlock(BaseModel):
@@ -165,11 +165,16 @@ class CountTokensRequest(BaseModel):
     )
     tool_choice: ToolChoice | None = Field(None, description="Whether a tool is to be called.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+    priority: int = Field(
+        0,
+        ge=-10,
+        le=10,
+        description="Higher goes first of what waits; with keys, of your own.",
+    )
 
-    def asking(self, client: str) -> Asking:
+    def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""
-        return Asking(client, self.priority, self.keep_alive)
+        return Asking(caller, self.priority, self.keep_alive)
 
 
 class MessagesRequest(CountTokensRequest):

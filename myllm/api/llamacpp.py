@@ -25,6 +25,7 @@ from myllm.gateway.prefixes import of_text
 from myllm.gateway.relay import Relay
 from myllm.gateway.roles import named
 from myllm.gateway.sampling import LLAMA_CPP_DEFAULTS, engine_fields, resolve
+from myllm.gateway.tickets import Caller
 from myllm.supervisor.spec import InstanceKey
 
 router = APIRouter(tags=["llama.cpp"])
@@ -44,14 +45,14 @@ async def chat_completions(
 async def completion(request: PlainCompletionRequest, services: With, client: AskedBy) -> Response:
     """Complete a prompt, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "generate")
-    return _answer(services, client.fair_id, name, "/completion", request)
+    return _answer(services, client.caller, name, "/completion", request)
 
 
 @router.post("/infill")
 async def infill(request: InfillRequest, services: With, client: AskedBy) -> Response:
     """Fill in the middle, in llama.cpp's form; for models that have tokens for it."""
     name = await named(services.gateway, request.model, "generate")
-    return _answer(services, client.fair_id, name, "/infill", request)
+    return _answer(services, client.caller, name, "/infill", request)
 
 
 @router.post("/upstream/{model:path}/infill")
@@ -59,7 +60,7 @@ async def infill_with(
     model: str, request: InfillRequest, services: With, client: AskedBy
 ) -> Response:
     """The same by a certain model."""
-    return _answer(services, client.fair_id, model, "/infill", request)
+    return _answer(services, client.caller, model, "/infill", request)
 
 
 @router.post("/embedding")
@@ -67,7 +68,7 @@ async def infill_with(
 async def embedding(request: PlainEmbeddingRequest, services: With, client: AskedBy) -> Response:
     """One vector for each input, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "embed")
-    asking, inputs = request.asking(client.fair_id), each_of(request.content)
+    asking, inputs = request.asking(client.caller), each_of(request.content)
 
     async def make() -> list[dict[str, Any]]:
         made = await embed(services.gateway, asking, name, inputs)
@@ -87,14 +88,14 @@ async def rerank(request: UnnamedRerankRequest, services: With, client: AskedBy)
 
 def _answer(
     services: Services,
-    fair_id: str,
+    caller: Caller,
     name: str,
     path: str,
     request: PlainCompletionRequest | InfillRequest,
 ) -> Response:
     model = generating_model(services.gateway, name)
     fields = engine_fields(resolve(request.given(), model.parameters, LLAMA_CPP_DEFAULTS))
-    ticket = request.asking(fair_id).ticket(InstanceKey(model.name, "generate"))
+    ticket = request.asking(caller).ticket(InstanceKey(model.name, "generate"))
     if isinstance(request.prompt, str):
         ticket.pieces = of_text(request.prompt)
     relay = Relay(services.gateway, ticket, path, fields | request.engine_body())

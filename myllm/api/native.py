@@ -56,7 +56,7 @@ async def generate(request: GenerateRequest, services: With, client: AskedBy) ->
     """Complete a prompt as it is. Streams unless `stream` is false."""
     answer = RawAnswer(
         services.gateway,
-        request.asking(client.fair_id),
+        request.asking(client.caller),
         request.model,
         request.prompt,
         request.options.given(),
@@ -85,7 +85,7 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
     messages = await services.media.checked(request.model, request.wire())
     answer = ChatAnswer(
         services.gateway,
-        request.asking(client.fair_id),
+        request.asking(client.caller),
         services.sessions,
         client.owner,
         request.model,
@@ -122,7 +122,7 @@ async def embeddings(request: EmbeddingsRequest, services: With, client: AskedBy
         raise InvalidRequest("input must not be empty")
 
     async def make() -> Mapping[str, Any]:
-        made = await embed(services.gateway, request.asking(client.fair_id), request.model, inputs)
+        made = await embed(services.gateway, request.asking(client.caller), request.model, inputs)
         vectors: dict[str, Any] = (
             {"embedding": made.vectors[0]}
             if isinstance(request.input, str)

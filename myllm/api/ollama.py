@@ -59,7 +59,7 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
     for name in ("suffix", "template", "context"):
         if getattr(request, name):
             raise InvalidRequest(f"{name} is not supported; leave it out")
-    asking = request.asking(client.fair_id)
+    asking = request.asking(client.caller)
     # A model without a chat template completes a prompt as it is, as it does with Ollama.
     model = generating_model(services.gateway, request.model)
     plain = bool(request.prompt) and not (request.images or request.system)
@@ -89,7 +89,7 @@ async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> R
         return _load_or_unload(services, request, lines)
     messages = messages_of(request.messages)
     said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
-    asking = request.asking(client.fair_id)
+    asking = request.asking(client.caller)
     made = await asked(services, asking, request.model, said)
     return _answered(lines, request.stream, *made)
 
@@ -98,7 +98,7 @@ async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> R
 async def embed_texts(request: EmbedRequest, services: With, client: AskedBy) -> Response:
     """A vector for each text."""
     lines = Lines(request.model, chat=False)
-    asking = request.asking(client.fair_id)
+    asking = request.asking(client.caller)
 
     async def make() -> Mapping[str, Any]:
         if not request.input:
@@ -126,7 +126,7 @@ async def old_embeddings(
     request: OldEmbeddingsRequest, services: With, client: AskedBy
 ) -> Response:
     """One vector for one text."""
-    asking = request.asking(client.fair_id)
+    asking = request.asking(client.caller)
 
     async def make() -> Mapping[str, Any]:
         prompt = request.prompt or ""

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.schemas import KeepAlive
 from myllm.gateway.sampling import UNBOUNDED
-from myllm.gateway.tickets import Asking
+from myllm.gateway.tickets import Asking, Caller
 
 
 def _listed(value: Any) -> Any:
@@ -100,9 +100,9 @@ class _Queued(NamedRequest):
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
     )
 
-    def asking(self, client: str) -> Asking:
+    def asking(self, caller: Caller) -> Asking:
         """Who asks."""
-        return Asking(client, keep_alive_s=self.keep_alive)
+        return Asking(caller, keep_alive_s=self.keep_alive)
 
 
 class _Generating(_Queued):

@@ -46,7 +46,7 @@ async def chat_completions(
     messages = [message.wire() for message in request.messages]
     messages = await services.media.checked(request.model, messages)
     prompt = {"messages": messages}, of_wire(messages)
-    asking = request.asking(client.fair_id)
+    asking = request.asking(client.caller)
     return _answer(_relays(services.gateway, asking, CHAT, [prompt], request), request)
 
 
@@ -57,7 +57,7 @@ async def completions(request: CompletionRequest, services: With, client: AskedB
         ({"prompt": prompt}, of_text(prompt) if isinstance(prompt, str) else ())
         for prompt in request.prompts()
     ]
-    asking = request.asking(client.fair_id)
+    asking = request.asking(client.caller)
     return _answer(_relays(services.gateway, asking, COMPLETIONS, prompts, request), request)
 
 

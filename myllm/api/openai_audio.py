@@ -46,7 +46,7 @@ async def transcriptions(
     """Write down what is said in a recording."""
     task = (prompt or _TASK) + (f" (language: {language})" if language else "")
     options = {} if temperature is None else {"temperature": temperature}
-    asking = Asking(client.fair_id)
+    asking = Asking(client.caller)
     chat = await _chat(services, asking, model, task, await file.read(), options)
     if stream:
         return Stream(lambda: _events(chat), error_event, lambda: chat.phase)

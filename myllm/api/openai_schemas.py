@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from myllm.api.schemas import KeepAlive
 from myllm.api.tool_schemas import Tool, ToolChoice, tool_fields
-from myllm.gateway.tickets import Asking
+from myllm.gateway.tickets import Asking, Caller
 
 _NOT_SAMPLING = frozenset(
     {
@@ -101,7 +101,12 @@ class _Sampled(BaseModel):
     grammar: str | None = Field(None, description="GBNF that the answer must match.")
     json_schema: dict[str, Any] | None = Field(None, description="As `response_format` has it.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+    priority: int = Field(
+        0,
+        ge=-10,
+        le=10,
+        description="Higher goes first of what waits; with keys, of your own.",
+    )
 
     @field_validator("seed")
     @classmethod
@@ -109,9 +114,9 @@ class _Sampled(BaseModel):
         """The engine's seeds are unsigned; OpenAI's may be any whole number."""
         return None if seed is None else seed % 2**32
 
-    def asking(self, client: str) -> Asking:
+    def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""
-        return Asking(client, self.priority, self.keep_alive)
+        return Asking(caller, self.priority, self.keep_alive)
 
     def given(self) -> dict[str, Any]:
         """The fields that the request has set, of those that are for the engine."""

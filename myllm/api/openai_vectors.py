@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 @router.post("/embeddings")
 async def embeddings(request: EmbeddingRequest, services: With, client: AskedBy) -> Response:
     """One vector for each input."""
-    asking, inputs = request.asking(client.fair_id), each_of(request.input)
+    asking, inputs = request.asking(client.caller), each_of(request.input)
 
     async def make() -> dict[str, Any]:
         made = await embed(services.gateway, asking, request.model, inputs, request.dimensions)
@@ -41,7 +41,7 @@ async def embeddings(request: EmbeddingRequest, services: With, client: AskedBy)
 @router.post("/reranking")
 async def rerank_documents(request: RerankRequest, services: With, client: AskedBy) -> Response:
     """The documents' indexes and scores, the best first."""
-    asking, texts = request.asking(client.fair_id), request.texts()
+    asking, texts = request.asking(client.caller), request.texts()
 
     async def make() -> dict[str, Any]:
         made = await rerank(services.gateway, asking, request.model, request.query, texts)

@@ -17,6 +17,7 @@ from myllm.errors import MyLLMError
 from myllm.gateway.events import Call, Finished
 from myllm.gateway.responding import ResponseAnswer, forget, key_of, stored
 from myllm.gateway.sampling import OPENAI_DEFAULTS, UNBOUNDED
+from myllm.gateway.tickets import Caller
 from myllm.sessions.history import Message, from_wire
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -37,7 +38,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 async def create_response(request: ResponsesRequest, services: With, client: AskedBy) -> Response:
     """Answer an input, alone or going on from another response."""
     messages = await services.media.checked(request.model, request.messages())
-    answer = _answer(request, services, client.fair_id, client.owner, messages)
+    answer = _answer(request, services, client.caller, messages)
     if request.stream:
         return _stream(answer)
 
@@ -66,8 +67,7 @@ async def remove_response(response_id: str, sessions: Sessions, client: AskedBy)
 def _answer(
     request: ResponsesRequest,
     services: Services,
-    fair_id: str,
-    owner: str,
+    caller: Caller,
     messages: list[dict[str, Any]],
 ) -> ResponseAnswer:
     thinks, effort = services.gateway.models.get(request.model, "generate").thinks, request.effort()
@@ -76,9 +76,9 @@ def _answer(
         fields["reasoning_effort"] = effort
     return ResponseAnswer(
         services.gateway,
-        request.asking(fair_id),
+        request.asking(caller),
         services.sessions,
-        owner,
+        caller.owner,
         request.model,
         [from_wire(message) for message in messages],
         None,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from myllm.api.schemas import KeepAlive
 from myllm.api.tool_schemas import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
-from myllm.gateway.tickets import Asking
+from myllm.gateway.tickets import Asking, Caller
 from myllm.sessions.history import storable
 
 _TEXTS = ("input_text", "output_text", "text")
@@ -115,16 +115,21 @@ class ResponsesRequest(BaseModel):
         None, description="Answers in the background are not made here."
     )
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+    priority: int = Field(
+        0,
+        ge=-10,
+        le=10,
+        description="Higher goes first of what waits; with keys, of your own.",
+    )
 
     @field_validator("input")
     @classmethod
     def _storable(cls, given: Any) -> Any:
         return storable(given) if isinstance(given, str) else given
 
-    def asking(self, client: str) -> Asking:
+    def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""
-        return Asking(client, self.priority, self.keep_alive)
+        return Asking(caller, self.priority, self.keep_alive)
 
     def options(self) -> dict[str, Any]:
         """How tokens are chosen, under our names."""

@@ -16,7 +16,7 @@ from pydantic import (
 
 from myllm.api.tool_schemas import Tool, ToolCall, ToolChoice
 from myllm.durations import parse_duration
-from myllm.gateway.tickets import Asking
+from myllm.gateway.tickets import Asking, Caller
 from myllm.sessions.history import Style, storable
 
 
@@ -91,11 +91,16 @@ class _Queued(BaseModel):
     keep_alive: KeepAlive | None = Field(
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
     )
-    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+    priority: int = Field(
+        0,
+        ge=-10,
+        le=10,
+        description="Higher goes first of what waits; with keys, of your own.",
+    )
 
-    def asking(self, client: str) -> Asking:
+    def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""
-        return Asking(client, self.priority, self.keep_alive)
+        return Asking(caller, self.priority, self.keep_alive)
 
 
 class _Generating(_Queued):

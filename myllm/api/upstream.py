@@ -18,7 +18,7 @@ from myllm.api.streaming import JsonAnswer, TakesTime
 from myllm.errors import InvalidRequest, NotFound
 from myllm.gateway.asking import ask, render
 from myllm.gateway.roles import chatting_model, named
-from myllm.gateway.tickets import Asking
+from myllm.gateway.tickets import Asking, Caller
 
 router = APIRouter(tags=["llama.cpp"])
 _METRICS = "text/plain; version=0.0.4"
@@ -29,8 +29,10 @@ _PROPERTIES = (
     *("chat_template_caps", "chat_template_tool_use", "bos_token", "eos_token", "build_info"),
     *("is_sleeping",),
 )
-# Somebody else's conversation.
+# What a slot was asked and said is for nobody, how it was asked for its owner alone: counts of
+# tokens, some of them cached, a seed.
 _PRIVATE = ("prompt", "generated")
+_PUBLIC = ("id", "n_ctx", "is_processing", "speculative")
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -41,7 +43,7 @@ async def properties(services: With, client: AskedBy, model: str = "") -> Respon
     name = await named(services.gateway, model)
 
     async def make() -> dict[str, Any]:
-        told = orjson.loads(await _get(services, client.fair_id, name, "/props"))
+        told = orjson.loads(await _get(services, client.caller, name, "/props"))
         return {key: told[key] for key in _PROPERTIES if key in told}
 
     return JsonAnswer(make)
@@ -52,8 +54,9 @@ async def slots(model: str, services: With, client: AskedBy) -> Response:
     """What each slot of the engine is doing."""
 
     async def make() -> list[dict[str, Any]]:
-        told = orjson.loads(await _get(services, client.fair_id, model, "/slots"))
-        return [{k: v for k, v in slot.items() if k not in _PRIVATE} for slot in told]
+        told = orjson.loads(await _get(services, client.caller, model, "/slots"))
+        owners = services.gateway.slot_owners(model)
+        return [_shown(slot, owners.get(slot["id"]) == client.owner) for slot in told]
 
     return JsonAnswer(make)
 
@@ -63,7 +66,7 @@ async def metrics(model: str, services: With, client: AskedBy) -> Response:
     """The engine's counters, in the form that Prometheus reads."""
 
     async def make() -> Response:
-        told = await _get(services, client.fair_id, model, "/metrics")
+        told = await _get(services, client.caller, model, "/metrics")
         return Response(told, media_type=_METRICS)
 
     return TakesTime(make)
@@ -79,7 +82,7 @@ async def tokenize(
     _check(services, name, request.content)
     fields = {"content", "add_special", "parse_special", "with_pieces"}
     body = request.model_dump(include=fields)
-    return _posted(services, request.asking(client.fair_id), name, "/tokenize", body)
+    return _posted(services, request.asking(client.caller), name, "/tokenize", body)
 
 
 @router.post("/detokenize")
@@ -91,7 +94,7 @@ async def detokenize(
     name = await named(services.gateway, model or request.model)
     _check(services, name, request.tokens)
     body = {"tokens": request.tokens}
-    return _posted(services, request.asking(client.fair_id), name, "/detokenize", body)
+    return _posted(services, request.asking(client.caller), name, "/detokenize", body)
 
 
 @router.post("/apply-template")
@@ -105,7 +108,7 @@ async def apply_template(
     more = {"messages", "model", "keep_alive", "priority"}
     body = request.model_dump(exclude_none=True, exclude=more)
     body["messages"] = await services.media.checked(name, messages)
-    gateway, asking = services.gateway, request.asking(client.fair_id)
+    gateway, asking = services.gateway, request.asking(client.caller)
     rendering = chatting_model(gateway, name)
 
     async def make() -> dict[str, str]:
@@ -123,6 +126,10 @@ async def nothing_else(rest: str) -> Response:
     )
 
 
+def _shown(slot: dict[str, Any], own: bool) -> dict[str, Any]:
+    return {k: v for k, v in slot.items() if (k not in _PRIVATE if own else k in _PUBLIC)}
+
+
 def _check(services: Services, name: str, content: str | Sequence[int | str]) -> None:
     """Raise InvalidRequest for a token that the model does not have: the engine would fail."""
     known = services.gateway.models.get(name).header.vocabulary_size
@@ -131,9 +138,9 @@ def _check(services: Services, name: str, content: str | Sequence[int | str]) ->
             raise InvalidRequest(f"There is no token {token}: the model knows {known} tokens")
 
 
-async def _get(services: Services, fair_id: str, name: str, path: str) -> bytes:
+async def _get(services: Services, caller: Caller, name: str, path: str) -> bytes:
     gateway = services.gateway
-    return await ask(gateway, Asking(fair_id), gateway.models.get(name), path)
+    return await ask(gateway, Asking(caller), gateway.models.get(name), path)
 
 
 def _posted(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.schemas import KeepAlive
-from myllm.gateway.tickets import Asking
+from myllm.gateway.tickets import Asking, Caller
 
 _MOST_DIMENSIONS = 2**20
 
@@ -52,11 +52,16 @@ class Queued(BaseModel):
     """What every request shares that waits for an engine."""
 
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(0, ge=-10, le=10, description="Higher goes first while others wait.")
+    priority: int = Field(
+        0,
+        ge=-10,
+        le=10,
+        description="Higher goes first of what waits; with keys, of your own.",
+    )
 
-    def asking(self, client: str) -> Asking:
+    def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""
-        return Asking(client, self.priority, self.keep_alive)
+        return Asking(caller, self.priority, self.keep_alive)
 
 
 class EmbeddingRequest(Queued):

@@ -57,7 +57,7 @@ def reject_late(entry: Entry, now: float, timeout_s: float) -> list[Action]:
             error = Unavailable(
                 f"Waited {timeout_s:g} s for {what} for model '{entry.key}' (MYLLM_QUEUE_TIMEOUT)",
                 entry.rate.retry_after_s(len(entry.queue)),
-                entry.queue.position(ticket, entry.active(), now),
+                entry.position(ticket, now),
             )
             entry.queue.discard(ticket)
             actions.append(Reject(ticket, error))

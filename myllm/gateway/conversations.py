@@ -48,19 +48,16 @@ _MOST_IGNORED = 2
 class Conversations:
     """What the slots of all engines hold; `files` has what outlives a slot.
 
-    `speed` tells how many tokens of a prompt an engine reads per second. `strict`:
-    a slot is emptied between clients, and they share no beginnings.
+    `speed` tells how many tokens of a prompt an engine reads per second.
     """
 
     def __init__(
         self,
         files: KvFiles,
         speed: Callable[[InstanceSpec], float],
-        strict: bool,
     ) -> None:
         self._files = files
         self._speed = speed
-        self._strict = strict
         self._held: dict[tuple[int, int], Held] = {}
         self._ignored: dict[str, int] = {}
         self._saving: set[asyncio.Task[None]] = set()
@@ -78,7 +75,9 @@ class Conversations:
         return spec.model.header.state_problem
 
     async def enter(self, instance: Instance, ticket: Ticket) -> None:
-        """Make the slot of `ticket` its own: save who was there, bring back what it had.
+        """Make the slot of `ticket` its own: save who was there, bring back what it had. Nothing
+        of another owner's stays in it, or how soon and from how many cached tokens an answer
+        comes would tell what the other one has asked.
 
         The save goes on when the caller is cancelled, and the slot is then left as it was.
         """
@@ -97,9 +96,9 @@ class Conversations:
                 return
             held.session = ticket.session
             held.state, held.saved, held.restored = None, False, 0
-            if self._strict and held.client not in (None, ticket.client):
+            if held.owner not in (None, ticket.owner):
                 await upstream.erase_slot(instance, slot)
-            held.client = ticket.client
+            held.owner = ticket.owner
             if ticket.session is not None and self.problem(instance.spec) is None:
                 await self._restore(instance, ticket, held)
 

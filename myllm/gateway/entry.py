@@ -58,6 +58,18 @@ class Entry:
         """The requests being answered."""
         return [ticket for run in self.runs() for ticket in run.tickets()]
 
+    def slots(self) -> int:
+        """How many requests it answers at a time; 1 until that is known."""
+        return max(1, len(self.run.slots)) if self.run is not None else 1
+
+    def take_next(self, now: float) -> Ticket:
+        """Take out of the queue whose turn it is."""
+        return self.queue.take_next(self.active(), self.slots(), now)
+
+    def position(self, ticket: Ticket, now: float) -> int:
+        """How many of those that wait go before `ticket`, and itself; 0: it does not wait."""
+        return self.queue.position(ticket, self.active(), self.slots(), now)
+
     def is_asked_for(self) -> bool:
         """Whether it is to be loaded, if it is not."""
         return bool(self.queue) or self.wanted

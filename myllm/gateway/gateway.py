@@ -127,6 +127,12 @@ class Gateway:
             return f"waiting for memory, queued {position}"
         return f"queued {position}"
 
+    def slot_owners(self, name: str) -> dict[int, str | None]:
+        """Whose the slots of a model's main engine are, by number; none when it does not run."""
+        model = self.models.get(name)
+        run = self.scheduler.fleet.serving(model.name, main_role(model))
+        return {} if run is None else dict(enumerate(run.owners()))
+
     async def load(self, name: str, keep_alive_s: float | None = None) -> bool:
         """Load a model as its main role; False when it was loaded already."""
         model = self.models.get(name)

@@ -13,15 +13,16 @@ from myllm.sessions.states import State
 class Held:
     """What one slot of one run holds: `state` is None while nobody knows.
 
-    `lock` is held while it is saved or restored, and `in_use` while a request has the slot.
-    `taken_by` is the last request that made the slot its own, which one that leaves early never
-    does, and `noted` when it has told what the slot holds now. `restored` are the tokens that
-    were read back and not seen in use yet; `expected` those of them that the prompt now being
-    answered begins with. `put_off` counts how often its save has waited for others.
+    `owner` is whose it is; None: it is empty. `lock` is held while it is saved, restored or
+    erased, and `in_use` while a request has the slot. `taken_by` is the last request that made the
+    slot its own, which one that leaves early never does, and `noted` when it has told what the slot
+    holds now. `restored` are the tokens that were read back and not seen in use yet; `expected`
+    those of them that the prompt now being answered begins with. `put_off` counts how often its
+    save has waited for others.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    client: str | None = None
+    owner: str | None = None
     session: str | None = None
     state: State | None = None
     saved: bool = False

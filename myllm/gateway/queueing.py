@@ -1,8 +1,10 @@
 """One model's queue: bounded, fair between clients, with a measured drain rate.
 
-Who goes next: the highest priority, which everybody has after half a minute of waiting so that
-nobody waits for ever; then the client with the fewest requests being answered or before it;
-then the client whose last turn is longest ago; then who came first.
+Who goes next: a client that would not hold more than its fair share of the slots; then the highest
+priority, which everybody has after half a minute of waiting so that nobody waits for ever; then the
+client with the fewest requests being answered or before it; then the client whose last turn is
+longest ago; then who came first. A client's own requests are ordered by all of their priority, but
+among those of others it counts only as far as the client may go before them.
 """
 
 from __future__ import annotations
@@ -50,16 +52,16 @@ class FairQueue:
         self._tickets.clear()
         self._forget_clients()
 
-    def take_next(self, active: Iterable[Ticket], now: float) -> Ticket:
-        """Take out whose turn it is; `active` are the tickets being answered."""
-        ticket = self._order(active, now)[0]
+    def take_next(self, active: Iterable[Ticket], slots: int, now: float) -> Ticket:
+        """Take out whose turn it is; `active` are the tickets being answered in `slots` slots."""
+        ticket = self._order(active, slots, now)[0]
         self._turns[ticket.client] = next(self._turn)
         self.discard(ticket)
         return ticket
 
-    def position(self, ticket: Ticket, active: Iterable[Ticket], now: float) -> int:
+    def position(self, ticket: Ticket, active: Iterable[Ticket], slots: int, now: float) -> int:
         """How many go before `ticket`, and itself: 1 is next; 0 when it does not wait."""
-        order = self._order(active, now)
+        order = self._order(active, slots, now)
         return order.index(ticket) + 1 if ticket in order else 0
 
     def newest_of_greediest(self, newcomer: str) -> Ticket | None:
@@ -76,30 +78,47 @@ class FairQueue:
         theirs = [ticket for ticket in reversed(newcomers) if ticket.client == client]
         return max(theirs, key=lambda ticket: ticket.enqueued_at)
 
-    def _order(self, active: Iterable[Ticket], now: float) -> list[Ticket]:
+    def _order(self, active: Iterable[Ticket], slots: int, now: float) -> list[Ticket]:
         """Everybody in the order of their turns, as things stand."""
         if len(self._tickets) < 2:
             return list(self._tickets)
-        highest = max((ticket.priority for ticket in self._tickets), default=0)
+        highest = max(ticket.priority for ticket in self._tickets)
+        highest_abroad = max(map(_priority_abroad, self._tickets))
 
-        def rank(ticket: Ticket) -> int:
-            waited_s = now - ticket.enqueued_at
-            return highest if waited_s > _PATIENCE_S else ticket.priority
+        def rank(ticket: Ticket) -> tuple[int, int]:
+            """Among the requests of others, and of the client itself."""
+            if now - ticket.enqueued_at > _PATIENCE_S:
+                return highest_abroad, highest
+            return _priority_abroad(ticket), ticket.priority
 
-        share = Counter(ticket.client for ticket in active)
+        held = Counter(ticket.client for ticket in active)
+        share = fair_share(slots, len(held.keys() | {ticket.client for ticket in self._tickets}))
         nth: dict[Ticket, int] = {}
-        for ticket in sorted(self._tickets, key=lambda t: (-rank(t), t.enqueued_at)):
-            nth[ticket] = share[ticket.client]
-            share[ticket.client] += 1
-        return sorted(
-            self._tickets,
-            key=lambda t: (-rank(t), nth[t], self._turns.get(t.client, 0), t.enqueued_at),
-        )
+        for ticket in sorted(self._tickets, key=lambda t: (-rank(t)[1], t.enqueued_at)):
+            nth[ticket] = held[ticket.client]
+            held[ticket.client] += 1
+
+        def turn(ticket: Ticket) -> tuple[bool, int, int, int, float]:
+            last_turn = self._turns.get(ticket.client, 0)
+            too_many = nth[ticket] + 1 > share
+            return too_many, -rank(ticket)[0], nth[ticket], last_turn, ticket.enqueued_at
+
+        return sorted(self._tickets, key=turn)
 
     def _forget_clients(self) -> None:
         """Remember turns only of those who wait, or the memory of them would grow for ever."""
         if not self._tickets:
             self._turns.clear()
+
+
+def fair_share(slots: int, clients: int) -> float:
+    """How many of a model's slots each of its clients may hold while others wait."""
+    return max(1.0, slots / max(1, clients))
+
+
+def _priority_abroad(ticket: Ticket) -> int:
+    """The priority of `ticket` among those of other clients."""
+    return min(ticket.priority, ticket.most_priority)
 
 
 class DrainRate:

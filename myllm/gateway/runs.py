@@ -3,9 +3,10 @@
     loading ──> ready ──> draining      a run that has ended is forgotten
        └──────────────────────┘         (told to leave while it loads)
 
-Which slot, among the free ones: the one that holds this session; else, of those that hold
-nobody's, the one that has read the longest beginning of this prompt, or the least recently used
-one; else the session least recently used gives way (and is saved before, see `conversations.py`).
+Which slot, among the free ones: the one that holds this session; else, of those that hold no
+session and nothing of another owner's, the one that has read the longest beginning of this prompt,
+or the least recently used one. Else what was used least recently gives way, a session or what
+another owner has left; `conversations.py` saves the one and erases the other.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ FOREVER = float("inf")
 
 @dataclass
 class Slot:
-    """One conversation's place in an engine."""
+    """One conversation's place in an engine; `owner` is whose it was last."""
 
     number: int
     ticket: Ticket | None = None
+    owner: str | None = None
     session: str | None = None
     pieces: Pieces = ()
     last_use: int = 0
@@ -60,6 +62,13 @@ class Run:
     def has_free_slot(self) -> bool:
         return any(slot.ticket is None for slot in self.slots)
 
+    def owners(self) -> list[str | None]:
+        """Whose each slot is, by number: of the request that has it, or else of the last one."""
+        return [
+            slot.owner if slot.ticket is None or slot.ticket.only_asks else slot.ticket.owner
+            for slot in self.slots
+        ]
+
     def expires_at(self) -> float:
         """When it may be unloaded for having nothing to do."""
         if self.plan.pinned or self.keep_alive_s < 0:
@@ -86,7 +95,8 @@ class Run:
             if slot.ticket is ticket:
                 slot.ticket = None
                 if not (ticket.only_asks or ticket.untouched):
-                    slot.session, slot.pieces = ticket.session, ticket.pieces
+                    slot.owner, slot.session = ticket.owner, ticket.session
+                    slot.pieces = ticket.pieces
                 self.idle_since = now
         if ticket.keep_alive_s is not None:
             self.keep_alive_s = ticket.keep_alive_s
@@ -101,7 +111,7 @@ def _best_slot(free: list[Slot], ticket: Ticket) -> Slot:
     own = [slot for slot in free if ticket.session is not None and slot.session == ticket.session]
     if own:
         return own[0]
-    unowned = [slot for slot in free if slot.session is None]
+    unowned = [s for s in free if s.session is None and s.owner in (None, ticket.owner)]
     alike = max(unowned, key=lambda slot: common(slot.pieces, ticket.pieces), default=None)
     if alike is not None and common(alike.pieces, ticket.pieces):
         return alike

@@ -55,8 +55,7 @@ class Scheduler:
 
     def position(self, ticket: Ticket, now: float) -> int:
         """How many requests go before `ticket`, and itself: 1 is next."""
-        entry = self.fleet.entry(ticket.key)
-        return entry.queue.position(ticket, entry.active(), now)
+        return self.fleet.entry(ticket.key).position(ticket, now)
 
     def is_loaded(self, model: str) -> bool:
         """Whether any engine of `model` runs."""
@@ -239,7 +238,7 @@ class Scheduler:
         actions: list[Action] = []
         run = entry.run
         while run is not None and run.state == "ready" and entry.queue and run.has_free_slot():
-            ticket = entry.queue.take_next(entry.active(), now)
+            ticket = entry.take_next(now)
             run.seat(ticket, next(self._uses))
             actions.append(Grant(ticket))
         if run is None and entry.is_asked_for() and entry.plan is None and not self._leaving:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from myllm.errors import MyLLMError
 from myllm.gateway.prefixes import Pieces
@@ -14,13 +15,28 @@ Need = Mapping[str, int]
 """MiB per device; `host` is the machine's own memory."""
 
 
+ANY_PRIORITY: Final = 10
+"""The highest priority that a request can ask for."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whom a request is from. `client` tells it from the others that wait, for the sake of
+    fairness; what `owner` has said no other owner's request may find in a slot. Towards other
+    clients its requests have the priority `most_priority` at most."""
+
+    client: str = ""
+    owner: str = ""
+    most_priority: int = ANY_PRIORITY
+
+
 @dataclass(eq=False)
 class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
     `enqueued_at` decides its place, and stays when its engine dies; `waits_since` bounds its
-    wait; `granted_at` is when it first had a slot. `client` is who it is for, for the sake of
-    fairness. A higher `priority` goes first.
+    wait; `granted_at` is when it first had a slot. `client`, `owner` and `most_priority` are its
+    Caller's. A higher `priority` goes first.
     `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
@@ -32,6 +48,8 @@ class Ticket:
     key: InstanceKey
     enqueued_at: float
     client: str = ""
+    owner: str = ""
+    most_priority: int = ANY_PRIORITY
     session: str | None = None
     begins: bool = False
     pieces: Pieces = ()
@@ -50,7 +68,7 @@ class Ticket:
 class Asking:
     """Who asks, and how urgently; the fields are those of Ticket."""
 
-    client: str = ""
+    caller: Caller = Caller()
     priority: int = 0
     keep_alive_s: float | None = None
 
@@ -59,7 +77,9 @@ class Asking:
         return Ticket(
             key,
             time.monotonic(),
-            self.client,
+            self.caller.client,
+            self.caller.owner,
+            self.caller.most_priority,
             priority=self.priority,
             keep_alive_s=self.keep_alive_s,
         )

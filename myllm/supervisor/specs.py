@@ -103,7 +103,7 @@ class Specs:
         place = choose(model, self._settings, self.rooms(), partial(estimate_mb, model))
         keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
         # Without such a folder the engine does not even empty a slot.
-        needs_folder = keeps or self._settings.strict_isolation
+        needs_folder = keeps or self._settings.api_keys_file is not None
         threads, batch_threads = self._threads(model), self._batch_threads(model)
         speed_key = self._speed_key(model, batch_threads or threads, place.layout)
         start = GPU_START if self._engine.has_gpu and model.engine.gpu_layers != 0 else CPU_START

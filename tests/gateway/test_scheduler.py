@@ -94,6 +94,42 @@ def test_without_another_choice_the_least_recently_used_session_gives_way() -> N
     assert w.ask("demo", session="third").slot == old.slot
 
 
+def test_own_and_empty_slots_come_before_what_another_owner_has_left() -> None:
+    w = world(demo=Kind(100, slots=3))
+    first, second = w.ask("demo", owner="ann"), w.ask("demo", owner="bob")
+    w.settle()
+    w.finish(first)
+    w.finish(second)
+    empty = w.ask("demo", owner="bob")
+    assert empty.slot not in (first.slot, second.slot)
+    own = w.ask("demo", owner="bob")
+    assert own.slot == second.slot
+    assert w.ask("demo", owner="bob").slot == first.slot
+
+
+def test_what_another_owner_has_left_is_no_beginning_of_ones_own() -> None:
+    """Not even of the same prompt: it would be erased."""
+    w = world(demo=Kind(100, slots=3))
+    alike = {"pieces": ("a:100",)}
+    ann, bob = w.ask("demo", owner="ann", **alike), w.ask("demo", owner="bob")
+    w.settle()
+    w.finish(ann)
+    w.finish(bob)
+    assert w.ask("demo", owner="bob", **alike).slot != ann.slot
+
+
+def test_of_own_sessions_and_what_others_left_the_least_recently_used_gives_way() -> None:
+    w = world(demo=Kind(100, slots=2))
+    others, own = w.ask("demo", owner="ann"), w.ask("demo", owner="bob", session="bob/1")
+    w.settle()
+    w.finish(others)
+    w.finish(own)
+    third = w.ask("demo", owner="bob", session="bob/2")
+    assert third.slot == others.slot
+    w.finish(third)
+    assert w.ask("demo", owner="bob", session="bob/3").slot == own.slot
+
+
 def test_a_client_with_many_requests_does_not_delay_anothers_first() -> None:
     w = world()
     crowd = [w.ask("demo", client="crowd") for _ in range(100)]
@@ -129,6 +165,33 @@ def test_priority_goes_first_but_not_for_ever() -> None:
     assert w.scheduler.position(low, w.now) == 1
     w.finish(running)
     assert w.active == [low]
+
+
+def test_priority_counts_among_others_only_as_far_as_allowed() -> None:
+    w = world()
+    w.ask("demo", client="c")
+    w.settle()
+    single = w.ask("demo", client="single")
+    flood = [w.ask("demo", client="flood", priority=10, most_priority=0) for _ in range(5)]
+    urgent = w.ask("demo", client="trusted", priority=10, most_priority=5)
+    batch = w.ask("demo", client="batch", priority=-10, most_priority=0)
+    assert w.scheduler.position(urgent, w.now) == 1
+    w.finish(urgent)
+    assert w.scheduler.position(single, w.now) == 1
+    assert w.scheduler.position(flood[0], w.now) == 2
+    assert w.scheduler.position(batch, w.now) == 3, "the others would be more than a share"
+
+
+def test_the_most_urgent_gets_no_more_than_its_share_while_others_wait() -> None:
+    w = world(demo=Kind(100, slots=4))
+    running = [w.ask("demo", client="a") for _ in range(3)] + [w.ask("demo", client="b")]
+    w.settle()
+    urgent = w.ask("demo", client="a", priority=10)
+    other = w.ask("demo", client="b")
+    w.finish(running[0])
+    assert other in w.active, "two each"
+    w.finish(running[1])
+    assert urgent in w.active, "nobody else waits any more"
 
 
 def test_the_queue_is_bounded_and_the_greediest_gives_way() -> None:

@@ -1,7 +1,8 @@
 """The scheduler under every order of events that Hypothesis can think of.
 
 `World` checks with each action: never over the budget, never more than is free, no busy engine
-stopped, no slot granted twice. In the end everybody has been served or told why not.
+stopped, no slot granted twice, and none to a client with a fair share of them while another one
+with less waits. In the end everybody has been served or told why not.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from myllm.errors import Conflict, InvalidRequest
 from tests.gateway.world import QUEUE_TIMEOUT_S, Kind, World, key_of
 
 KINDS = {
-    "small": Kind(200),
+    "small": Kind(200, slots=4),
     "large": Kind(700, slots=1),
     "middle": Kind(500, keep_alive_s=0.0),
     "pinned": Kind(250, pinned=True),
     "huge": Kind(1200),
 }
 MODELS = st.sampled_from(sorted(KINDS))
-CLIENTS = st.sampled_from("abc")
+MOST_PRIORITY = {"a": 0, "b": 1, "c": 10}
+CLIENTS = st.sampled_from(sorted(MOST_PRIORITY))
 INDEX = st.integers(0, 10)
 
 
@@ -32,7 +34,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(model=MODELS, client=CLIENTS, priority=st.integers(-1, 1))
     def arrives(self, model: str, client: str, priority: int) -> None:
-        self.world.ask(model, client, priority=priority)
+        self.world.ask(model, client, priority=priority, most_priority=MOST_PRIORITY[client])
 
     @precondition(lambda self: self.world.active or self.world.waiting)
     @rule(index=INDEX)

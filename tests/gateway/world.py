@@ -3,6 +3,7 @@ and checks with every action what must never happen."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -210,6 +211,20 @@ class World:
         held = [(each.run, each.slot) for each in self.active]
         assert (ticket.run, ticket.slot) not in held, "a slot was granted twice"
         assert ticket.slot in range(self.serving[ticket.run].spec.slots)
+        self._check_share(ticket, self.serving[ticket.run].spec.slots)
+
+    def _check_share(self, granted: Ticket, slots: int) -> None:
+        """Who holds a fair share or more gets no new slot, while another one waits that holds
+        less."""
+        living = {*self.serving, *self.stopping}
+        held = Counter(
+            each.client for each in self.active if each.key == granted.key and each.run in living
+        )
+        waiting = {each.client for each in self.waiting if each.key == granted.key}
+        share = max(1.0, slots / len(waiting | held.keys()))
+        if held[granted.client] + 1 > share:
+            fewest = min(held[client] for client in waiting)
+            assert fewest + 1 > share, "somebody got more than a fair share while others waited"
 
     def _check_stop(self, number: int) -> None:
         run = self.scheduler.fleet.run(number)

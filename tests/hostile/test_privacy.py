@@ -103,10 +103,12 @@ def test_a_guess_in_another_dialect(keyed_server: Serving) -> None:
         others_are_served(keyed_server),
         asking_as(keyed_server, ANN) as ann,
         asking_as(keyed_server, BOB) as bob,
+        asking_as(keyed_server, EVE) as eve,
     ):
         chat(ann, text)
         assert openai_chat(ann, text) > MUCH
         assert openai_chat(bob, text) < OWN
+        assert openai_chat(eve, text) < OWN
 
 
 def test_the_saved_state_of_another_keys_conversation_is_not_read_back(
@@ -142,10 +144,12 @@ def test_an_answer_that_was_left_in_the_middle(keyed_server: Serving) -> None:
         others_are_served(keyed_server),
         asking_as(keyed_server, ANN) as ann,
         asking_as(keyed_server, BOB) as bob,
+        asking_as(keyed_server, EVE) as eve,
     ):
         with ann.stream("POST", "/api/generate", json=body) as answer:
             next(answer.iter_lines())
         assert generate(bob, text) < OWN
+        assert generate(eve, text) < OWN
 
 
 def test_slots_tell_only_their_owner_how_they_were_asked(keyed_server: Serving) -> None:

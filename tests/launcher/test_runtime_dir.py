@@ -102,7 +102,9 @@ def test_a_running_servers_directory_is_left_alone(home: Path) -> None:
     assert running.path.exists()
 
 
-@pytest.mark.parametrize("content", ["", "x y", f"{os.getpid()}"])
+@pytest.mark.parametrize(
+    "content", ["", "x y", str(os.getpid())], ids=["empty", "text", "pid alone"]
+)
 def test_a_damaged_identity_is_nobodys(home: Path, content: str) -> None:
     old = left_by_a_dead_server(home)
     (old.path / "1.pid").write_text(content)

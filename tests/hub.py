@@ -50,7 +50,9 @@ class Hub:
 
     `cut_after` closes (with `reset`: resets) the connection after that many bytes of an answer,
     `cuts` times; `hold_after` stops sending there until the client leaves; `spoil` changes one
-    byte; `no_ranges` answers a request for a range with the whole file; `down` is 500.
+    byte; `no_ranges` answers a request for a range with the whole file; `down` is 500. `more` is
+    how many bytes follow on a file, as part of it; with `no_length` no answer says how long it is.
+    `poured` counts the bytes of files that were sent.
     """
 
     url: str = ""
@@ -63,6 +65,9 @@ class Hub:
     spoil: bool = False
     no_ranges: bool = False
     down: bool = False
+    more: int = 0
+    no_length: bool = False
+    poured: int = 0
     closing: threading.Event = field(default_factory=threading.Event)
 
     def ranges(self) -> list[str | None]:
@@ -150,9 +155,13 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
         if match and not self.state.no_ranges:
             first = int(match[1])
-        headers = {"Content-Length": str(len(content) - first), "ETag": '"e"'}
+        length = len(content) + self.state.more
+        headers = {"Content-Length": str(length - first), "ETag": '"e"'}
         if first:
-            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+            headers["Content-Range"] = f"bytes {first}-{length - 1}/{length}"
+        if self.state.no_length:
+            headers = {"ETag": '"e"', "Connection": "close"}
+            self.close_connection = True
         self._head(206 if first else 200, headers)
         if self.command == "GET":
             try:
@@ -176,6 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
                 piece[-1] ^= 1
             self.wfile.write(piece)
             sent += len(piece)
+            hub.poured += len(piece)
+        for _ in range(0, hub.more, _SLICE):
+            self.wfile.write(bytes(min(_SLICE, hub.more)))
+            hub.poured += min(_SLICE, hub.more)
 
     def _cut(self) -> None:
         self.close_connection = True

@@ -1,8 +1,8 @@
 """Who may ask, and who is asking.
 
 Three questions in this order, each before anything of the request is read: is it for us (Host),
-does its page belong to us (Origin), and whose is its key. The answer is a `Client` in the
-request's state.
+does its page belong to us (Origin, Sec-Fetch-Site), and whose is its key. The answer is a `Client`
+in the request's state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from myllm.api.docs_page import ASSETS_PATH
 from myllm.api.errors import error_response
-from myllm.api.hosts import is_loopback, is_same_origin, split_host, unmapped
+from myllm.api.hosts import (
+    is_from_elsewhere,
+    is_loopback,
+    is_same_origin,
+    split_host,
+    unmapped,
+)
 from myllm.api.keys import Keys
 from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
 from myllm.gateway.tickets import ANY_PRIORITY, Caller
@@ -112,11 +118,23 @@ class Access:
                 "name to MYLLM_ALLOWED_HOSTS"
             )
 
-    def check_origin(self, origin: str | None, host: str) -> None:
-        """Raise Forbidden for a request that a page from elsewhere makes."""
-        if origin is None or "*" in self.origins or origin in self.origins:
+    def check_origin(self, headers: Headers, host: str, path: str) -> None:
+        """Raise Forbidden for a request that a page from elsewhere makes.
+
+        A page's picture, frame or link has no Origin, but browsers mark it as well. A link may
+        lead to the pages that tell what anybody may know.
+        """
+        if "*" in self.origins:
             return
-        if not is_same_origin(origin, host):
+        origin = headers.get("origin")
+        if origin is None:
+            is_link = headers.get("sec-fetch-dest") == "document" and path in _OPEN_PATHS
+            if is_from_elsewhere(headers.getlist("sec-fetch-site")) and not is_link:
+                raise Forbidden(
+                    "Pages of other sites may not ask this server (Sec-Fetch-Site); ask from a "
+                    "page of its own, or from a program"
+                )
+        elif origin not in self.origins and not is_same_origin(origin, host):
             raise Forbidden(
                 f"Pages of '{origin}' may not ask this server; add the origin to "
                 "MYLLM_CORS_ORIGINS to let them"
@@ -136,7 +154,7 @@ class _OriginCheck:
             hosts = headers.getlist("host")
             try:
                 self._access.check_host(hosts, scope["http_version"])
-                self._access.check_origin(headers.get("origin"), hosts[0] if hosts else "")
+                self._access.check_origin(headers, hosts[0] if hosts else "", scope["path"])
             except Forbidden as refused:
                 await error_response(refused, scope["path"])(scope, receive, send)
                 return

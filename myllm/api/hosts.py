@@ -62,6 +62,15 @@ def trusted(networks: Sequence[Network]) -> list[str]:
     return [*map(str, networks), *mapped]
 
 
+def is_from_elsewhere(sites: Sequence[str]) -> bool:
+    """Whether a browser says by its Sec-Fetch-Site headers that another site's page made it ask.
+
+    Browsers send it over TLS and to this machine; other clients do not. `none` is the address bar,
+    and a page of the same site on another port or host is another page.
+    """
+    return any(site not in ("same-origin", "none") for site in sites)
+
+
 def is_same_origin(origin: str, host: str) -> bool:
     """Whether a page of `origin` came from `host`.
 

@@ -26,22 +26,35 @@ from myllm.models.projector import Medium
 
 _MOST_S: Final = 10.0
 _MOST_REDIRECTS: Final = 3
+# The only prefix of a translator to IPv4 that leads to the same places from everywhere (RFC 6052).
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# All that is assigned to hosts on the Internet (RFC 4291): everything outside of it is local,
+# reserved, or another way to write an IPv4 address.
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+# What lies within and yet leads elsewhere: tunnels, of which 2001::/23 has Teredo and 2002::/16 is
+# 6to4, and examples in documents.
+_NOT_HOSTS: Final = tuple(
+    map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
+)
+# What some versions of Python take for global: protocol assignments, and relays of 6to4.
+_NOT_HOSTS_4: Final = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
 
 
 def is_public(address: str) -> bool:
     """Whether `address` is one of the Internet's, also if IPv4 is wrapped in IPv6."""
     try:
         ip = ipaddress.ip_address(address)
-    except ValueError:  # one with a zone, which is never global
+    except ValueError:
         return False
     if isinstance(ip, ipaddress.IPv6Address):
-        wrapped = ip.ipv4_mapped or ip.sixtofour
+        wrapped = ip.ipv4_mapped
         if ip in _NAT64:
             wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if wrapped is not None:
-            ip = wrapped
-    return ip.is_global and not ip.is_multicast
+        if wrapped is None:
+            has_zone = ip.scope_id is not None
+            return ip in _UNICAST and not has_zone and not any(ip in each for each in _NOT_HOSTS)
+        ip = wrapped
+    return ip.is_global and not ip.is_multicast and not any(ip in each for each in _NOT_HOSTS_4)
 
 
 class RemoteMedia:

@@ -58,6 +58,7 @@ def download(file: RemoteFile, path: Path, on_bytes: Callable[[int], None]) -> N
 
     A broken connection is tried again as long as bytes come; after five tries without any this
     raises PullFailed, and what has come stays in `path`. `on_bytes` is told how many are there.
+    A hub that sends more than the declared size ends it, too, and what has come is deleted.
     """
     _quiet()
     if path.exists() and path.stat().st_size > file.size:
@@ -65,8 +66,12 @@ def download(file: RemoteFile, path: Path, on_bytes: Callable[[int], None]) -> N
     tries = 0
     while (has := path.stat().st_size if path.exists() else 0) < file.size or not path.exists():
         on_bytes(has)
-        with _told(file.repo):
-            problem = _fetch(file, path, has, on_bytes)
+        try:
+            with _told(file.repo):
+                problem = _fetch(file, path, has, on_bytes)
+        except _TooMuch:
+            path.unlink()
+            raise
         if problem is None:
             return
         tries = 0 if path.stat().st_size > has else tries + 1
@@ -90,7 +95,7 @@ def _fetch(
 
     headers = build_hf_headers(library_name="myllm")
     headers["Accept-Encoding"] = "identity"  # a compressed answer could not be resumed
-    with _Growing(path, on_bytes) as out:
+    with _Growing(path, file, on_bytes) as out:
         try:
             http_get(
                 hf_hub_url(file.repo, file.name, revision=file.commit),
@@ -107,14 +112,24 @@ def _fetch(
     return None
 
 
-class _Growing(io.BufferedWriter):
-    """A file that is appended to and tells how far it has come."""
+class _TooMuch(PullFailed):
+    """More comes than was declared."""
 
-    def __init__(self, path: Path, on_bytes: Callable[[int], None]) -> None:
+
+class _Growing(io.BufferedWriter):
+    """A file that is appended to, tells how far it has come, and takes no more than it should."""
+
+    def __init__(self, path: Path, file: RemoteFile, on_bytes: Callable[[int], None]) -> None:
         super().__init__(path.open("ab", buffering=0))
+        self._file = file
         self._on_bytes = on_bytes
 
     def write(self, data: Any) -> int:
+        if self.tell() + len(data) > self._file.size:
+            raise _TooMuch(
+                f"the hub sends more of {self._file.name} than the {self._file.size:,} bytes that "
+                "it declared; what came was deleted"
+            )
         written = super().write(data)
         self._on_bytes(self.tell())
         return written

@@ -1,0 +1,38 @@
+"""A hub that sends more than it has declared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.hub import Repo, serve_hub
+from tests.models.test_pull import FILE, REPO, myllm, refused
+from tests.toys import DEMO
+
+CONTENT = next(DEMO.glob("*.gguf")).read_bytes()
+MUCH = 2**30
+# What the sockets and the client's buffers take beyond that before it notices.
+BUFFERED = 2**26
+
+
+@pytest.mark.parametrize("no_length", [False, True])
+@pytest.mark.parametrize("declared", [0, 1000, len(CONTENT)])
+def test_a_pull_stops_at_the_declared_size(home: Path, no_length: bool, declared: int) -> None:
+    """Whether or not the answer says its length; nothing is left of it."""
+    with serve_hub() as hub:
+        hub.repos[REPO] = Repo({FILE: CONTENT}, declared_size=declared)
+        hub.more, hub.no_length = MUCH, no_length
+        said = refused(home, hub, REPO)
+        assert ("than the" in said) == (declared > 0)
+        assert hub.poured < len(CONTENT) + BUFFERED
+    assert not list((home / "models").rglob("*.part"))
+    assert not list((home / "models").glob("[!.]*"))
+
+
+def test_an_answer_without_a_length_is_as_good(home: Path) -> None:
+    with serve_hub() as hub:
+        hub.repos[REPO] = Repo({FILE: CONTENT})
+        hub.no_length = True
+        pulled = myllm(home, hub, "pull", REPO)
+        assert pulled.returncode == 0, pulled.stderr

@@ -185,7 +185,8 @@ class Settings(BaseSettings):
     hang_timeout: float = Field(
         60.0,
         gt=0,
-        description="Seconds without token, progress or CPU time before an engine is restarted.",
+        description="Seconds without any answer, or without token, progress and work, before an "
+        "engine that is waited for is restarted.",
     )
     stop_grace: float = Field(
         3.0, ge=0, description="Seconds between SIGTERM and SIGKILL when an engine is stopped."

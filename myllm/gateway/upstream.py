@@ -146,12 +146,13 @@ async def pass_on(
     """The event stream that the engine answers to `body`, in blocks of one or more whole events.
 
     Always a stream, also when the client wants one answer: the engine notices only on a
-    stream at once that nobody listens any more. Leaving the iteration closes the connection.
-    The end of the iteration is the end of the answer. An error of the engine is raised, also
-    one that comes as an event, and so is EngineError for what is no stream of events.
+    stream at once that nobody listens any more. Without the engine's pings, which come also when
+    it gets nowhere, so that all that comes is a sign of life. Leaving the iteration closes the
+    connection. The end of the iteration is the end of the answer. An error of the engine is
+    raised, also one that comes as an event, and so is EngineError for what is no stream of events.
     """
     try:
-        content = _json(body | {"stream": True})
+        content = _json(body | {"stream": True, "sse_ping_interval": -1})
         async with instance.client.stream(path, content, _SILENCE_S) as answer:
             if answer.status != 200:
                 body_parts = [part async for part in answer.chunks]

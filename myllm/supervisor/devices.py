@@ -52,6 +52,10 @@ class GpuReader(Protocol):
         """What the process has on each GPU; empty when nobody can tell."""
         ...
 
+    def is_working(self, pid: int) -> bool:
+        """Whether a GPU that the process uses computes just now, for whomever."""
+        ...
+
 
 def read_devices(gpus: GpuReader | None) -> dict[str, DeviceMemory]:
     """The memory of the host and of each GPU, as it is now."""

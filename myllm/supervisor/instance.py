@@ -15,6 +15,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -83,7 +84,7 @@ class Instance:
         self.warnings: tuple[str, ...] = ()
         self.ended = asyncio.Event()
         self._launch = launch
-        self._last_sign = time.monotonic()
+        self.signs = 0
         self._verdict: EngineDied | None = None
         self._launcher = launcher
         self._load_timeout_s = load_timeout_s
@@ -109,6 +110,11 @@ class Instance:
     def pid(self) -> int | None:
         """The process's id while there is one."""
         return self._process.pid if self._process else None
+
+    @property
+    def socket(self) -> Path | None:
+        """Where it listens while there is a process."""
+        return self._process.socket if self._process else None
 
     @property
     def client(self) -> EngineClient:
@@ -152,15 +158,12 @@ class Instance:
         return self.state == "loading" or requests > 0
 
     def sign_of_life(self) -> None:
-        """Something has moved: a token, progress, or work."""
-        self._last_sign = time.monotonic()
+        """A token has come, or progress; `signs` counts them."""
+        self.signs += 1
 
-    def silent_s(self) -> float:
-        """Seconds since the last sign of life; 0 when nothing is expected of it."""
-        expected = self.state == "loading" or (self._client is not None and self._client.is_busy())
-        if not expected:
-            self.sign_of_life()
-        return time.monotonic() - self._last_sign
+    def is_expected(self) -> bool:
+        """Whether somebody waits for it to do something."""
+        return self.state == "loading" or (self._client is not None and self._client.is_busy())
 
     async def run(self) -> None:
         """Live one life: start, load, serve until asked to stop or dead, stop."""

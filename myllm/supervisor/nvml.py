@@ -43,6 +43,15 @@ class Nvml:
         whose process ids are not the host's."""
         return self._of_each(lambda handle: self._used_mb(handle, pid))
 
+    def is_working(self, pid: int) -> bool:
+        """Whether a GPU that the process uses computes just now, for whomever; any visible one
+        where NVML does not show who uses it."""
+        rates = self._of_each(
+            lambda handle: int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        )
+        used = self.used_mb(pid) or rates
+        return any(rates.get(name, 0) > 0 for name in used)
+
     def _memory(self, handle: Any) -> DeviceMemory:
         facts = self._nvml.nvmlDeviceGetMemoryInfo(handle)
         return DeviceMemory(facts.total // _MIB, facts.free // _MIB)
@@ -62,7 +71,7 @@ class Nvml:
                 if answer is not None:
                     table[name] = answer
         except self._nvml.NVMLError as failure:
-            _log.warning("a GPU does not tell its memory", cause=str(failure))
+            _log.warning("a GPU does not answer", cause=str(failure))
         return table
 
     def _visible(self) -> dict[str, Any]:

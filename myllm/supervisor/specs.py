@@ -29,11 +29,6 @@ _LEAST_CONTEXT = 512
 _PARAMETERS_PER_THREAD = 50e6
 # A prompt has many tokens to compute at once, so a thread has enough to do with fewer parameters.
 _PARAMETERS_PER_BATCH_THREAD = 5e6
-# Parameters x tokens that one core reads in a second, at the least: 1.1 billion parameters in
-# Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
-_WORK_PER_CORE = 50e9
-# Beyond this, a model is so small that other things than its parameters take the time.
-_MOST_GUESSED = 20_000.0
 
 
 class Specs:
@@ -147,10 +142,8 @@ class Specs:
         return useful if useful > threads else None
 
     def speed(self, spec: InstanceSpec) -> float:
-        """Tokens of a prompt that an engine reads per second: measured, or else guessed for its
-        cores, also where it has a GPU, which is cautious."""
-        measured = self._speeds.best(spec.speed_key)
-        return measured or guessed_speed(spec.model.header.parameter_count, self._used_cores())
+        """Tokens of a prompt that an engine reads per second."""
+        return self._speeds.expected(spec, self._used_cores())
 
     def _speed_key(self, model: Model, threads: int | None, layout: Layout) -> str:
         cores = model.engine.threads or threads or usable_cores()
@@ -159,11 +152,6 @@ class Specs:
 
     def _used_cores(self) -> int:
         return self._settings.threads or usable_cores()
-
-
-def guessed_speed(parameters: int, cores: int) -> float:
-    """Tokens per second that the cores read of a model which was never measured, cautiously."""
-    return min(_WORK_PER_CORE * cores / max(parameters, 1), _MOST_GUESSED)
 
 
 def _largest_batch(context_size: int) -> int:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from myllm.cpus import usable_cores
 from myllm.engine.types import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
 from myllm.loops import in_background
@@ -65,7 +66,7 @@ class Supervisor:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._histories: dict[InstanceKey, History] = {}
         self._compared_at: dict[str, float] = {}
-        self._watcher = Watcher(self, settings.hang_timeout, gpus)
+        self._watcher = Watcher(self, settings.hang_timeout, gpus, self._batch_s)
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(list(self._instances.values()))
@@ -127,6 +128,11 @@ class Supervisor:
         for instance in self:
             instance.stop(grace_s, reason="the server stops")
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _batch_s(self, spec: InstanceSpec) -> float:
+        """Seconds that an engine should take for one batch of a prompt."""
+        cores = self._settings.threads or usable_cores()
+        return spec.batch / self.speeds.expected(spec, cores)
 
     def _free_name(self, spec: InstanceSpec) -> str:
         """A name for logs that no live instance has: a replaced one lives on for a while."""

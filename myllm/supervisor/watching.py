@@ -1,13 +1,13 @@
-"""What the processes use and whether they still do anything.
+"""What the processes use, whether they still answer and get on, and the end of those that do not.
 
-An engine hangs when it has something to do, and yet for a whole while gives no token, makes no
-progress and spends no time on a CPU. A long batch is no hang: its CPU time grows.
+The rules are in `vitals.py`; what they are told is gathered here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from contextvars import Context
 
 import psutil
@@ -16,24 +16,93 @@ import structlog
 from myllm.loops import in_background, keep_running, note_failure
 from myllm.supervisor.devices import GpuReader, used_by
 from myllm.supervisor.instance import Instance
+from myllm.supervisor.probing import Probe
+from myllm.supervisor.spec import InstanceSpec
+from myllm.supervisor.vitals import Signs, Vitals
 
 _log = structlog.get_logger(__name__)
 _EVERY_S = 2.0
-# Less than this part of a CPU is housekeeping, such as the comments of an idle stream.
-_LEAST_WORK = 0.01
+# A look that comes later than this many of its turns was kept from coming, by a machine that was
+# suspended or a server that was stopped: nobody looked for the rest of the time.
+_LATE = 2
+# Seconds of CPU between two looks; less is housekeeping, such as the answers to probes.
+_LEAST_WORK_S = 0.02
+# Bytes between two looks; what an engine prints is less.
+_MUCH = 2**20
+
+
+class _Watched:
+    """What was seen of one engine so far."""
+
+    def __init__(self) -> None:
+        self.vitals = Vitals()
+        self.probe: Probe | None = None
+        self._signs = 0
+        self._cpu_s = 0.0
+        self._bytes = 0
+
+    def look(self, instance: Instance, gpus: GpuReader | None) -> Signs:
+        """What has happened since the last look.
+
+        Always against the last look: housekeeping must not add up to work.
+        """
+        told, self._signs = instance.signs != self._signs, instance.signs
+        heard = self.probe.heard() if self.probe is not None else None
+        worked, carried = self._used(instance)
+        if gpus is not None and not (told or worked) and instance.pid is not None:
+            worked = gpus.is_working(instance.pid)
+        answered, moved = (heard.answered, heard.moved) if heard is not None else (False, False)
+        return Signs(told, answered, moved, worked, carried)
+
+    def _used(self, instance: Instance) -> tuple[bool, bool]:
+        """Whether it had a CPU, and whether it read or wrote much. What cannot be found out is not
+        held against it."""
+        if instance.pid is None:
+            return False, False
+        try:
+            process = psutil.Process(instance.pid)
+            times = process.cpu_times()
+            cpu_s, before_s = times.user + times.system, self._cpu_s
+            moved, before = _moved(process), self._bytes
+        except psutil.NoSuchProcess:
+            return False, False  # its own `wait` tells the instance
+        except (OSError, psutil.Error):
+            return True, False
+        self._cpu_s, self._bytes = cpu_s, moved
+        return cpu_s - before_s > _LEAST_WORK_S, moved - before > _MUCH
+
+    def ask(self, instance: Instance, timeout_s: float) -> None:
+        """Probe it."""
+        if self.probe is None and instance.socket is not None:
+            self.probe = Probe(instance.socket)
+        if self.probe is not None:
+            self.probe.ask(timeout_s)
+
+    def close(self) -> None:
+        if self.probe is not None:
+            self.probe.close()
 
 
 class Watcher:
-    """Looks at every instance each two seconds or more often, and ends those that hang."""
+    """Looks at every instance each two seconds or more often, and ends those that hang.
+
+    `batch_s` tells how long one batch of a prompt should take an engine.
+    """
 
     def __init__(
-        self, instances: Iterable[Instance], hang_timeout_s: float, gpus: GpuReader | None
+        self,
+        instances: Iterable[Instance],
+        hang_timeout_s: float,
+        gpus: GpuReader | None,
+        batch_s: Callable[[InstanceSpec], float],
     ) -> None:
         self._instances = instances
         self._gpus = gpus
         self._hang_timeout_s = hang_timeout_s
+        self._batch_s = batch_s
         self._every_s = min(_EVERY_S, hang_timeout_s / 4)
-        self._cpu_s: dict[int, float] = {}
+        self._watched: dict[int, _Watched] = {}
+        self._looked_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -46,37 +115,51 @@ class Watcher:
     def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        self._forget(set())
 
     def measure(self, instance: Instance) -> None:
-        """Read what the process uses now."""
-        if instance.pid is None:
-            return
-        try:
-            times = psutil.Process(instance.pid).cpu_times()
-        except psutil.NoSuchProcess:
-            return  # its own `wait` tells the instance
-        if not instance.is_ending():  # or it has given some of it back already
+        """Read how much memory the process has now."""
+        if instance.pid is not None and not instance.is_ending():  # or it has given some back
             instance.used = used_by(instance.pid, self._gpus) or instance.used
-        cpu_s, before = times.user + times.system, self._cpu_s.get(instance.run_id, 0.0)
-        # Always against the last look: housekeeping must not add up to work.
-        self._cpu_s[instance.run_id] = cpu_s
-        if cpu_s - before > _LEAST_WORK * self._every_s:
-            instance.sign_of_life()
 
     async def _look(self) -> None:
+        before, self._looked_at = self._looked_at, time.monotonic()
+        elapsed_s = min(self._looked_at - before, _LATE * self._every_s)
         instances = list(self._instances)
         for instance in instances:
             try:
-                self.measure(instance)
-            except (OSError, psutil.Error) as failure:  # no file descriptor is free, say
+                self._look_at(instance, elapsed_s)
+            except Exception as failure:  # noqa: BLE001 - no file descriptor is free, say
                 note_failure("engine watcher", failure)
-            silent_s = instance.silent_s()
-            if silent_s > self._hang_timeout_s:
-                instance.declare_dead(
-                    "hung",
-                    f"hung: no token, no progress and no work for {silent_s:.0f} s "
-                    "(MYLLM_HANG_TIMEOUT)",
-                )
-                _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid)
-        live = {instance.run_id for instance in instances}
-        self._cpu_s = {run: cpu for run, cpu in self._cpu_s.items() if run in live}
+        self._forget({instance.run_id for instance in instances})
+
+    def _look_at(self, instance: Instance, elapsed_s: float) -> None:
+        watched = self._watched.setdefault(instance.run_id, _Watched())
+        signs = watched.look(instance, self._gpus)
+        if not instance.is_expected():
+            watched.vitals.rest()
+        else:
+            watched.vitals.look(elapsed_s, signs)
+            self._judge(instance, watched.vitals)
+            if not signs.told and instance.state != "loading":
+                watched.ask(instance, self._hang_timeout_s)
+        self.measure(instance)
+
+    def _judge(self, instance: Instance, vitals: Vitals) -> None:
+        loading, batch_s = instance.state == "loading", self._batch_s(instance.spec)
+        if how := vitals.hang(self._hang_timeout_s, batch_s, loading):
+            instance.declare_dead("hung", f"hung: {how} (MYLLM_HANG_TIMEOUT)")
+            _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid, how=how)
+
+    def _forget(self, live: set[int]) -> None:
+        for run in [run for run in self._watched if run not in live]:
+            self._watched.pop(run).close()
+
+
+def _moved(process: psutil.Process) -> int:
+    """Bytes that it has read from and written to files so far, cached or not; 0 where that is
+    not told."""
+    if not hasattr(process, "io_counters"):
+        return 0
+    counters = process.io_counters()
+    return int(counters.read_chars + counters.write_chars)

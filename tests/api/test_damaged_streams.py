@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,9 +11,9 @@ import pytest
 
 from myllm.engine.types import Engine
 from tests.fakes.damage import DAMAGES
+from tests.fakes.script import damaging
 from tests.serving import Serving, serving, short_home
 
-ROOT = Path(__file__).parent.parent.parent
 PARIS = "The capital of France is Paris."
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 NATIVE, OPENAI = "/api/chat", "/v1/chat/completions"
@@ -31,13 +29,7 @@ ERRORS = {
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
     with short_home() as home:
-        script = home / "llama-server"
-        fake = f"{sys.executable} -m tests.fakes damages_answers {engine.server} {home}/fault"
-        script.write_text(
-            f'#!/bin/sh\ncase "$1" in --version|--list-devices) exec {engine.server} "$@";; esac\n'
-            f'cd {ROOT} && exec {fake} "$@"\n'
-        )
-        script.chmod(0o755)
+        script = damaging(engine, home)
         with serving(home, llama_server=script, cache_dir=home / "cache") as running:
             yield running
 

@@ -1,7 +1,9 @@
 """A real llama-server behind a connection that damages its streams.
 
 The command line is the real program, a file, and what the engine is started with. The next stream
-is damaged as the file says, which is then removed.
+is damaged as the file says, which is then removed. Of one that `STUCK` says, the engine never
+learns: whoever asked waits for ever, while all else is answered, as by an engine whose computing
+threads are stuck.
 """
 
 from __future__ import annotations
@@ -82,6 +84,8 @@ DAMAGES: dict[str, Callable[[bytes], Chunks]] = {
 }
 """What is sent of a stream; one that breaks lacks the end of its HTTP answer as well."""
 
+STUCK = "stuck"
+
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
@@ -116,10 +120,23 @@ def _end_with(engine: subprocess.Popen[bytes], server: _Server) -> None:
     server.shutdown()
 
 
+def _take(fault: Path) -> str:
+    """What is to become of this stream; empty when nothing is."""
+    try:
+        damage = fault.read_text()
+    except FileNotFoundError:
+        return ""
+    fault.unlink()
+    return damage
+
+
 def _pass_on(client: socketserver.StreamRequestHandler, engine: str, fault: Path) -> None:
     method, path, _ = client.rfile.readline().decode().split()
     headers = http.client.parse_headers(client.rfile)
     body = client.rfile.read(int(headers.get("Content-Length", 0)))
+    damage = _take(fault) if path in _STREAMS else ""
+    if damage == STUCK:
+        threading.Event().wait()
     connection = http.client.HTTPConnection("engine")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(engine)
@@ -127,10 +144,6 @@ def _pass_on(client: socketserver.StreamRequestHandler, engine: str, fault: Path
     answer = connection.getresponse()
     status, said = answer.status, answer.read()
     connection.close()
-    damage = ""
-    if path in _STREAMS and fault.exists():
-        damage = fault.read_text()
-        fault.unlink()
     client.wfile.write(f"HTTP/1.1 {status} Damaged\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     for chunk in DAMAGES[damage](said) if damage else [said]:
         if chunk:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from myllm.errors import EngineDied
 from myllm.gateway import upstream
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.tickets import Asking
+from myllm.supervisor.death import Death
 from myllm.supervisor.devices import HOST
 from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.watching import Watcher
@@ -48,7 +50,7 @@ async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = 
 
 async def test_what_an_engine_still_has_when_it_ends_is_not_what_it_takes(gateway: Gateway) -> None:
     """Its memory goes before its process does."""
-    watcher = Watcher([], HANG_S, None)
+    watcher = Watcher([], HANG_S, None, lambda spec: 0.1)
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         instance = lease.instance
         instance.used = {HOST: 1}
@@ -77,8 +79,29 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
         process = psutil.Process(lease.instance.pid)
         process.suspend()
         wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 10, "all threads stopped")
-        with pytest.raises(EngineDied, match="hung: no token"):
+        with pytest.raises(EngineDied, match="hung: no answer"):
             await upstream.tokenize(lease.instance, "one")
     stalling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stalling
+
+
+async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway: Gateway) -> None:
+    """As when a machine is suspended: neither the engine nor the server runs."""
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        process = psutil.Process(lease.instance.pid)
+        process.suspend()
+        asked = asyncio.create_task(upstream.tokenize(lease.instance, "one"))
+        await asyncio.sleep(HANG_S / 4)
+        time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
+        process.resume()
+        assert await asked
+    assert gateway.supervisor.history(KEY).starts == 1
+
+
+async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: Gateway) -> None:
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        psutil.Process(lease.instance.pid).suspend()
+        with pytest.raises(EngineDied):
+            await upstream.tokenize(lease.instance, "one")
+        assert lease.instance.death == Death("hung", loading=False)

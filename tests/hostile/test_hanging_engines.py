@@ -1,0 +1,180 @@
+"""Engines that hang, each in its own way, and what looks like a hang and is none.
+
+An engine is attacked on its own socket, past whatever the gateway would refuse. The others that
+wait for it get the answers that they would have got.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from myllm.engine.types import Engine
+from tests.api.events import post
+from tests.api.test_resume import QUESTIONS, chat
+from tests.fakes.damage import STUCK
+from tests.fakes.script import damaging
+from tests.hostile.attacks import others_are_served
+from tests.serving import Serving, serving, short_home, wait_until
+
+HANG_S = 3.0
+# A machine that does ten other things at the same time.
+SOON_S = 60.0
+ENDLESS: dict[str, dict[str, Any]] = {
+    "pattern": {
+        "json_schema": {"type": "string", "pattern": "^((((a{0,99}){0,99}){0,99}){0,99})$"}
+    },
+    "grammar": {
+        "grammar": "root ::= a{0,99}\na ::= b{0,99}\nb ::= c{0,99}\nc ::= d{0,99}\nd ::= [a]"
+    },
+    "breakers": {
+        "dry_multiplier": 1,
+        "dry_sequence_breakers": [f"{n} is long enough" for n in range(400_000)],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Serving]:
+    with short_home() as home, serving(home, threads=1, hang_timeout=HANG_S) as running:
+        yield running
+
+
+@pytest.fixture
+def whole(api: httpx.Client) -> dict[str, Any]:
+    """The undisturbed answer, and the engine is there."""
+    return ask(api)
+
+
+def ask(api: httpx.Client, question: int = 0) -> dict[str, Any]:
+    message: dict[str, Any] = post(api, "/api/chat", **chat(QUESTIONS[question], stream=False))[
+        "message"
+    ]
+    return message
+
+
+def pid(api: httpx.Client) -> int:
+    """The only engine's."""
+    [engine] = api.get("/api/instances").json()["instances"]
+    return int(engine["pid"])
+
+
+@contextmanager
+def attacked(engine: Path, **fields: Any) -> Iterator[None]:
+    """While somebody asks the engine on this socket for an answer with these fields."""
+    body = {"prompt": "a", "n_predict": 5, "stream": True, "sse_ping_interval": -1} | fields
+    transport = httpx.HTTPTransport(uds=str(engine))
+    with httpx.Client(transport=transport, base_url="http://engine", timeout=SOON_S) as client:
+
+        def attack() -> None:
+            with suppress(httpx.HTTPError):  # it is cut when the engine is replaced
+                client.post("/completion", content=json.dumps(body))
+
+        attacking = threading.Thread(target=attack, daemon=True)
+        attacking.start()
+        yield
+        attacking.join(SOON_S)
+        assert not attacking.is_alive()
+
+
+def mute(engine: Path) -> bool:
+    """Whether the engine on this socket does not say what its slots do within a second."""
+    transport = httpx.HTTPTransport(uds=str(engine))
+    with httpx.Client(transport=transport, base_url="http://engine", timeout=1) as client:
+        try:
+            client.get("/slots")
+        except httpx.ReadTimeout:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_endless_computation_does_not_keep_the_others_waiting(
+    server: Serving, api: httpx.Client, whole: dict[str, Any], kind: str
+) -> None:
+    [engine] = server.engines()
+    socket = server.engine_socket()
+    with others_are_served(server), attacked(socket, **ENDLESS[kind]):
+        wait_until(lambda: mute(socket), SOON_S, "the engine is caught")
+        burnt_s = sum(engine.cpu_times()[:2])
+        assert ask(api) == whole
+    assert not engine.is_running()
+    assert burnt_s > 0
+    assert "engine hangs" in server.log
+    assert "no answer for" in server.log
+
+
+def test_a_suspended_engine_is_replaced_under_its_answer(
+    server: Serving, api: httpx.Client, whole: dict[str, Any]
+) -> None:
+    [engine] = server.engines()
+    with others_are_served(server):
+        engine.suspend()
+        assert ask(api) == whole
+    assert not engine.is_running()
+
+
+def test_an_engine_that_answers_but_does_not_compute_is_replaced(engine: Engine) -> None:
+    with short_home() as home:
+        script = damaging(engine, home)
+        with (
+            serving(home, llama_server=script, threads=1, hang_timeout=HANG_S) as server,
+            server.client() as api,
+        ):
+            whole = ask(api)
+            before = pid(api)
+            (home / "fault").write_text(STUCK)
+            with others_are_served(server):
+                assert ask(api) == whole
+            assert pid(api) != before
+            assert "no work for" in server.log
+            assert "though it answers" in server.log
+
+
+def test_a_server_that_was_stopped_does_not_take_its_engine_for_hanging(
+    server: Serving, api: httpx.Client, whole: dict[str, Any]
+) -> None:
+    """As when a machine is suspended; the engine waits, too, and then goes on."""
+    [engine] = server.engines()
+    process = psutil.Process(server.process.pid)
+    engine.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask, api)
+        time.sleep(HANG_S / 4)
+        process.suspend()
+        time.sleep(2 * HANG_S)
+        process.resume()
+        engine.resume()
+        assert asked.result(SOON_S) == whole
+    assert engine.is_running()
+
+
+@pytest.mark.more
+def test_a_long_batch_on_a_busy_machine_is_no_hang(engine: Engine, big_model: Path) -> None:
+    with short_home() as home:
+        (home / "models").mkdir()
+        (home / "models" / "big").symlink_to(big_model.parent)
+        with serving(home, hang_timeout=1) as server, server.client(300) as api:
+            post(api, "/api/models/big/load")
+            [before] = server.engines()
+            options = {"max_tokens": 5}
+            body = {"model": "big", "prompt": "hi " * 2000, "stream": False, "options": options}
+            busy = [psutil.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(4)]
+            try:
+                answer = post(api, "/api/generate", **body)
+            finally:
+                for each in busy:
+                    each.kill()
+                    each.wait()
+            assert answer["usage"]["completion_tokens"] == 5
+            assert before.is_running()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import os
 import signal
@@ -12,16 +13,19 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from myllm.api.client_protocol import ClientProtocol
+from myllm.api.connections import Connections
 from myllm.api.hosts import trusted
+from myllm.descriptors import raise_limit
 from myllm.errors import MyLLMError, ServeFailed
 from myllm.garbage import Garbage
+from myllm.hang_ups import HangUps
 from myllm.loops import in_background
 from myllm.settings import Settings
 
@@ -31,6 +35,9 @@ _CONNECTIONS_S = 1
 _POLL_S = 0.05
 # uvicorn ticks ten times a second.
 _TICKS_BETWEEN_SEARCHES = 50
+# A client whose machine or network has gone is noticed after two minutes of silence, also while
+# nothing is sent to it: TCP then asks for a sign of life. Accepted connections inherit it.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -41,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         everywhere = family == socket.AF_INET6 and ipaddress.ip_address(address[0]).is_unspecified
-        return socket.create_server(
+        listener = socket.create_server(
             (host, port),
             family=family,
             backlog=2048,
@@ -58,6 +65,11 @@ def listen(host: str, port: int) -> socket.socket:
                 f"or choose another with --port"
             ) from None
         raise ServeFailed(f"cannot listen on port {port} of {host}: {failure.strerror}") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return listener
 
 
 class Served(Protocol):
@@ -93,16 +105,18 @@ class Server(uvicorn.Server):
         on_listening: Callable[[], None] | None = None,
         on_interrupt: Callable[[], None] | None = None,
     ) -> None:
+        self._connections = Connections(app.settings, raise_limit())
+        self._hang_ups = HangUps()
+        protocol: Any = functools.partial(ClientProtocol, self._connections, self._hang_ups)
         config = uvicorn.Config(
             app.asgi,
             loop="uvloop",
-            http=ClientProtocol,
+            http=protocol,
             ws="none",
             lifespan="off",  # see `startup`
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_CONNECTIONS_S,
-            timeout_keep_alive=75,
             server_header=False,
             # Named, for by itself uvicorn would believe whoever connects from this machine.
             proxy_headers=bool(app.settings.trusted_proxies),
@@ -134,6 +148,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_SEARCHES == 0:
             self._garbage.look(under_way=len(self.server_state.tasks))
+        self._connections.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -197,6 +197,31 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(
         16.0, gt=0, description="Largest request body in MiB; a larger one is refused with 413."
     )
+    max_connections: int = Field(
+        4096,
+        ge=1,
+        description="Connections of clients at once; one more takes the place of an idle one, or "
+        "is refused with 503. Fewer where the files that the process may open (`ulimit -n`) "
+        "leave engines and store too few.",
+    )
+    max_connections_per_address: int = Field(
+        2048,
+        ge=1,
+        description="Connections of one address at once, trusted proxies excepted; never more "
+        "than three quarters of all.",
+    )
+    header_timeout: float = Field(
+        30.0, gt=0, description="Seconds a client may take to send the head of a request."
+    )
+    body_timeout: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds a client may take to send the next 64 KiB of a request's body, or "
+        "the rest of it.",
+    )
+    idle_timeout: float = Field(
+        75.0, gt=0, description="Seconds a connection is kept open between two requests."
+    )
     remote_media: bool = Field(
         False,
         description="Whether pictures and sounds may be given as http(s) URLs, which the server "

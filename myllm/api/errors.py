@@ -11,12 +11,17 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from myllm import errors
 from myllm.api.envelopes import dialect_of, envelope, extra_headers
 from myllm.api.schemas import Options
 
 _log = structlog.get_logger(__name__)
+
+# As nginx has it.
+_CLIENT_LEFT = 499
 
 # The nearest class in an error's ancestry counts.
 STATUS: dict[type[errors.MyLLMError], int] = {
@@ -91,6 +96,11 @@ def install(app: FastAPI) -> None:
             detail = "The body is not valid JSON in UTF-8"
         body = envelope(dialect_of(request.url.path), error.status_code, detail)
         return JSONResponse(body, error.status_code, error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def _left(request: Request, error: ClientDisconnect) -> Response:
+        """Within its body: nobody reads this; the log has a status, and no traceback."""
+        return Response(status_code=_CLIENT_LEFT)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:

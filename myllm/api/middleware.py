@@ -14,8 +14,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from myllm.api.access import Client, peer_of
-from myllm.api.client_protocol import BEGUN, HOLD_HEAD
+from myllm.api.client_protocol import BEGUN, HOLD_HEAD, SPARE
+from myllm.api.connections import RETRY_AFTER_S
 from myllm.api.envelopes import dialect_of
+from myllm.api.errors import error_response
+from myllm.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -112,7 +115,8 @@ class WithoutRootPath:
 
 class Turnstile:
     """Lets requests in a few at a time, so that a crowd that comes at once does not keep the
-    event loop from the answers that are under way, nor from `/health`, which does not wait."""
+    event loop from the answers that are under way, nor from `/health`, which does not wait. On a
+    connection that has one of the last places it lets in `/health` alone."""
 
     PER_TURN = 4
 
@@ -124,6 +128,10 @@ class Turnstile:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] != "/health":
+            if SPARE in scope.get("state", ()):
+                full = Unavailable("Too many connections; please try again later", RETRY_AFTER_S)
+                await error_response(full, scope["path"])(scope, receive, send)
+                return
             await self._wait_for_turn()
         await self._app(scope, receive, send)
 

@@ -7,10 +7,9 @@ what is done with it. An engine on the same cores is faster, too, when it is int
 from __future__ import annotations
 
 import asyncio
-import select
-from contextlib import suppress
 from typing import Protocol
 
+from myllm.hang_ups import HangUps
 from myllm.loops import note_failure
 
 
@@ -44,15 +43,13 @@ class Pulse:
         self._members: dict[int, Member] = {}
         self._lately = 0  # how many they were at the last call
         self._running = False
-        # The event loop can only watch for data; this one tells it when somebody hangs up.
-        self._hang_ups: select.epoll | None = None
-        self._watched: set[int] = set()
+        self._hang_ups = HangUps()
 
     def join(self, member: Member) -> None:
         """Call `member` from the next time on, until it returns False or leaves."""
         self._members[member.fileno()] = member
         if self._are_few():
-            self._watch(member.fileno())
+            self._hang_ups.watch(member.fileno(), lambda: self._hung_up(member))
         if not self._running:
             self._running = True
             self._go_on()
@@ -62,37 +59,20 @@ class Pulse:
         file = member.fileno()
         if self._members.get(file) is member:
             del self._members[file]
-            if self._hang_ups is not None and file in self._watched:
-                self._watched.remove(file)
-                with suppress(OSError):  # which a file that was closed has left by itself
-                    self._hang_ups.unregister(file)
+            self._hang_ups.forget(file)
 
     def close(self) -> None:
         """Call nobody any more."""
         self._members.clear()
-        self._watched.clear()
-        if self._hang_ups is not None:
-            asyncio.get_running_loop().remove_reader(self._hang_ups.fileno())
-            self._hang_ups.close()
-            self._hang_ups = None
+        self._hang_ups.close()
 
     def _are_few(self) -> bool:
         return max(self._lately, len(self._members)) <= self._FEW
 
-    def _watch(self, file: int) -> None:
-        if file in self._watched:
-            return
-        if self._hang_ups is None:
-            self._hang_ups = select.epoll()
-            asyncio.get_running_loop().add_reader(self._hang_ups.fileno(), self._look)
-        self._hang_ups.register(file, select.EPOLLRDHUP)
-        self._watched.add(file)
-
-    def _look(self) -> None:
-        for file, _ in self._hang_ups.poll(0) if self._hang_ups is not None else ():
-            if member := self._members.get(file):
-                self.leave(member)
-                member.on_hang_up()
+    def _hung_up(self, member: Member) -> None:
+        if self._members.get(member.fileno()) is member:
+            self.leave(member)
+            member.on_hang_up()
 
     def _beat(self) -> None:
         self._lately = len(self._members)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from myllm.api.client_protocol import JoiningTransport
+from myllm.api.joining import JoiningTransport
 
 
 class Sent(asyncio.Transport):

@@ -1,0 +1,60 @@
+"""A client's transport that sends an answer's head together with its first bytes.
+
+uvloop writes at once what it is given, and uvicorn gives it the head alone. Together they cost one
+system call less here and one awakening less in whoever reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class JoiningTransport(asyncio.Transport):
+    """The transport that a client's connection has, with a place for what is to wait."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._holds = False
+        self._held = b""
+        self._write = transport.write
+
+    def hold(self) -> None:
+        """Keep back what is written next until more is written, or the connection is closed."""
+        self._holds = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        if self._holds:
+            self._holds, self._held = False, bytes(data)
+            return
+        self._write(data)
+
+    def close(self) -> None:
+        self._holds = False
+        if self._held and not self.is_closing():
+            self.write(b"")
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def write_eof(self) -> None:
+        self._transport.write_eof()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)

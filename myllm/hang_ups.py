@@ -1,0 +1,49 @@
+"""Noticing that the other side has closed a connection that is not being read at the moment.
+
+The event loop can only watch for data, and an end behind unread data is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from contextlib import suppress
+
+
+class HangUps:
+    """Calls back, once, when the other side of a watched socket has closed it."""
+
+    def __init__(self) -> None:
+        self._epoll: select.epoll | None = None
+        self._watched: dict[int, Callable[[], None]] = {}
+
+    def watch(self, file: int, on_hang_up: Callable[[], None]) -> None:
+        """Call `on_hang_up` from the event loop; a socket that is watched already stays so."""
+        if file in self._watched:
+            return
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._look)
+        self._epoll.register(file, select.EPOLLRDHUP)
+        self._watched[file] = on_hang_up
+
+    def forget(self, file: int) -> None:
+        """Watch a socket no more; one that is not watched may be forgotten, too."""
+        if self._watched.pop(file, None) is not None and self._epoll is not None:
+            with suppress(OSError):  # which a file that was closed has left by itself
+                self._epoll.unregister(file)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._watched.clear()
+        if self._epoll is not None:
+            asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
+
+    def _look(self) -> None:
+        for file, _ in self._epoll.poll(0) if self._epoll is not None else ():
+            if on_hang_up := self._watched.get(file):
+                self.forget(file)
+                on_hang_up()

@@ -1,0 +1,114 @@
+"""Heads, trailers and chunk framing without end, from clients that nobody knows yet."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+
+from tests.hostile.attacks import others_are_served
+from tests.hostile.raw import answer_to, connect, endless, head, to_the_end
+from tests.serving import Serving, wait_until
+
+_KIB = 2**10
+_BEGUN = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+_CHUNKED = head("POST", "/api/chat", "Content-Type: application/json", "Transfer-Encoding: chunked")
+_ATTACKS = {
+    "one value": (431, endless(b"x", _BEGUN + b"X-Long: ")),
+    "one name": (431, endless(b"x", _BEGUN)),
+    "tiny headers": (431, endless(b"a:\r\n", _BEGUN)),
+    "a path": (414, endless(b"x", b"GET /")),
+    "a query": (414, endless(b"x=1&", b"GET /health?")),
+    "empty lines before a request": (431, endless(b"\r\n")),
+    "chunk extensions": (431, endless(b";x=y", _CHUNKED + b"1")),
+    "chunk extensions of many chunks": (431, endless(b"1;" + b"x" * 90 + b"\r\n \r\n", _CHUNKED)),
+    "trailers": (431, endless(b"a: b\r\n", _CHUNKED + b"2\r\n{}\r\n0\r\n")),
+    "one trailer": (431, endless(b"x", _CHUNKED + b"2\r\n{}\r\n0\r\nX-Long: ")),
+}
+
+
+@pytest.mark.parametrize("attack", _ATTACKS)
+def test_what_has_no_end_is_refused_before_it_is_kept(server: Serving, attack: str) -> None:
+    status, pieces = _ATTACKS[attack]
+    with others_are_served(server):
+        said = answer_to(server, pieces)
+    assert said.startswith(b"HTTP/1.1 %d " % status), said[:300]
+    assert b"connection: close" in said
+    assert b'{"detail":"' in said
+
+
+def test_a_value_that_comes_in_small_pieces_is_refused_as_well(server: Serving) -> None:
+    with others_are_served(server):
+        pieces = itertools.chain([_BEGUN + b"X-Long: "], itertools.repeat(b"x" * 50))
+        said = answer_to(server, pieces, total=80 * _KIB)
+    assert said.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["X-Long: " + "x" * 65_000], 200),
+        (["X-Long: " + "x" * 65_600], 431),
+        ([f"X-{n}: 1" for n in range(250)], 200),
+        ([f"X-{n}: 1" for n in range(260)], 431),
+    ],
+)
+def test_large_heads_pass_and_larger_ones_do_not(
+    server: Serving, lines: list[str], status: int
+) -> None:
+    said = answer_to(server, [head("GET", "/health", "Connection: close", *lines)])
+    assert said.startswith(b"HTTP/1.1 %d " % status), said[:300]
+
+
+def test_a_large_body_behind_a_head_is_none_of_it(server: Serving) -> None:
+    """They come in one piece."""
+    lines = ("Content-Type: application/json", "Content-Length: 300000", "Connection: close")
+    said = answer_to(server, [head("POST", "/api/chat", *lines) + b" " * 300_000])
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"not valid JSON" in said
+
+
+def test_chunks_of_one_byte_are_no_attack(server: Serving) -> None:
+    body = b'{"model": "nobody", "messages": [{"role": "user", "content": "%s"}]}' % (b"x" * 50_000)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    whole = _CHUNKED.replace(b"Host:", b"Connection: close\r\nHost:") + chunks
+    assert answer_to(server, [whole]).startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_trailer_is_no_header(server: Serving) -> None:
+    """Proxies check headers, and hand trailers on."""
+    begun = _CHUNKED.replace(b"Host:", b"Connection: close\r\nHost:")
+    said = answer_to(server, [begun + b"2\r\n{}\r\n0\r\nX-Request-ID: from-a-trailer\r\n\r\n"])
+    assert b" 400 " in said.splitlines()[0]
+    assert b"from-a-trailer" not in said
+
+
+def test_thousands_of_requests_in_one_piece(server: Serving) -> None:
+    with others_are_served(server):
+        pieces: Iterable[bytes] = endless(head("GET", "/health"))
+        answer_to(server, pieces, total=2**24)
+
+
+def test_the_dialect_of_the_path_tells_the_error(server: Serving) -> None:
+    said = answer_to(server, endless(b"x", b"POST /v1/chat/completions HTTP/1.1\r\nX-Long: "))
+    assert b'{"error":{"message":"The headers are larger than 64 KiB"' in said
+
+
+def test_what_is_no_http_is_told_so(server: Serving) -> None:
+    said = answer_to(server, [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
+    assert said.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_running_answer_is_not_mixed_with_a_refusal(server: Serving) -> None:
+    """It ends when its client sends what cannot be read."""
+    asks = b'{"model": "demo", "prompt": "Count", "options": {"max_tokens": 400}}'
+    lines = ("Content-Type: application/json", f"Content-Length: {len(asks)}")
+    with connect(server) as client:
+        client.sendall(head("POST", "/api/generate", *lines) + asks)
+        assert client.recv(20).startswith(b"HTTP/1.1 200")
+        client.sendall(b"no HTTP\r\n\r\n")
+        said = to_the_end(client)
+    assert b"400" not in said
+    with server.client() as others:
+        wait_until(lambda: others.get("/health").json()["active"] == 0, 10, "the slot is free")

@@ -107,10 +107,10 @@ class Settings(BaseSettings):
         "default: for ever.",
     )
     session_max_count: int | None = Field(
-        None, ge=1, description="Conversations that are kept, the last used ones; default: all."
+        None, ge=1, description="Conversations kept of each key, the last used ones; default: all."
     )
     session_max_mb: float | None = Field(
-        None, gt=0, description="MiB of text that is kept, the last used first; default: all."
+        None, gt=0, description="MiB of text kept of each key, the last used first; default: all."
     )
     cache_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_cache_path,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from pydantic import ValidationError
 
-from myllm.api.schemas import ForkRequest, RenameRequest, Storable
+from myllm.api.schemas import ChatRequest, ForkRequest, RenameRequest, Storable
 from myllm.api.services import AskedBy, Models, Sessions
 from myllm.api.times import iso
 from myllm.errors import InvalidRequest
+from myllm.gateway.media import carried
+from myllm.sessions.history import Extra, Message
 from myllm.sessions.store import SessionStore, check_id
 from myllm.sessions.transfer import Document, Format, read, write
 
@@ -131,12 +136,46 @@ async def import_session(
         text = (await request.body()).decode()
     except UnicodeDecodeError as failure:
         raise InvalidRequest(f"The body is not UTF-8: {failure.reason}") from None
-    document = read(text, forms[media])
+    document = await asyncio.to_thread(lambda: _checked(read(text, forms[media])))
     new_id = _new_id(session_id or document.id)
     archive = await sessions.archive()
     title, said = document.title, document.messages
     await archive.add(client.owner, new_id, document.model, title, said)
     return await _shown(sessions, client.owner, new_id)
+
+
+def _checked(document: Document) -> Document:
+    """What could have been posted: a file has no way around the limits of a chat.
+
+    Raises InvalidRequest and RequestValidationError.
+    """
+    wire = [_posted(message) for message in document.messages]
+    try:
+        ChatRequest.model_validate({"model": document.model, "messages": wire})
+        if document.title:
+            RenameRequest.model_validate({"title": document.title})
+    except ValidationError as failure:
+        raise RequestValidationError(failure.errors(include_url=False)) from None
+    said = [
+        _with_parts(message, posted["content"])
+        for message, posted in zip(document.messages, carried(wire), strict=True)
+    ]
+    return replace(document, messages=tuple(said))
+
+
+def _posted(message: Message) -> dict[str, Any]:
+    """A message as a chat would bring it."""
+    shown = message.shown()
+    content = shown.pop("parts", message.content)
+    return {"role": message.role, "content": content, **shown}
+
+
+def _with_parts(message: Message, content: Any) -> Message:
+    """`message` with its parts as engines may have them."""
+    if isinstance(content, str):
+        return message
+    extra = cast(Extra, {**(message.extra or {}), "parts": content})
+    return replace(message, extra=extra)
 
 
 async def _shown(sessions: SessionStore, owner: str, session_id: str) -> dict[str, Any]:

@@ -75,10 +75,26 @@ class Media:
         return made
 
 
-class _Reading:
-    """Goes through the parts of one request; `elsewhere` collects what must be fetched."""
+def carried(messages: Messages) -> Messages:
+    """`messages` of a conversation that may go on with any model: their pictures and sounds are
+    with them, because nobody looks at an address in a stored message again before an engine does.
 
-    def __init__(self, model: Model, fetches: bool) -> None:
+    Raises InvalidRequest for any other part.
+    """
+    reading = _Reading(None, fetches=False)
+    return [
+        message
+        if isinstance(content := message.get("content"), str | None)
+        else message | {"content": reading.parts(content, f"messages[{number}].content")}
+        for number, message in enumerate(messages)
+    ]
+
+
+class _Reading:
+    """Goes through the parts of one request, for a model or for any; `elsewhere` collects what must
+    be fetched."""
+
+    def __init__(self, model: Model | None, fetches: bool) -> None:
         self._model = model
         self._fetches = fetches
         self.elsewhere: list[Elsewhere] = []
@@ -155,8 +171,8 @@ class _Reading:
         return place
 
 
-def _require(model: Model, medium: Medium) -> None:
-    if medium in model.input:
+def _require(model: Model | None, medium: Medium) -> None:
+    if model is None or medium in model.input:
         return
     why = "it has no projector (mmproj-*.gguf) beside its GGUF"
     if model.projector is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -50,27 +50,39 @@ class Archive:
         """At most `limit` sessions, the last changed first, and the cursor of the next page.
 
         `search` is a text in a title or a message, in upper or lower case. Raises
-        InvalidRequest for a cursor that no page has given.
+        InvalidRequest for a cursor that no page has given, and Unavailable for a search that takes
+        too long, or has to wait too long for others.
         """
         query = sa.select(*rows.SUMMARY).where(sessions.c.owner == owner)
         if model:
             query = query.where(sessions.c.model == model)
         if search:
             said = sa.select(messages.c.key).where(
-                messages.c.session == sessions.c.key,
-                messages.c.content.icontains(search, autoescape=True),
+                messages.c.session == sessions.c.key, self._has(messages.c.content, search)
             )
-            titled = sessions.c.title.icontains(search, autoescape=True)
+            titled = self._has(sessions.c.title, search)
             query = query.where(titled | said.exists())
         if cursor is not None:
             query = query.where(sa.tuple_(sessions.c.updated, sessions.c.key) < _place(cursor))
         query = query.order_by(sessions.c.updated.desc(), sessions.c.key.desc()).limit(limit + 1)
-        ask = self._database.search if search else self._database.read
-        found = await ask(lambda connection: [Summary(*row) for row in connection.execute(query)])
+
+        def read(connection: Connection) -> list[Summary]:
+            return [Summary(*row) for row in connection.execute(query)]
+
+        if search:
+            found = await self._database.search(owner, read)
+        else:
+            found = await self._database.read(read)
         if len(found) <= limit:
             return found, None
         last = found[limit - 1]
         return found[:limit], f"{last.updated!r}_{last.key}"
+
+    def _has(self, text: sa.ColumnElement[str], searched: str) -> sa.ColumnElement[bool]:
+        """Whether `text` has `searched` in it. LIKE would compare letter by letter, from each
+        place in the text anew, and not be interrupted before the text's end."""
+        find = sa.func.instr if self._database.is_sqlite else sa.func.strpos
+        return find(sa.func.lower(text), sa.func.lower(searched)) > 0
 
     async def append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
         """Store a turn with its answer, which continues a last assistant message.
@@ -186,14 +198,15 @@ class Archive:
     ) -> list[Summary]:
         """Sessions of all owners that are to go, the oldest first and not all at once.
 
-        Those not changed since `before`, and those that are more than `most` or hold more than
-        `most_bytes` together.
+        Those not changed since `before`, and those of one owner that are more than `most` or hold
+        more than `most_bytes` together.
         """
         newest = sessions.c.updated.desc(), sessions.c.key.desc()
+        mine: dict[str, Any] = {"partition_by": sessions.c.owner, "order_by": newest}
         ranked = sa.select(
             *rows.SUMMARY,
-            sa.func.row_number().over(order_by=newest).label("place"),
-            sa.func.sum(sessions.c.size_bytes).over(order_by=newest).label("bytes"),
+            sa.func.row_number().over(**mine).label("place"),
+            sa.func.sum(sessions.c.size_bytes).over(**mine).label("bytes"),
         ).subquery()
         reasons = [
             ranked.c.updated < before if before is not None else sa.false(),

@@ -8,6 +8,7 @@ them. So what is done with a connection is a function of it, run in one go.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ T = TypeVar("T")
 BUSY_S = 5.0
 _CONNECT_S = 10.0
 # Anything that takes longer is a disk or a network that is gone.
-_ANSWER_S = 60.0
+ANSWER_S = 60.0
+_AGAIN_S = 0.05
 _MOST_TOGETHER = 64
 _STOPPING = TimeoutError("the server is stopping")
 
@@ -52,24 +54,55 @@ class Writer(Protocol):
 
 
 class SqliteReaders:
-    """At most `size` connections, each used by one thread at a time."""
+    """At most `size` connections, each used by one thread at a time. What takes longer than
+    `answer_s` seconds, or runs when they are closed, is interrupted."""
 
-    def __init__(self, url: URL, size: int) -> None:
+    def __init__(self, url: URL, size: int, answer_s: float = ANSWER_S) -> None:
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="sqlite")
         self._engine = _sqlite(url, size)
+        self._answer_s = answer_s
+        self._running: dict[object, Any] = {}  # what runs, and the driver's own connection
+        self._guard = threading.Lock()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
+        job = object()
+
         def run() -> T:
             with self._engine.connect() as connection:
-                return work(connection)
+                with self._guard:
+                    self._running[job] = connection.connection.driver_connection
+                try:
+                    return work(connection)
+                finally:
+                    with self._guard:
+                        del self._running[job]
 
         running = asyncio.get_running_loop().run_in_executor(self._threads, run)
-        async with asyncio.timeout(_ANSWER_S):
-            return await running
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await running
+        finally:
+            self._interrupt(job)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)
+        ending = asyncio.create_task(asyncio.to_thread(self._shut_down))
+        while not ending.done():
+            for job in list(self._running):
+                self._interrupt(job)
+            await asyncio.wait({ending}, timeout=_AGAIN_S)
         self._engine.dispose()
+
+    def _shut_down(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def _interrupt(self, job: object) -> None:
+        """End what still runs; between two statements that is not noticed, so try again."""
+        with self._guard:
+            connection = self._running.get(job)
+            if connection is None:
+                return
+            connection.interrupt()
+        asyncio.get_running_loop().call_later(_AGAIN_S, self._interrupt, job)
 
 
 _Work = Callable[[Connection], Any]
@@ -99,7 +132,7 @@ class SqliteWriter:
         self._waiting.append((work, written))
         if self._writing is None:
             self._writing = in_background("writing to the store", self._write_all())
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(ANSWER_S):
             return await written
 
     async def close(self) -> None:
@@ -162,9 +195,10 @@ def _outcome(connection: Connection, work: _Work) -> _Outcome:
 
 
 class PostgresPool:
-    """At most `size` connections, and `overflow` more for a moment."""
+    """At most `size` connections, and `overflow` more for a moment. What takes longer than
+    `answer_s` seconds is cancelled, by the server itself where that still answers."""
 
-    def __init__(self, url: URL, size: int, overflow: int) -> None:
+    def __init__(self, url: URL, size: int, overflow: int, answer_s: float = ANSWER_S) -> None:
         from sqlalchemy.ext.asyncio import create_async_engine  # loads a driver; SQLite needs none
 
         self._engine = create_async_engine(
@@ -173,7 +207,11 @@ class PostgresPool:
             max_overflow=overflow,
             pool_timeout=BUSY_S,
             pool_pre_ping=True,
-            connect_args={"timeout": _CONNECT_S, "command_timeout": _ANSWER_S},
+            connect_args={
+                "timeout": _CONNECT_S,
+                "command_timeout": answer_s + _CONNECT_S,
+                "server_settings": {"statement_timeout": str(int(1000 * answer_s))},
+            },
         )
 
     async def read(self, work: Callable[[Connection], T]) -> T:

@@ -5,9 +5,11 @@ This is the one place where the drivers' errors become ours.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import structlog
 from filelock import AsyncFileLock
@@ -19,7 +21,10 @@ from myllm.sessions import schema
 from myllm.sessions.connections import PostgresPool, Readers, SqliteReaders, SqliteWriter, T, Writer
 
 _log = structlog.get_logger(__name__)
-_READERS = 2
+_READERS = _SEARCHERS = 2
+# On two cores about a gigabyte of text is looked through in this time.
+SEARCH_S = 5.0
+_TURN_S = 30.0
 # Two servers that start at once: the second one finds the schema changed already.
 _MIGRATION_LOCK = 7_135_001
 
@@ -40,10 +45,12 @@ class Database:
         if self.is_sqlite:
             self._writer = SqliteWriter(self._url)
             self._reader = SqliteReaders(self._url, _READERS)
-            self._searcher = SqliteReaders(self._url, 1)
+            self._searcher = SqliteReaders(self._url, _SEARCHERS, SEARCH_S)
         else:
             self._writer = self._reader = PostgresPool(self._url, _READERS, overflow=2)
-            self._searcher = PostgresPool(self._url, 1, overflow=0)
+            self._searcher = PostgresPool(self._url, _SEARCHERS, overflow=0, answer_s=SEARCH_S)
+        self._turns = asyncio.Semaphore(_SEARCHERS)
+        self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
     def where(self) -> str:
@@ -80,10 +87,37 @@ class Database:
         async with _translated(self.where):
             return await self._reader.read(work)
 
-    async def search(self, work: Callable[[Connection], T]) -> T:
-        """The same by the one connection for what may take seconds; chats do not wait for it."""
-        async with _translated(self.where):
-            return await self._searcher.read(work)
+    async def search(self, owner: str, work: Callable[[Connection], T]) -> T:
+        """The same by connections of their own for what may take seconds; chats do not wait for
+        it. Of one owner one runs at a time.
+
+        Raises Unavailable when it takes longer than SEARCH_S, and when its turn does not come.
+        """
+        async with self._turn_to_search(owner), _translated(self.where):
+            try:
+                return await self._searcher.read(work)
+            except (TimeoutError, exc.DBAPIError) as failure:
+                if isinstance(failure, TimeoutError) or "statement timeout" in str(failure.orig):
+                    raise Unavailable(
+                        f"The search took longer than {SEARCH_S:g} s and was ended; search among "
+                        "one model's conversations (`model`), or remove old ones",
+                        retry_after_s=int(SEARCH_S),
+                    ) from None
+                raise
+
+    @asynccontextmanager
+    async def _turn_to_search(self, owner: str) -> AsyncGenerator[None, None]:
+        """Owners take turns: whoever has many searches waits for them to run one by one."""
+        own = self._searching.setdefault(owner, asyncio.Lock())
+        async with AsyncExitStack() as turn:
+            try:
+                async with asyncio.timeout(_TURN_S):
+                    await turn.enter_async_context(own)
+                    await turn.enter_async_context(self._turns)
+            except TimeoutError:
+                detail = f"Other searches were not done within {_TURN_S:g} s"
+                raise Unavailable(detail, retry_after_s=int(SEARCH_S)) from None
+            yield
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in a transaction: if it raises nothing, all of it is stored."""

@@ -21,8 +21,9 @@ _MB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What is kept: sessions that went on in the last `max_age_s` seconds, `max_count` of them,
-    with `max_mb` MiB of text together; None is no limit. A negative age is none either."""
+    """What is kept of each owner: sessions that went on in the last `max_age_s` seconds,
+    `max_count` of them, with `max_mb` MiB of text together; None is no limit. A negative age is
+    none either."""
 
     max_age_s: float | None = None
     max_count: int | None = None

@@ -123,7 +123,7 @@ async def test_a_search_does_not_keep_a_chat_from_its_history(
     await add(archive, "s", "one", "1")
     database = await store.database()
     long = asyncio.create_task(
-        database.search(lambda connection: connection.scalar(sa.text(COUNTING)))
+        database.search("local", lambda connection: connection.scalar(sa.text(COUNTING)))
     )
     waiting = [asyncio.create_task(archive.page("local", 1, search="one")) for _ in range(9)]
     await asyncio.wait(waiting, timeout=0.1)

@@ -32,8 +32,8 @@ async def left(archive: Archive) -> list[str]:
 @pytest.mark.parametrize(
     ("limits", "stay"),
     [
-        (Limits(max_count=4), ["s2", "s3", "s4", "s5"]),
-        (Limits(max_mb=0.003), ["s3", "s4", "s5"]),
+        (Limits(max_count=2), ["s2", "s3", "s4", "s5"]),
+        (Limits(max_mb=0.002), ["s2", "s3", "s4", "s5"]),
         (Limits(max_age_s=3600), ["s0", "s1", "s2", "s3", "s4", "s5"]),
         (Limits(max_age_s=0), []),
         (Limits(max_age_s=-1), ["s0", "s1", "s2", "s3", "s4", "s5"]),
@@ -47,15 +47,28 @@ async def test_the_oldest_go(
     assert removed == 6 - len(stay)
 
 
+async def test_nobody_loses_a_session_to_another_owners(
+    filled: SessionStore, archive: Archive
+) -> None:
+    await archive.add("ann", "old", "demo", "", [Message("user", "x")])
+    for number in range(6, 26):
+        await archive.add("owner0", f"s{number}", "demo", "", [Message("user", "x" * 1000)])
+    await Retention(filled, Limits(max_count=3, max_mb=0.003)).remove_surplus()
+    kept = {
+        owner: len((await archive.page(owner, 100))[0]) for owner in ("ann", "owner0", "owner1")
+    }
+    assert kept == {"ann": 1, "owner0": 3, "owner1": 3}
+
+
 async def test_a_session_that_is_being_answered_stays_for_now(
     filled: SessionStore, archive: Archive
 ) -> None:
     retention = Retention(filled, Limits(max_count=1))
     async with filled.open("owner0", "s0", 1):
         await retention.remove_surplus()
-        assert await left(archive) == ["s0", "s5"]
+        assert await left(archive) == ["s0", "s4", "s5"]
     await retention.remove_surplus()
-    assert await left(archive) == ["s5"]
+    assert await left(archive) == ["s4", "s5"]
 
 
 async def test_what_is_saved_beside_goes_with_a_session(filled: SessionStore) -> None:
@@ -65,7 +78,7 @@ async def test_what_is_saved_beside_goes_with_a_session(filled: SessionStore) ->
         told.append((owner, session_id))
 
     filled.before_removal = listen
-    await Retention(filled, Limits(max_count=4)).remove_surplus()
+    await Retention(filled, Limits(max_count=2)).remove_surplus()
     assert told == [("owner0", "s0"), ("owner1", "s1")]
 
 

@@ -171,7 +171,9 @@ class InstanceShown(BaseModel):
     memory: InstanceMemory = Field(description="What it takes.")
     restarts: int = Field(description="How often it was started again.")
     strikes: int = Field(description="How often it failed lately before it said anything.")
-    last_error: str | None = Field(description="Why it ended or could not start, the last time.")
+    last_error: str | None = Field(
+        description="Why it could not start, or why one that served died, the last time."
+    )
     kv_restore: Literal[True] | str = Field(description="True, or why its states are not saved.")
     warnings: list[str] = Field(
         description="What of the model's folder is no longer as it was when its engine started; "

@@ -32,6 +32,7 @@ from myllm.gateway.tickets import (
 )
 from myllm.loops import in_background, keep_running, note_failure
 from myllm.models.registry import Registry
+from myllm.supervisor.devices import HOST
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, main_role
 from myllm.supervisor.supervisor import Supervisor
@@ -266,7 +267,7 @@ class Gateway:
             case MakePlan():
                 self._plan(action)
             case Start(run, plan):
-                self.supervisor.start(run, plan.spec)
+                self.supervisor.start(run, plan.spec, plan.need.get(HOST))
             case Drain(run):
                 self._drain(run)
             case Stop(run, reason):

@@ -75,6 +75,9 @@ class Planner:
     def measured(self, instance: Instance) -> Need | None:
         """Remember what an engine really takes, or took; returns what it is to be charged with,
         or None if nobody could look."""
+        if instance.death is not None and instance.death.cause == "too large":
+            self._footprints.forget(instance.spec)  # or the next one could grow from there
+            return None
         if not instance.used:
             return None
         worked = instance.is_over() and instance.delivered

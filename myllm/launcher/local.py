@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from myllm.errors import EngineError
 from myllm.launcher import child_protocol
 from myllm.launcher.base import LaunchSpec, StateListener
+from myllm.launcher.child import bounded
 from myllm.launcher.environment import engine_environment
 from myllm.launcher.output import EngineOutput
 from myllm.launcher.pipes import MOST_READ, LazyPipe, read_lines
-from myllm.launcher.priorities import let_main_thread_go_first
+from myllm.launcher.priorities import give_way, let_main_thread_go_first
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.loops import in_background
 
-_PR_SET_PDEATHSIG = 1
 _AFTER_KILL_S = 10.0
-# Looked up before any fork: a child between fork and exec must not import or allocate much.
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class LocalProcess:
@@ -139,6 +135,7 @@ class LocalLauncher:
             errors.finish()
             output.close()
             raise
+        give_way(process.pid)
         child = LocalProcess(process, socket, output, errors, self._runtime)
         try:
             child.read_output(on_state)
@@ -166,23 +163,9 @@ class LocalLauncher:
                 limit=MOST_READ,
                 env=engine_environment(),
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=bounded(os.getpid()),
             )
         except OSError as failure:
             raise EngineError(
                 f"cannot run {spec.argv[0]}: {failure.strerror}; see 'myllm engine status'"
             ) from failure
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """What a child does before exec so that the kernel kills it when `parent` dies."""
-    if _LIBC is None:
-        return None
-    prctl = _LIBC.prctl
-
-    def before_exec() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
-
-    return before_exec

@@ -1,11 +1,16 @@
-"""What an engine prints: the last lines in memory, all of it in a rotated file."""
+"""What an engine prints: the last lines in memory, all of it in a rotated file.
+
+It may hold what clients have asked, so the files are for their owner alone.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections import deque
 from collections.abc import Sequence
+from io import TextIOWrapper
 from logging import LogRecord, makeLogRecord
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -15,6 +20,7 @@ from myllm.loops import note_failure
 KEPT_LINES = 200
 LOG_BYTES = 5 * 2**20
 LOG_BACKUPS = 2
+_OWNER_ALONE = 0o600
 
 # "0.00.005.390 E gguf_init_from_reader: failed to read magic"
 _ERROR_LINE = re.compile(r"^[\d.]+ E (?P<text>.*)$")
@@ -66,6 +72,14 @@ class EngineOutput:
 
 class _LogFile(RotatingFileHandler):
     """What cannot be written (the disk is full, no file descriptor is free) is left out."""
+
+    def _open(self) -> TextIOWrapper:
+        file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, _OWNER_ALONE)
+        try:
+            os.fchmod(file, _OWNER_ALONE)  # another version has made it, for everybody
+        finally:
+            os.close(file)
+        return super()._open()
 
     def handleError(self, record: LogRecord) -> None:
         if (failure := sys.exception()) is not None:

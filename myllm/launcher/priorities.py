@@ -1,4 +1,10 @@
-"""Which of an engine's threads goes first when there are more of them than cores.
+"""Who goes first when more threads want to run than there are cores.
+
+The server goes before its engines: it takes little, and everybody waits for it. Where Linux
+groups processes by session (`autogroup`), as desktops do, a process's own niceness counts only
+within its group, so the group gets the same.
+
+Of an engine's threads, the one that computes goes first.
 
 A thread that wakes up takes the core of one that runs, as a rule. In llama-server every token
 wakes all threads that wait for one, so the thread that computes is interrupted thousands of times
@@ -14,6 +20,18 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+GIVES_WAY: Final = 5
+"""What is added to the niceness of an engine. The scheduler gives it a third of what the server
+gets while both want the same core, and all of it otherwise."""
+
+
+def give_way(pid: int) -> None:
+    """Have the session that `pid` leads go behind this process's, too."""
+    with suppress(OSError):  # no such groups here, or it has just ended: it only costs speed
+        Path(f"/proc/{pid}/autogroup").write_text(str(GIVES_WAY))
 
 
 def let_main_thread_go_first(pid: int) -> None:

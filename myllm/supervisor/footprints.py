@@ -85,6 +85,10 @@ class Footprints:
         self._measured[key] = {**known, **seen}
         return dict(self._measured[key])
 
+    def forget(self, spec: InstanceSpec) -> None:
+        """What an instance of `spec` was seen to take is not what it needs."""
+        self._measured.pop(_key(spec), None)
+
     def save(self) -> None:
         """Write the file, aside and renamed; failing to is logged, for it is only a hint."""
         aside = self._file.with_suffix(".new")

@@ -25,6 +25,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
 from myllm.supervisor.death import Cause, Death
+from myllm.supervisor.devices import HOST
 from myllm.supervisor.engine_client import EngineClient
 from myllm.supervisor.spec import InstanceSpec
 
@@ -48,10 +49,11 @@ class Instance:
     `before_ready` is awaited when the engine has loaded, before it serves anybody; it must not
     raise and must end soon.
     `on_ready` and `on_exit` are called once at most, in this order, from `run`. `used` is what
-    it really takes, in MiB per device. `death` is why it ended although nobody had asked it to; it
-    is there before any of its requests learns that it failed, and stays None of an engine that
-    was stopped, could not be run or was not ready in time. `delivered` says that a client has had
-    a token of it. `takes_tools` is whether its chat template has a place for
+    it really takes, in MiB per device; `expected_mb` is what it should take of the machine's own
+    memory, as predicted, or None if nobody knows. `death` is why it ended although nobody had
+    asked it to; it is there before any of its requests learns that it failed, and stays None of
+    an engine that was stopped, could not be run or was not ready in time. `delivered` says that a
+    client has had a token of it. `takes_tools` is whether its chat template has a place for
     tools, or None until that was asked. `warnings` say what of its model's folder is no longer
     what it was started with.
     """
@@ -65,6 +67,7 @@ class Instance:
         *,
         load_timeout_s: float,
         stop_grace_s: float,
+        expected_mb: int | None = None,
         before_ready: Callable[[Instance], Awaitable[None]],
         on_ready: Callable[[Instance], None],
         on_exit: Callable[[Instance], None],
@@ -76,6 +79,7 @@ class Instance:
         self.started_at = time.time()
         self.ready_at: float | None = None
         self.used: dict[str, int] = {}
+        self.expected_mb = expected_mb
         self.last_used_at = self.started_at
         self.error: EngineError | None = None
         self.death: Death | None = None
@@ -151,6 +155,12 @@ class Instance:
             self.death = Death(cause, loading=self.ready_at is None)
             self._verdict = EngineDied(f"the engine of model '{self.spec.key}' {what}")
             self._stop_wanted.set()
+
+    def has_loaded(self) -> None:
+        """What it takes now is what it needs, where that is more than was predicted, which leaves
+        out what a projector computes with."""
+        if self.expected_mb is not None:
+            self.expected_mb = max(self.expected_mb, self.used.get(HOST, 0))
 
     def is_working(self) -> bool:
         """Whether it loads or has requests to answer."""

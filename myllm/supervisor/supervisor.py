@@ -40,10 +40,12 @@ class Listener(Protocol):
 
 @dataclass
 class History:
-    """What is remembered of a key over its instances."""
+    """What is remembered of a key over its instances. `last_death` is the last error of one that
+    had served."""
 
     starts: int = 0
     last_error: str | None = None
+    last_death: str | None = None
 
 
 class Supervisor:
@@ -94,7 +96,7 @@ class Supervisor:
         """How often `key` was started and how it last failed."""
         return self._histories.setdefault(key, History())
 
-    def start(self, run: int, spec: InstanceSpec) -> Instance:
+    def start(self, run: int, spec: InstanceSpec, predicted_mb: int | None) -> Instance:
         """Begin a new process life; `run` is its name from now on. When this raises, nothing has
         begun."""
         assert run not in self._instances, f"run {run} has begun already"
@@ -105,6 +107,7 @@ class Supervisor:
             self._launcher,
             load_timeout_s=self._settings.load_timeout,
             stop_grace_s=self._settings.stop_grace,
+            expected_mb=predicted_mb,
             before_ready=self._compare_batches,
             on_ready=self._ready,
             on_exit=self._exited,
@@ -174,14 +177,19 @@ class Supervisor:
         )
 
     def _ready(self, instance: Instance) -> None:
-        self.history(instance.spec.key).last_error = None
+        history = self.history(instance.spec.key)
+        history.last_error = history.last_death  # the cause of a start that failed is gone
         self._watcher.measure(instance)
+        instance.has_loaded()
         if self.listener is not None:
             self.listener.instance_ready(instance)
 
     def _exited(self, instance: Instance) -> None:
         if instance.error is not None:
-            self.history(instance.spec.key).last_error = instance.error.detail
+            history = self.history(instance.spec.key)
+            history.last_error = instance.error.detail
+            if instance.ready_at is not None:
+                history.last_death = instance.error.detail
         del self._instances[instance.run_id]
         del self._tasks[instance.run_id]
         try:

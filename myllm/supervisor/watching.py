@@ -14,7 +14,8 @@ import psutil
 import structlog
 
 from myllm.loops import in_background, keep_running, note_failure
-from myllm.supervisor.devices import GpuReader, used_by
+from myllm.supervisor.containment import excess
+from myllm.supervisor.devices import HOST, GpuReader, used_by
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.probing import Probe
 from myllm.supervisor.spec import InstanceSpec
@@ -84,7 +85,8 @@ class _Watched:
 
 
 class Watcher:
-    """Looks at every instance each two seconds or more often, and ends those that hang.
+    """Looks at every instance each two seconds or more often, and ends those that hang or grow
+    beyond their bounds.
 
     `batch_s` tells how long one batch of a prompt should take an engine.
     """
@@ -135,8 +137,9 @@ class Watcher:
 
     def _look_at(self, instance: Instance, elapsed_s: float) -> None:
         watched = self._watched.setdefault(instance.run_id, _Watched())
-        signs = watched.look(instance, self._gpus)
-        if not instance.is_expected():
+        expected = instance.is_expected()
+        signs = watched.look(instance, self._gpus if expected else None)
+        if not expected:
             watched.vitals.rest()
         else:
             watched.vitals.look(elapsed_s, signs)
@@ -144,12 +147,19 @@ class Watcher:
             if not signs.told and instance.state != "loading":
                 watched.ask(instance, self._hang_timeout_s)
         self.measure(instance)
+        self._contain(instance)
 
     def _judge(self, instance: Instance, vitals: Vitals) -> None:
         loading, batch_s = instance.state == "loading", self._batch_s(instance.spec)
         if how := vitals.hang(self._hang_timeout_s, batch_s, loading):
             instance.declare_dead("hung", f"hung: {how} (MYLLM_HANG_TIMEOUT)")
             _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid, how=how)
+
+    def _contain(self, instance: Instance) -> None:
+        over = excess(instance.used.get(HOST, 0), instance.expected_mb)
+        if over is not None and instance.state != "loading" and not instance.is_ending():
+            instance.declare_dead("too large", over)
+            _log.error("engine too large", model=str(instance.spec.key), pid=instance.pid, how=over)
 
     def _forget(self, live: set[int]) -> None:
         for run in [run for run in self._watched if run not in live]:

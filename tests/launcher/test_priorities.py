@@ -1,11 +1,15 @@
-"""Which threads of an engine wait for a free core, and which do not."""
+"""Who waits for a free core: an engine for its server, and some of its threads for others."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
+import psutil
+
 from myllm.engine.types import Engine
+from myllm.launcher.priorities import GIVES_WAY
 from tests.serving import serving
 
 
@@ -21,3 +25,17 @@ def test_the_threads_that_compute_go_first(engine: Engine, home: Path) -> None:
         waiting = [thread for thread in policy if policy[thread] == os.SCHED_BATCH]
         assert 6 <= len(waiting) <= 8
         assert os.sched_getscheduler(server.process.pid) == os.SCHED_OTHER
+
+
+def test_an_engine_gives_way_to_its_server_and_leaves_no_core(engine: Engine, home: Path) -> None:
+    with serving(home) as server, server.client(60) as api:
+        api.post("/api/models/demo/load").raise_for_status()
+        [process] = server.engines()
+        theirs = psutil.Process(server.process.pid).nice()
+        assert {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in process.threads()} == {
+            theirs + GIVES_WAY
+        }
+        assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
+        group = Path(f"/proc/{process.pid}/autogroup")
+        said = group.read_text() if group.exists() else ""
+        assert not said or said.endswith(f" nice {GIVES_WAY}\n")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
 
 from myllm.launcher.child_protocol import parse_state
 from myllm.launcher.environment import engine_environment
-from myllm.launcher.output import KEPT_LINES, EngineOutput
+from myllm.launcher.output import KEPT_LINES, LOG_BYTES, EngineOutput
 
 
 def report(state: str, **payload: object) -> str:
@@ -53,6 +54,19 @@ def test_only_the_last_lines_stay_in_memory(tmp_path: Path) -> None:
     output.close()
     assert output.tail()[0] == "line 5"
     assert output.cause() is None
+
+
+def test_its_logs_are_for_their_owner_alone(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_text("an older version has written this\n")
+    log.chmod(0o644)
+    output = EngineOutput(log)
+    line = "x" * 1000
+    for _ in range(LOG_BYTES // 100_000 + 1):
+        output.add([line] * 100)
+    output.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"x.log", "x.log.1"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_the_engine_sees_no_secret_and_no_stray_option() -> None:

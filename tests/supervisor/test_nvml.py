@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pynvml
@@ -26,6 +26,7 @@ class RecordedNvml:
 
     gpus: list[tuple[int, int, Mapping[int, int | None]]]
     broken: bool = False
+    busy: Mapping[int, int] = field(default_factory=dict)
     NVMLError: type[Exception] = field(default=pynvml.NVMLError)
 
     def nvmlDeviceGetCount(self) -> int:
@@ -42,6 +43,9 @@ class RecordedNvml:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
         total, free, _ = self.gpus[handle]
         return SimpleNamespace(total=total * MIB, free=free * MIB, used=(total - free) * MIB)
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(gpu=self.busy.get(handle, 0), memory=0)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:
         return [
@@ -116,5 +120,18 @@ def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_binding_has_what_is_asked_of_it() -> None:
     asked = [name for name in dir(RecordedNvml) if name.startswith("nvml")]
-    assert len(asked) == 5
+    assert len(asked) == 6
     assert all(callable(getattr(pynvml, name)) for name in asked)
+
+
+@pytest.mark.parametrize(
+    ("busy", "of_4712", "of_nobody"),
+    [({}, False, False), ({0: 97}, False, True), ({1: 3}, True, True), ({2: 100}, False, True)],
+)
+def test_a_process_works_where_a_gpu_that_it_uses_does(
+    busy: dict[int, int], of_4712: bool, of_nobody: bool
+) -> None:
+    """Of one whose processes NVML does not show, any GPU may be the one."""
+    gpus = Nvml(replace(TABLE, busy=busy), None)
+    assert gpus.is_working(4712) is of_4712
+    assert gpus.is_working(1) is of_nobody

@@ -35,6 +35,9 @@ class OneGpu:
     def used_mb(self, pid: int) -> dict[str, int]:
         return {}
 
+    def is_working(self, pid: int) -> bool:
+        return False
+
 
 def specs(
     folder: Path, gpu: bool = False, used: Mapping[str, int] | None = None, **given: int

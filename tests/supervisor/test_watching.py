@@ -16,6 +16,7 @@ from myllm.errors import EngineDied
 from myllm.gateway import upstream
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.tickets import Asking
+from myllm.supervisor import containment
 from myllm.supervisor.death import Death
 from myllm.supervisor.devices import HOST
 from myllm.supervisor.spec import InstanceKey
@@ -105,3 +106,36 @@ async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: G
         with pytest.raises(EngineDied):
             await upstream.tokenize(lease.instance, "one")
         assert lease.instance.death == Death("hung", loading=False)
+
+
+async def test_an_engine_that_grows_far_beyond_what_was_expected_is_ended(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        instance = lease.instance
+        assert instance.expected_mb is not None
+        assert instance.expected_mb >= instance.used[HOST]  # what it had when it was ready
+        monkeypatch.setattr(containment, "_MIB", 1)
+        instance.expected_mb = 1
+        await asyncio.wait_for(instance.ended.wait(), 10)
+        assert instance.death == Death("too large", loading=False)
+    assert instance.error is not None
+    assert "MiB of memory, where 1 MiB were expected" in instance.error.detail
+    async with gateway.lease(Asking().ticket(KEY)) as lease:  # with a prediction of its own
+        assert lease.instance.expected_mb is not None
+        assert lease.instance.expected_mb > 1
+        assert gateway.supervisor.history(KEY).last_error == instance.error.detail
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected", "is_over"),
+    [
+        (1080, 56, False),
+        (1081, 56, True),
+        (10_000, 8_000, False),
+        (10_001, 8_000, True),
+        (10_001, None, False),
+    ],
+)
+def test_what_is_beyond_expectation(taken: int, expected: int | None, is_over: bool) -> None:
+    assert (containment.excess(taken, expected) is not None) is is_over

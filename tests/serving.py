@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -111,10 +113,13 @@ def trust(server: Path, state_dir: Path) -> None:
 
 
 @contextmanager
-def serving(home: Path, **settings: object) -> Iterator[Serving]:
+def serving(
+    home: Path, *, descriptors: tuple[int, int] | None = None, **settings: object
+) -> Iterator[Serving]:
     """Start `myllm serve` on a free port; stop it with SIGTERM in the end.
 
     A `llama_server` of the test's own counts as checked, since most are made to fail later.
+    `descriptors` are the soft and the hard limit of how many files it may open.
     """
     if "llama_server" in settings:
         trust(Path(str(settings["llama_server"])), home / "state")
@@ -129,6 +134,7 @@ def serving(home: Path, **settings: object) -> Iterator[Serving]:
             stderr=stderr,
             text=True,
             start_new_session=True,  # without a terminal SIGHUP reloads
+            preexec_fn=partial(_limit_descriptors, descriptors) if descriptors else None,
         )
     try:
         yield Serving(process, _address(process, home), home)
@@ -136,6 +142,10 @@ def serving(home: Path, **settings: object) -> Iterator[Serving]:
         stop(process)
         with contextlib.suppress(OSError):
             _known_speeds.update(json.loads(speeds.read_text()))
+
+
+def _limit_descriptors(limits: tuple[int, int]) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # What the servers of earlier tests measured: so that not each one compares batch sizes anew.

@@ -53,6 +53,11 @@ class EngineClient:
         """How many requests are under way."""
         return self._transport.open_requests
 
+    @property
+    def requests(self) -> int:
+        """How many requests have been sent so far."""
+        return self._transport.requests
+
     async def get(self, path: str, timeout_s: float) -> EngineAnswer:
         """GET `path`; raises ReadTimeout when the answer is not whole by then."""
         return await self._whole("GET", path, _GET, b"", timeout_s)

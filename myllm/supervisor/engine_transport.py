@@ -36,6 +36,8 @@ class EngineTransport(httpx.AsyncBaseTransport):
         self._resting: list[Connection] = []
         self._pulse = Pulse()
         self._closed = False
+        self.requests = 0
+        """How many have been sent so far."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises httpx's TransportErrors. The silence bound is the request's read timeout."""
@@ -54,6 +56,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
 
     async def _ask(self, connection: Connection, head: bytes, silence_s: float) -> httpx.Response:
         self._open.add(connection)
+        self.requests += 1
         try:
             await connection.ask(self._socket, head, silence_s)
         except BaseException:

@@ -171,6 +171,11 @@ class Instance:
         """A token has come, or progress; `signs` counts them."""
         self.signs += 1
 
+    @property
+    def requests(self) -> int:
+        """How many requests it has been sent so far."""
+        return self._client.requests if self._client is not None else 0
+
     def is_expected(self) -> bool:
         """Whether somebody waits for it to do something."""
         return self.state == "loading" or (self._client is not None and self._client.is_busy())

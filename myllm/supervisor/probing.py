@@ -40,10 +40,12 @@ class Probe:
         self._heard = Heard()
         self._last = b""
 
-    def ask(self, timeout_s: float) -> None:
-        """Send one, unless one is under way."""
-        if self._task is None or self._task.done():
+    def ask(self, timeout_s: float) -> bool:
+        """Send one, unless one is under way; returns whether it was sent."""
+        is_free = self._task is None or self._task.done()
+        if is_free:
             self._task = in_background("probe of an engine", self._ask(timeout_s))
+        return is_free
 
     def heard(self) -> Heard:
         """What has come since the last call."""

@@ -1,6 +1,6 @@
 """What the processes use, whether they still answer and get on, and the end of those that do not.
 
-The rules are in `vitals.py`; what they are told is gathered here.
+`observing.py` gathers what an engine shows, `vitals.py` has the rules.
 """
 
 from __future__ import annotations
@@ -10,78 +10,21 @@ import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
 
-import psutil
 import structlog
 
 from myllm.loops import in_background, keep_running, note_failure
 from myllm.supervisor.containment import excess
 from myllm.supervisor.devices import HOST, GpuReader, used_by
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.probing import Probe
+from myllm.supervisor.observing import Observed
 from myllm.supervisor.spec import InstanceSpec
-from myllm.supervisor.vitals import Signs, Vitals
+from myllm.supervisor.vitals import Vitals
 
 _log = structlog.get_logger(__name__)
 _EVERY_S = 2.0
 # A look that comes later than this many of its turns was kept from coming, by a machine that was
 # suspended or a server that was stopped: nobody looked for the rest of the time.
 _LATE = 2
-# Seconds of CPU between two looks; less is housekeeping, such as the answers to probes.
-_LEAST_WORK_S = 0.02
-# Bytes between two looks; what an engine prints is less.
-_MUCH = 2**20
-
-
-class _Watched:
-    """What was seen of one engine so far."""
-
-    def __init__(self) -> None:
-        self.vitals = Vitals()
-        self.probe: Probe | None = None
-        self._signs = 0
-        self._cpu_s = 0.0
-        self._bytes = 0
-
-    def look(self, instance: Instance, gpus: GpuReader | None) -> Signs:
-        """What has happened since the last look.
-
-        Always against the last look: housekeeping must not add up to work.
-        """
-        told, self._signs = instance.signs != self._signs, instance.signs
-        heard = self.probe.heard() if self.probe is not None else None
-        worked, carried = self._used(instance)
-        if gpus is not None and not (told or worked) and instance.pid is not None:
-            worked = gpus.is_working(instance.pid)
-        answered, moved = (heard.answered, heard.moved) if heard is not None else (False, False)
-        return Signs(told, answered, moved, worked, carried)
-
-    def _used(self, instance: Instance) -> tuple[bool, bool]:
-        """Whether it had a CPU, and whether it read or wrote much. What cannot be found out is not
-        held against it."""
-        if instance.pid is None:
-            return False, False
-        try:
-            process = psutil.Process(instance.pid)
-            times = process.cpu_times()
-            cpu_s, before_s = times.user + times.system, self._cpu_s
-            moved, before = _moved(process), self._bytes
-        except psutil.NoSuchProcess:
-            return False, False  # its own `wait` tells the instance
-        except (OSError, psutil.Error):
-            return True, False
-        self._cpu_s, self._bytes = cpu_s, moved
-        return cpu_s - before_s > _LEAST_WORK_S, moved - before > _MUCH
-
-    def ask(self, instance: Instance, timeout_s: float) -> None:
-        """Probe it."""
-        if self.probe is None and instance.socket is not None:
-            self.probe = Probe(instance.socket)
-        if self.probe is not None:
-            self.probe.ask(timeout_s)
-
-    def close(self) -> None:
-        if self.probe is not None:
-            self.probe.close()
 
 
 class Watcher:
@@ -103,7 +46,7 @@ class Watcher:
         self._hang_timeout_s = hang_timeout_s
         self._batch_s = batch_s
         self._every_s = min(_EVERY_S, hang_timeout_s / 4)
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, tuple[Observed, Vitals]] = {}
         self._looked_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
@@ -136,16 +79,17 @@ class Watcher:
         self._forget({instance.run_id for instance in instances})
 
     def _look_at(self, instance: Instance, elapsed_s: float) -> None:
-        watched = self._watched.setdefault(instance.run_id, _Watched())
-        expected = instance.is_expected()
-        signs = watched.look(instance, self._gpus if expected else None)
-        if not expected:
-            watched.vitals.rest()
-        else:
-            watched.vitals.look(elapsed_s, signs)
-            self._judge(instance, watched.vitals)
+        if instance.run_id not in self._watched:
+            self._watched[instance.run_id] = Observed(instance), Vitals()
+        observed, vitals = self._watched[instance.run_id]
+        if not (owes := observed.owes_answer()):
+            vitals.rest()
+        signs = observed.look(self._gpus if owes else None)
+        if owes:
+            vitals.look(elapsed_s, signs)
+            self._judge(instance, vitals)
             if not signs.told and instance.state != "loading":
-                watched.ask(instance, self._hang_timeout_s)
+                observed.probe(self._hang_timeout_s)
         self.measure(instance)
         self._contain(instance)
 
@@ -163,13 +107,5 @@ class Watcher:
 
     def _forget(self, live: set[int]) -> None:
         for run in [run for run in self._watched if run not in live]:
-            self._watched.pop(run).close()
-
-
-def _moved(process: psutil.Process) -> int:
-    """Bytes that it has read from and written to files so far, cached or not; 0 where that is
-    not told."""
-    if not hasattr(process, "io_counters"):
-        return 0
-    counters = process.io_counters()
-    return int(counters.read_chars + counters.write_chars)
+            observed, _ = self._watched.pop(run)
+            observed.close()

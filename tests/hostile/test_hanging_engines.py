@@ -25,23 +25,12 @@ from tests.api.test_resume import QUESTIONS, chat
 from tests.fakes.damage import STUCK
 from tests.fakes.script import damaging
 from tests.hostile.attacks import others_are_served
+from tests.hostile.endless import ENDLESS
 from tests.serving import Serving, serving, short_home, wait_until
 
 HANG_S = 3.0
 # A machine that does ten other things at the same time.
 SOON_S = 60.0
-ENDLESS: dict[str, dict[str, Any]] = {
-    "pattern": {
-        "json_schema": {"type": "string", "pattern": "^((((a{0,99}){0,99}){0,99}){0,99})$"}
-    },
-    "grammar": {
-        "grammar": "root ::= a{0,99}\na ::= b{0,99}\nb ::= c{0,99}\nc ::= d{0,99}\nd ::= [a]"
-    },
-    "breakers": {
-        "dry_multiplier": 1,
-        "dry_sequence_breakers": [f"{n} is long enough" for n in range(400_000)],
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +117,7 @@ def test_an_engine_that_answers_but_does_not_compute_is_replaced(engine: Engine)
     with short_home() as home:
         script = damaging(engine, home)
         with (
-            serving(home, llama_server=script, threads=1, hang_timeout=HANG_S) as server,
+            serving(home, llama_server=script, threads=1, hang_timeout=2) as server,
             server.client() as api,
         ):
             whole = ask(api)

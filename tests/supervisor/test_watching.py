@@ -22,6 +22,7 @@ from myllm.supervisor.devices import HOST
 from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.watching import Watcher
 from tests.gateway.cutting import running
+from tests.hostile.endless import ENDLESS
 from tests.serving import wait_until
 
 KEY = InstanceKey("demo", "generate")
@@ -106,6 +107,32 @@ async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: G
         with pytest.raises(EngineDied):
             await upstream.tokenize(lease.instance, "one")
         assert lease.instance.death == Death("hung", loading=False)
+
+
+async def test_one_that_is_caught_in_a_request_whose_client_has_left_is_replaced(
+    gateway: Gateway,
+) -> None:
+    """Although nobody waits for it: the next one would."""
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        instance = lease.instance
+        body = BODY | {"id_slot": lease.slot} | ENDLESS["pattern"]
+        answer = asyncio.create_task(anext(upstream.complete(instance, body)))
+        await asyncio.sleep(HANG_S / 3)
+        answer.cancel()
+    await asyncio.wait_for(instance.ended.wait(), 20)
+    assert instance.death == Death("hung", loading=False)
+
+
+async def test_an_engine_is_left_alone_when_it_has_answered(gateway: Gateway) -> None:
+    """Without anything to do it may be swapped out, or suspended by a debugger."""
+    assert await read(gateway, 0)
+    await asyncio.sleep(HANG_S)
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        instance = lease.instance
+    psutil.Process(instance.pid).suspend()
+    await asyncio.sleep(4 * HANG_S)
+    assert not instance.is_ending()
+    psutil.Process(instance.pid).resume()
 
 
 async def test_an_engine_that_grows_far_beyond_what_was_expected_is_ended(

@@ -13,7 +13,8 @@ import orjson
 
 from myllm.api.services import Services
 from myllm.errors import InvalidRequest
-from myllm.gateway.chat import EngineChat, Wire
+from myllm.gateway.chat import CHAT, EngineChat, Wire
+from myllm.gateway.demand import Demand
 from myllm.gateway.events import Call
 from myllm.gateway.roles import chatting_model
 from myllm.gateway.tickets import Asking, Ticket
@@ -43,7 +44,8 @@ async def asked(
     """
     model = chatting_model(services.gateway, model_name)
     messages = await services.media.checked(model.name, chat.messages)
-    ticket = asking.ticket(InstanceKey(model.name, "generate"))
+    demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
+    ticket = asking.ticket(InstanceKey(model.name, "generate"), demand)
     answer = EngineChat(
         services.gateway,
         ticket,

@@ -19,6 +19,7 @@ from myllm.api.services import AskedBy, Services, With
 from myllm.api.streaming import JsonAnswer, Stream
 from myllm.api.vector_schemas import each_of
 from myllm.gateway.answer import generating_model
+from myllm.gateway.demand import Demand
 from myllm.gateway.embedding import embed
 from myllm.gateway.plain import picked, plain_whole
 from myllm.gateway.prefixes import of_text
@@ -95,10 +96,11 @@ def _answer(
 ) -> Response:
     model = generating_model(services.gateway, name)
     fields = engine_fields(resolve(request.given(), model.parameters, LLAMA_CPP_DEFAULTS))
-    ticket = request.asking(caller).ticket(InstanceKey(model.name, "generate"))
+    body = fields | request.engine_body()
+    ticket = request.asking(caller).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
     if isinstance(request.prompt, str):
         ticket.pieces = of_text(request.prompt)
-    relay = Relay(services.gateway, ticket, path, fields | request.engine_body())
+    relay = Relay(services.gateway, ticket, path, body)
     if request.stream:
         return Stream(relay.blocks, openai.error_event, lambda: relay.phase)
 

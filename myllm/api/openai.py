@@ -22,6 +22,7 @@ from myllm.errors import MyLLMError
 from myllm.gateway.answer import generating_model
 from myllm.gateway.chat import CHAT, new_call_id, wire_calls
 from myllm.gateway.deltas import Said
+from myllm.gateway.demand import Demand
 from myllm.gateway.fanout import FanOut, all_whole, sum_usage
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import Pieces, of_text, of_wire
@@ -90,9 +91,10 @@ def _relays(
     choices, made = request.n or 1, []
     if not request.stream or request.tells_usage() or choices * len(prompts) > 1:
         body["stream_options"] = {"include_usage": True}
+    demand = Demand(path, body | {"prompts": [prompt for prompt, _ in prompts]})
     for prompt, pieces in prompts:
         for number in range(choices):
-            ticket = asking.ticket(InstanceKey(model.name, "generate"))
+            ticket = asking.ticket(InstanceKey(model.name, "generate"), demand)
             ticket.pieces = pieces
             seed = (body["seed"] + number) % 2**32
             made.append(Relay(gateway, ticket, path, body | prompt | {"seed": seed}))

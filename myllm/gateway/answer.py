@@ -20,6 +20,7 @@ import orjson
 from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.gateway import upstream
 from myllm.gateway.chat import wire_calls
+from myllm.gateway.demand import Demand
 from myllm.gateway.engine_turn import EngineTurn, Fit
 from myllm.gateway.events import Call, Event, Finished, Thinking, Token
 from myllm.gateway.gateway import Gateway
@@ -50,7 +51,10 @@ class Answer(Protocol):
 
 
 class _EngineAnswer:
-    """What raw and chat answers share: the model, how tokens are chosen, the place in the queue."""
+    """What raw and chat answers share: the model, how tokens are chosen, the place in the queue.
+
+    `asked` is what else of the request is for the engine.
+    """
 
     def __init__(
         self,
@@ -59,15 +63,17 @@ class _EngineAnswer:
         model: Model,
         options: Mapping[str, Any],
         json_schema: Any,
-        defaults: Mapping[str, Any] = DEFAULTS,
+        defaults: Mapping[str, Any],
+        asked: Mapping[str, Any],
     ) -> None:
         self.gateway = gateway
         self.model = model
         self.sampling = resolve(options, self.model.parameters, defaults)
-        self.ticket = asking.ticket(InstanceKey(self.model.name, "generate"))
         fields = engine_fields(self.sampling)
         if json_schema is not None:
             fields["json_schema"] = json_schema
+        demand = Demand("/completion", {**fields, **asked})
+        self.ticket = asking.ticket(InstanceKey(self.model.name, "generate"), demand)
         self.generation = Generation(gateway, self.ticket, fields)
 
     @property
@@ -89,7 +95,8 @@ class RawAnswer(_EngineAnswer):
         defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
         model = generating_model(gateway, model_name)
-        super().__init__(gateway, asking, model, options, json_schema, defaults)
+        asked = {"prompt": prompt}
+        super().__init__(gateway, asking, model, options, json_schema, defaults, asked)
         self._prompt = prompt
         self.ticket.pieces = of_text(prompt)
 
@@ -135,8 +142,9 @@ class ChatAnswer(_EngineAnswer):
         session_timeout_s: float,
     ) -> None:
         model = chatting_model(gateway, model_name)
-        super().__init__(gateway, asking, model, options, json_schema, defaults)
-        self._fields = {**(fields or {}), **_switch(self.model, thinking)}
+        self._fields = {**(fields or {}), **_switch(model, thinking)}
+        asked = {**self._fields, "session": session_id, "messages": messages}
+        super().__init__(gateway, asking, model, options, json_schema, defaults, asked)
         self._json_schema = json_schema
         self._engine_turn: EngineTurn | None = None
         self._sessions = sessions

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from myllm.gateway import upstream
+from myllm.gateway.demand import Demand
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.resume import retried
 from myllm.gateway.tickets import Asking
@@ -25,7 +26,10 @@ async def ask(
 ) -> bytes:
     """What the engine of `model` in its main role answers to a GET of `path`, or to a POST of
     `body`."""
-    return await _asked(gateway, asking, model, lambda engine: upstream.ask(engine, path, body))
+    demand = Demand(path, body or {})
+    return await _asked(
+        gateway, asking, model, demand, lambda engine: upstream.ask(engine, path, body)
+    )
 
 
 async def render(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> str:
@@ -33,18 +37,24 @@ async def render(gateway: Gateway, asking: Asking, model: Model, body: dict[str,
 
     Raises InvalidRequest when the template refuses it.
     """
-    return await _asked(gateway, asking, model, lambda e: upstream.apply_template(e, body))
+    demand = Demand("/apply-template", body)
+    return await _asked(gateway, asking, model, demand, lambda e: upstream.apply_template(e, body))
 
 
 async def count(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> int:
     """How many tokens the prompt has that a chat's `body` makes, pictures included."""
-    return await _asked(gateway, asking, model, lambda e: upstream.count_chat(e, body))
+    demand = Demand("/v1/chat/completions/input_tokens", body)
+    return await _asked(gateway, asking, model, demand, lambda e: upstream.count_chat(e, body))
 
 
 async def _asked(
-    gateway: Gateway, asking: Asking, model: Model, question: Callable[[Instance], Awaitable[_T]]
+    gateway: Gateway,
+    asking: Asking,
+    model: Model,
+    demand: Demand,
+    question: Callable[[Instance], Awaitable[_T]],
 ) -> _T:
-    ticket = asking.ticket(InstanceKey(model.name, main_role(model)))
+    ticket = asking.ticket(InstanceKey(model.name, main_role(model)), demand)
     ticket.only_asks = True
 
     async def work(lease: Lease) -> _T:

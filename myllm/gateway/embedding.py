@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from myllm.errors import InvalidRequest
 from myllm.gateway import upstream
+from myllm.gateway.demand import Demand
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.resume import retried
 from myllm.gateway.roles import model_for
@@ -51,7 +52,8 @@ async def embed(
     dimensions, or when an input is longer than the model can take, with both numbers.
     """
     model = model_for(gateway, model_name, "embed")
-    ticket = asking.ticket(InstanceKey(model.name, "embed"))
+    demand = Demand("/v1/embeddings", {"input": inputs})
+    ticket = asking.ticket(InstanceKey(model.name, "embed"), demand)
 
     async def work(lease: Lease) -> Embeddings:
         instance = lease.instance

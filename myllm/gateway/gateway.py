@@ -92,10 +92,13 @@ class Gateway:
     async def lease(self, ticket: Ticket) -> AsyncGenerator[Lease, None]:
         """Hold a slot for `ticket`; waits for a load or in the queue as the scheduler says.
 
-        Raises ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
+        Raises InvalidRequest for what would keep an engine busy (`constraints.py`),
+        ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
         cannot start, and Unavailable after too long a wait. The slot is free when the context
         is left, however. A ticket whose engine died may be used again and keeps its place.
         """
+        if ticket.demand is not None:
+            await ticket.demand.check()
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._granted[ticket] = granted
         self._idle.clear()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from myllm.gateway import upstream
+from myllm.gateway.demand import Demand
 from myllm.gateway.embedding import AT_ONCE
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.resume import retried
@@ -31,7 +32,8 @@ async def rerank(
     is longer, with the query, than the model can take, with both numbers.
     """
     model = model_for(gateway, model_name, "rerank")
-    ticket = asking.ticket(InstanceKey(model.name, "rerank"))
+    demand = Demand("/v1/rerank", {"query": query, "documents": documents})
+    ticket = asking.ticket(InstanceKey(model.name, "rerank"), demand)
 
     async def work(lease: Lease) -> Scores:
         scores: list[float] = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from myllm.errors import MyLLMError
+from myllm.gateway.demand import Demand
 from myllm.gateway.prefixes import Pieces
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
@@ -42,7 +43,8 @@ class Ticket:
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
     that has read the same. `only_asks`: it wants to know something of the engine, and leaves
     alone what its slot has read; `untouched`: it left before the slot was its own. `begins`:
-    nothing is stored of its session yet.
+    nothing is stored of its session yet. `demand` is what it asks of the engine; a load asks
+    nothing.
     """
 
     key: InstanceKey
@@ -62,6 +64,7 @@ class Ticket:
     only_asks: bool = False
     untouched: bool = False
     granted_at: float | None = None
+    demand: Demand | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Asking:
     priority: int = 0
     keep_alive_s: float | None = None
 
-    def ticket(self, key: InstanceKey) -> Ticket:
+    def ticket(self, key: InstanceKey, demand: Demand | None = None) -> Ticket:
         """A place in the queue of `key`, from now on."""
         return Ticket(
             key,
@@ -82,6 +85,7 @@ class Asking:
             self.caller.most_priority,
             priority=self.priority,
             keep_alive_s=self.keep_alive_s,
+            demand=demand,
         )
 
 

@@ -17,6 +17,9 @@ DIRECT, ROUTER = "direct", "router"
 V1, API = "MyLLM /v1", "MyLLM /api"
 # Most that a streamed token may cost the gateway, as a share of what it costs the router.
 _MOST_CPU = {V1: 0.7, API: 1.0}
+# MyLLM of another checkout, and how much slower than that this one may be.
+BEFORE = {V1: "before /v1", API: "before /api"}
+_LEAST_OF_BEFORE = 0.95
 # Few, so that there are many first ones.
 _TURN_TOKENS = 4
 
@@ -69,6 +72,7 @@ def compare(cells: Cells) -> list[Figure]:
             figures += _streams(cells, clients)
         elif load == "single" and clients == 16:
             figures += _single(cells, clients)
+        figures += _of_before(cells, load, clients)
     return [*figures, *_failures(cells)] if cells else []
 
 
@@ -99,6 +103,21 @@ def _single(cells: Cells, clients: int) -> list[Figure]:
         )
         for ours in (V1, API)
         for other, least in ((DIRECT, 0.7), (ROUTER, 1.3))
+    ]
+
+
+def _of_before(cells: Cells, load: Load, clients: int) -> list[Figure]:
+    """Whether this checkout has become slower than the other one, if there is one."""
+    what = "tokens_s" if load == "streams" else "requests_s"
+    return [
+        median_of(
+            f"{ours}, {load}, {clients} clients: {what.removesuffix('_s')}/s of before's",
+            _shares(cells[load, clients, ours], cells[load, clients, before], what),
+            unit="x",
+            least=_LEAST_OF_BEFORE,
+        )
+        for ours, before in BEFORE.items()
+        if (load, clients, before) in cells
     ]
 
 

@@ -65,8 +65,8 @@ class Contestant:
 
 
 @contextmanager
-def contestants(litellm: str | None) -> Iterator[list[Contestant]]:
-    """All of them; `litellm` is the program that starts its proxy.
+def contestants(litellm: str | None, before: Path | None) -> Iterator[list[Contestant]]:
+    """All of them; `litellm` is the program that starts its proxy, `before` another checkout.
 
     MyLLM is first, for the others get its engine's flags. LiteLLM has no engine of its own and
     stands in front of the one that is also asked directly.
@@ -78,13 +78,13 @@ def contestants(litellm: str | None) -> Iterator[list[Contestant]]:
         gguf = models / MODEL / f"{MODEL}.gguf"
         bare = running.enter_context(llama_server(flags, gguf, MODEL))
         routing = running.enter_context(router(flags, models, MODEL))
-        gateway, engines = psutil.Process(server.process.pid), tuple(server.engines())
         found = [
             Contestant("direct", bare.url, None, (bare.process,)),
-            Contestant("MyLLM /v1", server.url, gateway, engines),
-            Contestant("MyLLM /api", server.url, gateway, engines, native=True),
+            *_in_both_dialects("MyLLM", server),
             Contestant("router", routing.url, routing.process, tuple(routing.process.children())),
         ]
+        if before is not None:
+            found += _in_both_dialects("before", running.enter_context(myllm(models, before)))
         if litellm is not None:
             try:
                 proxy = running.enter_context(litellm_proxy(litellm, bare.url, MODEL))
@@ -95,11 +95,19 @@ def contestants(litellm: str | None) -> Iterator[list[Contestant]]:
         yield found
 
 
+def _in_both_dialects(name: str, server: Serving) -> list[Contestant]:
+    gateway, engines = psutil.Process(server.process.pid), tuple(server.engines())
+    return [
+        Contestant(f"{name} /v1", server.url, gateway, engines),
+        Contestant(f"{name} /api", server.url, gateway, engines, native=True),
+    ]
+
+
 @contextmanager
-def myllm(models_dir: Path, slots: int = SLOTS) -> Iterator[Serving]:
+def myllm(models_dir: Path, checkout: Path | None = None, slots: int = SLOTS) -> Iterator[Serving]:
     """MyLLM with its models loaded to stay."""
     sizes = {"slots": slots, "threads": 1, "context_size": 1024, "queue_size": 1000}
-    with myllm_server(models_dir=models_dir, keep_alive=-1, **sizes) as server:
+    with myllm_server(checkout, models_dir=models_dir, keep_alive=-1, **sizes) as server:
         with server.client(120) as api:
             for model in sorted(models_dir.iterdir()):
                 api.post(f"/api/models/{model.name}/load").raise_for_status()

@@ -1,7 +1,7 @@
 """Measure what the gateway costs, against llama-server itself and what else stands before it.
 
     python -m benchmarks.gateway [--json] [--only GROUP] [--rounds N] [--quick]
-                                 [--litellm [PROGRAM]] [--profile SVG]
+                                 [--litellm [PROGRAM]] [--before CHECKOUT] [--profile SVG]
 
 Prints one table and exits 1 when a bound is missed. What each figure means is in the README
 beside this file.
@@ -56,7 +56,7 @@ def main() -> int:
     figures: list[Figure] = []
     loads = [load for load in _LOADS if load in wanted]
     if loads or "added" in wanted:
-        with contestants(args.litellm) as found, _profiled(found, spy, args.profile):
+        with contestants(args.litellm, args.before) as found, _profiled(found, spy, args.profile):
             cells = _measure(found, loads, rounds, quicker)
             if "added" in wanted:
                 _say("added ...")
@@ -86,6 +86,9 @@ def _arguments() -> argparse.Namespace:
         const=str(_BESIDE / "litellm"),
         metavar="PROGRAM",
         help="LiteLLM's proxy too; needs litellm[proxy], or PROGRAM of another environment",
+    )
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="MyLLM of another checkout too, to compare"
     )
     parser.add_argument("--profile", metavar="SVG", help="a flame graph of MyLLM, by py-spy")
     return parser.parse_args()

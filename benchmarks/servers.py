@@ -27,9 +27,12 @@ _KEPT = ("llama_server", "llama_source", "cache_dir")
 
 
 @contextmanager
-def myllm_server(**settings: object) -> Iterator[Serving]:
+def myllm_server(checkout: Path | None = None, **settings: object) -> Iterator[Serving]:
     """`myllm serve` with empty directories of its own; a setting of None is left alone."""
-    with short_home() as home, serving(home, **kept_settings(**settings)) as server:
+    with (
+        short_home() as home,
+        serving(home, checkout=checkout, **kept_settings(**settings)) as server,
+    ):
         yield server
 
 

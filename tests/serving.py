@@ -114,12 +114,17 @@ def trust(server: Path, state_dir: Path) -> None:
 
 @contextmanager
 def serving(
-    home: Path, *, descriptors: tuple[int, int] | None = None, **settings: object
+    home: Path,
+    *,
+    descriptors: tuple[int, int] | None = None,
+    checkout: Path | None = None,
+    **settings: object,
 ) -> Iterator[Serving]:
     """Start `myllm serve` on a free port; stop it with SIGTERM in the end.
 
     A `llama_server` of the test's own counts as checked, since most are made to fail later.
-    `descriptors` are the soft and the hard limit of how many files it may open.
+    `descriptors` are the soft and the hard limit of how many files it may open, `checkout` is
+    another one to run than this.
     """
     if "llama_server" in settings:
         trust(Path(str(settings["llama_server"])), home / "state")
@@ -128,7 +133,7 @@ def serving(
     with (home / "stderr.log").open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "myllm", "serve", "--port", "0"],
-            env=environment(home, **settings),
+            env=environment(home, **settings) | ({"PYTHONPATH": str(checkout)} if checkout else {}),
             cwd=home,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -36,6 +36,7 @@ from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.loop_watch import LoopWatch
 from myllm.loops import in_background, see_all_failures
 from myllm.models.registry import Registry
 from myllm.sessions.kvfiles import KvFiles
@@ -71,6 +72,7 @@ class App:
             title="MyLLM",
             version=__version__,
             description=DESCRIPTION,
+            openapi_url=None,  # see `description`
             docs_url=None,
             redoc_url=None,
             swagger_ui_oauth2_redirect_url=None,
@@ -128,6 +130,9 @@ class App:
             ending.push_async_callback(self.drain_and_stop)
             self._services = self._build_services(self._runtime, store, files)
             self._services.gateway.start()
+            watch = LoopWatch()
+            watch.start()
+            ending.callback(watch.stop)
             yield self._services
 
     def _build_services(self, runtime: RuntimeDir, store: SessionStore, files: KvFiles) -> Services:

@@ -120,7 +120,8 @@ def serving(
     checkout: Path | None = None,
     **settings: object,
 ) -> Iterator[Serving]:
-    """Start `myllm serve` on a free port; stop it with SIGTERM in the end.
+    """Start `myllm serve` on a free port; stop it with SIGTERM in the end. Fails when its event
+    loop was blocked, and tells where.
 
     A `llama_server` of the test's own counts as checked, since most are made to fail later.
     `descriptors` are the soft and the hard limit of how many files it may open, `checkout` is
@@ -147,6 +148,13 @@ def serving(
         stop(process)
         with contextlib.suppress(OSError):
             _known_speeds.update(json.loads(speeds.read_text()))
+    never_blocked((home / "stderr.log").read_text())
+
+
+def never_blocked(log: str) -> None:
+    """Fail if what a server has logged tells of a blocked event loop."""
+    blocks = [line for line in log.splitlines() if "event loop blocked" in line]
+    assert not blocks, "\n".join(blocks).replace("\\n", "\n")
 
 
 def _limit_descriptors(limits: tuple[int, int]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
+import orjson
 from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
 
 from myllm.api.envelopes import Dialect, dialect_of
 
+PATH: Final = "/openapi.json"
 _ALWAYS: Final = {
     400: "The request is wrong; the error says what about it",
     403: "The Host or Origin header names somebody who may not ask",
@@ -66,11 +71,19 @@ _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 def install(app: FastAPI, *, asks_for_keys: bool) -> None:
     """Let `app` describe itself with every error that its routes can answer with."""
     openapi = app.openapi  # which keeps what it has made until there are other routes
+    making = asyncio.Lock()
 
     def described() -> dict[str, Any]:
         return _completed(openapi(), asks_for_keys)
 
+    async def answer(_: Request) -> Response:
+        """In a thread, for it takes some tenths of a second the first time."""
+        async with making:
+            content = await asyncio.to_thread(lambda: orjson.dumps(app.openapi()))
+        return Response(content, media_type="application/json")
+
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_route(PATH, answer, include_in_schema=False)
 
 
 def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:

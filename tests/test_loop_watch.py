@@ -1,0 +1,148 @@
+"""What counts as a blocked event loop, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from myllm.engine.types import Engine
+from myllm.loop_watch import LIMIT_S
+from tests.loops import BLOCK_S
+from tests.serving import Serving, serving, wait_until
+
+HOG = "while True: pass"
+# A server with this on its path sleeps in its loop's thread when it gets SIGUSR2.
+SLEEPER = """
+import signal, time
+def oversleeps(*_):
+    time.sleep(0.6)
+signal.signal(signal.SIGUSR2, oversleeps)
+"""
+
+
+@contextmanager
+def loop(way: str, *before: str) -> Iterator[subprocess.Popen[str]]:
+    """A watched loop that will be kept from its work in that way."""
+    process = subprocess.Popen(
+        [*before, sys.executable, "-m", "tests.loops", way],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def blocks_of(process: subprocess.Popen[str], lasts_s: float = 2 * BLOCK_S) -> list[dict[str, Any]]:
+    """What is logged when the loop is kept from its work now; as many as it counts."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    time.sleep(lasts_s)
+    out, err = process.communicate("\n", timeout=60)
+    logged = [json.loads(line) for line in err.splitlines()]
+    assert [each["event"] for each in logged] == ["event loop blocked"] * int(out)
+    return logged
+
+
+@contextmanager
+def hogs(cpu: int, count: int) -> Iterator[None]:
+    """So many programs want that CPU, all the time."""
+    pinned = ["taskset", "-c", str(cpu), sys.executable, "-c", HOG]
+    running = [subprocess.Popen(pinned) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for each in running:
+            each.kill()
+            each.wait()
+
+
+@pytest.mark.parametrize("way", ["waits", "computes", "computes_in_c"])
+def test_a_blocked_loop_is_logged_with_the_place(way: str) -> None:
+    with loop(way) as process:
+        first, *_ = blocks_of(process)
+    assert LIMIT_S < first["seconds"] < 10 * BLOCK_S
+    assert re.search(rf"tests/loops.py:\d+ {way}\b", first["stack"]), first["stack"]
+
+
+def test_a_thread_that_keeps_pythons_lock_blocks_the_loop_too() -> None:
+    with loop("another_keeps_the_lock") as process:
+        assert blocks_of(process, 4 * BLOCK_S)
+
+
+def test_many_short_turns_are_no_block() -> None:
+    with loop("nothing") as process:
+        assert blocks_of(process) == []
+
+
+def test_a_process_that_was_stopped_was_not_blocked() -> None:
+    with loop("nothing") as process:
+        for _ in range(5):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(4 * LIMIT_S)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(LIMIT_S)
+        assert blocks_of(process) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waits for a core")
+def test_waiting_for_a_core_is_no_block() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    with loop("nothing", "nice", "-n", "10") as process, hogs(cpu, 4):
+        assert blocks_of(process, 4 * BLOCK_S) == []
+
+
+@pytest.mark.more
+def test_work_is_a_block_on_a_busy_machine_too() -> None:
+    cpu = min(os.sched_getaffinity(0))
+    with loop("computes_in_c", "taskset", "-c", str(cpu)) as process, hogs(cpu, 2):
+        assert blocks_of(process, 8 * BLOCK_S)
+
+
+def sleep_in_its_loop(server: Serving) -> None:
+    """Let a server that has SLEEPER on its path block, and wait until it has counted that."""
+    with server.client() as client:
+        server.process.send_signal(signal.SIGUSR2)
+        wait_until(lambda: _blocks(client) == 1, 20, "the block is counted")
+
+
+def _blocks(client: httpx.Client) -> int:
+    counted: dict[str, int] = client.get("/health").json()["incidents"]
+    return counted.get("event loop blocked", 0)
+
+
+def test_a_server_counts_its_blocks_and_its_test_fails(
+    engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "sitecustomize.py").write_text(SLEEPER)
+    monkeypatch.setenv("PYTHONPATH", f"{home}:{Path.cwd()}")
+    with pytest.raises(AssertionError, match="oversleeps"), serving(home) as server:
+        sleep_in_its_loop(server)
+
+
+def test_a_server_that_sleeps_with_the_machine_counts_nothing(engine: Engine, home: Path) -> None:
+    with serving(home) as server, server.client() as client:
+        server.process.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        server.process.send_signal(signal.SIGCONT)
+        time.sleep(3 * LIMIT_S)
+        assert _blocks(client) == 0

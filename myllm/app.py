@@ -17,10 +17,10 @@ from starlette.types import ASGIApp
 from myllm import __version__
 from myllm.api import description, docs_page, errors, instances, models, native, sessions, status
 from myllm.api.access import Access
+from myllm.api.bodies import BodyLimits
 from myllm.api.direct import DirectPaths
 from myllm.api.late import LateRoutes
 from myllm.api.middleware import (
-    BodyLimit,
     HeadAsGet,
     RequestContext,
     Turnstile,
@@ -97,7 +97,7 @@ class App:
         app.include_router(status.router)
         app.include_router(docs_page.router)
         routes = HeadAsGet(LateRoutes(direct, speak_all))
-        limited = BodyLimit(routes, int(self.settings.max_body_mb * 2**20))
+        limited = BodyLimits(routes, self.settings)
         served: ASGIApp = Turnstile(RequestContext(self._access.guard(limited)))
         return (
             WithoutRootPath(served, self.settings.root_path) if self.settings.root_path else served

@@ -197,6 +197,12 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(
         16.0, gt=0, description="Largest request body in MiB; a larger one is refused with 413."
     )
+    max_bodies_mb: float | None = Field(
+        None,
+        gt=0,
+        description="MiB that the bodies of all requests under way may have together, and half of "
+        "it those of one key or address; default: 512, or four times the largest body.",
+    )
     max_connections: int = Field(
         4096,
         ge=1,

@@ -1,4 +1,4 @@
-"""Around every request: its path and method, its id, its line in the log, the bound on its body."""
+"""Around every request: its path and method, its id, its line in the log, and its turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections import deque
 
 import structlog
-from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,9 +21,6 @@ from myllm.errors import Unavailable
 
 _log = structlog.get_logger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-# A refused body is still read up to this many times the limit, so that the client, which
-# sends before it listens, sees the answer instead of a broken connection.
-_DISCARD_FACTOR = 4
 
 
 class RequestContext:
@@ -158,32 +154,3 @@ class Turnstile:
         self._turning = self._let_in > 0
         if self._turning:
             asyncio.get_running_loop().call_soon(self._turn)
-
-
-class BodyLimit:
-    """Refuses bodies of more than `limit` bytes with 413, whether or not they say their size."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        read = 0
-
-        async def limited() -> Message:
-            nonlocal read
-            message = await receive()
-            if message["type"] == "http.request":
-                read += len(message.get("body", b""))
-                if read > self._limit:
-                    await self._discard(message, receive, read)
-                    mib = self._limit / 2**20
-                    raise HTTPException(413, f"The body is larger than {mib:g} MiB")
-            return message
-
-        await self._app(scope, limited if scope["type"] == "http" else receive, send)
-
-    async def _discard(self, message: Message, receive: Receive, read: int) -> None:
-        while message.get("more_body") and read < _DISCARD_FACTOR * self._limit:
-            message = await receive()
-            read += len(message.get("body", b""))

@@ -6,12 +6,9 @@ wait for it get the answers that they would have got.
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,10 @@ from tests.api.test_resume import QUESTIONS, chat
 from tests.fakes.damage import STUCK
 from tests.fakes.script import damaging
 from tests.hostile.attacks import others_are_served
-from tests.hostile.endless import ENDLESS
+from tests.hostile.endless import ENDLESS, SOON_S, attacked, is_caught
 from tests.serving import Serving, serving, short_home, wait_until
 
 HANG_S = 3.0
-# A machine that does ten other things at the same time.
-SOON_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -58,35 +53,6 @@ def pid(api: httpx.Client) -> int:
     return int(engine["pid"])
 
 
-@contextmanager
-def attacked(engine: Path, **fields: Any) -> Iterator[None]:
-    """While somebody asks the engine on this socket for an answer with these fields."""
-    body = {"prompt": "a", "n_predict": 5, "stream": True, "sse_ping_interval": -1} | fields
-    transport = httpx.HTTPTransport(uds=str(engine))
-    with httpx.Client(transport=transport, base_url="http://engine", timeout=SOON_S) as client:
-
-        def attack() -> None:
-            with suppress(httpx.HTTPError):  # it is cut when the engine is replaced
-                client.post("/completion", content=json.dumps(body))
-
-        attacking = threading.Thread(target=attack, daemon=True)
-        attacking.start()
-        yield
-        attacking.join(SOON_S)
-        assert not attacking.is_alive()
-
-
-def mute(engine: Path) -> bool:
-    """Whether the engine on this socket does not say what its slots do within a second."""
-    transport = httpx.HTTPTransport(uds=str(engine))
-    with httpx.Client(transport=transport, base_url="http://engine", timeout=1) as client:
-        try:
-            client.get("/slots")
-        except httpx.ReadTimeout:
-            return True
-    return False
-
-
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_an_endless_computation_does_not_keep_the_others_waiting(
     server: Serving, api: httpx.Client, whole: dict[str, Any], kind: str
@@ -94,7 +60,7 @@ def test_an_endless_computation_does_not_keep_the_others_waiting(
     [engine] = server.engines()
     socket = server.engine_socket()
     with others_are_served(server), attacked(socket, **ENDLESS[kind]):
-        wait_until(lambda: mute(socket), SOON_S, "the engine is caught")
+        wait_until(lambda: is_caught(socket), SOON_S, "the engine is caught")
         burnt_s = sum(engine.cpu_times()[:2])
         assert ask(api) == whole
     assert not engine.is_running()
@@ -157,8 +123,8 @@ def test_a_long_batch_on_a_busy_machine_is_no_hang(engine: Engine, big_model: Pa
             post(api, "/api/models/big/load")
             [before] = server.engines()
             options = {"max_tokens": 5}
-            body = {"model": "big", "prompt": "hi " * 2000, "stream": False, "options": options}
-            busy = [psutil.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(4)]
+            body = {"model": "big", "prompt": "hi " * 300, "stream": False, "options": options}
+            busy = [psutil.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(3)]
             try:
                 answer = post(api, "/api/generate", **body)
             finally:

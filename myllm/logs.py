@@ -13,11 +13,12 @@ import json
 import logging
 import sys
 from collections.abc import MutableMapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
 
+from myllm.escaping import in_json, in_lines, on_one_line
 from myllm.log_writer import STDERR, LogWriter, QueuedStream
 
 # At the end of the process, for a reader of stderr that is slow or has stopped.
@@ -34,9 +35,7 @@ def configure(level: str, form: Literal["auto", "text", "json"]) -> None:
     ]
     renderer: structlog.typing.Processor
     if form == "text" or (form == "auto" and terminal):
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=terminal, exception_formatter=structlog.dev.plain_traceback
-        )
+        renderer = _Console(terminal)
     else:
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer(serializer=_json)
@@ -77,6 +76,31 @@ def _writer() -> LogWriter:
     writer = LogWriter(STDERR, lambda lines: log.warning("log lines dropped", lines=lines))
     atexit.register(writer.flush, _FLUSH_S)
     return writer
+
+
+class _Console:
+    """Renders events for people: what comes from outside changes neither the terminal nor what
+    looks like an event. Only a traceback has lines of its own, which are indented."""
+
+    def __init__(self, colours: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(
+            colors=colours, exception_formatter=_indented_traceback
+        )
+
+    def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        plain = {key: _on_one_line(value) for key, value in event.items()}
+        return str(self._render(logger, name, plain))
+
+
+def _on_one_line(value: Any) -> Any:
+    """Strings within other values come as Python writes them."""
+    return on_one_line(value) if isinstance(value, str) else value
+
+
+def _indented_traceback(out: TextIO, failure: Any) -> None:
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, failure)
+    out.write(in_lines(plain.getvalue()).replace("\n", "\n    "))
 
 
 class _Lines:
@@ -144,6 +168,7 @@ def _instead(
 
 def _json(event: Any, **options: Any) -> str:
     try:
-        return orjson.dumps(event, default=options.get("default")).decode()
+        line = orjson.dumps(event, default=options.get("default")).decode()
     except TypeError:  # half of a character, as a path may have it, or a very large number
-        return json.dumps(event, **options)
+        line = json.dumps(event, **options)
+    return in_json(line)

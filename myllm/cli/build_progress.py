@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from myllm.cli.common import say
+from myllm.escaping import in_lines, on_one_line
+
 if TYPE_CHECKING:
     from myllm.engine.types import Progress, ProgressListener
 
@@ -44,7 +47,7 @@ def show_progress() -> Iterator[ProgressListener]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -64,20 +67,20 @@ class _PlainLines:
 
     def show(self, progress: Progress) -> None:
         if progress.phase == "note":
-            print(progress.detail, file=sys.stderr, flush=True)
+            say(progress.detail, stderr=True, flush=True)
             return
         title = _TITLES[progress.phase]
         if progress.phase != self._phase:
             self._phase, self._told_percent = progress.phase, 0
             counted = progress.phase in ("compile", "check")
             detail = f"{progress.total} steps" if counted else progress.detail
-            print(f"{title}: {detail}" if detail else title, file=sys.stderr, flush=True)
+            say(f"{title}: {detail}" if detail else title, stderr=True, flush=True)
         if not progress.total:
             return
         percent = progress.done * 100 // progress.total
         if percent >= self._told_percent + _PLAIN_STEP_PERCENT:
             self._told_percent = percent - percent % _PLAIN_STEP_PERCENT
-            print(f"{title}: {percent}%", file=sys.stderr, flush=True)
+            say(f"{title}: {percent}%", stderr=True, flush=True)
 
 
 class _TerminalBar:
@@ -94,7 +97,7 @@ class _TerminalBar:
 
     def show(self, progress: Progress) -> None:
         if progress.phase == "note":
-            self._bar.console.print(progress.detail, markup=False, highlight=False)
+            self._bar.console.print(in_lines(progress.detail))
             return
         if progress.phase != self._phase:
             self._phase = progress.phase
@@ -106,7 +109,7 @@ class _TerminalBar:
             self._task,
             completed=progress.done,
             total=progress.total or None,
-            note=self._note(progress),
+            note=on_one_line(self._note(progress)),
         )
 
     def _note(self, progress: Progress) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from myllm.cli.common import say
 from myllm.errors import InvalidRequest, KeyRefused, MyLLMError, NotFound, ServeFailed, Unavailable
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Cl
 def _wait_for(client: httpx.Client, address: str, state: _State, passed: set[_State]) -> _State:
     """Look again until the state is one of `passed`; raises ServeFailed."""
     text = f"The server at {address} {state.value}; waiting for it, {_NOT_READY_S:g} s at most ..."
-    print(text, file=sys.stderr, flush=True)
+    say(text, stderr=True, flush=True)
     give_up = time.monotonic() + _NOT_READY_S
     while state not in passed:
         if time.monotonic() > give_up:

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from myllm.escaping import in_json, in_lines
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -47,11 +49,26 @@ def _warn_of_unknown_settings() -> None:
         warning(sentence)
 
 
+def say(
+    text: str = "", *, end: str = "\n", stderr: bool = False, flush: bool = False, style: str = ""
+) -> None:
+    """Print `text`, with its lines and tabs and nothing else that a terminal would obey.
+
+    Commands print with nothing else but a rich `console`. `style` is what an escape sequence calls
+    it (`2`: dim), for streams that show colours.
+    """
+    shown = in_lines(text)
+    if style:
+        shown = f"\033[{style}m{shown}\033[0m"
+    print(shown, end=end, file=sys.stderr if stderr else sys.stdout, flush=flush)
+
+
 def console(stderr: bool = False) -> Console:
-    """A rich console; it drops colour by itself when its stream is not a terminal."""
+    """A rich console that takes no text for markup; it drops colour by itself when its stream is
+    not a terminal. What comes from outside goes through `on_one_line` or `in_lines` first."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_json(value: object) -> None:
@@ -60,7 +77,7 @@ def print_json(value: object) -> None:
 
     # A character that the output's encoding lacks is written as JSON's own escape.
     unicode = sys.stdout.encoding.lower().startswith("utf")
-    print(json.dumps(value, indent=2, ensure_ascii=not unicode))
+    say(in_json(json.dumps(value, indent=2, ensure_ascii=not unicode)))
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -88,4 +105,4 @@ def warning(text: str) -> None:
 def _say(kind: str, colour: str, text: str) -> None:
     label = f"\033[{colour}m{kind}:\033[0m" if sys.stderr.isatty() else f"{kind}:"
     with contextlib.suppress(OSError):  # there is no other place to say it
-        print(f"{label} {text}", file=sys.stderr)
+        print(f"{label} {in_lines(text)}", file=sys.stderr)  # noqa: T201

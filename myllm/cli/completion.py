@@ -6,17 +6,23 @@ Says nothing but that, whatever goes wrong, and imports little: it runs at every
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from myllm.escaping import on_one_line
+
 if TYPE_CHECKING:
     from myllm.settings import Settings
 
 _PATIENCE_S = 0.2
 _MOST = 500
+_PLAIN = re.compile(r"[\w./:@+-]+")
+# What a shell, or typer's own markup, may take for something else than text.
+_SPECIAL = re.compile(r"[\[\]\\$`\"']")
 # The owner of all sessions on a server without keys, as `api.access` has it.
 _OWNER = "local"
 
@@ -25,7 +31,7 @@ def complete_model(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names and aliases of the models on disk, and of those that a running server has."""
     try:
         names = _model_names(_settings(ctx))
-        return sorted({name for name in names if name.startswith(incomplete)})
+        return sorted({name for name in names if name.startswith(incomplete) and _is_plain(name)})
     except Exception:  # noqa: BLE001 - a shell would show it in the middle of the command line
         return []
 
@@ -34,9 +40,15 @@ def complete_session(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
     """Ids and titles of the sessions that went on last."""
     try:
         found = _sessions(_settings(ctx), incomplete)
-        return [(id_, title) for id_, title in found if id_.startswith(incomplete)]
+        fitting = (each for each in found if each[0].startswith(incomplete) and _is_plain(each[0]))
+        return [(id_, _SPECIAL.sub(" ", on_one_line(title))) for id_, title in fitting]
     except Exception:  # noqa: BLE001 - as above
         return []
+
+
+def _is_plain(word: str) -> bool:
+    """Whether a shell takes `word` for nothing but a word."""
+    return _PLAIN.fullmatch(word) is not None
 
 
 def _settings(ctx: typer.Context) -> Settings:

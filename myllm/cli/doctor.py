@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from myllm.cli.common import say
+from myllm.escaping import on_one_line
+
 if TYPE_CHECKING:
     from myllm.engine.checks import Check
 
@@ -40,9 +43,10 @@ def _print(checks: list[Check]) -> None:
     if not sys.stdout.isatty():
         width = max(len(check.name) for check in checks)
         for check in checks:
-            print(f"{_MARKS[check.level][0]} {check.name:<{width}}  {check.finding}")
+            finding = on_one_line(check.finding)
+            say(f"{_MARKS[check.level][0]} {check.name:<{width}}  {finding}")
             if check.advice:
-                print(f"  {'':<{width}}  → {check.advice}")
+                say(f"  {'':<{width}}  → {on_one_line(check.advice)}")
         return
     from rich.table import Table
     from rich.text import Text
@@ -55,7 +59,7 @@ def _print(checks: list[Check]) -> None:
     grid.add_column(overflow="fold")
     for check in checks:
         mark, colour = _MARKS[check.level]
-        grid.add_row(Text(mark, style=colour), check.name, Text(check.finding))
+        grid.add_row(Text(mark, style=colour), check.name, Text(on_one_line(check.finding)))
         if check.advice:
-            grid.add_row("", "", Text(f"→ {check.advice}"))
+            grid.add_row("", "", Text(on_one_line(f"→ {check.advice}")))
     console().print(grid, soft_wrap=False)

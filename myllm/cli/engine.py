@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from myllm.cli.common import say
+
 if TYPE_CHECKING:
     from myllm.engine.plan import BuildOptions
     from myllm.engine.types import Device, Engine, ProgressListener
@@ -52,7 +54,7 @@ def build(
 
     options = BuildOptions(backend.value, jobs, portable, cuda_archs)
     engine = build_with_progress(ctx.obj.settings(), options)
-    print(f"{engine.server}\n{_summary(engine)}")
+    say(f"{engine.server}\n{_summary(engine)}")
 
 
 @engine_app.command("check")
@@ -68,16 +70,16 @@ def check(
     settings = ctx.obj.settings()
     engine = next(candidates(settings), None)
     if engine is None:
-        print("No llama-server yet. Compile one: myllm engine build")
+        say("No llama-server yet. Compile one: myllm engine build")
         raise typer.Exit(EXIT_FAILED)
     with _progress() as listener:
         verdict = check_again(settings, engine, listener)
     if as_json:
         print_json({"server": str(engine.server), **_verdict_as_json(verdict)})
     else:
-        print(f"{engine.server}\n{_verdict_line(verdict)}")
+        say(f"{engine.server}\n{_verdict_line(verdict)}")
         for quantization in verdict.checked:
-            print(f"  {quantization:<7} {verdict.faults.get(quantization, 'ok')}")
+            say(f"  {quantization:<7} {verdict.faults.get(quantization, 'ok')}")
     if not verdict.passed:
         raise typer.Exit(EXIT_FAILED)
 
@@ -102,7 +104,7 @@ def status(
     elif engine:
         _print_status(engine, devices, verdict)
     else:
-        print("No llama-server that works here yet. Compile one: myllm engine build")
+        say("No llama-server that works here yet. Compile one: myllm engine build")
     if engine is None:
         raise typer.Exit(EXIT_FAILED)
 
@@ -118,7 +120,6 @@ def build_with_progress(settings: Settings, options: BuildOptions | None = None)
 
 def ensure_engine_with_progress(settings: Settings) -> Engine:
     """The engine to use; compiles one at first need, which takes minutes and says so on stderr."""
-    import sys
 
     from myllm.engine.ensure import ensure_engine, proven_engine
     from myllm.engine.find import find_engine
@@ -127,9 +128,9 @@ def ensure_engine_with_progress(settings: Settings) -> Engine:
     if proven is not None:
         return proven
     if find_engine(settings) is None:
-        print(
+        say(
             "No llama-server works here yet: compiling one. This takes minutes, once.",
-            file=sys.stderr,
+            stderr=True,
         )
     with _progress() as listener:
         return ensure_engine(settings, listener)
@@ -138,7 +139,6 @@ def ensure_engine_with_progress(settings: Settings) -> Engine:
 @contextmanager
 def _progress() -> Iterator[ProgressListener]:
     """Show progress on stderr; after Ctrl+C say that nothing is lost."""
-    import sys
 
     from myllm.cli.build_progress import show_progress
 
@@ -146,7 +146,7 @@ def _progress() -> Iterator[ProgressListener]:
         with show_progress() as listener:
             yield listener
     except KeyboardInterrupt:
-        print("Interrupted; the next build goes on from here.", file=sys.stderr)
+        say("Interrupted; the next build goes on from here.", stderr=True)
         raise
 
 

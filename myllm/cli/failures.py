@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from myllm.cli.common import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_USAGE, error
+from myllm.cli.common import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_USAGE, error, say
 from myllm.errors import InvalidSettings, MyLLMError
 
 
@@ -19,7 +17,7 @@ def report(failure: Exception, verbose: bool) -> int:
     if verbose:
         import traceback
 
-        traceback.print_exception(failure, file=sys.stderr)
+        say("".join(traceback.format_exception(failure)), end="", stderr=True)
     if isinstance(failure, OSError):
         error(_in_words(failure))
     else:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from myllm.cli.common import print_json
+from myllm.cli.common import print_json, say
 
 key_app = typer.Typer(no_args_is_help=True)
 
@@ -29,10 +28,10 @@ def add(ctx: typer.Context, name: Name, file: File = None) -> None:
     path = _path(ctx, file)
     key = secrets.token_urlsafe(32)
     _write(path, added(read(path) if path.exists() else "", path, name, key))
-    print(key)
-    print(
+    say(key)
+    say(
         f"Keep it: {path} has only its hash. A running server reads it on 'myllm reload'.",
-        file=sys.stderr,
+        stderr=True,
     )
 
 
@@ -51,7 +50,7 @@ def list_keys(
         print_json([{"name": name} for name in names])
         return
     for name in names:
-        print(name)
+        say(name)
 
 
 @key_app.command("rm")
@@ -61,7 +60,7 @@ def rm(ctx: typer.Context, name: Name, file: File = None) -> None:
 
     path = _path(ctx, file)
     _write(path, removed(read(path), path, name))
-    print(f"Removed {name}; a running server refuses it after 'myllm reload'.")
+    say(f"Removed {name}; a running server refuses it after 'myllm reload'.")
 
 
 def _path(ctx: typer.Context, file: Path | None) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from myllm.cli.common import EXIT_BROKEN_PIPE, Globals, warning
+from myllm.cli.common import EXIT_BROKEN_PIPE, Globals, say, warning
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
 from myllm.cli.entry import Command, Commands
@@ -34,7 +34,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from myllm import __version__
 
-        print(f"myllm {__version__}")
+        say(f"myllm {__version__}")
         raise typer.Exit
 
 

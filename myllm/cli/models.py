@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from myllm.cli.common import print_json, warning
+from myllm.cli.common import print_json, say, warning
 from myllm.cli.completion import complete_model
-from myllm.cli.tables import Column, print_fields, print_table, printable
+from myllm.cli.tables import Column, print_fields, print_table
+from myllm.escaping import on_one_line
 
 if TYPE_CHECKING:
     from myllm.models.registry import Model, Registry
@@ -65,9 +66,9 @@ def pull(
         )
     model = pulled.model
     if pulled.fresh:
-        print(f"Pulled {model.name}: {size_text(model.size_bytes)}, {model.quantization}")
+        say(f"Pulled {model.name}: {size_text(model.size_bytes)}, {model.quantization}")
     else:
-        print(f"{model.name} is already there ({model.path}); --force pulls it again")
+        say(f"{model.name} is already there ({model.path}); --force pulls it again")
 
 
 def list_models(
@@ -118,9 +119,9 @@ def _print_problems(problems: Mapping[str, str]) -> None:
     if not problems:
         return
     sys.stdout.flush()
-    print("\nNot usable:" if sys.stderr.isatty() else "Not usable:", file=sys.stderr)
+    say("\nNot usable:" if sys.stderr.isatty() else "Not usable:", stderr=True)
     for name, problem in problems.items():
-        print(f"  {printable(name)}: {printable(problem)}", file=sys.stderr)
+        say(f"  {on_one_line(name)}: {on_one_line(problem)}", stderr=True)
 
 
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
@@ -175,7 +176,7 @@ def copy(
     takes = (
         f"{size_text(copied.copied_bytes)} copied" if copied.copied_bytes else "sharing its GGUF"
     )
-    print(f"Copied {source} to {copied.model.name}, {takes}")
+    say(f"Copied {source} to {copied.model.name}, {takes}")
 
 
 def registry_of(ctx: typer.Context) -> Registry:

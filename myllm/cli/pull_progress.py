@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from myllm.cli.common import say
+from myllm.escaping import in_lines, on_one_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
@@ -39,7 +42,7 @@ def show_progress(name: str) -> Iterator[PullProgress]:
     from myllm.cli.common import console
 
     columns = (
-        TextColumn("[bold]{task.description}", markup=True),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(bar_width=30),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -53,7 +56,7 @@ class _TerminalBar:
     def __init__(self, bar: Bar, name: str) -> None:
         self._bar = bar
         self._name = name
-        self._task = bar.add_task(name, total=None)
+        self._task = bar.add_task(on_one_line(name), total=None)
         self._begun = False
 
     def show(self, done: int, total: int) -> None:
@@ -64,7 +67,7 @@ class _TerminalBar:
         self._bar.update(self._task, completed=done, total=total)
 
     def say(self, sentence: str) -> None:
-        self._bar.console.print(sentence)
+        self._bar.console.print(in_lines(sentence))
 
 
 class _PlainLines:
@@ -76,8 +79,8 @@ class _PlainLines:
         percent = 100 * done // total if total else 100
         if percent >= self._next:
             line = f"{self._name}: {percent}% of {total / 1e6:.0f} MB"
-            print(line, file=sys.stderr, flush=True)
+            say(line, stderr=True, flush=True)
             self._next = percent - percent % _STEP_PERCENT + _STEP_PERCENT
 
     def say(self, sentence: str) -> None:
-        print(sentence, file=sys.stderr, flush=True)
+        say(sentence, stderr=True, flush=True)

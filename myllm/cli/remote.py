@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from myllm.cli.common import print_json, warning
+from myllm.cli.common import print_json, say, warning
 from myllm.cli.completion import complete_model
 from myllm.cli.tables import Column, fitting_table, print_table
+from myllm.escaping import on_one_line
 
 if TYPE_CHECKING:
     import httpx
@@ -86,7 +87,7 @@ def _print_again_and_again(server: httpx.Client, as_json: bool) -> NoReturn:
     while True:
         _print_instances(server, as_json)
         if not as_json:
-            print()
+            say()
         sys.stdout.flush()
         time.sleep(_REFRESH_S)
 
@@ -104,7 +105,8 @@ def _show_live(server: httpx.Client) -> NoReturn:
         while True:
             instances = _instances(server)
             table = fitting_table(COLUMNS, [_row(one) for one in instances], out.width)
-            below = [Text(f"warning: {each}", "yellow") for each in _warnings(instances)]
+            warnings = [on_one_line(f"warning: {each}") for each in _warnings(instances)]
+            below = [Text(each, "yellow") for each in warnings]
             live.update(Group(table, *below), refresh=True)
             time.sleep(_REFRESH_S)
 
@@ -178,7 +180,7 @@ def _act(
     with closing(required_server(settings)) as server:
         wait_s = long_wait_s(settings)
         answer = server.post(path, params=query, json=body or None, timeout=wait_s)
-        print(answer_of(answer)["message"])
+        say(answer_of(answer)["message"])
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

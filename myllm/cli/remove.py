@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED, error
+from myllm.cli.common import EXIT_FAILED, error, say
 from myllm.cli.completion import complete_model
 from myllm.cli.models import registry_of, size_text
 from myllm.errors import AliasGiven, InvalidRequest, MyLLMError
+from myllm.escaping import in_lines
 
 if TYPE_CHECKING:
     from myllm.models.registry import Model
@@ -34,11 +35,11 @@ def remove(
             model = registry.find(name)
             registry.removable(model.name)
             if not yes and not _is_meant(name, model):
-                print(f"Kept {model.name}")
+                say(f"Kept {model.name}")
                 continue
             if not _remove_on_server(settings, model, force):
                 registry.remove(model.name)
-            print(f"Removed {model.name}")
+            say(f"Removed {model.name}")
             removed += 1
         except MyLLMError as failure:
             error(failure.detail)
@@ -65,7 +66,7 @@ def _is_meant(name: str, model: Model) -> bool:
             f"'{called}' is an alias of '{model.name}'; remove the model '{model.name}' "
             f"({size_text(model.size_bytes)})?"
         )
-    return typer.confirm(question)
+    return typer.confirm(in_lines(question))
 
 
 def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from myllm.cli.tables import printable
 from myllm.errors import InvalidRequest, NotFound
+from myllm.escaping import on_one_line
 
 if TYPE_CHECKING:
     import httpx
@@ -74,7 +74,7 @@ class Api:
 
 
 def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:
-    lines = [f"  {one['id']}  {printable(one['title'])}" for one in candidates[:_MOST_CANDIDATES]]
+    lines = [f"  {one['id']}  {on_one_line(one['title'])}" for one in candidates[:_MOST_CANDIDATES]]
     if len(candidates) > len(lines):
         lines.append(f"  and {len(candidates) - len(lines)} more")
     several = f"the ids of {len(candidates)} sessions begin with '{named}'; say more of it:"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from myllm.cli.common import print_json, write_aside
+from myllm.cli.common import print_json, say, write_aside
 from myllm.cli.completion import complete_session
 from myllm.cli.session_api import session_api
 from myllm.cli.tables import Column, print_table
 from myllm.errors import MyLLMError
-
-if TYPE_CHECKING:
-    pass
-
+from myllm.escaping import in_json, on_one_line
 
 sessions_app = typer.Typer(no_args_is_help=True)
 
@@ -65,14 +63,15 @@ def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
     if as_json:
         print_json(session)
         return
-    print(f"{session['title']}  ({session['model']}, {_ago(session['updated_at'])})")
+    title = on_one_line(session["title"])
+    say(f"{title}  ({session['model']}, {_ago(session['updated_at'])})")
     for message in session["messages"]:
         marks = [name for name in ("partial", "superseded") if message[name]]
-        print(f"\n{message['role']}{' (' + ', '.join(marks) + ')' if marks else ''}:")
+        say(f"\n{message['role']}{' (' + ', '.join(marks) + ')' if marks else ''}:")
         if message["content"]:
-            print(message["content"])
+            say(message["content"])
         for call in message.get("tool_calls", ()):
-            print("calls {name}({arguments})".format(**call["function"]))
+            say("calls {name}({arguments})".format(**call["function"]))
 
 
 @sessions_app.command()
@@ -89,7 +88,7 @@ def rm(
         for session_id in session_ids:
             try:
                 removed = api.of_one(session_id, lambda one: api.delete(f"/api/sessions/{one}"))
-                print(removed.json()["message"])
+                say(removed.json()["message"])
             except MyLLMError as failure:
                 failed.append(failure)
     if failed:
@@ -108,11 +107,15 @@ def export(
         exported = api.of_one(
             session_id, lambda one: api.get(f"/api/sessions/{one}/export", format=form)
         )
-    text = exported.content.decode()
-    if output is None:
-        print(text, end="")
-        return
-    write_aside(output, text)
+    text = exported.content.decode(errors="replace")
+    if output is not None:
+        write_aside(output, text)
+    elif form == "json":
+        say(in_json(text), end="")
+    elif sys.stdout.isatty():
+        say(text, end="")
+    else:
+        sys.stdout.write(text)  # it is to be imported again as it is
 
 
 @sessions_app.command("import")
@@ -130,7 +133,7 @@ def import_(
     query = {} if session_id is None else {"session_id": session_id}
     with session_api(ctx.obj.settings()) as api:
         made = api.post("/api/sessions/import", content, media, **query).json()
-    print(f"Session '{made['id']}' stored: {made['title']}")
+    say(f"Session '{made['id']}' stored: {on_one_line(made['title'])}")
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

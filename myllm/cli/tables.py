@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from myllm.cli.common import say
+from myllm.escaping import on_one_line
+
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
@@ -35,7 +38,7 @@ class Column:
 def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """Print a table that fits the terminal; when piped, one aligned line for each row."""
     if not sys.stdout.isatty():
-        print(plain_table(columns, rows))
+        say(plain_table(columns, rows))
         return
     from myllm.cli.common import console
 
@@ -48,7 +51,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in fields)
     if not sys.stdout.isatty():
         for name, value in fields:
-            print(f"{name:<{width}}  {printable(value)}".rstrip())
+            say(f"{name:<{width}}  {on_one_line(value)}".rstrip())
         return
     from rich.table import Table
 
@@ -65,7 +68,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
 def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """All columns of all rows, a line each, whatever their width."""
     headings = tuple(column.heading for column in columns)
-    lines = [headings, *(tuple(map(printable, row)) for row in rows)]
+    lines = [headings, *(tuple(map(on_one_line, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = (
         (cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
@@ -94,16 +97,11 @@ def fitting_table(columns: Sequence[Column], rows: Sequence[Row], width: int) ->
     return table
 
 
-def printable(text: str) -> str:
-    """`text` on one line, without characters that a terminal would obey."""
-    return "".join(each if each.isprintable() else " " for each in text)
-
-
 def _text(cell: str) -> Text:
     """A cell that means what it says, also where it looks like rich's markup."""
     from rich.text import Text
 
-    return Text(printable(cell), overflow="fold")
+    return Text(on_one_line(cell), overflow="fold")
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> dict[int, int]:
@@ -112,7 +110,7 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> dict
 
     shown = {}
     for index, column in enumerate(columns):
-        wide = max(map(cell_len, (column.heading, *(row[index] for row in rows))))
+        wide = max(map(cell_len, (column.heading, *(on_one_line(row[index]) for row in rows))))
         shown[index] = min(wide, _FOLDED_PROSE) if column.prose else wide
     while sum(shown.values()) + _GAP * (len(shown) - 1) > width:
         last = max(shown, key=lambda index: columns[index].rank)

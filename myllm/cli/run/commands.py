@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from myllm.cli.common import write_aside
+from myllm.cli.common import say, write_aside
 from myllm.cli.run.printing import print_answer
 from myllm.cli.run.settings import OPTIONS, parse, shown
 from myllm.cli.run.talk import Talk
@@ -76,7 +76,7 @@ class Commands:
         choices = self._talk.choices
         name, _, value = rest.partition(" ")
         if not name:
-            print("\n".join(shown(choices)))
+            say("\n".join(shown(choices)))
             return
         name = name.replace("-", "_")
         parsed = parse(name, value.strip())
@@ -88,7 +88,7 @@ class Commands:
             choices.options.pop(name, None)
         else:
             choices.options[name] = parsed
-        print(next(line for line in shown(choices, everything=True) if line.startswith(f"{name} ")))
+        say(next(line for line in shown(choices, everything=True) if line.startswith(f"{name} ")))
 
     def _show(self, rest: str) -> None:
         about = self._talk.about_model()
@@ -97,23 +97,23 @@ class Commands:
             value: Any = about.get(name)
             if value is not None:
                 text = ", ".join(value) if isinstance(value, list) else str(value)
-                print(f"{name.replace('_', ' '):<18} {text}")
-        print(f"{'thinks':<18} {'yes' if about.get('thinking') else 'no'}")
-        print(f"{'conversation':<18} {self._talk.session_id}")
-        print(f"{'system':<18} {self._talk.choices.system or '-'}")
-        print("\n".join(shown(self._talk.choices)))
+                say(f"{name.replace('_', ' '):<18} {text}")
+        say(f"{'thinks':<18} {'yes' if about.get('thinking') else 'no'}")
+        say(f"{'conversation':<18} {self._talk.session_id}")
+        say(f"{'system':<18} {self._talk.choices.system or '-'}")
+        say("\n".join(shown(self._talk.choices)))
 
     def _system(self, rest: str) -> None:
         if rest:
             self._talk.choices.system = rest
-        print(f"system: {self._talk.choices.system or '-'}")
+        say(f"system: {self._talk.choices.system or '-'}")
 
     def _again(self, rest: str) -> None:
         print_answer(self._talk.ask_again(), self._talk.model, self._talk.choices.verbose)
 
     def _undo(self, rest: str) -> None:
         question = " ".join(self._talk.take_back().split())
-        print(f"Taken back: {question if len(question) <= 60 else question[:59] + '…'}")
+        say(f"Taken back: {question if len(question) <= 60 else question[:59] + '…'}")
 
     def _save(self, rest: str) -> None:
         if not rest:
@@ -126,16 +126,16 @@ class Commands:
         form = "json" if path.suffix.lower() == ".json" else "markdown"
         write_aside(path, self._talk.exported(form))
         self._saved.add(path)
-        print(f"Saved as {path}")
+        say(f"Saved as {path}")
 
     def _clear(self, rest: str) -> None:
         self._talk.start_anew()
-        print("A new conversation begins.")
+        say("A new conversation begins.")
 
     def _help(self, rest: str) -> None:
         for command in self._commands.values():
-            print(f"{command.usage:<18} {command.about}")
-        print(
+            say(f"{command.usage:<18} {command.about}")
+        say(
             '"""                begins and ends a message of several lines\n'
             "Alt+Enter          begins another line of a message\n"
             "Up, Down           bring back earlier messages\n"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from myllm.cli.common import error
+from myllm.cli.common import error, say
 from myllm.cli.run.commands import Commands, Leave, is_command
 from myllm.cli.run.messages import PROMPT, reader
 from myllm.cli.run.printing import print_answer
@@ -27,7 +27,7 @@ def converse(talk: Talk, history: Path, go_on: bool) -> None:
     if (can_chat := talk.about_model()["chat"]) is not True:
         raise InvalidRequest(can_chat)
     source, commands = reader(history), Commands(talk)
-    print(f"Talking to {talk.model}. /help shows the commands.")
+    say(f"Talking to {talk.model}. /help shows the commands.")
     if go_on:
         _show_last_turns(talk.said())
     interrupted = False
@@ -43,7 +43,7 @@ def converse(talk: Talk, history: Path, go_on: bool) -> None:
             if interrupted:
                 raise
             interrupted = True
-            print("\n(Ctrl+C again or /exit leaves)")
+            say("\n(Ctrl+C again or /exit leaves)")
         except MyLLMError as failure:
             error(failure.detail)
     _say_how_to_go_on(talk)
@@ -56,13 +56,13 @@ def _take(talk: Talk, commands: Commands, text: str) -> None:
         else:
             print_answer(talk.ask(text.strip()), talk.model, talk.choices.verbose)
     except KeyboardInterrupt:
-        print("\n(stopped)")
+        say("\n(stopped)")
 
 
 def _say_how_to_go_on(talk: Talk) -> None:
     """For people; a script knows what it asked for."""
     if sys.stdout.isatty() and talk.was_answered:
-        print(f"Go on with: myllm run {talk.model} --session {talk.session_id}")
+        say(f"Go on with: myllm run {talk.model} --session {talk.session_id}")
 
 
 def _show_last_turns(said: list[dict[str, Any]]) -> None:
@@ -71,7 +71,7 @@ def _show_last_turns(said: list[dict[str, Any]]) -> None:
         return
     shown = said[questions[-_TURNS_SHOWN:][0] :]
     if len(questions) > _TURNS_SHOWN:
-        print(f"... ({len(questions) - _TURNS_SHOWN} earlier turns)")
+        say(f"... ({len(questions) - _TURNS_SHOWN} earlier turns)")
     for message in shown:
         if message["role"] not in ("user", "assistant"):
             continue
@@ -80,4 +80,4 @@ def _show_last_turns(said: list[dict[str, Any]]) -> None:
             lines = [*lines[:_LINES_SHOWN], f"... ({len(lines) - _LINES_SHOWN} more lines)"]
         begin = PROMPT if message["role"] == "user" else ""
         end = " (stopped)" if message["partial"] else ""
-        print(begin + "\n".join(lines) + end)
+        say(begin + "\n".join(lines) + end)

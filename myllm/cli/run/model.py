@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from myllm.cli.common import EXIT_FAILED
+from myllm.cli.common import EXIT_FAILED, say
 from myllm.errors import InvalidModel, ModelNotFound, PullFailed
+from myllm.escaping import in_lines
 
 if TYPE_CHECKING:
     import httpx
@@ -175,8 +176,8 @@ def _pull(registry: Registry, wanted: Wanted) -> None:
         question = (
             f"{wanted.name} is not here yet. Pull {files[0].name} ({total}) of {wanted.repo}?"
         )
-        if not typer.confirm(question, default=True, err=True):
-            print("Nothing was pulled", file=sys.stderr)
+        if not typer.confirm(in_lines(question), default=True, err=True):
+            say("Nothing was pulled", stderr=True)
             raise typer.Exit(EXIT_FAILED)
     with show_progress(wanted.name) as progress:
         pull(registry, wanted, on_progress=progress.show, say=progress.say)

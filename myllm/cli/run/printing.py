@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from myllm.cli.common import warning
+from myllm.cli.common import say, warning
+from myllm.escaping import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from myllm.cli.run.talk import Event
 
-_DIM, _PLAIN = "\033[2m", "\033[0m"
+_DIM = "2"
 
 
 def print_answer(events: Iterator[Event], model: str, verbose: bool) -> None:
@@ -34,16 +35,16 @@ def print_answer(events: Iterator[Event], model: str, verbose: bool) -> None:
             waiting(None)
             if event["done"]:
                 thoughts.end()
-                print(flush=True)
+                say(flush=True)
                 if "warning" in event:
                     warning(event["warning"])
                 if verbose:
-                    print(clock.summary(event["usage"]), file=sys.stderr)
+                    say(clock.summary(event["usage"]), stderr=True)
             elif "thinking" in event:
                 thoughts.add(event["thinking"])
             elif "token" in event:
                 thoughts.end()
-                print(event["token"], end="", flush=True)
+                say(event["token"], end="", flush=True)
 
 
 class _Thoughts:
@@ -52,21 +53,23 @@ class _Thoughts:
     def __init__(self) -> None:
         self._shown = sys.stdout.isatty()
         self._open = False
-        self._start, self._stop = (_DIM, _PLAIN) if has_colour() else ("", "")
+        self._style = _DIM if has_colour() else ""
 
     def add(self, text: str) -> None:
         if not self._shown:
             return
         if not self._open:
             self._open = True
-            print(f"{self._start}Thinking ...{self._stop}")
+            say("Thinking ...", style=self._style)
         # Each piece by itself, so that nothing stays dim when an answer is stopped.
-        print(f"{self._start}{text}{self._stop}", end="", flush=True)
+        say(text, end="", flush=True, style=self._style)
 
     def end(self) -> None:
         if self._open:
             self._open = False
-            print(f"\n{self._start}... done thinking.{self._stop}\n")
+            say()
+            say("... done thinking.", style=self._style)
+            say()
 
 
 class _Clock:
@@ -106,15 +109,17 @@ def _waiting(model: str) -> Iterator[Callable[[str | None], None]]:
     if not sys.stderr.isatty():
         yield lambda phase: None
         return
+    from rich.text import Text
+
     from myllm.cli.common import console
 
-    status = console(stderr=True).status(f"waiting for {model} ...")
+    status = console(stderr=True).status(Text(on_one_line(f"waiting for {model} ...")))
 
     def show(phase: str | None) -> None:
         if phase is None:
             status.stop()
         else:
-            status.update(f"{model}: {phase}")
+            status.update(Text(on_one_line(f"{model}: {phase}")))
 
     with status:
         yield show

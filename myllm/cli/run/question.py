@@ -8,7 +8,7 @@ from typing import TextIO
 
 import typer
 
-from myllm.cli.common import warning
+from myllm.cli.common import say, warning
 from myllm.errors import InvalidRequest
 
 # A server takes no more than 16 MiB by default.
@@ -38,10 +38,10 @@ def _read(stdin: TextIO, may_be_empty: bool) -> str:
     """All of `stdin`, without empty lines around it."""
     ready, _, _ = select.select([stdin], [], [], _NOTICE_S if may_be_empty else 0)
     if may_be_empty and not ready:
-        print(
+        say(
             "Waiting for the end of stdin, which follows the prompt; with nothing to add, start "
             "this with '< /dev/null'.",
-            file=sys.stderr,
+            stderr=True,
             flush=True,
         )
     content = stdin.buffer.read(_MOST_BYTES + 1)

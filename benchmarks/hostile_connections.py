@@ -14,6 +14,7 @@ from tests.serving import Serving, wait_until
 
 _MANY = 2000
 _HEALTH_S = 0.05
+_ANY = 1000.0  # seconds, and MB: the figures have the bounds
 _BEGUN = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: "
 _LENGTH = ("Content-Type: application/json", "Content-Length: 1000000")
 _WAITING = {
@@ -34,7 +35,7 @@ def measure() -> list[Figure]:
 def _slow(server: Serving, name: str, sent: bytes) -> list[Figure]:
     """From two addresses, so that none is refused."""
     before = memory_mb(server)
-    with ExitStack() as held, others_are_served(server) as others:
+    with ExitStack() as held, others_are_served(server, _ANY, _ANY) as others:
         addresses = itertools.cycle(["127.0.0.2", "127.0.0.3"])
         clients = [held.enter_context(connect(server, next(addresses))) for _ in range(_MANY)]
         for client in clients:
@@ -49,7 +50,7 @@ def _slow(server: Serving, name: str, sent: bytes) -> list[Figure]:
 
 
 def _endless(server: Serving) -> list[Figure]:
-    with others_are_served(server) as others:
+    with others_are_served(server, _ANY, _ANY) as others:
         began = time.monotonic()
         answer_to(server, endless(b"x", _BEGUN), total=2**28)
         took = time.monotonic() - began

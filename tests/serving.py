@@ -203,3 +203,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> fl
         assert took < timeout_s, f"{what}: not within {timeout_s} s"
         time.sleep(0.02)
     return time.monotonic() - started
+
+
+def suspend(process: psutil.Process) -> None:
+    """Stop a process; when this returns, none of its threads runs any more."""
+    process.suspend()
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 10, "all threads stopped")

@@ -23,7 +23,7 @@ from tests.fakes.damage import STUCK
 from tests.fakes.script import damaging
 from tests.hostile.attacks import others_are_served
 from tests.hostile.endless import ENDLESS, SOON_S, attacked, is_caught
-from tests.serving import Serving, serving, short_home, wait_until
+from tests.serving import Serving, serving, short_home, suspend, wait_until
 
 HANG_S = 3.0
 
@@ -74,7 +74,7 @@ def test_a_suspended_engine_is_replaced_under_its_answer(
 ) -> None:
     [engine] = server.engines()
     with others_are_served(server):
-        engine.suspend()
+        suspend(engine)
         assert ask(api) == whole
     assert not engine.is_running()
 
@@ -102,11 +102,11 @@ def test_a_server_that_was_stopped_does_not_take_its_engine_for_hanging(
     """As when a machine is suspended; the engine waits, too, and then goes on."""
     [engine] = server.engines()
     process = psutil.Process(server.process.pid)
-    engine.suspend()
+    suspend(engine)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, api)
         time.sleep(HANG_S / 4)
-        process.suspend()
+        suspend(process)
         time.sleep(2 * HANG_S)
         process.resume()
         engine.resume()

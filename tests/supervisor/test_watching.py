@@ -23,7 +23,7 @@ from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.watching import Watcher
 from tests.gateway.cutting import running
 from tests.hostile.endless import ENDLESS
-from tests.serving import wait_until
+from tests.serving import suspend
 
 KEY = InstanceKey("demo", "generate")
 HANG_S = 0.6
@@ -58,7 +58,7 @@ async def test_what_an_engine_still_has_when_it_ends_is_not_what_it_takes(gatewa
         instance.used = {HOST: 1}
         watcher.measure(instance)
         assert instance.used[HOST] > 1
-        psutil.Process(instance.pid).suspend()  # so that it does not end too soon
+        suspend(psutil.Process(instance.pid))  # so that it does not end too soon
         instance.stop()
         instance.used = {HOST: 1}
         watcher.measure(instance)
@@ -78,9 +78,7 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
     stalling = asyncio.create_task(read(gateway, 60, stalls))
     await stalls.wait()
     async with gateway.lease(Asking().ticket(KEY)) as lease:
-        process = psutil.Process(lease.instance.pid)
-        process.suspend()
-        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 10, "all threads stopped")
+        suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied, match="hung: no answer"):
             await upstream.tokenize(lease.instance, "one")
     stalling.cancel()
@@ -92,7 +90,7 @@ async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway
     """As when a machine is suspended: neither the engine nor the server runs."""
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         process = psutil.Process(lease.instance.pid)
-        process.suspend()
+        suspend(process)
         asked = asyncio.create_task(upstream.tokenize(lease.instance, "one"))
         await asyncio.sleep(HANG_S / 4)
         time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
@@ -103,7 +101,7 @@ async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway
 
 async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: Gateway) -> None:
     async with gateway.lease(Asking().ticket(KEY)) as lease:
-        psutil.Process(lease.instance.pid).suspend()
+        suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied):
             await upstream.tokenize(lease.instance, "one")
         assert lease.instance.death == Death("hung", loading=False)
@@ -129,7 +127,7 @@ async def test_an_engine_is_left_alone_when_it_has_answered(gateway: Gateway) ->
     await asyncio.sleep(HANG_S)
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         instance = lease.instance
-    psutil.Process(instance.pid).suspend()
+    suspend(psutil.Process(instance.pid))
     await asyncio.sleep(4 * HANG_S)
     assert not instance.is_ending()
     psutil.Process(instance.pid).resume()

@@ -60,7 +60,9 @@ class Settings(BaseSettings):
         "everybody may.",
     )
     api_key: SecretStr | None = Field(
-        None, description="Key that the command line shows to a running server."
+        None,
+        description="Key that the command line shows to a running server, if `MYLLM_HOST` or "
+        "`MYLLM_PORT` names it or it runs as the same user.",
     )
     allowed_hosts: Listed[str] = Field(
         (),

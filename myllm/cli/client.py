@@ -61,6 +61,12 @@ def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Cl
             state = _wait_for(client, address, state, passed)
         if state is not _State.ABSENT:
             client.headers.update(key_header(settings))
+            if not may_see_key(settings):
+                client.withheld = (
+                    f"the server at {address} asks for a key, and nothing shows that it is yours, "
+                    "so MYLLM_API_KEY was not sent; if it is, say where it listens with MYLLM_HOST "
+                    "or MYLLM_PORT"
+                )
             return client
     except BaseException:
         client.close()
@@ -104,10 +110,21 @@ def _look(client: httpx.Client, timeout_s: float) -> _State:
         return _State.ABSENT
 
 
+def may_see_key(settings: Settings) -> bool:
+    """Whether the server is one that the user has named, or runs as the user; without a key there
+    is nothing to see."""
+    if settings.api_key is None or settings.model_fields_set & {"host", "port"}:
+        return True
+    from myllm.own_servers import is_own
+
+    host = _EVERYWHERE.get(settings.host, settings.host)
+    return is_own(settings.state_dir, host, settings.port)
+
+
 def key_header(settings: Settings) -> dict[str, str]:
     """Given to MyLLM alone, not to whatever else may listen there."""
     key = settings.api_key.get_secret_value().strip() if settings.api_key else ""
-    if not key:
+    if not key or not may_see_key(settings):
         return {}
     if not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused("MYLLM_API_KEY has characters that no key has")

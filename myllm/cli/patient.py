@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from myllm.errors import ServeFailed
+from myllm.errors import KeyRefused, ServeFailed
 
 # A stream is never silent for longer than five seconds, whatever it waits for.
 SILENCE_S = 30.0
@@ -18,7 +18,12 @@ _CONNECT_S = 5.0
 
 
 class PatientClient(httpx.Client):
-    """Raises ServeFailed when the server leaves, or says nothing for `silence_s` seconds."""
+    """Raises ServeFailed when the server leaves, or says nothing for `silence_s` seconds.
+
+    `withheld` says why it was shown no key; it is then raised as KeyRefused by a 401.
+    """
+
+    withheld: str | None = None
 
     def __init__(
         self,
@@ -31,7 +36,11 @@ class PatientClient(httpx.Client):
 
     def send(self, request: httpx.Request, **how: Any) -> httpx.Response:
         with _in_words(request):
-            return super().send(request, **how)
+            answer = super().send(request, **how)
+        if answer.status_code == 401 and self.withheld is not None:
+            answer.close()
+            raise KeyRefused(self.withheld)
+        return answer
 
     @contextmanager
     def stream(self, *what: Any, **how: Any) -> Iterator[httpx.Response]:

@@ -12,6 +12,7 @@ import typer
 from myllm.cli.common import print_json, say, warning
 from myllm.cli.completion import complete_model
 from myllm.cli.tables import Column, fitting_table, print_table
+from myllm.errors import KeyRefused
 from myllm.escaping import on_one_line
 
 if TYPE_CHECKING:
@@ -154,8 +155,11 @@ def loaded_model(settings: Settings, name: str) -> dict[str, Any] | None:
     server = running_server(settings)
     if server is None:
         return None
-    with closing(server):
-        answer = server.get(path_of(name))
+    try:
+        with closing(server):
+            answer = server.get(path_of(name))
+    except KeyRefused:
+        return None
     shown: dict[str, Any] = answer.json() if answer.is_success else {"loaded": False}
     ours = (Registry(settings.models_dir).models_dir, BUILTIN_DIR)
     return shown if shown["loaded"] and Path(shown["path"]).parent in ours else None

@@ -42,6 +42,7 @@ def serve(
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
     from myllm.logs import configure, take_over_stderr
+    from myllm.own_servers import noted
 
     configure(settings.log_level, settings.log_format)
     take_over_stderr()
@@ -56,7 +57,8 @@ def serve(
             f"Running answers get {settings.drain_grace:g} s to end. Ctrl+C again quits at once.\n"
         ),
     )
-    server.run(sockets=[listener])
+    with noted(settings.state_dir, *listener.getsockname()[:2]):
+        server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
     if server.force_exit:

@@ -1,0 +1,221 @@
+"""Whoever else is on the user's machine: a stranger's checkout, and a stranger's server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from myllm.engine.types import Engine
+from myllm.own_servers import is_own, noted
+from tests.api.asking import ANN, port_of
+from tests.hostile.attacks import others_are_served
+from tests.serving import Serving, environment, serving
+
+# What a command does whose user has not said where the server is: the port, which tests cannot
+# share, takes the place of the default one.
+AT_THE_DEFAULT_PORT = """
+import sys
+from myllm.settings import Settings
+Settings.model_fields["port"].default = int(sys.argv.pop(1))
+Settings.model_rebuild(force=True)
+from myllm.__main__ import main
+main()
+"""
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Says that it is a MyLLM, asks for a key, and notes what it is shown."""
+
+    keys: list[str]
+
+    def do_GET(self) -> None:
+        self.keys += filter(None, (self.headers["Authorization"], self.headers["X-Api-Key"]))
+        is_root = self.path == "/"
+        told = {"name": "MyLLM", "status": "healthy"} if is_root else {"detail": "a key, please"}
+        body = json.dumps(told).encode()
+        self.send_response(200 if is_root else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
+@contextmanager
+def stranger() -> Iterator[tuple[int, list[str]]]:
+    """A port on which somebody else listens, and the keys that were shown there."""
+
+    class Handler(Stranger):
+        keys: list[str] = []  # noqa: RUF012 - one for each class
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield server.server_port, Handler.keys
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+def at_default_port(home: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", AT_THE_DEFAULT_PORT, str(port), *arguments],
+        env=environment(home, api_key=ANN), cwd=Path(__file__).parents[2],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["ps"], ["sessions", "list"], ["run", "demo", "Hi"]])
+def test_a_stranger_is_shown_no_key(home: Path, command: list[str]) -> None:
+    with stranger() as (port, keys):
+        done = at_default_port(home, port, *command)
+    assert (done.returncode, keys) == (1, [])
+    assert "MYLLM_API_KEY was not sent" in done.stderr
+    assert "MYLLM_PORT" in done.stderr
+
+
+def test_what_names_a_living_process_that_listens_elsewhere(home: Path) -> None:
+    """As after a server was stopped, and its id given to another process of the same user."""
+    with stranger() as (port, keys):
+        folder = home / "state" / "servers"
+        folder.mkdir(parents=True)
+        shell = psutil.Process(os.getppid())
+        told = {"address": "127.0.0.1", "port": port, "pid": shell.pid}
+        path = folder / "1.json"
+        path.write_text(json.dumps(told | {"created": shell.create_time()}))
+        path.chmod(0o600)
+        assert at_default_port(home, port, "ps").returncode == 1
+    assert keys == []
+
+
+def test_a_named_server_is_shown_the_key(home: Path) -> None:
+    with stranger() as (port, keys):
+        for command in (["ps"], ["sessions", "list"]):
+            subprocess.run(
+                [sys.executable, "-m", "myllm", *command],
+                env=environment(home, port=port, api_key=ANN), cwd=Path(__file__).parents[2],
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=60,
+            )  # fmt: skip
+    assert keys == [f"Bearer {ANN}"] * 2
+
+
+def test_the_users_own_server_is_shown_the_key(engine: Engine, home: Path) -> None:
+    from hashlib import sha256
+
+    (home / "keys").write_text(f"ann:{sha256(ANN.encode()).hexdigest()}\n")
+    with serving(home, api_keys_file=home / "keys") as server:
+        [file] = (home / "state" / "servers").iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600
+        with others_are_served(server):
+            done = at_default_port(home, port_of(server), "ps")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert at_default_port(home / "other", port_of(server), "ps").returncode == 1
+    assert not file.exists()
+
+
+# What is believed of such a file
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A state folder and the port on which this process listens, as noted there."""
+    with stranger() as (port, _), noted(tmp_path, "127.0.0.1", port):
+        yield tmp_path, port
+
+
+def file_of(state_dir: Path) -> Path:
+    [path] = (state_dir / "servers").glob("*.json")
+    return path
+
+
+def test_this_process_is_believed(listening: tuple[Path, int]) -> None:
+    state_dir, port = listening
+    assert is_own(state_dir, "127.0.0.1", port)
+    assert not is_own(state_dir, "127.0.0.1", port + 1)
+    assert not is_own(state_dir, "127.0.0.2", port)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o666, 0o604])
+def test_a_file_that_others_can_read_or_write_is_not(
+    listening: tuple[Path, int], mode: int
+) -> None:
+    state_dir, port = listening
+    file_of(state_dir).chmod(mode)
+    assert not is_own(state_dir, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"created": 1.0}, {"created": "now"}, {"pid": 1}, {"pid": -1}, {"pid": "x"}, {"pid": None},
+     {"pid": 2**70}, {"port": 1}, {"port": None}],
+)  # fmt: skip
+def test_another_process_is_not(listening: tuple[Path, int], change: dict[str, Any]) -> None:
+    state_dir, port = listening
+    path = file_of(state_dir)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert not is_own(state_dir, "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", "{" * 5000, "\0"])
+def test_anything_else_is_not(listening: tuple[Path, int], content: str) -> None:
+    state_dir, port = listening
+    file_of(state_dir).write_text(content)
+    assert not is_own(state_dir, "127.0.0.1", port)
+
+
+def test_a_link_is_not(listening: tuple[Path, int]) -> None:
+    state_dir, port = listening
+    path = file_of(state_dir)
+    path.rename(state_dir / "elsewhere")
+    path.symlink_to(state_dir / "elsewhere")
+    assert not is_own(state_dir, "127.0.0.1", port)
+
+
+@pytest.mark.needs_root
+def test_another_users_file_is_not(listening: tuple[Path, int]) -> None:
+    state_dir, port = listening
+    os.chown(file_of(state_dir), 65534, 65534)
+    assert not is_own(state_dir, "127.0.0.1", port)
+
+
+# A stranger's checkout
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["ps"], ["list"], ["engine", "status"]])
+def test_nothing_is_read_from_the_working_directory(
+    home: Path, server: Serving, command: list[str]
+) -> None:
+    """Nor is a program started that it names, nor the key shown to a host that it names."""
+    checkout = home / "checkout"
+    checkout.mkdir()
+    with stranger() as (port, keys):
+        program = checkout / "llama-server"
+        program.write_text(f"#!/bin/sh\ntouch {home}/ran\n")
+        program.chmod(0o755)
+        settings = f"MYLLM_LLAMA_SERVER={program}\nMYLLM_PORT={port}\nMYLLM_MODELS_DIR=./m\n"
+        for name in (".env", "config.toml", ".env.local"):
+            (checkout / name).write_text(settings)
+        own = environment(server.home, api_key=ANN)
+        subprocess.run(
+            [sys.executable, "-m", "myllm", *command],
+            env=own | {"PYTHONPATH": str(Path(__file__).parents[2])}, cwd=checkout,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=120,
+        )  # fmt: skip
+    assert keys == []
+    assert not (home / "ran").exists()

@@ -1,10 +1,15 @@
-"""Who is turned away, and with which words."""
+"""Who is turned away, and with which words; and who gives a slot up for a while."""
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from myllm.errors import MyLLMError, QueueFull, Unavailable
 from myllm.gateway.entry import Entry
-from myllm.gateway.tickets import Action, Reject, Ticket
+from myllm.gateway.tickets import Action, Pause, Reject, Ticket
+
+# So long may a client take nothing of its answer while others wait for its slot.
+UNREAD_S = 10.0
 
 
 def leaving() -> Unavailable:
@@ -44,6 +49,23 @@ def shed(entry: Entry, newcomer: Ticket) -> list[Action]:
         waiting + 1,
     )
     return [Reject(loser, error)]
+
+
+def pause_unread(entry: Entry, now: float) -> list[Action]:
+    """As many answers that nobody reads as there are others who need their slots, or their engine
+    to end; those that have been left unread for longest first."""
+    paused: list[Action] = []
+    for run in entry.runs():
+        unread = [
+            (ticket.offered_at, ticket)
+            for ticket in run.tickets()
+            if ticket.offered_at is not None and now - ticket.offered_at >= UNREAD_S
+        ]
+        wanted = len(unread) if run.state == "draining" else len(entry.queue)
+        for _, ticket in sorted(unread, key=itemgetter(0))[:wanted]:
+            ticket.offered_at = None  # said once
+            paused.append(Pause(ticket))
+    return paused
 
 
 def reject_late(entry: Entry, now: float, timeout_s: float) -> list[Action]:

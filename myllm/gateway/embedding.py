@@ -12,17 +12,18 @@ from dataclasses import dataclass
 
 from myllm.errors import InvalidRequest
 from myllm.gateway import upstream
+from myllm.gateway.batches import batches, each_in_turn
 from myllm.gateway.demand import Demand
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.resume import retried
+from myllm.gateway.resume import require_same, retried
 from myllm.gateway.roles import model_for
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 
-# An engine notices that nobody waits any more only between requests.
-AT_ONCE = 64
+Inputs = Sequence[str | list[int]]
+"""Texts or their tokens."""
 # A token stands for one byte at least, but for those that a tokenizer adds at both ends.
 _MOST_ADDED = 8
 
@@ -39,47 +40,53 @@ async def embed(
     gateway: Gateway,
     asking: Asking,
     model_name: str,
-    inputs: Sequence[str | list[int]],
+    inputs: Inputs,
     dimensions: int | None = None,
     *,
     cut: bool = False,
 ) -> Embeddings:
     """Embed each of `inputs`, texts or tokens, as vectors of `dimensions` numbers.
 
-    With `cut`, only the beginning of a text counts that is too long.
+    They wait their turn in batches. With `cut`, a text that is too long counts by its beginning.
 
     Raises ModelNotFound, and InvalidRequest when the model cannot embed, or not in so many
     dimensions, or when an input is longer than the model can take, with both numbers.
     """
     model = model_for(gateway, model_name, "embed")
-    demand = Demand("/v1/embeddings", {"input": inputs})
-    ticket = asking.ticket(InstanceKey(model.name, "embed"), demand)
+    begun_by: str | None = None
 
-    async def work(lease: Lease) -> Embeddings:
-        instance = lease.instance
-        fitting = await _fitting(instance, inputs, cut)
-        vectors: list[list[float]] = []
-        tokens = 0
-        for start in range(0, len(fitting), AT_ONCE):
-            made, read = await upstream.embed(instance, fitting[start : start + AT_ONCE])
-            vectors += [_sized(model, vector, dimensions) for vector in made]
-            tokens += read
-        return Embeddings(vectors, tokens)
+    async def batch(part: tuple[int, Inputs], goes_on: bool) -> Embeddings:
+        first, some = part
+        demand = Demand("/v1/embeddings", {"input": some})
+        ticket = asking.ticket(InstanceKey(model.name, "embed"), demand)
+        ticket.goes_on = goes_on
+        names = [f"Input {first + n}" if len(inputs) > 1 else "Input" for n in range(len(some))]
 
-    return await retried(gateway, ticket, work)
+        async def work(lease: Lease) -> Embeddings:
+            nonlocal begun_by
+            require_same(begun_by, lease.instance)
+            fitting = await _fitting(lease.instance, some, names, cut)
+            vectors, tokens = await upstream.embed(lease.instance, fitting)
+            begun_by = lease.instance.spec.model.digest
+            return Embeddings([_sized(model, each, dimensions) for each in vectors], tokens)
+
+        return await retried(gateway, ticket, work)
+
+    made = await each_in_turn(list(batches(inputs, _size)), batch)
+    vectors = [vector for each in made for vector in each.vectors]
+    return Embeddings(vectors, sum(each.prompt_tokens for each in made))
 
 
 async def _fitting(
-    instance: Instance, inputs: Sequence[str | list[int]], cut: bool
+    instance: Instance, inputs: Inputs, names: Sequence[str], cut: bool
 ) -> list[str | list[int]]:
     """The same inputs, of which those that could be too long have been counted: as tokens."""
     limit, known = instance.spec.context_size, instance.spec.model.header.vocabulary_size
     fitting: list[str | list[int]] = []
-    for index, given in enumerate(inputs):
+    for which, given in zip(names, inputs, strict=True):
         if isinstance(given, str) and _bytes(given) + _MOST_ADDED <= limit:
             fitting.append(given)
             continue
-        which = "Input" if len(inputs) == 1 else f"Input {index}"
         tokens = await upstream.tokenize(instance, given) if isinstance(given, str) else given
         if len(tokens) > limit and cut and isinstance(given, str):
             tokens = await _beginning(instance, given, tokens)
@@ -94,6 +101,11 @@ async def _fitting(
             )
         fitting.append(tokens)
     return fitting
+
+
+def _size(given: str | list[int]) -> int:
+    """In bytes, of which a token has about four."""
+    return _bytes(given) if isinstance(given, str) else 4 * len(given)
 
 
 def _bytes(text: str) -> int:

@@ -1,7 +1,8 @@
 """Several answers to one request as one: more than one choice, more than one prompt.
 
 llama-server could make several choices itself, but counts the tokens of the first one only. So
-each is a request of its own, with its own place in the queue and its own way over a dead engine.
+each is a request of its own, with its own place in the queue and its own way over a dead engine. A
+few of them are under way at a time, so that they do not fill the queue.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import Any
+from typing import Any, Final
 
+from myllm.gateway.batches import each_in_turn
 from myllm.gateway.deltas import Said
 from myllm.gateway.relay import Relay
 from myllm.gateway.wire import LAST, event, events_in
+
+AT_ONCE: Final = 8
 
 
 async def whole(relay: Relay) -> Said:
@@ -29,11 +33,12 @@ async def all_whole(relays: Sequence[Relay]) -> list[Said]:
     """Run several answers to their ends, at the same time as far as there are slots."""
     if len(relays) == 1:
         return [await whole(relays[0])]
-    tasks = [asyncio.create_task(whole(relay)) for relay in relays]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        await _end(tasks)
+
+    async def one(relay: Relay, goes_on: bool) -> Said:
+        relay.goes_on(goes_on)
+        return await whole(relay)
+
+    return await each_in_turn(relays, one, AT_ONCE)
 
 
 def sum_usage(usages: Sequence[dict[str, Any] | None], choices: int) -> dict[str, Any]:
@@ -75,16 +80,26 @@ class FanOut:
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Whole events; raises what the first relay that fails raises."""
         async with AsyncExitStack() as stack:
-            streams = [
-                await stack.enter_async_context(aclosing(relay.blocks())) for relay in self._relays
-            ]
-            coming = {asyncio.create_task(_next(s)): i for i, s in enumerate(streams)}
+            streams: list[AsyncGenerator[bytes, None]] = []
+            coming: dict[asyncio.Task[bytes | None], int] = {}
+
+            async def begin_next() -> None:
+                index = len(streams)
+                if index < len(self._relays):
+                    self._relays[index].goes_on(index > 0)
+                    stream = aclosing(self._relays[index].blocks())
+                    streams.append(await stack.enter_async_context(stream))
+                    coming[asyncio.create_task(_next(streams[index]))] = index
+
             try:
+                for _ in range(AT_ONCE):
+                    await begin_next()
                 while coming:
                     done, _ = await asyncio.wait(coming, return_when="FIRST_COMPLETED")
                     for task in done:
                         index, block = coming.pop(task), task.result()
                         if block is None:
+                            await begin_next()
                             continue
                         coming[asyncio.create_task(_next(streams[index]))] = index
                         yield b"".join(self._as_choice(index, each) for each in events_in(block))

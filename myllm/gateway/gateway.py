@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,6 +16,7 @@ from myllm.gateway.conversations import Conversations
 from myllm.gateway.counts import TokenCounts
 from myllm.gateway.disk_watch import DiskWatch
 from myllm.gateway.known_models import KnownModels
+from myllm.gateway.lease import Lease as Lease
 from myllm.gateway.planning import Planner
 from myllm.gateway.scheduler import Scheduler
 from myllm.gateway.tickets import (
@@ -25,6 +26,7 @@ from myllm.gateway.tickets import (
     Grant,
     Keep,
     MakePlan,
+    Pause,
     Reject,
     Start,
     Stop,
@@ -41,14 +43,6 @@ _log = structlog.get_logger(__name__)
 _TICK_S = 0.5
 # What conversations get to be saved in before their engine ends.
 _LEAVE_S = 10.0
-
-
-@dataclass(frozen=True)
-class Lease:
-    """One request's hold on one slot of a running engine."""
-
-    instance: Instance
-    slot: int
 
 
 class Gateway:
@@ -71,6 +65,7 @@ class Gateway:
         self.counts = TokenCounts()
         self.draining = False
         self._granted: dict[Ticket, asyncio.Future[Instance]] = {}
+        self._leases: dict[Ticket, Lease] = {}
         self._planning: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -95,10 +90,12 @@ class Gateway:
         Raises InvalidRequest for what would keep an engine busy (`constraints.py`),
         ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
         cannot start, and Unavailable after too long a wait. The slot is free when the context
-        is left, however. A ticket whose engine died may be used again and keeps its place.
+        is left, however, and when the lease is paused. A ticket whose engine died, or whose lease
+        was paused, may be used again and keeps its place.
         """
         if ticket.demand is not None:
             await ticket.demand.check()
+        lease: Lease | None = None
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._granted[ticket] = granted
         self._idle.clear()
@@ -108,17 +105,25 @@ class Gateway:
             assert ticket.slot is not None
             ticket.granted_at = ticket.granted_at or time.monotonic()
             await self.conversations.enter(instance, ticket)
-            yield Lease(instance, ticket.slot)
+            lease = self._leases[ticket] = Lease(instance, ticket.slot)
+            yield lease
         finally:
-            del self._granted[ticket]
-            if not self._granted:
-                self._idle.set()
-            try:
-                if granted.done() and not granted.cancelled() and granted.exception() is None:
-                    granted.result().last_used_at = time.time()
-                    self.conversations.exit(granted.result(), ticket)
-            finally:
-                self._carry_out(self.scheduler.release(ticket, time.monotonic()))
+            if lease is None or not lease.is_paused:  # or else it is given back already
+                self._give_back(ticket)
+
+    def _give_back(self, ticket: Ticket) -> None:
+        """The slot of `ticket` is free, or its place in the queue."""
+        granted = self._granted.pop(ticket)
+        self._leases.pop(ticket, None)
+        ticket.offered_at = None
+        if not self._granted:
+            self._idle.set()
+        try:
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                granted.result().last_used_at = time.time()
+                self.conversations.exit(granted.result(), ticket)
+        finally:
+            self._carry_out(self.scheduler.release(ticket, time.monotonic()))
 
     def phase(self, ticket: Ticket) -> str:
         """What a waiting request waits for, in two words: `loading 42%`, `queued 3`."""
@@ -279,6 +284,9 @@ class Gateway:
                 self._grant(ticket)
             case Reject(ticket, error):
                 self._reject(ticket, error)
+            case Pause(ticket):
+                if (lease := self._leases.get(ticket)) is not None:
+                    lease.pause(partial(self._give_back, ticket))
             case Keep(key, error):
                 self.supervisor.history(key).last_error = error.detail
                 _log.warning("engine not replaced", model=str(key), cause=error.detail)

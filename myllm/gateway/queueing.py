@@ -67,8 +67,8 @@ class FairQueue:
     def newest_of_greediest(self, newcomer: str) -> Ticket | None:
         """The last ticket of the client with the most waiting, if `newcomer` has clearly fewer;
         it gives way when the queue is full, so that one client alone cannot fill it. One whose
-        answer was cut by a death stays."""
-        newcomers = [ticket for ticket in self._tickets if not ticket.deaths]
+        answer was cut by a death stays, and so does what has been served in part."""
+        newcomers = [t for t in self._tickets if not (t.deaths or t.goes_on)]
         waiting = Counter(ticket.client for ticket in newcomers)
         if not waiting:
             return None

@@ -78,6 +78,10 @@ class Relay:
         waiting = self._gateway.phase(self._ticket)
         return f"restarting the engine, {waiting}" if self._ticket.deaths else waiting
 
+    def goes_on(self, whether: bool) -> None:
+        """It is one of several answers to a request, and others of them have begun before it."""
+        self._ticket.goes_on = whether
+
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Whole events, until the answer is complete.
 
@@ -94,7 +98,7 @@ class Relay:
             try:
                 async with (
                     self._gateway.lease(self._ticket) as lease,
-                    aclosing(await self._ask(lease)) as blocks,
+                    lease.answering(await self._ask(lease)) as blocks,
                 ):
                     speed = Reading(self._gateway.supervisor.speeds, lease.instance)
                     ended = False
@@ -105,12 +109,19 @@ class Relay:
                         if ended := self._is_end(block):
                             _measure(speed, block)
                         self._keep(block)
+                        self._ticket.offered_at = time.monotonic()
                         yield block
-                    if not ended:
+                        if lease.is_paused:
+                            break
+                        self._ticket.offered_at = None
+                    if not (ended or lease.is_paused):
                         raise EngineDied("The engine ended the answer without finishing it")
-                    if self._ended is not None:
+                    if self._ended is not None and not lease.is_paused:
                         self._ended(lease.instance)
-                return
+                if ended:
+                    return
+                self._writing.stops()
+                self._add_up()
             except EngineDied as death:
                 self._reading = False
                 self._writing.stops()
@@ -118,7 +129,7 @@ class Relay:
                 self._add_up()
             except Diverged:
                 raise EngineDied(
-                    "The engine died, and the new one began this answer in other words; "
+                    "The answer was cut, and was begun in other words the second time; "
                     "please ask again"
                 ) from None
 

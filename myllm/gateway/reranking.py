@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from myllm.gateway import upstream
+from myllm.gateway.batches import batches, each_in_turn
 from myllm.gateway.demand import Demand
-from myllm.gateway.embedding import AT_ONCE
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.resume import retried
+from myllm.gateway.resume import require_same, retried
 from myllm.gateway.roles import model_for
 from myllm.gateway.tickets import Asking
 from myllm.supervisor.spec import InstanceKey
@@ -26,23 +26,31 @@ class Scores:
 async def rerank(
     gateway: Gateway, asking: Asking, model_name: str, query: str, documents: Sequence[str]
 ) -> Scores:
-    """Score each of `documents`.
+    """Score each of `documents`; they wait their turn in batches.
 
     Raises ModelNotFound, and InvalidRequest when the model is no reranker, or when a document
     is longer, with the query, than the model can take, with both numbers.
     """
     model = model_for(gateway, model_name, "rerank")
-    demand = Demand("/v1/rerank", {"query": query, "documents": documents})
-    ticket = asking.ticket(InstanceKey(model.name, "rerank"), demand)
+    begun_by: str | None = None
 
-    async def work(lease: Lease) -> Scores:
-        scores: list[float] = []
-        tokens = 0
-        for start in range(0, len(documents), AT_ONCE):
-            some = documents[start : start + AT_ONCE]
-            made, read = await upstream.rerank(lease.instance, query, some)
-            scores += made
-            tokens += read
-        return Scores(scores, tokens)
+    async def batch(part: tuple[int, Sequence[str]], goes_on: bool) -> Scores:
+        demand = Demand("/v1/rerank", {"query": query, "documents": part[1]})
+        ticket = asking.ticket(InstanceKey(model.name, "rerank"), demand)
+        ticket.goes_on = goes_on
 
-    return await retried(gateway, ticket, work)
+        async def work(lease: Lease) -> Scores:
+            nonlocal begun_by
+            require_same(begun_by, lease.instance)
+            made = Scores(*await upstream.rerank(lease.instance, query, part[1]))
+            begun_by = lease.instance.spec.model.digest
+            return made
+
+        return await retried(gateway, ticket, work)
+
+    def size(document: str) -> int:
+        return len(query) + len(document)
+
+    made = await each_in_turn(list(batches(documents, size)), batch)
+    scores = [score for each in made for score in each.scores]
+    return Scores(scores, sum(each.prompt_tokens for each in made))

@@ -1,11 +1,12 @@
 """Answers that outlive their engine.
 
 When an engine dies under a request, the request takes a lease again, which starts a new
-engine. An answer that was short until then is made again from its start, with the same seed, and
-goes on where it was cut (`replay.py`). A longer one, or one that says something else the second
-time, goes on behind the last token whose text was sent: the prompt is then the old one and the
-tokens produced so far. What a prompt cannot carry (how far a grammar has come) is always made
-again, and fails if it says something else.
+engine; and so it does when its lease was paused, because its client did not read. An answer that
+was short until then is made again from its start, with the same seed, and goes on where it was cut
+(`replay.py`). A longer one, or one that says something else the second time, goes on behind the
+last token whose text was sent: the prompt is then the old one and the tokens produced so far. What
+a prompt cannot carry (how far a grammar has come) is always made again, and fails if it says
+something else.
 """
 
 from __future__ import annotations
@@ -87,13 +88,20 @@ class Generation:
             try:
                 async with (
                     self._gateway.lease(self._ticket) as lease,
-                    aclosing(self._attempt(lease, make_prompt)) as texts,
+                    lease.answering(self._attempt(lease, make_prompt)) as texts,
                 ):
                     async for *more, last in texts:
                         self._ticket.deaths = 0
+                        self._ticket.offered_at = time.monotonic()
                         for text in more:
                             yield Token(text, more=True)
                         yield Token(last)
+                        if lease.is_paused:
+                            break
+                        self._ticket.offered_at = None
+                if lease.is_paused:
+                    self._reading = None
+                    self._end_replay()
             except EngineDied as death:
                 self._reading = None
                 self._end_replay()
@@ -102,7 +110,7 @@ class Generation:
             except Diverged:
                 if self._repeats:
                     raise EngineDied(
-                        "The engine died, and the new one began this answer in other words; "
+                        "The answer was cut, and was begun in other words the second time; "
                         "please ask again"
                     ) from None
                 _log.warning("answer not made again: it turned another way")

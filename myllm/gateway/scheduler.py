@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 
 from myllm.errors import Conflict, InvalidRequest, ModelRemoved, MyLLMError
 from myllm.gateway import placing
-from myllm.gateway.admission import backing_off, give_up, leaving, reject_late, shed
+from myllm.gateway.admission import backing_off, give_up, leaving, pause_unread, reject_late, shed
 from myllm.gateway.entry import Entry
 from myllm.gateway.fleet import Fleet
 from myllm.gateway.runs import Run
@@ -69,12 +69,12 @@ class Scheduler:
     # Requests
 
     def request(self, ticket: Ticket, now: float) -> list[Action]:
-        """A request has arrived, or has come back because its engine died."""
+        """A request has arrived, or has come back because its engine died or it was paused."""
         entry = self.fleet.entry(ticket.key)
         refused = leaving() if self._leaving else backing_off(entry, now)
         if refused is not None:
             return [Reject(ticket, refused)]
-        came_back = ticket.run is not None
+        came_back = ticket.run is not None or ticket.goes_on
         ticket.run, ticket.slot, ticket.waits_since = None, None, now
         if not entry.queue:
             entry.rate.somebody_waits(now)
@@ -219,10 +219,11 @@ class Scheduler:
         return actions
 
     def tick(self, now: float) -> list[Action]:
-        """Time has passed: reject who waited too long, unload who was idle for too long."""
+        """Time has passed: reject who waited too long, pause who is not read while others wait,
+        unload who was idle for too long."""
         actions = self.fleet.stop_overdue(now)
         for entry in self.fleet.entries():
-            actions += reject_late(entry, now, self._queue_timeout_s)
+            actions += reject_late(entry, now, self._queue_timeout_s) + pause_unread(entry, now)
             actions += self._expire(entry, now) + self._advance(entry, now)
         return actions + self._plan_for_waiters()
 

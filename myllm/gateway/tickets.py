@@ -42,9 +42,11 @@ class Ticket:
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
     that has read the same. `only_asks`: it wants to know something of the engine, and leaves
-    alone what its slot has read; `untouched`: it left before the slot was its own. `begins`:
-    nothing is stored of its session yet. `demand` is what it asks of the engine; a load asks
-    nothing.
+    alone what its slot has read; `untouched`: it left before the slot was its own. `offered_at`:
+    since then its client has been handed something that it has not taken; None: it waits for more.
+    `begins`: nothing is stored of its session yet. `goes_on`: it is for a later part of a request,
+    of which others have been served, and gives way to nobody when the queue is full. `demand` is
+    what it asks of the engine; a load asks nothing.
     """
 
     key: InstanceKey
@@ -64,6 +66,8 @@ class Ticket:
     only_asks: bool = False
     untouched: bool = False
     granted_at: float | None = None
+    offered_at: float | None = None
+    goes_on: bool = False
     demand: Demand | None = None
 
 
@@ -153,6 +157,14 @@ class Reject:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Nobody reads what `ticket` is answered and others wait: give its slot back (`release`), and
+    let it go on with another `request` when its client reads again."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
 class Keep:
     """The engine of `key` goes on, for it cannot be replaced."""
 
@@ -176,4 +188,4 @@ class Ended:
     loading_signal: int | None = None
 
 
-Action = MakePlan | Start | Drain | Stop | Grant | Reject | Keep
+Action = MakePlan | Start | Drain | Stop | Grant | Reject | Pause | Keep

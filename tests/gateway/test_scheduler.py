@@ -16,6 +16,7 @@ from myllm.errors import (
     QueueFull,
     Unavailable,
 )
+from myllm.gateway.admission import UNREAD_S
 from myllm.gateway.strikes import FIRST_PAUSE_S, STRIKES
 from myllm.gateway.tickets import Ticket
 from tests.gateway.world import BUDGET_MB, DRAIN_GRACE_S, QUEUE_TIMEOUT_S, Kind, World, key_of
@@ -192,6 +193,53 @@ def test_the_most_urgent_gets_no_more_than_its_share_while_others_wait() -> None
     assert other in w.active, "two each"
     w.finish(running[1])
     assert urgent in w.active, "nobody else waits any more"
+
+
+def test_an_answer_that_is_not_read_gives_its_slot_to_who_waits() -> None:
+    w = world(demo=Kind(100, slots=2))
+    unread, read = w.ask("demo", client="a"), w.ask("demo", client="a")
+    w.settle()
+    w.stops_reading(unread)
+    w.tick(60)
+    assert unread in w.active, "nobody waits"
+    waiting, later = w.ask("demo", client="b"), w.ask("demo", client="b")
+    w.tick(1)
+    assert w.active == [read, waiting]
+    assert w.paused == [unread]
+    w.reads_again(unread)
+    assert w.waiting == [later, unread]
+    w.finish(read)
+    w.finish(waiting)
+    assert w.active == [unread, later] or w.active == [later, unread]
+
+
+def test_an_answer_is_paused_after_some_seconds_and_only_one_for_each_that_waits() -> None:
+    w = world(demo=Kind(100, slots=3))
+    unread = [w.ask("demo", client="a") for _ in range(3)]
+    w.settle()
+    for ticket in reversed(unread):
+        w.stops_reading(ticket)
+        w.tick(1)
+    w.ask("demo", client="b")
+    w.tick(UNREAD_S - 4)
+    assert w.paused == []
+    w.tick(2)
+    assert w.paused == [unread[2]]
+    w.tick(60)
+    assert w.paused == [unread[2]]
+
+
+def test_an_engine_that_is_to_leave_does_not_wait_for_who_does_not_read() -> None:
+    w = world(demo=Kind(600), other=Kind(600))
+    unread = w.ask("demo")
+    w.settle()
+    w.stops_reading(unread)
+    other = w.ask("other")
+    for _ in range(20):
+        w.tick(1)
+        w.settle()
+    assert w.paused == [unread]
+    assert w.active == [other]
 
 
 def test_the_queue_is_bounded_and_the_greediest_gives_way() -> None:

@@ -42,6 +42,17 @@ class FleetMachine(RuleBasedStateMachine):
         tickets = self.world.active + self.world.waiting
         self.world.finish(tickets[index % len(tickets)])
 
+    @precondition(lambda self: self.world.active)
+    @rule(index=INDEX)
+    def is_not_read(self, index: int) -> None:
+        self.world.stops_reading(self.world.active[index % len(self.world.active)])
+
+    @precondition(lambda self: self.world.unread)
+    @rule(index=INDEX)
+    def is_read_again(self, index: int) -> None:
+        unread = list(self.world.unread)
+        self.world.reads_again(unread[index % len(unread)])
+
     @precondition(lambda self: self.world.plans)
     @rule(index=INDEX)
     def is_planned(self, index: int) -> None:
@@ -67,7 +78,7 @@ class FleetMachine(RuleBasedStateMachine):
     def has_stopped(self, index: int) -> None:
         self.world.stop(_nth(self.world.stopping, index))
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 70.0]))
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 11.0, 70.0]))
     def time_passes(self, seconds: float) -> None:
         self.world.tick(seconds)
 
@@ -124,6 +135,8 @@ class FleetMachine(RuleBasedStateMachine):
         none by having waited for too long. Then the server leaves."""
         world = self.world
         world.others_mb = 0
+        for ticket in list(world.unread):
+            world.reads_again(ticket)
         began = world.now
         for ticket in world.waiting:
             ticket.waits_since = began

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from myllm.errors import EngineDied, EngineError, InvalidModel, MyLLMError
+from myllm.gateway.admission import UNREAD_S
 from myllm.gateway.room import total
 from myllm.gateway.runs import Run
 from myllm.gateway.scheduler import Scheduler
@@ -18,6 +19,7 @@ from myllm.gateway.tickets import (
     Grant,
     Keep,
     MakePlan,
+    Pause,
     Plan,
     Reject,
     Start,
@@ -60,6 +62,8 @@ class World:
     waiting: list[Ticket] = field(default_factory=list)
     rejected: dict[Ticket, MyLLMError] = field(default_factory=dict)
     done: list[Ticket] = field(default_factory=list)
+    paused: list[Ticket] = field(default_factory=list)
+    unread: dict[Ticket, float] = field(default_factory=dict)
     evicted: list[str] = field(default_factory=list)
     stop_reasons: list[str] = field(default_factory=list)
     kept: list[MyLLMError] = field(default_factory=list)
@@ -83,11 +87,28 @@ class World:
 
     def finish(self, ticket: Ticket) -> None:
         """It is answered, or its client leaves, in whatever phase."""
+        self.unread.pop(ticket, None)
+        self.done.append(ticket)
+        if ticket in self.paused:
+            self.paused.remove(ticket)
+            return
         for place in (self.active, self.waiting):
             if ticket in place:
                 place.remove(ticket)
-        self.done.append(ticket)
         self.do(self.scheduler.release(ticket, self.now))
+
+    def stops_reading(self, ticket: Ticket) -> None:
+        """Its client takes nothing of its answer any more."""
+        ticket.offered_at = self.unread[ticket] = self.now
+
+    def reads_again(self, ticket: Ticket) -> None:
+        """It goes on, also when it has been paused meanwhile."""
+        ticket.offered_at = None
+        self.unread.pop(ticket, None)
+        if ticket in self.paused:
+            self.paused.remove(ticket)
+            self.waiting.append(ticket)
+            self.do(self.scheduler.request(ticket, self.now))
 
     def unload(self, model: str, force: bool = False) -> None:
         self.may_end_pinned = self.may_end_pinned or self.kinds[model].pinned
@@ -198,6 +219,11 @@ class World:
                 self.waiting.remove(ticket)
                 assert ticket not in self.rejected
                 self.rejected[ticket] = action.error
+            case Pause(ticket):
+                self._check_pause(ticket)
+                self.active.remove(ticket)
+                self.paused.append(ticket)
+                self.do(self.scheduler.release(ticket, self.now))
             case Keep():
                 self.kept.append(action.error)
             case Drain():
@@ -225,6 +251,13 @@ class World:
         if held[granted.client] + 1 > share:
             fewest = min(held[client] for client in waiting)
             assert fewest + 1 > share, "somebody got more than a fair share while others waited"
+
+    def _check_pause(self, ticket: Ticket) -> None:
+        assert self.now - self.unread[ticket] >= UNREAD_S, "paused although it was read"
+        run = self.scheduler.fleet.run(ticket.run)
+        assert run is not None
+        waited_for = any(each.key == ticket.key for each in self.waiting)
+        assert waited_for or run.state == "draining", "paused for nobody"
 
     def _check_stop(self, number: int) -> None:
         run = self.scheduler.fleet.run(number)

@@ -16,6 +16,7 @@ from myllm.api.anthropic_wire import fields_of, messages_of
 from myllm.api.chats import Chat, asked, input_of
 from myllm.api.envelopes import envelope
 from myllm.api.errors import status_of
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.services import AskedBy, With
 from myllm.api.streaming import JsonAnswer, Stream, described, to_the_end
 from myllm.errors import MyLLMError
@@ -24,7 +25,7 @@ from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token, Usa
 from myllm.gateway.roles import chatting_model
 from myllm.gateway.sampling import OPENAI_DEFAULTS
 
-router = APIRouter(prefix="/v1/messages", tags=["Anthropic"])
+router = APIRouter(prefix="/v1/messages", tags=["Anthropic"], route_class=CheckedRoute)
 # Its samplers begin where OpenAI's do.
 _DEFAULTS = OPENAI_DEFAULTS
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}

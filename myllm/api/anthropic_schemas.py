@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from myllm.api.bounded import Messages, Name, Parts, Stops, Tools
 from myllm.api.schemas import KeepAlive
 from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import WHOLE
 
 
 class TextBlock(BaseModel):
@@ -22,7 +24,7 @@ class Base64Source(BaseModel):
     """An image that comes with the request."""
 
     type: Literal["base64"] = Field(description="The image comes with the request.")
-    media_type: str = Field("image/png", description="Such as image/png.")
+    media_type: Name = Field("image/png", description="Such as image/png.")
     data: str = Field(description="The image in base64.")
 
 
@@ -54,8 +56,8 @@ class ToolUseBlock(BaseModel):
     """The model has called a tool."""
 
     type: Literal["tool_use"] = Field(description="A call of a tool by the model.")
-    id: str = Field(description="Names the call; its result repeats it.")
-    name: str = Field(description="The tool.")
+    id: Name = Field(description="Names the call; its result repeats it.")
+    name: Name = Field(description="The tool.")
     input: dict[str, Any] = Field(description="What the tool was called with.")
 
 
@@ -79,9 +81,9 @@ class ToolResultBlock(BaseModel):
     """What a tool has answered."""
 
     type: Literal["tool_result"] = Field(description="What a tool has answered.")
-    tool_use_id: str = Field(description="The id of the call.")
+    tool_use_id: Name = Field(description="The id of the call.")
     content: Annotated[
-        list[_Shown], BeforeValidator(_as_blocks, json_schema_input_type=str | list[_Shown])
+        Parts[_Shown], BeforeValidator(_as_blocks, json_schema_input_type=str | Parts[_Shown])
     ] = Field([], description="The result: a text, or texts and images.")
     is_error: bool | None = Field(None, description="Whether the tool failed.")
 
@@ -91,10 +93,11 @@ Block = Annotated[
     Field(discriminator="type"),
 ]
 Content = Annotated[
-    list[Block], BeforeValidator(_as_blocks, json_schema_input_type=str | list[Block])
+    Parts[Block], BeforeValidator(_as_blocks, json_schema_input_type=str | Parts[Block])
 ]
 SystemContent = Annotated[
-    list[TextBlock], BeforeValidator(_as_blocks, json_schema_input_type=str | list[TextBlock])
+    Parts[TextBlock],
+    BeforeValidator(_as_blocks, json_schema_input_type=str | Parts[TextBlock]),
 ]
 
 
@@ -113,7 +116,7 @@ class AnthropicTool(BaseModel):
     type: Literal["custom"] | None = Field(
         None, description="Absent, or custom: a tool that the client runs."
     )
-    name: str = Field(min_length=1, description="What the model calls it by.")
+    name: Name = Field(min_length=1, description="What the model calls it by.")
     description: str | None = Field(None, description="When to call it, for the model.")
     input_schema: dict[str, Any] = Field(description="JSON schema of its input.")
 
@@ -124,7 +127,7 @@ class ToolChoice(BaseModel):
     type: Literal["auto", "any", "tool", "none"] = Field(
         description='"auto": as the model likes, "any": some tool, "tool": the one named, "none".'
     )
-    name: str | None = Field(None, description='For "tool".')
+    name: Name | None = Field(None, description='For "tool".')
     disable_parallel_tool_use: bool | None = Field(
         None, description="Whether one answer may call one tool at most."
     )
@@ -136,7 +139,7 @@ class ThinkingConfig(BaseModel):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
         description='"disabled", or any other: think before answering, if the model can.'
     )
-    budget_tokens: int | None = Field(None, ge=0, description="Most tokens to think.")
+    budget_tokens: int | None = Field(None, ge=0, le=WHOLE, description="Most tokens to think.")
 
 
 class CountTokensRequest(BaseModel):
@@ -152,15 +155,15 @@ class CountTokensRequest(BaseModel):
         },
     )
 
-    model: str = Field(description="A model's name or alias, from GET /v1/models.")
-    messages: list[AnthropicMessage] = Field(
+    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
+    messages: Messages[AnthropicMessage] = Field(
         min_length=1, description="The conversation, oldest message first."
     )
     system: SystemContent | None = Field(
         None, description="Instructions in front of the conversation."
     )
     thinking: ThinkingConfig | None = Field(None, description="Off, unless this says otherwise.")
-    tools: list[AnthropicTool] | None = Field(
+    tools: Tools[AnthropicTool] | None = Field(
         None, description="The functions that the model may call."
     )
     tool_choice: ToolChoice | None = Field(None, description="Whether a tool is to be called.")
@@ -190,8 +193,8 @@ class MessagesRequest(CountTokensRequest):
         }
     )
 
-    max_tokens: int = Field(ge=1, description="Longest answer, in tokens.")
-    stop_sequences: list[str] | None = Field(None, description="The answer ends before these.")
+    max_tokens: int = Field(ge=1, le=WHOLE, description="Longest answer, in tokens.")
+    stop_sequences: Stops | None = Field(None, description="The answer ends before these.")
     temperature: float | None = Field(
         None,
         ge=0.0,
@@ -204,7 +207,9 @@ class MessagesRequest(CountTokensRequest):
         le=1.0,
         description="Only the likeliest tokens that together have this probability.",
     )
-    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
+    top_k: int | None = Field(
+        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
+    )
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
 
     def options(self) -> dict[str, Any]:

@@ -1,18 +1,17 @@
 """Routes for what is asked often: straight from the path to the endpoint.
 
-The body is read and checked in one step, by pydantic's parser. FastAPI's own way (its layers, its
-search for the route; then parse, solve the dependencies, check, copy) costs more than all the
-rest of a short request. The description of the API is the same, and so are the errors.
+FastAPI's own way (its layers, its search for the route; then parse, solve the dependencies, check,
+copy) costs more than all the rest of a short request. The description of the API is the same, and
+so are the errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, get_type_hints
+from collections.abc import Awaitable, Callable
+from typing import get_type_hints
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -21,12 +20,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from myllm.api.client_protocol import BEGUN
+from myllm.api.json_bodies import CheckedRoute, Handler, is_json, read_json
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _FAILURE = "myllm.failure"
 
 
-class DirectRoute(APIRoute):
+class DirectRoute(CheckedRoute):
     """A route that `DirectPaths` may answer: its endpoint takes `request` (a pydantic model),
     `services` and `client`. Others stay what they are.
     """
@@ -42,7 +41,7 @@ class DirectRoute(APIRoute):
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
 
         async def handle(request: Request) -> Response:
-            body = _checked(model, request, await _body(request.receive))
+            body = await _checked(model, request, await _body(request.receive))
             return await endpoint(body, request.app.state.services, request.state.client)
 
         return handle
@@ -99,26 +98,15 @@ async def _body(receive: Receive) -> bytes:
             return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-def _checked(model: type[BaseModel], request: Request, body: bytes) -> BaseModel:
+async def _checked(model: type[BaseModel], request: Request, body: bytes) -> BaseModel:
     """The body, checked; raises RequestValidationError as FastAPI does."""
-    content_type = request.headers.get("content-type", "")
-    if not body or not content_type.lower().startswith("application/json"):
+    if not body or not is_json(request.headers.get("content-type", "")):
         missing = {"type": "model_attributes_type", "loc": ("body",), "input": None}
         raise RequestValidationError([missing])
     try:
-        return model.model_validate_json(body)
+        return await read_json(body, model.model_validate)
     except ValidationError as failure:
-        found = failure.errors(include_url=False)
-        if found[0]["type"] == "json_invalid" and not _is_utf8(body):
-            raise HTTPException(400, "The body is not valid JSON in UTF-8") from None
+        found = failure.errors(include_url=False, include_input=False)
         raise RequestValidationError(
             [error | {"loc": ("body", *error["loc"])} for error in found]
         ) from None
-
-
-def _is_utf8(body: bytes) -> bool:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from myllm.errors import ModelNotFound, MyLLMError, PromptTooLong
+from myllm.limits import ERROR_CHARS
 
 Dialect = Literal["myllm", "openai", "anthropic", "ollama"]
 
@@ -48,7 +49,11 @@ def envelope(
     error: MyLLMError | None = None,
     param: str | None = None,
 ) -> dict[str, Any]:
-    """The body of an error answer; `param` is the field that is wrong."""
+    """The body of an error answer; `param` is the field that is wrong.
+
+    What repeats a long input is cut.
+    """
+    detail, param = detail[:ERROR_CHARS], param and param[:ERROR_CHARS]
     match dialect:
         case "openai":
             return {"error": _openai(status, detail, error, param)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,10 +74,10 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()
-        location = [part for part in found[0]["loc"] if part != "body"]
+        told = _most_telling(error.errors())
+        location = _location(told)
         param = _path(location) if location and isinstance(location[0], str) else None
-        refused = errors.InvalidRequest(_sentence(request, found))
+        refused = errors.InvalidRequest(_sentence(request, told))
         return error_response(refused, request.url.path, param)
 
     @app.exception_handler(UnicodeEncodeError)
@@ -92,8 +93,6 @@ def install(app: FastAPI) -> None:
             detail = f"No such route: {request.method} {request.url.path}; see /docs"
         elif error.status_code == 405:
             detail = f"{request.url.path} does not take {request.method}; see /docs"
-        elif detail == "There was an error parsing the body":  # FastAPI's words
-            detail = "The body is not valid JSON in UTF-8"
         body = envelope(dialect_of(request.url.path), error.status_code, detail)
         return JSONResponse(body, error.status_code, error.headers)
 
@@ -108,12 +107,23 @@ def install(app: FastAPI) -> None:
         return JSONResponse(envelope(dialect_of(request.url.path), 500, detail), 500)
 
 
-def _sentence(request: Request, found: Sequence[Any]) -> str:
-    """The first thing wrong with a body, as one sentence."""
-    error = found[0]
-    kind, location = error["type"], [part for part in error["loc"] if part != "body"]
-    if kind == "json_invalid":
-        return f"The body is not valid JSON: {error['ctx']['error']}"
+def _most_telling(found: Sequence[Any]) -> Any:
+    """The first error; but what is one of several forms, and too long, is no error of form."""
+    return next((error for error in found if error["type"] in _TOO_LONG), found[0])
+
+
+def _location(error: Any) -> list[str | int]:
+    """Where it is in the body, without the names that pydantic has for the forms of a field."""
+    parts = [part for part in error["loc"] if part != "body"]
+    first, rest = parts[:1], parts[1:]
+    return first + [part for part in rest if isinstance(part, int) or not _FORM.search(part)]
+
+
+def _sentence(request: Request, error: Any) -> str:
+    """What is wrong with a body, as one sentence."""
+    kind, location = error["type"], _location(error)
+    if kind == "value_error" and not location:
+        return str(error["ctx"]["error"])
     if not location:
         content_type = request.headers.get("content-type", "")
         if not content_type.startswith("application/json"):
@@ -122,7 +132,8 @@ def _sentence(request: Request, found: Sequence[Any]) -> str:
     name = _path(location)
     if kind == "extra_forbidden":
         known = sorted(Options.model_fields)
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)[0]
+        # Looking for neighbours takes a time that grows with the square of the length.
+        near = difflib.get_close_matches(str(location[-1])[:64], known, n=1, cutoff=0.0)[0]
         return f"Unknown option '{location[-1]}'; did you mean '{near}'?"
     return f"{name} {rule(str(location[-1]), error)}"
 
@@ -149,12 +160,15 @@ _RULES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large a number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "list_type": "must be a list",
     "model_attributes_type": "must be an object",
     "dict_type": "must be an object",
 }
+_FORM = re.compile(r"\[|^(constrained-)?(str|int|float|bool)$")
+_TOO_LONG = {"too_long": "entries", "string_too_long": "characters"}
 _OUT_OF_RANGE = {"greater_than_equal", "less_than_equal", "finite_number", "int_parsing_size"}
 
 
@@ -166,6 +180,8 @@ def rule(name: str, error: Any) -> str:
         return f"must be one of {error['ctx']['expected']}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if (what := _TOO_LONG.get(error["type"])) is not None:
+        return f"must have {error['ctx']['max_length']} {what} at most"
     return _RULES.get(error["type"]) or f"is wrong: {error['msg']}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from myllm.api.answer_schemas import InstanceList
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.services import Services, With
 from myllm.api.times import iso
 from myllm.gateway.entry import Entry
@@ -15,7 +16,7 @@ from myllm.gateway.planning import without_engines
 from myllm.gateway.runs import FOREVER, Run
 from myllm.gateway.tickets import Need
 
-router = APIRouter(prefix="/api", tags=["Models"])
+router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
 
 @router.get("/instances", response_model=None, responses={200: {"model": InstanceList}})

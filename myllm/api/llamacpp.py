@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from myllm.api import openai, openai_vectors
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.llamacpp_schemas import (
     InfillRequest,
     PlainCompletionRequest,
@@ -29,7 +30,7 @@ from myllm.gateway.sampling import LLAMA_CPP_DEFAULTS, engine_fields, resolve
 from myllm.gateway.tickets import Caller
 from myllm.supervisor.spec import InstanceKey
 
-router = APIRouter(tags=["llama.cpp"])
+router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 
 
 @router.post("/chat/completions")

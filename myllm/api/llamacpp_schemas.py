@@ -10,13 +10,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
+from myllm.api.bounded import Biases, Messages, Name, Parts, Stop, Stops, Token, Tokens, Tools
 from myllm.api.openai_schemas import ChatCompletionRequest, OpenAIMessage
 from myllm.api.vector_schemas import Inputs, Queued, RerankRequest
+from myllm.gateway.constraints import MOST_BREAKERS, MOST_SAMPLERS
+from myllm.limits import LABELS, TOKENS, WHOLE
 
-_INT32 = 2**31 - 1
 # The engine keeps so many tokens in memory, whether there are as many or not.
 _MOST_LAST = 2**20
 _MODEL = Field("", description="Default: the only model that is loaded, or else that there is.")
+_Samplers = Annotated[list[Name], Field(max_length=MOST_SAMPLERS, fail_fast=True)]
+_Names = Annotated[list[Name], Field(max_length=LABELS, fail_fast=True)]
+_Breakers = Annotated[list[Stop], Field(min_length=1, max_length=MOST_BREAKERS, fail_fast=True)]
 _NOT_SAMPLING = frozenset(
     {
         *("model", "keep_alive", "priority", "stream", "n_predict", "response_fields"),
@@ -28,7 +33,7 @@ _NOT_SAMPLING = frozenset(
 class Unnamed(Queued):
     """A request that may leave it open which model is meant."""
 
-    model: str = _MODEL
+    model: Name = _MODEL
 
 
 class _Sampled(Unnamed):
@@ -39,7 +44,8 @@ class _Sampled(Unnamed):
     stream: bool = Field(False, description="Server-sent events, or one JSON answer.")
     n_predict: int | None = Field(
         None,
-        le=_INT32,
+        ge=-WHOLE,
+        le=WHOLE,
         validation_alias=AliasChoices("n_predict", "max_tokens", "max_completion_tokens"),
         description="Longest answer, in tokens; negative: up to the end of the context.",
     )
@@ -53,7 +59,7 @@ class _Sampled(Unnamed):
         None, description="How the entropy maps to the varying temperature."
     )
     top_k: int | None = Field(
-        None, ge=0, le=_INT32, description="Only the k likeliest tokens; 0: all."
+        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
     )
     top_p: float | None = Field(
         None,
@@ -102,7 +108,7 @@ class _Sampled(Unnamed):
         None, description="Base of the DRY penalty, which grows with the length of the repetition."
     )
     dry_allowed_length: int | None = Field(
-        None, ge=0, le=_INT32, description="Longest repetition without a DRY penalty, in tokens."
+        None, ge=0, le=WHOLE, description="Longest repetition without a DRY penalty, in tokens."
     )
     dry_penalty_last_n: int | None = Field(
         None,
@@ -110,9 +116,8 @@ class _Sampled(Unnamed):
         le=_MOST_LAST,
         description="How many of the last tokens the DRY penalty looks at.",
     )
-    dry_sequence_breakers: list[str] | None = Field(
+    dry_sequence_breakers: _Breakers | None = Field(
         None,
-        min_length=1,
         description="Texts at which a repeated sequence ends for the DRY penalty.",
     )
     mirostat: Literal[0, 1, 2] | None = Field(
@@ -120,28 +125,28 @@ class _Sampled(Unnamed):
     )
     mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
     mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
-    samplers: list[str] | None = Field(None, description="Their names, in the order of use.")
-    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = Field(
+    samplers: _Samplers | None = Field(None, description="Their names, in the order of use.")
+    logit_bias: Biases | None = Field(
         None,
         description="Added to the score of a token, named by its id or its text; false bans it.",
     )
     ignore_eos: bool | None = Field(None, description="Go on when the model would end its answer.")
     min_keep: int | None = Field(
-        None, ge=0, le=_INT32, description="Tokens that every sampler leaves at least."
+        None, ge=0, le=WHOLE, description="Tokens that every sampler leaves at least."
     )
     seed: int | None = Field(None, ge=-1, lt=2**32, description="-1: another one each time.")
-    stop: str | list[str] | None = Field(None, description="The answer ends before any of these.")
+    stop: Stop | Stops | None = Field(None, description="The answer ends before any of these.")
     grammar: str | None = Field(None, description="GBNF that the answer must match.")
     json_schema: dict[str, Any] | None = Field(
         None, description="A JSON schema that the answer must match."
     )
     n_indent: int | None = Field(
-        None, ge=0, le=_INT32, description="Least indentation of new lines, in spaces."
+        None, ge=0, le=WHOLE, description="Least indentation of new lines, in spaces."
     )
     t_max_predict_ms: int | None = Field(
         None,
         ge=-1,
-        le=_INT32,
+        le=WHOLE,
         description="Time to generate, after which the answer ends at a line break.",
     )
     n_probs: int | None = Field(
@@ -158,7 +163,7 @@ class _Sampled(Unnamed):
         None, description="Report progress while the prompt is read, in a stream."
     )
     timings_per_token: bool | None = Field(None, description="Report speeds with each token.")
-    response_fields: list[str] | None = Field(
+    response_fields: _Names | None = Field(
         None, description="Only these fields of an answer that is no stream."
     )
 
@@ -185,11 +190,12 @@ def _checked_prompt(value: Any) -> Any:
 
 def _is_mixed(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(each, str) or (type(each) is int and 0 <= each <= _INT32) for each in value
+        isinstance(each, str) or (type(each) is int and 0 <= each <= WHOLE) for each in value
     )
 
 
-Prompt = Annotated[str | list[int | str], BeforeValidator(_checked_prompt)]
+_Mixed = Annotated[list[Token | str], Field(max_length=TOKENS, fail_fast=True)]
+Prompt = Annotated[str | _Mixed, BeforeValidator(_checked_prompt)]
 
 
 class PlainCompletionRequest(_Sampled):
@@ -209,7 +215,7 @@ class Extra(BaseModel):
     """Another file, for what is written in the middle of this one."""
 
     text: str = Field(description="Its content.")
-    filename: str | None = Field(None, description="Its name.")
+    filename: Name | None = Field(None, description="Its name.")
 
 
 class InfillRequest(_Sampled):
@@ -220,7 +226,7 @@ class InfillRequest(_Sampled):
     )
     input_prefix: str = Field(description="The text before the gap.")
     input_suffix: str = Field(description="The text after the gap.")
-    input_extra: list[Extra] = Field(default_factory=list, description="Other files, as context.")
+    input_extra: Parts[Extra] = Field(default_factory=list, description="Other files, as context.")
     prompt: str = Field("", description="What stands behind the prefix already.")
 
     def engine_body(self) -> dict[str, Any]:
@@ -233,13 +239,13 @@ class InfillRequest(_Sampled):
 class UnnamedChatRequest(ChatCompletionRequest):
     """As POST /v1/chat/completions has it."""
 
-    model: str = _MODEL
+    model: Name = _MODEL
 
 
 class UnnamedRerankRequest(RerankRequest):
     """As POST /v1/rerank has it."""
 
-    model: str = _MODEL
+    model: Name = _MODEL
 
 
 class PlainEmbeddingRequest(Unnamed):
@@ -263,16 +269,16 @@ class TokenizeRequest(Unnamed):
 class DetokenizeRequest(Unnamed):
     """The text of tokens."""
 
-    tokens: list[Annotated[int, Field(ge=0, le=_INT32)]] = Field(description="Ids of tokens.")
+    tokens: Tokens = Field(description="Ids of tokens.")
 
 
 class TemplateRequest(Unnamed):
     """The prompt that a chat becomes."""
 
-    messages: list[OpenAIMessage] = Field(
+    messages: Messages[OpenAIMessage] = Field(
         min_length=1, description="The conversation, oldest message first."
     )
-    tools: list[dict[str, Any]] | None = Field(
+    tools: Tools[dict[str, Any]] | None = Field(
         None, description="The functions that the model may call."
     )
     tool_choice: Any = Field(
@@ -288,7 +294,7 @@ class TemplateRequest(Unnamed):
     json_schema: dict[str, Any] | None = Field(
         None, description="A JSON schema that the answer must match."
     )
-    reasoning_effort: str | None = Field(None, description='"none" switches thinking off.')
+    reasoning_effort: Name | None = Field(None, description='"none" switches thinking off.')
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Values for the model's chat template."
     )

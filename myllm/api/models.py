@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from myllm.api.answer_schemas import ModelDetails, ModelList
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.schemas import LoadRequest
 from myllm.api.services import Services, With
 from myllm.api.streaming import JsonAnswer
@@ -20,7 +21,7 @@ from myllm.models.registry import Model
 from myllm.models.strays import strays
 from myllm.supervisor.spec import InstanceKey, main_role
 
-router = APIRouter(prefix="/api", tags=["Models"])
+router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
 
 @router.get("/models", response_model=None, responses={200: {"model": ModelList}})

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from myllm.api.chats import Chat, asked
 from myllm.api.envelopes import envelope
 from myllm.api.errors import status_of
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.ollama_schemas import (
     EmbedRequest,
     OldEmbeddingsRequest,
@@ -32,7 +32,7 @@ from myllm.gateway.tickets import Ticket
 LINES = {"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
 
 
-class AnyContentType(APIRoute):
+class AnyContentType(CheckedRoute):
     """Takes a body for JSON whatever it is called: Ollama's documentation has `curl -d`, which
     calls it a form."""
 

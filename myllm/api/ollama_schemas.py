@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
+from myllm.api.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
 from myllm.api.schemas import KeepAlive
 from myllm.gateway.sampling import UNBOUNDED
 from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import WHOLE
 
 
 def _listed(value: Any) -> Any:
@@ -28,7 +30,9 @@ class OllamaOptions(BaseModel):
         le=2.0,
         description="Higher is more random; 0 always takes the likeliest token.",
     )
-    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
+    top_k: int | None = Field(
+        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
+    )
     top_p: float | None = Field(
         None,
         ge=0.0,
@@ -44,14 +48,24 @@ class OllamaOptions(BaseModel):
         le=1.0,
         description="Only tokens whose probability is typical of the context; 1: off.",
     )
-    num_predict: int | None = Field(None, description="Longest answer, in tokens; -1: no bound.")
+    num_predict: int | None = Field(
+        None, ge=-WHOLE, le=WHOLE, description="Longest answer, in tokens; -1: no bound."
+    )
     stop: Annotated[
-        list[str] | None, BeforeValidator(_listed, json_schema_input_type=str | list[str] | None)
+        Stops | None, BeforeValidator(_listed, json_schema_input_type=Stop | Stops | None)
     ] = Field(None, description="The answer ends before any of these.")
-    seed: int | None = Field(None, description="The same seed gives the same answer; -1: any.")
+    seed: int | None = Field(
+        None,
+        ge=-(2**63),
+        lt=2**64,
+        description="The same seed gives the same answer; -1: any.",
+    )
     repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
     repeat_last_n: int | None = Field(
-        None, ge=-1, description="How many of the last tokens the penalties look at; 0: none."
+        None,
+        ge=-1,
+        le=2**20,
+        description="How many of the last tokens the penalties look at; 0: none.",
     )
     presence_penalty: float | None = Field(
         None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
@@ -82,7 +96,7 @@ class OllamaOptions(BaseModel):
 class NamedRequest(BaseModel):
     """What names a model. Older clients call the field `name`."""
 
-    model: str = Field(
+    model: Name = Field(
         min_length=1,
         validation_alias=AliasChoices("model", "name"),
         description='A model\'s name or alias, with or without ":latest".',
@@ -146,24 +160,24 @@ class OllamaGenerateRequest(_Generating):
     )
     prompt: str | None = Field("", description="The text to answer.")
     system: str | None = Field(None, description="Instructions in front of it.")
-    images: list[str] | None = Field(None, description="In base64.")
+    images: Parts[str] | None = Field(None, description="In base64.")
     raw: bool | None = Field(False, description="Without the model's chat template.")
     suffix: str | None = Field(None, description="Refused: use /infill.")
     template: str | None = Field(None, description="Refused: the model has its own.")
-    context: list[int] | None = Field(None, description="Refused: use /chat.")
+    context: Tokens | None = Field(None, description="Refused: use /chat.")
 
 
 class CalledFunction(BaseModel):
     """A tool's name, and what it is called with."""
 
-    name: str = Field(description="The function's name.")
+    name: Name = Field(description="The function's name.")
     arguments: dict[str, Any] = Field({}, description="What it is called with.")
 
 
 class OllamaCall(BaseModel):
     """A call of a tool."""
 
-    id: str | None = Field(None, description="Names the call.")
+    id: Name | None = Field(None, description="Names the call.")
     function: CalledFunction = Field(description="What is called, and with what.")
 
 
@@ -175,10 +189,10 @@ class OllamaMessage(BaseModel):
     )
     content: str | None = Field("", description="The text.")
     thinking: str | None = Field(None, description="What the assistant thought.")
-    images: list[str] | None = Field(None, description="In base64.")
-    tool_calls: list[OllamaCall] | None = Field(None, description="What the assistant called.")
-    tool_name: str | None = Field(None, description="The tool whose result this is.")
-    tool_call_id: str | None = Field(None, description="The id of the call whose result this is.")
+    images: Parts[str] | None = Field(None, description="In base64.")
+    tool_calls: Parts[OllamaCall] | None = Field(None, description="What the assistant called.")
+    tool_name: Name | None = Field(None, description="The tool whose result this is.")
+    tool_call_id: Name | None = Field(None, description="The id of the call whose result this is.")
 
 
 class OllamaChatRequest(_Generating):
@@ -193,10 +207,10 @@ class OllamaChatRequest(_Generating):
             }
         }
     )
-    messages: list[OllamaMessage] | None = Field(
+    messages: Messages[OllamaMessage] | None = Field(
         None, description="The conversation, oldest message first."
     )
-    tools: list[dict[str, Any]] | None = Field(
+    tools: Tools[dict[str, Any]] | None = Field(
         None, description="The functions that the model may call."
     )
 
@@ -209,11 +223,11 @@ class EmbedRequest(_Queued):
 
     model_config = ConfigDict(json_schema_extra={"example": {"model": "demo", "input": "Hello"}})
     input: Annotated[
-        list[str], BeforeValidator(_listed, json_schema_input_type=str | list[str])
+        Inputs[str], BeforeValidator(_listed, json_schema_input_type=str | Inputs[str])
     ] = Field(description="One text, or several.")
     truncate: bool | None = Field(True, description="Cut texts that are too long; or a 400.")
     dimensions: int | None = Field(
-        None, ge=1, description="Length of the vectors, if the model can."
+        None, ge=1, le=2**20, description="Length of the vectors, if the model can."
     )
 
 
@@ -233,5 +247,5 @@ class PullRequest(NamedRequest):
 class CopyRequest(BaseModel):
     """Copy a model."""
 
-    source: str = Field(min_length=1, description="The model's name or alias.")
-    destination: str = Field(min_length=1, description="A name that no model has yet.")
+    source: Name = Field(min_length=1, description="The model's name or alias.")
+    destination: Name = Field(min_length=1, description="A name that no model has yet.")

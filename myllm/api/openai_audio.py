@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import PlainTextResponse, Response
 
+from myllm.api.bounded import Name
 from myllm.api.chats import Chat, asked
+from myllm.api.json_bodies import CheckedRoute, Handler
 from myllm.api.openai import error_event
 from myllm.api.services import AskedBy, Services, With
 from myllm.api.streaming import JsonAnswer, Stream, TakesTime, to_the_end
@@ -21,7 +23,23 @@ from myllm.gateway.sampling import OPENAI_DEFAULTS
 from myllm.gateway.tickets import Asking
 from myllm.gateway.wire import event
 
-router = APIRouter(prefix="/v1/audio", tags=["OpenAI"])
+
+class WithFile(CheckedRoute):
+    """Takes forms of several parts only: another one has no file, and is slow to read."""
+
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            content_type = request.headers.get("content-type", "")
+            if not content_type.lower().startswith("multipart/form-data"):
+                raise InvalidRequest("Content-Type must be multipart/form-data, with a file")
+            return await handler(request)
+
+        return handle
+
+
+router = APIRouter(prefix="/v1/audio", tags=["OpenAI"], route_class=WithFile)
 # Models that were made to transcribe know these words of llama.cpp's.
 _TASK = "Transcribe audio to text"
 _DEFAULTS = OPENAI_DEFAULTS | {"temperature": 0.0}
@@ -32,9 +50,9 @@ async def transcriptions(
     services: With,
     client: AskedBy,
     file: Annotated[UploadFile, File(description="A recording: wav, mp3 or flac.")],
-    model: Annotated[str, Form(description="A model's name or alias, from GET /v1/models.")],
+    model: Annotated[Name, Form(description="A model's name or alias, from GET /v1/models.")],
     prompt: Annotated[str | None, Form(description="What to do, in other words.")] = None,
-    language: Annotated[str | None, Form(description="What is spoken, such as `en`.")] = None,
+    language: Annotated[Name | None, Form(description="What is spoken, such as `en`.")] = None,
     response_format: Annotated[
         Literal["json", "text"], Form(description="A JSON object, or the text alone.")
     ] = "json",

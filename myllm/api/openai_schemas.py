@@ -6,13 +6,15 @@ into the engine's state: slots, caches, adapters.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from myllm.api.bounded import Biases, Messages, Name, Parts, Stop, Stops, Tokens, Tools
 from myllm.api.schemas import KeepAlive
 from myllm.api.tool_schemas import Tool, ToolChoice, tool_fields
 from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import ANSWERS, WHOLE
 
 _NOT_SAMPLING = frozenset(
     {
@@ -28,7 +30,6 @@ _NOT_SAMPLING = frozenset(
         "tool_choice",
     }
 )
-_MOST_CHOICES = 128
 
 
 class StreamOptions(BaseModel):
@@ -42,12 +43,12 @@ class _Sampled(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    model: str = Field(description="A model's name or alias, from GET /v1/models.")
+    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
     stream_options: StreamOptions | None = Field(
         None, description="What a stream carries besides the answer."
     )
-    n: int | None = Field(None, ge=1, le=_MOST_CHOICES, description="Answers to make.")
+    n: int | None = Field(None, ge=1, le=128, description="Answers to make.")
     temperature: float | None = Field(
         None,
         ge=0.0,
@@ -60,8 +61,8 @@ class _Sampled(BaseModel):
         le=1.0,
         description="Only the likeliest tokens that together have this probability.",
     )
-    max_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens.")
-    stop: str | list[str] | None = Field(None, description="The answer ends before any of these.")
+    max_tokens: int | None = Field(None, ge=1, le=WHOLE, description="Longest answer, in tokens.")
+    stop: Stop | Stops | None = Field(None, description="The answer ends before any of these.")
     presence_penalty: float | None = Field(
         None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
     )
@@ -71,12 +72,16 @@ class _Sampled(BaseModel):
         le=2.0,
         description="Lowers the score of tokens by how often they have occurred.",
     )
-    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = Field(
+    logit_bias: Biases | None = Field(
         None,
         description="Added to the score of a token, named by its id or its text; false bans it.",
     )
-    seed: int | None = Field(None, description="The same seed gives the same answer.")
-    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
+    seed: int | None = Field(
+        None, ge=-(2**63), lt=2**64, description="The same seed gives the same answer."
+    )
+    top_k: int | None = Field(
+        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
+    )
     min_p: float | None = Field(
         None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
     )
@@ -138,7 +143,7 @@ class OpenAIMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
         description="Who speaks; developer is the same as system."
     )
-    content: str | list[dict[str, Any]] | None = Field(
+    content: str | Parts[dict[str, Any]] | None = Field(
         None, description="A text, or parts: texts, images, sounds."
     )
 
@@ -159,15 +164,17 @@ class ChatCompletionRequest(_Sampled):
             }
         }
     )
-    messages: list[OpenAIMessage] = Field(
+    messages: Messages[OpenAIMessage] = Field(
         min_length=1, description="The conversation, oldest message first."
     )
-    max_completion_tokens: int | None = Field(None, ge=1, description="Wins over `max_tokens`.")
+    max_completion_tokens: int | None = Field(
+        None, ge=1, le=WHOLE, description="Wins over `max_tokens`."
+    )
     logprobs: bool | None = Field(None, description="Report the log probability of each token.")
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="Report so many of the likeliest tokens at each place."
     )
-    tools: list[Tool] | None = Field(None, description="The functions that the model may call.")
+    tools: Tools[Tool] | None = Field(None, description="The functions that the model may call.")
     tool_choice: ToolChoice | None = Field(
         None, description='"auto" (the default), "none", "required", or one tool.'
     )
@@ -178,9 +185,9 @@ class ChatCompletionRequest(_Sampled):
         None,
         description="The format of the answer: text, json_object, or json_schema with a schema.",
     )
-    reasoning_effort: str | None = Field(None, description='"none" switches thinking off.')
+    reasoning_effort: Name | None = Field(None, description='"none" switches thinking off.')
     thinking_budget_tokens: int | None = Field(
-        None, ge=-1, description="Most tokens to think; -1: no bound."
+        None, ge=-1, le=WHOLE, description="Most tokens to think; -1: no bound."
     )
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Values for the model's chat template."
@@ -192,7 +199,8 @@ class ChatCompletionRequest(_Sampled):
         return given if longest is None else given | {"max_tokens": longest}
 
 
-_Tokens = list[Annotated[int, Field(ge=0)]]
+T = TypeVar("T")
+_Prompts = Annotated[list[T], Field(max_length=ANSWERS, fail_fast=True)]
 
 
 class CompletionRequest(_Sampled):
@@ -203,7 +211,7 @@ class CompletionRequest(_Sampled):
             "example": {"model": "demo", "prompt": "Once upon a time", "max_tokens": 64}
         }
     )
-    prompt: str | _Tokens | list[str] | list[_Tokens] = Field(
+    prompt: str | Tokens | _Prompts[str] | _Prompts[Tokens] = Field(
         description="A text or its tokens, or several of them."
     )
     logprobs: int | None = Field(
@@ -212,6 +220,14 @@ class CompletionRequest(_Sampled):
         le=20,
         description="Report log probabilities, of so many of the likeliest tokens.",
     )
+
+    @model_validator(mode="after")
+    def _few(self) -> Self:
+        """Each answer to each prompt is a request to the engine."""
+        made = len(self.prompts()) * (self.n or 1)
+        if made > ANSWERS:
+            raise ValueError(f"prompts times n must be {ANSWERS} at most, not {made}")
+        return self
 
     def prompts(self) -> list[str | list[int]]:
         """Each prompt."""

@@ -10,13 +10,14 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.services import AskedBy, With
 from myllm.api.streaming import JsonAnswer
 from myllm.api.vector_schemas import EmbeddingRequest, RerankRequest, each_of
 from myllm.gateway.embedding import embed
 from myllm.gateway.reranking import rerank
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 
 
 @router.post("/embeddings")

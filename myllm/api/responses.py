@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.responses_schemas import ResponsesRequest
 from myllm.api.responses_wire import Events, output, whole
 from myllm.api.services import AskedBy, Services, Sessions, With
@@ -20,7 +21,7 @@ from myllm.gateway.sampling import OPENAI_DEFAULTS, UNBOUNDED
 from myllm.gateway.tickets import Caller
 from myllm.sessions.history import Message, from_wire
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 _DEFAULTS = OPENAI_DEFAULTS | {"max_tokens": UNBOUNDED}
 _EVENTS = (
     'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":'

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from myllm.api.bounded import Messages, Name, Tools, at_most
 from myllm.api.schemas import KeepAlive
 from myllm.api.tool_schemas import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import LABELS, WHOLE
 from myllm.sessions.history import storable
 
 _TEXTS = ("input_text", "output_text", "text")
@@ -27,7 +29,7 @@ class FunctionTool(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     type: Literal["function"] = Field(description="Always function.")
-    name: str = Field(min_length=1, description="What the model calls it by.")
+    name: Name = Field(min_length=1, description="What the model calls it by.")
     description: str | None = Field(None, description="When to call it, for the model.")
     parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments.")
 
@@ -36,7 +38,7 @@ class ChosenTool(BaseModel):
     """The one tool that must be called."""
 
     type: Literal["function"] = Field(description="Always function.")
-    name: str = Field(description="The function that must be called.")
+    name: Name = Field(description="The function that must be called.")
 
 
 class TextFormat(BaseModel):
@@ -63,7 +65,7 @@ class Reasoning(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    effort: str | None = Field(None, description='"none" switches thinking off.')
+    effort: Name | None = Field(None, description='"none" switches thinking off.')
 
 
 class ResponsesRequest(BaseModel):
@@ -76,15 +78,15 @@ class ResponsesRequest(BaseModel):
         },
     )
 
-    model: str = Field(description="A model's name or alias, from GET /v1/models.")
-    input: str | list[dict[str, Any]] = Field(
+    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
+    input: str | Messages[dict[str, Any]] = Field(
         min_length=1, description="A text, or items: messages, calls of functions, their outputs."
     )
     instructions: str | None = Field(None, description="For this answer only.")
-    previous_response_id: str | None = Field(None, description="What the input goes on from.")
+    previous_response_id: Name | None = Field(None, description="What the input goes on from.")
     store: bool | None = Field(True, description="Whether it can be gone on from.")
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
-    tools: list[FunctionTool] | None = Field(
+    tools: Tools[FunctionTool] | None = Field(
         None, description="The functions that the model may call."
     )
     tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = Field(
@@ -95,7 +97,9 @@ class ResponsesRequest(BaseModel):
     )
     text: TextOptions | None = Field(None, description="The format of the answer's text.")
     reasoning: Reasoning | None = Field(None, description="How much to think.")
-    max_output_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens.")
+    max_output_tokens: int | None = Field(
+        None, ge=1, le=WHOLE, description="Longest answer, in tokens."
+    )
     temperature: float | None = Field(
         None,
         ge=0.0,
@@ -108,7 +112,7 @@ class ResponsesRequest(BaseModel):
         le=1.0,
         description="Only the likeliest tokens that together have this probability.",
     )
-    metadata: dict[str, str] | None = Field(
+    metadata: Annotated[dict[Name, Name], BeforeValidator(at_most(LABELS))] | None = Field(
         None, description="Kept with the answer and returned with it."
     )
     background: Literal[False] | None = Field(

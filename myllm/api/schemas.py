@@ -14,9 +14,11 @@ from pydantic import (
     model_validator,
 )
 
+from myllm.api.bounded import Biases, Inputs, Messages, Name, Parts, Stops, Tools, at_most
 from myllm.api.tool_schemas import Tool, ToolCall, ToolChoice
 from myllm.durations import parse_duration
 from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import OPTIONS, WHOLE
 from myllm.sessions.history import Style, storable
 
 
@@ -31,12 +33,14 @@ class Options(BaseModel):
 
     temperature: float | None = Field(None, ge=0.0, le=2.0, description="Higher is more random.")
     top_p: float | None = Field(None, ge=0.0, le=1.0, description="Nucleus sampling threshold.")
-    top_k: int | None = Field(None, ge=0, description="Only the k likeliest tokens; 0: all.")
+    top_k: int | None = Field(
+        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
+    )
     min_p: float | None = Field(
         None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
     )
-    max_tokens: int | None = Field(None, ge=1, description="Longest answer, in tokens.")
-    stop: list[str] | None = Field(None, description="The answer ends before any of these.")
+    max_tokens: int | None = Field(None, ge=1, le=WHOLE, description="Longest answer, in tokens.")
+    stop: Stops | None = Field(None, description="The answer ends before any of these.")
     repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
     presence_penalty: float | None = Field(
         None, ge=-2.0, le=2.0, description="Against tokens that have occurred."
@@ -47,9 +51,15 @@ class Options(BaseModel):
     seed: int | None = Field(
         None, ge=0, le=2**32 - 1, description="The same seed gives the same answer."
     )
-    logit_bias: dict[str, float] | list[tuple[int | str, float | bool]] | None = Field(
+    logit_bias: Biases | None = Field(
         None, description="Added to the score of a token, named by its id or its text."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        """Each unknown one is an error of its own."""
+        return at_most(OPTIONS)(given)
 
     def given(self) -> dict[str, Any]:
         """The options that the request named."""
@@ -80,14 +90,16 @@ class ForkRequest(BaseModel):
 
     model_config = _example(message=4, session_id="another-way")
 
-    message: int | None = Field(None, description="Id of the last message to take; default: all.")
-    session_id: str | None = Field(None, description="Of the new session; default: a UUID.")
+    message: int | None = Field(
+        None, ge=0, lt=2**63, description="Id of the last message to take; default: all."
+    )
+    session_id: Name | None = Field(None, description="Of the new session; default: a UUID.")
 
 
 class _Queued(BaseModel):
     """What every request shares that waits for an engine."""
 
-    model: str = Field(description="A model's name, from GET /api/models.")
+    model: Name = Field(description="A model's name, from GET /api/models.")
     keep_alive: KeepAlive | None = Field(
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
     )
@@ -146,9 +158,9 @@ class ChatMessage(BaseModel):
     role: Literal["system", "user", "assistant", "tool"] = Field(
         description="Who speaks; tool: the result of a call."
     )
-    content: str | list[ContentPart] | None = Field("", description="A text, or parts.")
-    tool_calls: list[ToolCall] | None = Field(None, description="What an assistant has called.")
-    tool_call_id: str | None = Field(None, description="Whose result a tool's message is.")
+    content: str | Parts[ContentPart] | None = Field("", description="A text, or parts.")
+    tool_calls: Parts[ToolCall] | None = Field(None, description="What an assistant has called.")
+    tool_call_id: Name | None = Field(None, description="Whose result a tool's message is.")
     thinking: Storable | None = Field(
         None, description="What an assistant thought; may be left out."
     )
@@ -175,17 +187,17 @@ class ChatRequest(_Generating):
         session_id=None,
         stream=False,
     )
-    tools: list[Tool] | None = Field(None, description="What the model may call.")
+    tools: Tools[Tool] | None = Field(None, description="What the model may call.")
     tool_choice: ToolChoice | None = Field(
         None, description='"auto" (the default), "none", "required", or one tool.'
     )
     thinking: bool | None = Field(
         None, description="Whether a model that can think does so before it answers."
     )
-    messages: list[ChatMessage] = Field(
+    messages: Messages[ChatMessage] = Field(
         min_length=1, description="The whole history, or only the new turn of a session."
     )
-    session_id: str | None = Field(
+    session_id: Name | None = Field(
         None, description="Go on with this session; null starts one. A new id may be made up."
     )
     history: Style | None = Field(
@@ -209,7 +221,7 @@ class EmbeddingsRequest(_Queued):
     """Turn text into vectors."""
 
     model_config = _example(model="demo", input="Hello, world!")
-    input: str | list[str] = Field(description="One text, or several.")
+    input: str | Inputs[str] = Field(description="One text, or several.")
 
 
 class UsageBody(BaseModel):
@@ -256,7 +268,7 @@ class ChatResponse(BaseModel):
         session_id="550e8400-e29b-41d4-a716-446655440000",
     )
     message: AnswerMessage = Field(description="The answer.")
-    session_id: str | None = Field(description="Null when the answer was not to be stored.")
+    session_id: Name | None = Field(description="Null when the answer was not to be stored.")
     usage: UsageBody = Field(description="Counts of tokens.")
     finish_reason: Literal["stop", "length", "tool_calls"] = Field(
         description='Why the answer ended: "length" at max_tokens, "tool_calls" to call tools.'

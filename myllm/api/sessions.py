@@ -10,22 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from myllm.api.schemas import ChatRequest, ForkRequest, RenameRequest, Storable
+from myllm.api.bounded import Name
+from myllm.api.json_bodies import CheckedRoute
+from myllm.api.schemas import ChatRequest, ForkRequest, RenameRequest
 from myllm.api.services import AskedBy, Models, Sessions
 from myllm.api.times import iso
 from myllm.errors import InvalidRequest
 from myllm.gateway.media import carried
-from myllm.sessions.history import Extra, Message
+from myllm.limits import SEARCH_CHARS
+from myllm.sessions.history import Extra, Message, storable
 from myllm.sessions.store import SessionStore, check_id
 from myllm.sessions.transfer import Document, Format, read, write
 
 if TYPE_CHECKING:
     from myllm.sessions.rows import StoredMessage, Summary
 
-router = APIRouter(prefix="/api/sessions", tags=["Sessions"])
+router = APIRouter(prefix="/api/sessions", tags=["Sessions"], route_class=CheckedRoute)
 
+# Checked here, since the database would refuse what cannot be stored, too late.
+_Search = Annotated[str, Field(max_length=SEARCH_CHARS), AfterValidator(storable)]
+_Model = Annotated[Name, AfterValidator(storable)]
 _MEDIA: dict[Format, str] = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
 _ENDINGS: dict[Format, str] = {"json": "json", "markdown": "md"}
 _FILES: dict[str, Any] = {
@@ -45,9 +51,9 @@ async def list_sessions(
     models: Models,
     client: AskedBy,
     limit: Annotated[int, Query(ge=1, le=500, description="At most so many.")] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the last page.")] = None,
-    search: Annotated[Storable, Query(description="A text in a title or a message.")] = "",
-    model: Annotated[Storable, Query(description="Only this model's.")] = "",
+    cursor: Annotated[Name | None, Query(description="`next_cursor` of the last page.")] = None,
+    search: Annotated[_Search, Query(description="A text in a title or a message.")] = "",
+    model: Annotated[_Model, Query(description="Only this model's.")] = "",
 ) -> dict[str, Any]:
     """The sessions that went on last, and where the next page begins."""
     if model:  # sessions are stored under their model's own name
@@ -125,7 +131,7 @@ async def import_session(
     request: Request,
     sessions: Sessions,
     client: AskedBy,
-    session_id: Annotated[str | None, Query(description="Instead of the file's.")] = None,
+    session_id: Annotated[Name | None, Query(description="Instead of the file's.")] = None,
 ) -> dict[str, Any]:
     """Store a session that was exported, as JSON or as Markdown."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()

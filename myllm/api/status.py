@@ -8,10 +8,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from myllm import __version__
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.services import Services, With
 from myllm.counters import counted
 
-router = APIRouter(tags=["Status"])
+router = APIRouter(tags=["Status"], route_class=CheckedRoute)
 
 
 @router.get("/")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from myllm.api.bounded import Name
 from myllm.errors import InvalidRequest
 
 
@@ -15,7 +16,7 @@ class Function(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(min_length=1, description="What the model calls it by.")
+    name: Name = Field(min_length=1, description="What the model calls it by.")
     description: str | None = Field(None, description="When to call it, for the model.")
     parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments.")
 
@@ -30,14 +31,14 @@ class Tool(BaseModel):
 class CalledFunction(BaseModel):
     """What was called, and with what."""
 
-    name: str = Field(min_length=1, description="The function's name.")
+    name: Name = Field(min_length=1, description="The function's name.")
     arguments: str | dict[str, Any] = Field("{}", description="JSON, as a text or an object.")
 
 
 class ToolCall(BaseModel):
     """A call, whose result is to come in a message of role tool."""
 
-    id: str = Field("", description="Names the call; its result repeats it.")
+    id: Name = Field("", description="Names the call; its result repeats it.")
     type: Literal["function"] = Field("function", description="Always function.")
     function: CalledFunction = Field(description="What is called, and with what.")
 
@@ -45,7 +46,7 @@ class ToolCall(BaseModel):
 class NamedFunction(BaseModel):
     """One of the tools."""
 
-    name: str = Field(description="The function that must be called.")
+    name: Name = Field(description="The function that must be called.")
 
 
 class NamedTool(BaseModel):

@@ -12,6 +12,8 @@ import orjson
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from myllm.api.bounded import Name
+from myllm.api.json_bodies import CheckedRoute
 from myllm.api.llamacpp_schemas import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from myllm.api.services import AskedBy, Services, With
 from myllm.api.streaming import JsonAnswer, TakesTime
@@ -20,7 +22,7 @@ from myllm.gateway.asking import ask, render
 from myllm.gateway.roles import chatting_model, named
 from myllm.gateway.tickets import Asking, Caller
 
-router = APIRouter(tags=["llama.cpp"])
+router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 _METRICS = "text/plain; version=0.0.4"
 # Others tell of this machine's disk, and an engine to come may have more of that kind.
 _PROPERTIES = (
@@ -38,7 +40,7 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 @router.get("/props")
 @router.get("/upstream/{model:path}/props")
-async def properties(services: With, client: AskedBy, model: str = "") -> Response:
+async def properties(services: With, client: AskedBy, model: Name = "") -> Response:
     """What llama-server tells of a model and of itself."""
     name = await named(services.gateway, model)
 
@@ -75,7 +77,7 @@ async def metrics(model: str, services: With, client: AskedBy) -> Response:
 @router.post("/tokenize")
 @router.post("/upstream/{model:path}/tokenize")
 async def tokenize(
-    request: TokenizeRequest, services: With, client: AskedBy, model: str = ""
+    request: TokenizeRequest, services: With, client: AskedBy, model: Name = ""
 ) -> Response:
     """The tokens of a text."""
     name = await named(services.gateway, model or request.model)
@@ -88,7 +90,7 @@ async def tokenize(
 @router.post("/detokenize")
 @router.post("/upstream/{model:path}/detokenize")
 async def detokenize(
-    request: DetokenizeRequest, services: With, client: AskedBy, model: str = ""
+    request: DetokenizeRequest, services: With, client: AskedBy, model: Name = ""
 ) -> Response:
     """The text of tokens."""
     name = await named(services.gateway, model or request.model)
@@ -100,7 +102,7 @@ async def detokenize(
 @router.post("/apply-template")
 @router.post("/upstream/{model:path}/apply-template")
 async def apply_template(
-    request: TemplateRequest, services: With, client: AskedBy, model: str = ""
+    request: TemplateRequest, services: With, client: AskedBy, model: Name = ""
 ) -> Response:
     """The prompt that the model's template makes of a chat."""
     name = await named(services.gateway, model or request.model, "generate")

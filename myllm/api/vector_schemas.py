@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from myllm.api import bounded
+from myllm.api.bounded import Name, Tokens, at_most
 from myllm.api.schemas import KeepAlive
 from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import INPUTS, WHOLE
 
 _MOST_DIMENSIONS = 2**20
 
@@ -15,6 +18,7 @@ _MOST_DIMENSIONS = 2**20
 def _checked_input(value: Any) -> Any:
     """Told here, because pydantic would tell why it is none of the four."""
     inputs = value if isinstance(value, list) and not _are_tokens(value) else [value]
+    at_most(INPUTS)(inputs)
     if not inputs or not all(inputs):
         raise ValueError("must not be empty")
     if not (
@@ -26,7 +30,7 @@ def _checked_input(value: Any) -> Any:
 
 def _are_tokens(value: Any) -> bool:
     return isinstance(value, list) and all(
-        type(token) is int and 0 <= token < 2**31 for token in value
+        type(token) is int and 0 <= token <= WHOLE for token in value
     )
 
 
@@ -36,8 +40,9 @@ def _not_blank(text: str) -> str:
     return text
 
 
-Tokens = list[Annotated[int, Field(ge=0, lt=2**31)]]
-Inputs = Annotated[str | Tokens | list[str] | list[Tokens], BeforeValidator(_checked_input)]
+Inputs = Annotated[
+    str | Tokens | bounded.Inputs[str] | bounded.Inputs[Tokens], BeforeValidator(_checked_input)
+]
 """A text or its tokens, or several of them; none is empty."""
 
 
@@ -70,7 +75,7 @@ class EmbeddingRequest(Queued):
     model_config = ConfigDict(
         json_schema_extra={"example": {"model": "demo", "input": "Hello, world!"}}
     )
-    model: str = Field(description="A model's name or alias, from GET /v1/models.")
+    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
     input: Inputs = Field(description="A text or its tokens, or several of them.")
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="Numbers, or little-endian 32-bit floats in base64."
@@ -99,12 +104,14 @@ class RerankRequest(Queued):
             }
         }
     )
-    model: str = Field(description="A reranking model's name or alias.")
+    model: Name = Field(description="A reranking model's name or alias.")
     query: Annotated[str, AfterValidator(_not_blank)] = Field(
         description="What the documents are to answer."
     )
-    documents: list[str | Document] = Field(min_length=1, description="The texts to sort.")
-    top_n: int | None = Field(None, ge=1, description="Only so many, the best ones.")
+    documents: bounded.Inputs[str | Document] = Field(
+        min_length=1, description="The texts to sort."
+    )
+    top_n: int | None = Field(None, ge=1, le=WHOLE, description="Only so many, the best ones.")
     return_documents: bool | None = Field(False, description="Their texts, too.")
 
     def texts(self) -> list[str]:

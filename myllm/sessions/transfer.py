@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast, get_args
 
 from myllm.errors import InvalidRequest
+from myllm.json_input import check_values, parse_json
+from myllm.limits import MESSAGES
 from myllm.sessions.history import Extra, Message, RoleName, storable
 
 Format = Literal["json", "markdown"]
@@ -65,6 +67,7 @@ def _from_json(text: str) -> Document:
     messages = whole.get("messages")
     if not isinstance(messages, list):
         raise InvalidRequest("messages must be a list")
+    _check_count(len(messages))
     said = []
     for index, fields in enumerate(messages):
         where = f"messages[{index}]"
@@ -85,12 +88,19 @@ def _to_markdown(document: Document) -> str:
 
 
 def _from_markdown(text: str) -> Document:
+    check_values(text.encode(), "the file")
+    _check_count(text.count(_MESSAGE))
     head, *blocks = re.split(rf"^{re.escape(_MESSAGE)}", text, flags=re.MULTILINE)
     about = re.search(rf"^{re.escape(_SESSION)}(.*){re.escape(_END)}\r?$", head, re.MULTILINE)
     if about is None:
         raise InvalidRequest(f"no line '{_SESSION}...{_END}' before the first message")
     said = [_block(block, f"message {number}") for number, block in enumerate(blocks, start=1)]
     return _document(_object(about[1], "the session's line"), said)
+
+
+def _check_count(messages: int) -> None:
+    if messages > MESSAGES:
+        raise InvalidRequest(f"the file has {messages} messages; {MESSAGES} are taken at most")
 
 
 def _block(block: str, where: str) -> Message:
@@ -170,10 +180,7 @@ def _storable(text: str, name: str, where: str) -> str:
 
 
 def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as failure:
-        raise InvalidRequest(f"{where} is not valid JSON: {failure}") from None
+    value = parse_json(text.encode(), where)
     if not isinstance(value, dict):
         raise InvalidRequest(f"{where} must be a JSON object")
     return value

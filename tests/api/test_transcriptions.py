@@ -104,8 +104,10 @@ def test_what_is_wrong_is_told(api: httpx.Client) -> None:
     assert "The engine refused the request" in refusal(ask(api, b"no recording"))
     assert "response_format must be one of" in refusal(ask(api, response_format="srt"))
     assert "temperature" in refusal(ask(api, temperature="hot"))
-    assert refusal(api.post(PATH, data={"model": "ear"})) == "file is required"
-    assert refusal(api.post(PATH, json={"model": "ear"})) == "file is required"
+    told = refusal(api.post(PATH, data={"model": "ear"}))
+    assert told == "Content-Type must be multipart/form-data, with a file"
+    told = refusal(api.post(PATH, json={"model": "ear"}))
+    assert told == "Content-Type must be multipart/form-data, with a file"
     assert refusal(api.post(PATH, files={"file": LOW})) == "model is required"
     broken = {"content-type": "multipart/form-data"}
     assert refusal(api.post(PATH, content=b"x", headers=broken))

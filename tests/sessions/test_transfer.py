@@ -87,7 +87,7 @@ def _with(**extra: object) -> dict[str, object]:
         (_with(tool_calls={}), r"messages\[0\]: tool_calls must be a list"),
         (_with(parts=["x"]), r"messages\[0\]: parts must be a list of objects"),
         ({"title": "\0"}, r"it: title must not have the character U\+0000"),
-        ({"messages": [{"role": "user", "content": "\ud800"}]}, "content must not have half"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "the file is not valid JSON"),
     ],
 )
 def test_wrong_json_is_told_with_its_place(change: dict[str, object], told: str) -> None:

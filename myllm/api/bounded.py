@@ -1,0 +1,91 @@
+"""Types with the bounds of `myllm.limits`, of which every request's schema is made.
+
+A list stops at its first wrong item: to collect the errors of a million takes gigabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+from myllm.limits import (
+    BIASES,
+    INPUTS,
+    MESSAGES,
+    NAME_CHARS,
+    PARTS,
+    STOP_CHARS,
+    STOPS,
+    TOKENS,
+    TOOLS,
+    WHOLE,
+)
+
+T = TypeVar("T")
+
+
+def at_most(limit: int) -> Callable[[Any], Any]:
+    """Refuses what has more entries, before any of them is looked at."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict | list) and len(value) > limit:
+            raise ValueError(f"must have {limit} entries at most, not {len(value)}")
+        return value
+
+    return check
+
+
+def _few_parts(value: Any) -> Any:
+    """Told of all messages together, since each may have as many as there may be in one."""
+    if isinstance(value, list):
+        parts = sum(map(_parts, value[:MESSAGES]))
+        if parts > PARTS:
+            raise ValueError(f"must have {PARTS} parts, images and tool calls at most, not {parts}")
+    return value
+
+
+def _parts(message: Any) -> int:
+    if not isinstance(message, dict):
+        return 0
+    return sum(len(each) + sum(map(len, _results(each))) for each in _lists(message))
+
+
+def _lists(message: dict[str, Any]) -> Iterator[list[Any]]:
+    for name in ("content", "tool_calls", "images", "output"):
+        each = message.get(name)
+        if isinstance(each, list):
+            yield each
+
+
+def _results(parts: list[Any]) -> Iterator[list[Any]]:
+    """Results of tools have parts of their own in Anthropic's form."""
+    for part in parts:
+        if isinstance(part, dict) and isinstance(part.get("content"), list):
+            yield part["content"]
+
+
+Name = Annotated[str, Field(max_length=NAME_CHARS)]
+"""A name, an id, an address: what is no text for a model."""
+
+Whole = Annotated[int, Field(ge=-WHOLE, le=WHOLE)]
+Token = Annotated[int, Field(ge=0, le=WHOLE)]
+Tokens = Annotated[list[Token], Field(max_length=TOKENS, fail_fast=True)]
+
+Stop = Annotated[str, Field(max_length=STOP_CHARS)]
+Stops = Annotated[list[Stop], Field(max_length=STOPS, fail_fast=True)]
+
+_Biases = Annotated[list[tuple[Whole | Name, float | bool]], Field(fail_fast=True)]
+Biases = Annotated[dict[Name, float] | _Biases, BeforeValidator(at_most(BIASES))]
+"""`logit_bias`: additions to the scores of tokens, named by their ids or texts."""
+
+Parts = Annotated[list[T], Field(max_length=PARTS, fail_fast=True)]
+"""Of one message: parts of its content, pictures, calls of tools."""
+
+Messages = Annotated[
+    list[T], Field(max_length=MESSAGES, fail_fast=True), BeforeValidator(_few_parts)
+]
+Tools = Annotated[list[T], Field(max_length=TOOLS, fail_fast=True)]
+Inputs = Annotated[list[T], Field(max_length=INPUTS, fail_fast=True)]
+"""Texts to embed or to score."""

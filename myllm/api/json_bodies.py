@@ -1,0 +1,74 @@
+"""How every JSON body of a request is read: parsed within bounds, then checked by its schema.
+
+Large ones are read in a thread, for which the event loop and its other requests do not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.params import Form
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from myllm.json_input import parse_json
+
+T = TypeVar("T")
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+# Reading this much takes some milliseconds at worst.
+_AT_ONCE = 64 * 1024
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a body of this type is taken."""
+    return content_type.lower().startswith("application/json")
+
+
+async def read_json(body: bytes, check: Callable[[Any], T]) -> T:
+    """What `check` makes of the parsed `body`. Raises InvalidRequest, and what `check` raises."""
+    if len(body) <= _AT_ONCE:
+        return check(parse_json(body))
+    return await asyncio.to_thread(lambda: check(parse_json(body)))
+
+
+class CheckedRoute(APIRoute):
+    """A route of FastAPI's whose JSON body is read here; FastAPI gets the finished object."""
+
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+        field = self.body_field
+        if field is None or isinstance(field.field_info, Form):
+            return handler
+
+        def check(parsed: Any) -> Any:
+            made, errors = field.validate(parsed, {}, loc=("body",))
+            if errors:
+                raise RequestValidationError(errors)
+            return made
+
+        async def handle(request: Request) -> Response:
+            body = await request.body()
+            if body and is_json(request.headers.get("content-type", "")):
+                made = await read_json(body, check)
+                request = _Read(request, body, made)
+            return await handler(request)
+
+        return handle
+
+
+class _Read(Request):
+    """A request whose body has been read."""
+
+    def __init__(self, request: Request, body: bytes, made: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._read, self._made = body, made
+
+    async def body(self) -> bytes:
+        return self._read
+
+    async def json(self) -> Any:
+        return self._made

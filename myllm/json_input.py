@@ -1,0 +1,65 @@
+"""JSON from outside, parsed within bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from myllm.errors import InvalidRequest
+from myllm.limits import NESTING, VALUES
+
+_NESTED = (dict, list)
+
+
+def parse_json(text: bytes, what: str = "The body") -> Any:
+    """What `text` says. It has no NaN and no infinity, and no whole number of more than 64 bits:
+    such a one becomes a float.
+
+    Raises InvalidRequest about `what` for what is no JSON or beyond `VALUES` or `NESTING`.
+    """
+    brackets = check_values(text, what)
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as failure:
+        if not _is_utf8(text):
+            raise InvalidRequest(f"{what} is not valid JSON in UTF-8") from None
+        raise InvalidRequest(f"{what} is not valid JSON: {failure}") from None
+    if brackets > NESTING and _is_too_deep(value):
+        raise InvalidRequest(f"{what} has more than {NESTING} lists and objects inside each other")
+    return value
+
+
+def check_values(text: bytes, what: str) -> int:
+    """Refuse a text that may have too many values; returns how many lists and objects it may have.
+
+    Counted before anything is parsed: a million of empty lists take a hundred megabytes.
+    """
+    brackets = text.count(b"[") + text.count(b"{")
+    separators = brackets + text.count(b",")
+    if separators > VALUES:
+        raise InvalidRequest(
+            f"{what} has {separators} commas and opening brackets; {VALUES} are taken at most"
+        )
+    return brackets
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Level by level, since a recursion would be what it is to protect from."""
+    level = [value] if type(value) in _NESTED else []
+    for _ in range(NESTING):
+        level = [
+            child
+            for each in level
+            for child in (each.values() if type(each) is dict else each)
+            if type(child) in _NESTED
+        ]
+    return bool(level)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,62 @@
+"""How much one request may ask for: the numbers, in one place.
+
+They are far above what agents send (prompts of 200,000 tokens, 1,000 messages, 200 tools) and low
+enough that checking a request never takes long. `docs/limits.md` lists each. Texts have no bound
+of their own but that of the body, the setting `MYLLM_MAX_BODY_MB`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VALUES: Final = 1_000_000
+"""Commas and opening brackets in a JSON body, those within texts included: they are counted before
+the body is parsed, and a million of small values takes a hundred megabytes."""
+
+NESTING: Final = 128
+"""Lists and objects inside each other. Encoders give up at 254, with what is around them."""
+
+MESSAGES: Final = 10_000
+"""Messages, or items of an input, in a request or an imported session."""
+
+PARTS: Final = 20_000
+"""Parts of the content, pictures and tool calls of all messages of a request together."""
+
+TOOLS: Final = 1_000
+"""Tools that a request offers."""
+
+ANSWERS: Final = 256
+"""Prompts times `n`: each is a request to the engine, and so many may wait by default."""
+
+INPUTS: Final = 2_048
+"""Texts to embed, or documents to score, in a request."""
+
+TOKENS: Final = 1_000_000
+"""Tokens in a prompt or input that is given as tokens."""
+
+STOPS: Final = 128
+"""Texts that end an answer."""
+
+STOP_CHARS: Final = 1_024
+"""Characters of each of them."""
+
+BIASES: Final = 4_096
+"""Entries of `logit_bias`."""
+
+LABELS: Final = 64
+"""Pairs of `metadata`, or names in `response_fields`."""
+
+OPTIONS: Final = 64
+"""Fields of an object that takes only those it knows."""
+
+NAME_CHARS: Final = 1_024
+"""Characters of a name, an id, a title, a cursor."""
+
+SEARCH_CHARS: Final = 512
+"""Characters of a text to search for."""
+
+WHOLE: Final = 2**31 - 1
+"""Largest count, in either direction: what the engine's integers hold."""
+
+ERROR_CHARS: Final = 2_000
+"""Characters of an error's text; one that repeats a longer input is cut."""

@@ -1,0 +1,16 @@
+"""Every limit is on the page, with its number."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from myllm import limits
+
+PAGE = Path(__file__).parent.parent / "docs" / "limits.md"
+
+
+def test_the_page_and_the_module_agree() -> None:
+    told = dict(re.findall(r"^\| `([A-Z_]+)` \| (\d+) \| \S", PAGE.read_text(), re.MULTILINE))
+    known = {name: str(value) for name, value in vars(limits).items() if isinstance(value, int)}
+    assert told == known

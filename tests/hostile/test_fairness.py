@@ -1,0 +1,145 @@
+"""One key takes no more of an engine than its share: not by not reading, not by asking for much at
+once, not by calling itself urgent."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from myllm.engine.types import Engine
+from tests.api.asking import port_of
+from tests.hostile.attacks import others_are_served
+from tests.hostile.keyed import ANN, BOB, asking_as, keyed
+from tests.serving import Serving, short_home
+
+SLOTS = 2
+
+
+@pytest.fixture(scope="module")
+def keyed_server(engine: Engine) -> Iterator[Serving]:
+    with short_home() as home, keyed(home, slots=SLOTS) as server:
+        yield server
+
+
+@contextmanager
+def unread(server: Serving, key: str, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
+    """A stream that has been asked for, and of which nothing is read by itself."""
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {key}\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.settimeout(120)
+        client.connect(("127.0.0.1", port_of(server)))
+        client.sendall(head.encode() + content)
+        yield client
+
+
+def short(server: Serving, key: str) -> float:
+    """The seconds that a short answer takes."""
+    body = {"model": "demo", "prompt": "Once", "stream": False, "options": {"max_tokens": 2}}
+    with asking_as(server, key, timeout=120) as api:
+        began = time.monotonic()
+        api.post("/api/generate", json=body).raise_for_status()
+        return time.monotonic() - began
+
+
+@pytest.mark.more
+def test_streams_that_are_not_read_hold_no_slots_against_others(keyed_server: Serving) -> None:
+    """They are paused, and go on when they are read."""
+    body = {
+        "model": "demo",
+        "messages": [{"role": "user", "content": "Count to one hundred."}],
+        "stream": True,
+        "seed": 1,
+        # More than what lies between the server and a client can hold.
+        "logprobs": True,
+        "top_logprobs": 20,
+        "n": 10,
+    }
+    with others_are_served(keyed_server), ExitStack() as streams:
+        clients = [
+            streams.enter_context(unread(keyed_server, ANN, "/v1/chat/completions", body))
+            for _ in range(SLOTS)
+        ]
+        time.sleep(3)
+        assert short(keyed_server, BOB) < 100, "not the 300 s after which a client is given up"
+        assert "answer paused: its client reads nothing" in keyed_server.log
+        with ThreadPoolExecutor(len(clients)) as pool:
+            for text in pool.map(read_to_the_end, clients):
+                assert "data: [DONE]" in text or '"error"' in text
+
+
+def read_to_the_end(client: socket.socket) -> str:
+    """An answer, or the beginning of one and an error."""
+    text = b""
+    while b"\r\n0\r\n\r\n" not in text[-16:]:
+        received = client.recv(2**20)
+        assert received, text[-300:]
+        text += received
+    return text.decode()
+
+
+def test_many_inputs_of_one_key_leave_others_their_turn(keyed_server: Serving) -> None:
+    inputs = [f"{number} " + "word " * 20 for number in range(130)]
+    finished = dict[str, float]()
+
+    def embed(key: str, given: list[str], name: str) -> int:
+        with asking_as(keyed_server, key, timeout=300) as api:
+            body = {"model": "demo", "input": given}
+            answer = api.post("/v1/embeddings", json=body).raise_for_status()
+            finished[name] = time.monotonic()
+            return len(answer.json()["data"])
+
+    embed(ANN, ["loads the model"], "load")
+    with others_are_served(keyed_server), ThreadPoolExecutor(8) as pool:
+        many = [pool.submit(embed, ANN, inputs, "many") for _ in range(4)]
+        time.sleep(0.1)
+        assert not any(each.done() for each in many)
+        assert pool.submit(embed, BOB, ["one", "two"], "few").result() == 2
+        assert not all(each.done() for each in many), "Bob had to wait for everything"
+        assert [each.result() for each in many] == [len(inputs)] * len(many)
+
+
+def test_many_choices_of_one_key_leave_others_their_turn(keyed_server: Serving) -> None:
+    body = {"model": "demo", "prompt": ["Once"] * 20, "n": 4, "max_tokens": 30}
+
+    def complete() -> int:
+        with asking_as(keyed_server, ANN, timeout=300) as api:
+            answer = api.post("/v1/completions", json=body).raise_for_status()
+            return len(answer.json()["choices"])
+
+    with others_are_served(keyed_server), ThreadPoolExecutor(4) as pool:
+        many = [pool.submit(complete) for _ in range(4)]
+        time.sleep(0.3)
+        with asking_as(keyed_server, BOB) as bob:
+            instances = bob.get("/api/instances").json()["instances"]
+        waiting = max(each["queued"] for each in instances)
+        assert 0 < waiting <= 4 * 8, "a request takes few places at a time"
+        short(keyed_server, BOB)
+        assert not all(each.done() for each in many), "Bob had to wait for everything"
+        assert {each.result() for each in many} == {80}
+
+
+def test_a_flood_of_urgent_requests_delays_nobody_else(keyed_server: Serving) -> None:
+    body = {"model": "demo", "prompt": "Once", "stream": False, "priority": 10}
+    body["options"] = {"max_tokens": 100}
+
+    def urgent() -> None:
+        with asking_as(keyed_server, ANN, timeout=300) as api:
+            api.post("/api/generate", json=body).raise_for_status()
+
+    with others_are_served(keyed_server), ThreadPoolExecutor(16) as pool:
+        flood = [pool.submit(urgent) for _ in range(48)]
+        time.sleep(0.3)
+        short(keyed_server, BOB)
+        assert not all(each.done() for each in flood), "Bob had to wait for everything"
+        for each in flood:
+            each.result()

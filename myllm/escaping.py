@@ -11,8 +11,10 @@ import re
 from typing import Final
 
 # Controls of ASCII and of Latin-1 (which some terminals obey like ESC and a letter), Unicode's
-# separators of lines, its controls of direction, and halves of characters.
-_OBEYED: Final = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+# separators of lines, what turns the direction of the text that follows, and halves of characters.
+# Marks of direction (u200e, u200f, u061c) stay: Arabic and Hebrew need them, and they turn no more
+# than themselves.
+_OBEYED: Final = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _CONTROL: Final = re.compile(f"[{_OBEYED}]")
 _CONTROL_IN_LINES: Final = re.compile(rf"(?![\t\n])[{_OBEYED}]")
 _BREAK: Final = re.compile(r"\r\n|[\t\n\x0b\x0c\r\x85\u2028\u2029]")

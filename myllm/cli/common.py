@@ -63,6 +63,15 @@ def say(
     print(shown, end=end, file=sys.stderr if stderr else sys.stdout, flush=flush)
 
 
+def pass_on(text: str) -> None:
+    """Print `text` as it is into a file or a pipe, whose reader wants just that; like `say` on a
+    terminal."""
+    if sys.stdout.isatty():
+        say(text, end="", flush=True)
+    else:
+        print(text, end="", flush=True)  # noqa: T201
+
+
 def console(stderr: bool = False) -> Console:
     """A rich console that takes no text for markup; it drops colour by itself when its stream is
     not a terminal. What comes from outside goes through `on_one_line` or `in_lines` first."""

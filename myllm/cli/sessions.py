@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from myllm.cli.common import print_json, say, write_aside
+from myllm.cli.common import pass_on, print_json, say, write_aside
 from myllm.cli.completion import complete_session
 from myllm.cli.session_api import session_api
 from myllm.cli.tables import Column, print_table
@@ -112,10 +111,8 @@ def export(
         write_aside(output, text)
     elif form == "json":
         say(in_json(text), end="")
-    elif sys.stdout.isatty():
-        say(text, end="")
     else:
-        sys.stdout.write(text)  # it is to be imported again as it is
+        pass_on(text)
 
 
 @sessions_app.command("import")

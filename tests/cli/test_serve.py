@@ -60,7 +60,7 @@ def test_nobody_is_let_in_while_the_engine_is_compiled(home: Path) -> None:
     given = {"cache_dir": home / "cache", "llama_source": write_tree(home / "tree")}
     process = subprocess.Popen(
         [sys.executable, "-m", "myllm", "serve", "--port", "0"],
-        env=environment(home, **given) | {"CXX": str(slow)},
+        env=environment(home, llama_server="", **given) | {"CXX": str(slow)},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 # Markup that crashes rich; a title for the window; colours, also by a control of Latin-1; a bell;
 # directions; the begin of the line again; and another line.
-HOSTILE = "[/x]owned\x1b]0;title\x07\x1b[31mred\x9b2J\u202e\u2066\u200f\r\nFORGED"
-OBEYED = ("\x1b]", "\x1b[31mred", "\x07", "\x9b", "\u202e", "\u2066", "\u200f", "\u2028")
+HOSTILE = "[/x]owned\x1b]0;title\x07\x1b[31mred\x9b2J\u202e\u2066\r\nFORGED"
+OBEYED = ("\x1b]", "\x1b[31mred", "\x07", "\x9b", "\u202e", "\u2066", "\u2028")
 THEN = "2026-01-01T00:00:00Z"
 
 

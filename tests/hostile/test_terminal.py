@@ -107,7 +107,7 @@ def piped(env: dict[str, str], command: list[str]) -> subprocess.CompletedProces
 
 
 @pytest.mark.more
-@pytest.mark.parametrize("command", [*COMMANDS, *MORE], ids=" ".join)
+@pytest.mark.parametrize("command", [c for c in [*COMMANDS, *MORE] if c[0] != "run"], ids=" ".join)
 def test_in_a_pipe(env: dict[str, str], command: list[str]) -> None:
     done = piped(env, command)
     check(done.stdout + done.stderr)
@@ -138,6 +138,14 @@ def test_a_file_that_is_exported_is_as_it_was(env: dict[str, str]) -> None:
     with on_terminal(env, *command) as (process, screen):
         check(read_all(screen))
         process.wait(60)
+
+
+def test_an_answer_in_a_pipe_is_what_the_model_said(env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "myllm", "run", "told", "Hi"]
+    done = subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+    )
+    assert done.stdout == HOSTILE.encode() + b"\n"
 
 
 def test_ps_is_watched(env: dict[str, str]) -> None:
@@ -182,14 +190,21 @@ def test_titles_of_a_real_server(engine: Engine, server: Serving) -> None:
 
 
 def test_text_that_is_only_unusual_stays() -> None:
-    for text in ("é ü 日本 नमस्ते", "👩\u200d🔧", "می\u200cخواهم", "a\u00a0b", "\U000e0067"):
+    for text in (
+        "é ü 日本 नमस्ते",
+        "👩\u200d🔧",
+        "می\u200cخواهم",
+        "a\u00a0b",
+        "\U000e0067",
+        "א\u200f!",
+    ):
         assert on_one_line(text) == in_lines(text) == in_json(text) == text
     assert in_lines("a\tb\r\nc\n") == "a\tb\nc\n"
     assert on_one_line("a\tb\r\nc\u2028d") == "a b c d"
 
 
 def test_everything_that_is_obeyed_is_escaped() -> None:
-    controls = [*range(0x20), 0x7F, *range(0x80, 0xA0), 0x61C, 0x200E, 0x200F]
+    controls = [*range(0x20), 0x7F, *range(0x80, 0xA0)]
     controls += [*range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xDCFF]
     for control in map(chr, controls):
         assert on_one_line(f"a{control}b").isprintable()

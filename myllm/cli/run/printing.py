@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from myllm.cli.common import say, warning
+from myllm.cli.common import pass_on, say, warning
 from myllm.escaping import on_one_line
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def print_answer(events: Iterator[Event], model: str, verbose: bool) -> None:
                 thoughts.add(event["thinking"])
             elif "token" in event:
                 thoughts.end()
-                say(event["token"], end="", flush=True)
+                pass_on(event["token"])
 
 
 class _Thoughts:

@@ -22,7 +22,6 @@ from myllm.sessions.connections import PostgresPool, Readers, SqliteReaders, Sql
 
 _log = structlog.get_logger(__name__)
 _READERS = _SEARCHERS = 2
-# On two cores about a gigabyte of text is looked through in this time.
 SEARCH_S = 5.0
 _TURN_S = 30.0
 # Two servers that start at once: the second one finds the schema changed already.

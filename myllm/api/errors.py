@@ -165,6 +165,7 @@ _RULES = {
     "float_parsing": "must be a number",
     "list_type": "must be a list",
     "model_attributes_type": "must be an object",
+    "model_type": "must be an object",
     "dict_type": "must be an object",
 }
 _FORM = re.compile(r"\[|^(constrained-)?(str|int|float|bool)$")

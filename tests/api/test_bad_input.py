@@ -58,6 +58,7 @@ def test_options_out_of_range(api: httpx.Client, options: str, words: str) -> No
         ),
         ("/api/chat", {"model": "demo", "messages": []}, "messages must not be empty"),
         ("/api/chat", {"model": "demo", "messages": "x"}, "messages must be a list"),
+        ("/api/chat", {"model": "demo", "messages": [1]}, "messages[0] must be an object"),
         (
             "/api/chat",
             {"model": "demo", "messages": [{"role": "bot", "content": "x"}]},

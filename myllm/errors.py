@@ -5,7 +5,8 @@ and a test checks that the mapping is complete.
 
     MyLLMError
     ├── InvalidRequest        the request cannot be served as it stands
-    │   └── PromptTooLong     ... because it does not fit the context window
+    │   ├── PromptTooLong     ... because it does not fit the context window
+    │   └── Poison            ... because it kills engines
     ├── KeyRefused            a key is asked for, and it is missing or wrong
     ├── Forbidden             the request's Host or Origin is not one of ours
     ├── BodyTooLarge
@@ -15,7 +16,8 @@ and a test checks that the mapping is complete.
     ├── Conflict              not now: the model is answering
     │   └── AliasGiven        a model is to be deleted by one of its other names
     ├── Unavailable           waited too long, or the server is leaving: try again later
-    │   └── QueueFull         too many wait already
+    │   ├── QueueFull         too many wait already
+    │   └── KeyPaused         the key has sent too much that kills engines
     ├── NoRoom                the model does not fit into memory
     ├── InvalidModel          a model folder, a GGUF or its config.json is unusable
     ├── EngineError           llama-server failed; carries its own words
@@ -60,6 +62,10 @@ class PromptTooLong(InvalidRequest):
         )
         self.prompt_tokens = prompt_tokens
         self.context_size = context_size
+
+
+class Poison(InvalidRequest):
+    """Engines die of this request, so no other one is given it."""
 
 
 class KeyRefused(MyLLMError):
@@ -130,6 +136,10 @@ class Unavailable(MyLLMError):
 
 class QueueFull(Unavailable):
     """Too many requests wait for this model already."""
+
+
+class KeyPaused(Unavailable):
+    """The key has sent requests that killed engines, and must wait."""
 
 
 class NoRoom(MyLLMError):

@@ -116,6 +116,7 @@ def trust(server: Path, state_dir: Path) -> None:
 def serving(
     home: Path,
     *,
+    module: str = "myllm",
     descriptors: tuple[int, int] | None = None,
     checkout: Path | None = None,
     **settings: object,
@@ -124,8 +125,8 @@ def serving(
     loop was blocked, and tells where.
 
     A `llama_server` of the test's own counts as checked, since most are made to fail later.
-    `descriptors` are the soft and the hard limit of how many files it may open, `checkout` is
-    another one to run than this.
+    `module` is run instead of `myllm`, with the same command line. `descriptors` are the soft and
+    the hard limit of how many files it may open, `checkout` is another one to run than this.
     """
     if "llama_server" in settings:
         trust(Path(str(settings["llama_server"])), home / "state")
@@ -133,7 +134,7 @@ def serving(
     _lend_speeds(speeds)
     with (home / "stderr.log").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "myllm", "serve", "--port", "0"],
+            [sys.executable, "-m", module, "serve", "--port", "0"],
             env=environment(home, **settings) | ({"PYTHONPATH": str(checkout)} if checkout else {}),
             cwd=home,
             stdout=subprocess.PIPE,

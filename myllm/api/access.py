@@ -54,7 +54,7 @@ class Client:
     @property
     def caller(self) -> Caller:
         """The same for the queues and slots of the engines."""
-        return Caller(self.fair_id, self.owner, self.most_priority)
+        return Caller(self.fair_id, self.owner, self.most_priority, self.name is not None)
 
 
 @dataclass(frozen=True)

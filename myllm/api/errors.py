@@ -41,6 +41,7 @@ STATUS: dict[type[errors.MyLLMError], int] = {
     errors.ServeFailed: 503,
     errors.Unavailable: 503,
     errors.QueueFull: 429,
+    errors.KeyPaused: 429,
     errors.NoRoom: 507,
 }
 

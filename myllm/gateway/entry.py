@@ -8,6 +8,7 @@ from typing import Literal
 from myllm.gateway.queueing import DrainRate, FairQueue
 from myllm.gateway.runs import Run
 from myllm.gateway.strikes import Strikes
+from myllm.gateway.suspects import Suspects
 from myllm.gateway.tickets import Plan, Ticket
 from myllm.supervisor.spec import InstanceKey
 
@@ -28,6 +29,7 @@ class Entry:
     queue: FairQueue = field(default_factory=FairQueue)
     rate: DrainRate = field(default_factory=DrainRate)
     strikes: Strikes = field(default_factory=Strikes)
+    suspects: Suspects = field(default_factory=Suspects)
     run: Run | None = None
     successor: Run | None = None
     leaving: list[Run] = field(default_factory=list)
@@ -64,7 +66,11 @@ class Entry:
 
     def take_next(self, now: float) -> Ticket:
         """Take out of the queue whose turn it is."""
-        return self.queue.take_next(self.active(), self.slots(), now)
+        suspect = self.suspects.next(self.queue)
+        if suspect is None:
+            return self.queue.take_next(self.active(), self.slots(), now)
+        self.queue.discard(suspect)
+        return suspect
 
     def position(self, ticket: Ticket, now: float) -> int:
         """How many of those that wait go before `ticket`, and itself; 0: it does not wait."""

@@ -87,8 +87,8 @@ class Gateway:
     async def lease(self, ticket: Ticket) -> AsyncGenerator[Lease, None]:
         """Hold a slot for `ticket`; waits for a load or in the queue as the scheduler says.
 
-        Raises InvalidRequest for what would keep an engine busy (`constraints.py`),
-        ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
+        Raises InvalidRequest for what would keep an engine busy (`constraints.py`), Poison,
+        KeyPaused, ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
         cannot start, and Unavailable after too long a wait. The slot is free when the context
         is left, however, and when the lease is paused. A ticket whose engine died, or whose lease
         was paused, may be used again and keeps its place.
@@ -107,6 +107,9 @@ class Gateway:
             await self.conversations.enter(instance, ticket)
             lease = self._leases[ticket] = Lease(instance, ticket.slot)
             yield lease
+        except (GeneratorExit, asyncio.CancelledError):
+            ticket.gave_up = lease is None or not lease.is_paused
+            raise
         finally:
             if lease is None or not lease.is_paused:  # or else it is given back already
                 self._give_back(ticket)
@@ -124,6 +127,12 @@ class Gateway:
                 self.conversations.exit(granted.result(), ticket)
         finally:
             self._carry_out(self.scheduler.release(ticket, time.monotonic()))
+
+    def delivered(self, lease: Lease, ticket: Ticket) -> None:
+        """The engine has given `ticket` something that it did not have before; to be told once
+        per lease."""
+        lease.instance.delivered = True
+        self._carry_out(self.scheduler.delivered(ticket, time.monotonic()))
 
     def phase(self, ticket: Ticket) -> str:
         """What a waiting request waits for, in two words: `loading 42%`, `queued 3`."""
@@ -244,6 +253,7 @@ class Gateway:
                 delivered=instance.delivered,
                 no_memory=instance.lacks_memory,
                 loading_signal=instance.death.loading_signal if instance.death else None,
+                from_outside=instance.death is not None and instance.death.is_from_outside,
             )
             self._carry_out(self.scheduler.exited(instance.run_id, ended, time.monotonic()))
 

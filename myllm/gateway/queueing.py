@@ -52,6 +52,11 @@ class FairQueue:
         self._tickets.clear()
         self._forget_clients()
 
+    def wait_anew(self, now: float) -> None:
+        """What the tickets have waited until now does not count."""
+        for ticket in self._tickets:
+            ticket.waits_since = now
+
     def take_next(self, active: Iterable[Ticket], slots: int, now: float) -> Ticket:
         """Take out whose turn it is; `active` are the tickets being answered in `slots` slots."""
         ticket = self._order(active, slots, now)[0]

@@ -104,7 +104,7 @@ class Relay:
                     ended = False
                     async for block in blocks:
                         if self._reading:
-                            self._has_delivered(lease.instance)
+                            self._has_delivered(lease)
                         self._writing.came(time.monotonic())
                         if ended := self._is_end(block):
                             _measure(speed, block)
@@ -149,8 +149,9 @@ class Relay:
         blocks = upstream.pass_on(instance, self._path, body)
         return self._repeated(blocks) if self._said.events else blocks
 
-    def _has_delivered(self, instance: Instance) -> None:
-        instance.delivered, self._reading, self._ticket.deaths = True, False, 0
+    def _has_delivered(self, lease: Lease) -> None:
+        self._reading = False
+        self._gateway.delivered(lease, self._ticket)
 
     async def _repeated(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """What `blocks` say beyond what was sent."""

@@ -27,6 +27,7 @@ from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.prompting import Prompt
 from myllm.gateway.replay import Writing
 from myllm.gateway.spelling import spell
+from myllm.gateway.suspects import MOST_DEATHS
 from myllm.gateway.tickets import Ticket
 from myllm.gateway.transcript import Diverged, Transcript
 from myllm.sessions.states import Remembered
@@ -35,8 +36,6 @@ from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-# So many engines may die under one request without a new token between them.
-_MOST_DEATHS = 3
 # What constrains an answer by its own beginning.
 _NOT_CARRIED = frozenset({"json_schema", "grammar"})
 
@@ -91,7 +90,6 @@ class Generation:
                     lease.answering(self._attempt(lease, make_prompt)) as texts,
                 ):
                     async for *more, last in texts:
-                        self._ticket.deaths = 0
                         self._ticket.offered_at = time.monotonic()
                         for text in more:
                             yield Token(text, more=True)
@@ -145,13 +143,15 @@ class Generation:
             "cache_prompt": True,
             "return_progress": True,
         }
-        speed = Reading(self._gateway.supervisor.speeds, lease.instance)
+        speed, delivered = Reading(self._gateway.supervisor.speeds, lease.instance), False
         try:
             async with aclosing(upstream.complete(lease.instance, body)) as blocks:
                 async for block in blocks:
                     texts = [text for event in block if (text := self._take(speed, event))]
+                    if texts and not delivered:
+                        delivered = True
+                        self._gateway.delivered(lease, self._ticket)
                     if texts:
-                        lease.instance.delivered = True
                         yield texts
         except PromptTooLong:
             self._end_replay()
@@ -257,7 +257,7 @@ async def retried(gateway: Gateway, ticket: Ticket, work: Callable[[Lease], Awai
         try:
             async with gateway.lease(ticket) as lease:
                 made = await work(lease)
-                lease.instance.delivered = True
+                gateway.delivered(lease, ticket)
                 return made
         except EngineDied as death:
             count(death, ticket)
@@ -271,8 +271,11 @@ def require_same(begun_by: str | None, instance: Instance) -> None:
 
 
 def count(death: EngineDied, ticket: Ticket) -> None:
-    """Note that an engine died under `ticket`; raises `death` when it was one too many."""
+    """Note that an engine died under `ticket`; raises `death` when it was one too many, and the
+    scheduler's verdict when there is one."""
+    if ticket.verdict is not None:
+        raise ticket.verdict from death
     ticket.deaths += 1
     _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
-    if ticket.deaths >= _MOST_DEATHS:
+    if ticket.deaths >= MOST_DEATHS:
         raise death

@@ -11,14 +11,19 @@ another owner has left; `conversations.py` saves the one and erases the other.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from myllm.gateway.prefixes import Pieces, common
+from myllm.gateway.suspects import Absent
 from myllm.gateway.tickets import Plan, Ticket
 
 FOREVER = float("inf")
+_MOST_ABSENT = 8
+# What a request sets off shows within this while the engine goes on giving.
+_SETTLED_S = 1.0
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Run:
     """One engine from its start to its end. Times are monotonic, in seconds.
 
     `drain_until` bounds how long a draining run may go on answering; `drain_reason` is why it
-    drains, in the words of the log.
+    drains, in the words of the log. `absent` are the last that left before it gave them anything.
     """
 
     id: int
@@ -51,6 +56,7 @@ class Run:
     drain_until: float = FOREVER
     drain_reason: str = ""
     stopping: bool = False
+    absent: deque[Absent] = field(default_factory=lambda: deque(maxlen=_MOST_ABSENT))
 
     def tickets(self) -> list[Ticket]:
         """The requests it answers."""
@@ -88,6 +94,13 @@ class Run:
         if not ticket.only_asks:
             slot.last_use = use
         ticket.run, ticket.slot = self.id, slot.number
+
+    def has_given(self, ticket: Ticket, now: float) -> None:
+        """Its engine has given `ticket` something new, so it goes on; who left before is not to
+        blame for anything from now on."""
+        ticket.answered_by = self.id
+        while self.absent and now - self.absent[0].left_at > _SETTLED_S:
+            self.absent.popleft()
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """Free the slot of `ticket`."""

@@ -18,12 +18,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
-from myllm.errors import Conflict, InvalidRequest, ModelRemoved, MyLLMError
+from myllm.errors import Conflict, EngineDied, InvalidRequest, ModelRemoved, MyLLMError, Poison
 from myllm.gateway import placing
 from myllm.gateway.admission import backing_off, give_up, leaving, pause_unread, reject_late, shed
 from myllm.gateway.entry import Entry
 from myllm.gateway.fleet import Fleet
+from myllm.gateway.poisons import Poisons
 from myllm.gateway.runs import Run
+from myllm.gateway.suspects import Absent, Verdict
 from myllm.gateway.tickets import Action, Ended, Grant, Keep, MakePlan, Need, Plan, Reject, Ticket
 from myllm.supervisor.spec import InstanceKey
 
@@ -45,6 +47,7 @@ class Scheduler:
         drain_grace_s: float,
     ) -> None:
         self.fleet = Fleet(budget)
+        self._poisons = Poisons()
         self._queue_timeout_s = queue_timeout_s
         self._queue_size = queue_size
         self._drain_grace_s = drain_grace_s
@@ -71,7 +74,9 @@ class Scheduler:
     def request(self, ticket: Ticket, now: float) -> list[Action]:
         """A request has arrived, or has come back because its engine died or it was paused."""
         entry = self.fleet.entry(ticket.key)
-        refused = leaving() if self._leaving else backing_off(entry, now)
+        refused: MyLLMError | None = leaving() if self._leaving else backing_off(entry, now)
+        if refused is None and ticket.run is None:
+            refused = self._poisons.refusal(ticket, now)
         if refused is not None:
             return [Reject(ticket, refused)]
         came_back = ticket.run is not None or ticket.goes_on
@@ -89,6 +94,7 @@ class Scheduler:
         entry = self.fleet.entry(ticket.key)
         entry.queue.discard(ticket)
         run = self.fleet.run(ticket.run)
+        self._let_go(entry, run, ticket, now)
         if run is None:
             if not entry.is_asked_for():
                 entry.stop_waiting()
@@ -98,6 +104,17 @@ class Scheduler:
         if run.state == "draining":
             return self.fleet.stop_if_idle(run)
         return self._advance(entry, now) + self._expire(entry, now) + self._plan_for_waiters()
+
+    def delivered(self, ticket: Ticket, now: float) -> list[Action]:
+        """The engine of `ticket` has given it something that it did not have before."""
+        entry, run = self.fleet.entry(ticket.key), self.fleet.run(ticket.run)
+        ticket.deaths = 0
+        if run is None:
+            return []
+        run.has_given(ticket, now)
+        was_held_up = entry.suspects.holds_up(now)
+        self._poisons.suspect(entry.suspects.delivered(ticket), now)
+        return self._advance(entry, now) if was_held_up else []
 
     # Plans
 
@@ -136,8 +153,7 @@ class Scheduler:
         if run is entry.successor:
             old, entry.run, entry.successor = entry.run, run, None
             actions = self.fleet.drain(old, "reloaded") if old is not None else []
-        for ticket in entry.queue:  # the load had a bound of its own
-            ticket.waits_since = now
+        entry.queue.wait_anew(now)  # the load had a bound of its own
         return actions + self._advance(entry, now)
 
     def measured(self, run_id: int, need: Need | None) -> None:
@@ -150,9 +166,10 @@ class Scheduler:
         actions: list[Action] = []
         if ended.error is not None:
             entry.cause = ended.error.detail
+            verdict = self._judged(entry, run, ended, now)
             if ended.delivered:
                 entry.strikes.clear()
-            else:
+            elif not verdict.is_explained:
                 entry.strikes.strike(now, None if ended.no_memory else ended.loading_signal)
             if entry.run is run and entry.successor is None:
                 actions = self._after_death(entry, run, ended)
@@ -223,6 +240,8 @@ class Scheduler:
         unload who was idle for too long."""
         actions = self.fleet.stop_overdue(now)
         for entry in self.fleet.entries():
+            if entry.suspects.holds_up(now):
+                entry.queue.wait_anew(now)  # a trial has a bound of its own
             actions += reject_late(entry, now, self._queue_timeout_s) + pause_unread(entry, now)
             actions += self._expire(entry, now) + self._advance(entry, now)
         return actions + self._plan_for_waiters()
@@ -239,13 +258,50 @@ class Scheduler:
         actions: list[Action] = []
         run = entry.run
         while run is not None and run.state == "ready" and entry.queue and run.has_free_slot():
+            if entry.suspects.holds_up(now):
+                break
             ticket = entry.take_next(now)
+            known = self._poisons.known(ticket, now)
+            if known is not None:
+                actions.append(Reject(ticket, known))
+                continue
             run.seat(ticket, next(self._uses))
+            entry.suspects.seated(ticket, now)
             actions.append(Grant(ticket))
         if run is None and entry.is_asked_for() and entry.plan is None and not self._leaving:
             refused = backing_off(entry, now)
             actions += self._make_plan(entry) if refused is None else give_up(entry, refused)
         return actions + self._plan_replacement(entry)
+
+    def _let_go(self, entry: Entry, run: Run | None, ticket: Ticket, now: float) -> None:
+        """`ticket` is over; if its client left too soon, remember what it asked of `run`."""
+        if run is None and not ticket.gave_up:
+            return  # its engine died, and it will come back
+        absent = None
+        if ticket.gave_up and (run is None or ticket.answered_by != run.id):
+            absent = Absent.of(ticket, now)
+        if run is not None and absent is not None:
+            run.absent.append(absent)
+        self._poisons.suspect(entry.suspects.left(ticket, absent), now)
+
+    def _judged(self, entry: Entry, run: Run, ended: Ended, now: float) -> Verdict:
+        """Who of those that `run` worked for is to blame for its death; they are told."""
+        assert ended.error is not None
+        by_itself = not (ended.from_outside or ended.no_memory)
+        on_trial = entry.suspects.on_trial
+        verdict = entry.suspects.died(run.id, run.tickets(), run.absent, by_itself=by_itself)
+        for ticket in verdict.hopeless:
+            ticket.verdict = EngineDied(ended.error.detail)
+        if by_itself:
+            tried = [Absent.of(ticket, now) for ticket in verdict.hopeless if ticket is on_trial]
+            self._poisons.suspect([*verdict.alone, *filter(None, tried)], now)
+        if (guilty := verdict.convicted) is not None:
+            self._poisons.convict(guilty, now)
+            guilty.verdict = Poison(
+                f"The engine of model '{entry.key}' died again while it worked on this request "
+                f"and on nothing else, so the request is not tried again: {ended.error.detail}"
+            )
+        return verdict
 
     def _make_plan(self, entry: Entry) -> list[Action]:
         if entry.planning:

@@ -24,11 +24,13 @@ ANY_PRIORITY: Final = 10
 class Caller:
     """Whom a request is from. `client` tells it from the others that wait, for the sake of
     fairness; what `owner` has said no other owner's request may find in a slot. Towards other
-    clients its requests have the priority `most_priority` at most."""
+    clients its requests have the priority `most_priority` at most. `has_key`: the owner has shown
+    a key, and is not everybody who can reach the server."""
 
     client: str = ""
     owner: str = ""
     most_priority: int = ANY_PRIORITY
+    has_key: bool = False
 
 
 @dataclass(eq=False)
@@ -36,8 +38,8 @@ class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
     `enqueued_at` decides its place, and stays when its engine dies; `waits_since` bounds its
-    wait; `granted_at` is when it first had a slot. `client`, `owner` and `most_priority` are its
-    Caller's. A higher `priority` goes first.
+    wait; `granted_at` is when it first had a slot. `client`, `owner`, `most_priority` and
+    `has_key` are its Caller's. A higher `priority` goes first.
     `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
     negative number means for ever. `deaths` are the engines that died under it since it last
     had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
@@ -46,7 +48,9 @@ class Ticket:
     since then its client has been handed something that it has not taken; None: it waits for more.
     `begins`: nothing is stored of its session yet. `goes_on`: it is for a later part of a request,
     of which others have been served, and gives way to nobody when the queue is full. `demand` is
-    what it asks of the engine; a load asks nothing.
+    what it asks of the engine; a load asks nothing. `answered_by` is the run that gave it something
+    new last. `unexplained` are the engines that died while they worked for it, and nobody was found
+    to blame; `verdict` is why it gets no other one. `gave_up`: its client left.
     """
 
     key: InstanceKey
@@ -69,6 +73,11 @@ class Ticket:
     offered_at: float | None = None
     goes_on: bool = False
     demand: Demand | None = None
+    has_key: bool = False
+    answered_by: int | None = None
+    unexplained: int = 0
+    verdict: MyLLMError | None = None
+    gave_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class Asking:
             priority=self.priority,
             keep_alive_s=self.keep_alive_s,
             demand=demand,
+            has_key=self.caller.has_key,
         )
 
 
@@ -178,7 +188,7 @@ class Ended:
 
     `crashed`: it was killed, rather than saying why it leaves. `delivered`: it had given a
     token to somebody. `no_memory`: it could not have what it needed. `loading_signal`: what killed
-    it before it was ready.
+    it before it was ready. `from_outside`: somebody else can have killed it.
     """
 
     error: MyLLMError | None = None
@@ -186,6 +196,7 @@ class Ended:
     delivered: bool = False
     no_memory: bool = False
     loading_signal: int | None = None
+    from_outside: bool = False
 
 
 Action = MakePlan | Start | Drain | Stop | Grant | Reject | Pause | Keep

@@ -8,6 +8,8 @@ from typing import Literal
 
 from myllm.engine.hardware import cpu_features, widest_instruction_set
 
+# What programs do not do to themselves.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Cause = Literal["hung", "too large", "unreachable", "signal", "exit"]
 """What ended it:
 
@@ -42,6 +44,11 @@ class Death:
     def loading_signal(self) -> int | None:
         """The signal that killed it before it was ready."""
         return self.number if self.cause == "signal" and self.loading else None
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether somebody else can have killed it: a user, or the system when memory is short."""
+        return self.cause == "signal" and self.number in _FROM_OUTSIDE
 
     def words(self) -> str:
         """How a process died by itself: "was killed by SIGILL while loading", and a hint."""

@@ -7,6 +7,7 @@ import sys
 import time
 
 from tests.fakes.damage import damages_answers
+from tests.fakes.poison import dies_of_poison
 
 
 def exits_at_once() -> None:
@@ -36,6 +37,13 @@ def ignores_term() -> None:
 
 FAKES = {
     each.__name__: each
-    for each in (exits_at_once, says_nothing, never_ready, ignores_term, damages_answers)
+    for each in (
+        exits_at_once,
+        says_nothing,
+        never_ready,
+        ignores_term,
+        damages_answers,
+        dies_of_poison,
+    )
 }
 FAKES[sys.argv[1]]()

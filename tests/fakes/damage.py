@@ -93,15 +93,24 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 def damages_answers() -> None:
-    """Run the engine behind this process, on a socket of its own beside the one it was given."""
+    """Run the engine behind this process, and damage what it says."""
     real, fault, *arguments = sys.argv[2:]
+    stand_before(real, arguments, lambda client, engine, _: _pass_on(client, engine, Path(fault)))
+
+
+PassOn = Callable[[socketserver.StreamRequestHandler, str, "subprocess.Popen[bytes]"], None]
+"""Serves one connection, of the engine behind a socket, which runs in a process."""
+
+
+def stand_before(real: str, arguments: list[str], pass_on: PassOn) -> None:
+    """Run the engine behind this process, on a socket of its own beside the one it was given."""
     at = arguments.index("--host") + 1
     front = arguments[at]
     back = front.removesuffix(".sock") + ".real.sock"
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            _pass_on(self, back, Path(fault))
+            pass_on(self, back, engine)
 
     Path(front).unlink(missing_ok=True)
     with _Server(front, Handler) as server:

@@ -13,11 +13,19 @@ _ROOT = Path(__file__).parent.parent.parent
 def damaging(engine: Engine, home: Path) -> Path:
     """Makes `damages_answers` of it: what the file `home / "fault"` names becomes of the next
     stream."""
+    return _script(engine, home, f"damages_answers {engine.server} {home}/fault")
+
+
+def mortal(engine: Engine, home: Path) -> Path:
+    """Makes `dies_of_poison` of it."""
+    return _script(engine, home, f"dies_of_poison {engine.server}")
+
+
+def _script(engine: Engine, home: Path, fake: str) -> Path:
     script = home / "llama-server"
-    fake = f"{sys.executable} -m tests.fakes damages_answers {engine.server} {home}/fault"
     script.write_text(
         f'#!/bin/sh\ncase "$1" in --version|--list-devices) exec {engine.server} "$@";; esac\n'
-        f'cd {_ROOT} && exec {fake} "$@"\n'
+        f'cd {_ROOT} && exec {sys.executable} -m tests.fakes {fake} "$@"\n'
     )
     script.chmod(0o755)
     return script

@@ -678,10 +678,11 @@ def test_strikes_back_a_model_off_and_leave_others_alone() -> None:
 
 def test_an_engine_that_has_delivered_is_restarted_without_strikes() -> None:
     w = world()
-    w.ask("demo")
+    ticket = w.ask("demo")
     for _ in range(3 * STRIKES):
         w.settle()
-        w.die(next(iter(w.serving)), delivered=True)
+        w.deliver(ticket)
+        w.die(next(iter(w.serving)), delivered=True, from_outside=True)
     w.settle()
     assert len(w.active) == 1
 

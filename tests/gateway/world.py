@@ -151,14 +151,22 @@ class World:
         error = EngineError("it cannot start")
         self._exited(run, Ended(error, crashed, False, no_memory, loading_signal))
 
-    def die(self, run: int, delivered: bool) -> None:
+    def deliver(self, ticket: Ticket) -> None:
+        """Its engine has given it something."""
+        self.do(self.scheduler.delivered(ticket, self.now))
+
+    def die(self, run: int, delivered: bool, from_outside: bool = False) -> None:
         """An engine is killed; its requests come back with the same tickets."""
         self.serving.pop(run)
         hit = [ticket for ticket in self.active if ticket.run == run]
-        self._exited(run, Ended(EngineDied("it died"), crashed=True, delivered=delivered))
+        self._exited(run, Ended(EngineDied("it died"), True, delivered, from_outside=from_outside))
         for ticket in hit:
             self.active.remove(ticket)
             self.do(self.scheduler.release(ticket, self.now))
+            if ticket.verdict is not None:
+                self.rejected[ticket] = ticket.verdict
+                continue
+            ticket.deaths += 1
             self.waiting.append(ticket)
             self.do(self.scheduler.request(ticket, self.now))
 

@@ -7,11 +7,8 @@ The engine dies of a word in what it is asked, or, without the limits on grammar
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -20,61 +17,28 @@ import pytest
 from myllm.engine.types import Engine
 from tests.fakes.poison import HANGS, KILLS, KILLS_LATER
 from tests.fakes.script import mortal
-from tests.hostile.attacks import Others, others_are_served
+from tests.hostile.attacks import others_are_served
+from tests.hostile.fire import (
+    GRAMMAR,
+    QUESTIONS,
+    SLOWEST_S,
+    SURE,
+    answer,
+    mortal_server,
+    text_of,
+    under_fire,
+    unlike_any,
+    unlimited_server,
+)
 from tests.serving import Serving, serving, short_home
 
-QUESTIONS = [
-    "What is the capital of France?",
-    "Count to twenty.",
-    "What is MyLLM?",
-    "Tell me a story.",
-]
-CLIENTS = 8
-GRAMMAR = f"root ::= {'(' * 60_000}'a'{')' * 60_000}"
-SURE = {"temperature": 0, "seed": 1}
 HANG_S = 2.0
-# An engine is started anew now and then, beside eight clients and on two cores.
-SLOWEST_S = 2.0
-
-
-@contextmanager
-def mortal_server(engine: Engine, **settings: object) -> Iterator[Serving]:
-    with (
-        short_home() as home,
-        serving(
-            home, llama_server=mortal(engine, home), cache_dir=home / "cache", slots=4, **settings
-        ) as running,
-    ):
-        yield running
 
 
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
     with mortal_server(engine, threads=1, hang_timeout=HANG_S) as running:
         yield running
-
-
-def said(text: str, **more: Any) -> dict[str, Any]:
-    return {"model": "demo", "messages": [{"role": "user", "content": text}], **SURE, **more}
-
-
-def answer(api: httpx.Client, text: str, **more: Any) -> httpx.Response:
-    return api.post("/v1/chat/completions", json=said(text, **more))
-
-
-def text_of(told: httpx.Response) -> str:
-    assert told.status_code == 200, told.text
-    content: str = told.json()["choices"][0]["message"]["content"]
-    return content
-
-
-def deaths(server: Serving) -> int:
-    return server.log.count('"reason": "crashed"') + server.log.count("reason=crashed")
-
-
-def unlike_any(text: str) -> str:
-    """`text`, made another request."""
-    return f"{text} {time.monotonic_ns()}"
 
 
 @pytest.mark.parametrize("word", [KILLS, HANGS])
@@ -164,101 +128,36 @@ def test_a_key_that_sends_three_may_ask_nothing_for_a_while(engine: Engine) -> N
                 assert text_of(answer(ann, QUESTIONS[0])) == whole
 
 
-class Crowd:
-    """Eight clients that ask one question after the other, and what each is told."""
-
-    def __init__(self, server: Serving) -> None:
-        self._server = server
-        with server.client(120) as api:
-            self.whole = {each: text_of(answer(api, each)) for each in QUESTIONS}
-        self.answers = 0
-
-    def asks_until(self, over: threading.Event) -> None:
-        """Fails when an answer does not come, or is not the undisturbed one."""
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            asking = [pool.submit(self._one, number, over) for number in range(CLIENTS)]
-            counts = [each.result() for each in asking]
-        assert min(counts) > 0
-        self.answers = sum(counts)
-
-    def _one(self, number: int, over: threading.Event) -> int:
-        answered = 0
-        with self._server.client(120) as api:
-            while not over.is_set():
-                question = QUESTIONS[(number + answered) % len(QUESTIONS)]
-                assert text_of(answer(api, question)) == self.whole[question]
-                answered += 1
-        return answered
-
-
-def under_fire(server: Serving, seconds: float, *, same: bool, **more: Any) -> list[int]:
-    """Send poison once per second beside the crowd; returns the statuses that it got."""
-    crowd, over, statuses = Crowd(server), threading.Event(), list[int]()
-
-    def poison() -> None:
-        try:
-            ends = time.monotonic() + seconds
-            with server.client(120) as api, ThreadPoolExecutor(32) as pool:
-                sent = []
-                while time.monotonic() < ends:
-                    words = KILLS if same else unlike_any(KILLS)
-                    words = "Hello" if more else words
-                    sent.append(pool.submit(answer, api, words, **more))
-                    time.sleep(1)
-                statuses.extend(each.result().status_code for each in sent)
-        finally:
-            over.set()
-
-    attack = threading.Thread(target=poison)
-    with others_are_served(server, SLOWEST_S) as others:
-        attack.start()
-        crowd.asks_until(over)
-        attack.join()
-    _tell(crowd, others, statuses)
-    return statuses
-
-
-def _tell(crowd: Crowd, others: Others, statuses: list[int]) -> None:
-    print(
-        f"{crowd.answers} answers for {CLIENTS} clients, {len(statuses)} times poison: "
-        f"{sorted(set(statuses))}, /health took {others.slowest_s:.3f} s at most"
-    )
-
-
 SHORT_S = 4.0
 
 
 def test_eight_clients_are_answered_beside_the_same_poison(server: Serving) -> None:
-    assert set(under_fire(server, SHORT_S, same=True)) == {400}
+    assert set(under_fire(server, SHORT_S, same=True).statuses) == {400}
 
 
 @pytest.mark.more
 def test_eight_clients_are_answered_beside_ever_new_poison(server: Serving) -> None:
     # 500: three engines died, and answers of others went on beside each.
-    assert set(under_fire(server, 60, same=False)) <= {400, 500}
+    assert set(under_fire(server, 60, same=False).statuses) <= {400, 500}
 
 
 @pytest.mark.more
 def test_eight_clients_are_answered_beside_the_same_poison_for_a_minute(server: Serving) -> None:
-    assert set(under_fire(server, 60, same=True)) == {400}
+    assert set(under_fire(server, 60, same=True).statuses) == {400}
 
 
 @pytest.fixture
 def unlimited(engine: Engine) -> Iterator[Serving]:
-    with (
-        short_home() as home,
-        serving(home, module="tests.hostile.unlimited", slots=4, threads=1) as running,
-    ):
+    with unlimited_server() as running:
         yield running
 
 
 @pytest.mark.more
-@pytest.mark.parametrize("seconds", [60])
-def test_a_grammar_that_crashes_the_engine(unlimited: Serving, seconds: float) -> None:
+def test_a_grammar_that_crashes_the_engine(unlimited: Serving) -> None:
     """The same as the first of a fresh server, before anybody has been answered."""
     with unlimited.client() as api:
         refused = answer(api, "Hello", grammar=GRAMMAR)
         assert refused.status_code == 400
         assert "died again" in refused.text
     other = GRAMMAR.replace("'a'", "'b'")
-    assert set(under_fire(unlimited, seconds, same=True, grammar=other)) == {400}
+    assert set(under_fire(unlimited, 60, same=True, grammar=other).statuses) == {400}

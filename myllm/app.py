@@ -154,7 +154,7 @@ class App:
         conversations = Conversations(files, specs.speed)
         store.before_removal = conversations.forget_session
         gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
-        media = Media(gateway.models.get, _remote_media(settings))
+        media = Media(gateway.models.find, _remote_media(settings))
         return Services(settings, gateway, specs, store, media, self._access.reload)
 
     async def drain_and_stop(self) -> None:

@@ -98,7 +98,9 @@ class LoopWatch:
     def _watch(self) -> None:
         self._own_core = CoreWaits(threading.get_native_id())
         self._due_then, self._now = self._due, self._clocks()
-        while not self._over.wait(_EVERY_S):
+        is_over = False
+        while not is_over:
+            is_over = self._over.wait(_EVERY_S)
             try:
                 self._look()
             except Exception as failure:  # noqa: BLE001 - the next look may work

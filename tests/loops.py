@@ -78,6 +78,12 @@ WAYS = {
 }
 
 
+async def ended(name: str) -> None:
+    """Wait for the end of the thread of that name."""
+    while any(each.name == name for each in threading.enumerate()):
+        await asyncio.sleep(0.05)
+
+
 async def main() -> None:
     watch, loop = LoopWatch(), asyncio.get_running_loop()
     watch.start()
@@ -87,10 +93,10 @@ async def main() -> None:
     loop.call_soon(WAYS[sys.argv[1]])
     await asyncio.sleep(0.01)
     await loop.run_in_executor(None, sys.stdin.readline)
-    while any(each.name == "greedy" for each in threading.enumerate()):
-        await asyncio.sleep(0.05)
+    await ended("greedy")
     await asyncio.sleep(0.2)
     watch.stop()
+    await ended("loop watch")
     print(counted().get("event loop blocked", 0), flush=True)
 
 

@@ -63,7 +63,7 @@ async def messages(request: MessagesRequest, services: With, client: AskedBy) ->
 @router.post("/count_tokens")
 async def count_tokens(request: CountTokensRequest, services: With, client: AskedBy) -> Response:
     """How many tokens the prompt of a conversation has."""
-    model = chatting_model(services.gateway, request.model)
+    model = await chatting_model(services.gateway, request.model)
     gateway, asking = services.gateway, request.asking(client.caller)
     told = await services.media.checked(model.name, messages_of(request))
     body = {"messages": told, **fields_of(request)}

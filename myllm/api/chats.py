@@ -42,7 +42,7 @@ async def asked(
 
     Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
     """
-    model = chatting_model(services.gateway, model_name)
+    model = await chatting_model(services.gateway, model_name)
     messages = await services.media.checked(model.name, chat.messages)
     demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
     ticket = asking.ticket(InstanceKey(model.name, "generate"), demand)

@@ -47,14 +47,14 @@ async def chat_completions(
 async def completion(request: PlainCompletionRequest, services: With, client: AskedBy) -> Response:
     """Complete a prompt, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "generate")
-    return _answer(services, client.caller, name, "/completion", request)
+    return await _answer(services, client.caller, name, "/completion", request)
 
 
 @router.post("/infill")
 async def infill(request: InfillRequest, services: With, client: AskedBy) -> Response:
     """Fill in the middle, in llama.cpp's form; for models that have tokens for it."""
     name = await named(services.gateway, request.model, "generate")
-    return _answer(services, client.caller, name, "/infill", request)
+    return await _answer(services, client.caller, name, "/infill", request)
 
 
 @router.post("/upstream/{model:path}/infill")
@@ -62,7 +62,7 @@ async def infill_with(
     model: str, request: InfillRequest, services: With, client: AskedBy
 ) -> Response:
     """The same by a certain model."""
-    return _answer(services, client.caller, model, "/infill", request)
+    return await _answer(services, client.caller, model, "/infill", request)
 
 
 @router.post("/embedding")
@@ -88,14 +88,14 @@ async def rerank(request: UnnamedRerankRequest, services: With, client: AskedBy)
     return await openai_vectors.rerank_documents(request, services, client)
 
 
-def _answer(
+async def _answer(
     services: Services,
     caller: Caller,
     name: str,
     path: str,
     request: PlainCompletionRequest | InfillRequest,
 ) -> Response:
-    model = generating_model(services.gateway, name)
+    model = await generating_model(services.gateway, name)
     fields = engine_fields(resolve(request.given(), model.parameters, LLAMA_CPP_DEFAULTS))
     body = fields | request.engine_body()
     ticket = request.asking(caller).ticket(InstanceKey(model.name, "generate"), Demand(path, body))

@@ -84,7 +84,7 @@ async def unload_model(
 @router.post("/models/{name:path}/reload")
 async def reload_model(name: str, services: With) -> dict[str, str]:
     """Replace a model's engines by new ones, without failing a request."""
-    own_name = services.gateway.models.name_of(name)
+    own_name = await services.gateway.models.name_of(name)
     model = await asyncio.to_thread(services.gateway.registry.get, own_name)
     replaced = services.gateway.reload(model.name)
     words = "is being replaced" if replaced else "is not loaded; nothing to replace"

@@ -23,11 +23,12 @@ from myllm.api.services import AskedBy, With
 from myllm.api.streaming import JsonAnswer, Stream, to_the_end
 from myllm.api.tool_schemas import tool_fields
 from myllm.errors import InvalidRequest, MyLLMError
-from myllm.gateway.answer import Answer, ChatAnswer, RawAnswer
+from myllm.gateway.answer import Answer, ChatAnswer, RawAnswer, generating_model
 from myllm.gateway.chat import wire_calls
 from myllm.gateway.deltas import wire_part
 from myllm.gateway.embedding import embed
 from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token
+from myllm.gateway.roles import chatting_model
 from myllm.gateway.wire import event
 from myllm.sessions.history import from_wire
 
@@ -57,7 +58,7 @@ async def generate(request: GenerateRequest, services: With, client: AskedBy) ->
     answer = RawAnswer(
         services.gateway,
         request.asking(client.caller),
-        request.model,
+        await generating_model(services.gateway, request.model),
         request.prompt,
         request.options.given(),
         request.json_schema(),
@@ -88,7 +89,7 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
         request.asking(client.caller),
         services.sessions,
         client.owner,
-        request.model,
+        await chatting_model(services.gateway, request.model),
         [from_wire(message) for message in messages],
         request.session_id,
         request.options.given(),

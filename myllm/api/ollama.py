@@ -61,7 +61,7 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
             raise InvalidRequest(f"{name} is not supported; leave it out")
     asking = request.asking(client.caller)
     # A model without a chat template completes a prompt as it is, as it does with Ollama.
-    model = generating_model(services.gateway, request.model)
+    model = await generating_model(services.gateway, request.model)
     plain = bool(request.prompt) and not (request.images or request.system)
     if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
@@ -72,7 +72,7 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
     raw = RawAnswer(
         services.gateway,
         asking,
-        request.model,
+        model,
         request.prompt or "",
         request.sampling(),
         request.json_schema(),
@@ -152,7 +152,7 @@ def _load_or_unload(
         if request.keep_alive != 0:
             await gateway.load(request.model, request.keep_alive)
             return lines.nothing("load")
-        model = gateway.models.get(request.model)
+        model = await gateway.models.find(request.model)
         if gateway.scheduler.is_loaded(model.name):
             await gateway.unload(model.name)
         return lines.nothing("unload")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -27,18 +28,19 @@ def prompt_of(request: OllamaGenerateRequest) -> Wire:
 def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
     """The conversation. Calls get ids, and results those of the calls that they answer."""
     wire: Wire = []
-    unanswered: dict[str, str] = {}  # ids to names
+    unanswered = _OpenCalls()
     for number, message in enumerate(messages):
         content = content_of([message.content] if message.content else [], message.images or [])
         said: dict[str, Any] = {"role": message.role, "content": content}
         if message.role == "tool":
-            said["tool_call_id"] = _answered(message, unanswered)
+            said["tool_call_id"] = unanswered.answered(message)
         elif message.tool_calls:
             calls = [
                 (call.id or f"call_{number}_{index}", call.function)
                 for index, call in enumerate(message.tool_calls)
             ]
-            unanswered |= {call_id: function.name for call_id, function in calls}
+            for call_id, function in calls:
+                unanswered.add(call_id, function.name)
             said["tool_calls"] = [
                 wire_call(call_id, function.name, function.arguments) for call_id, function in calls
             ]
@@ -48,12 +50,35 @@ def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
     return wire
 
 
-def _answered(message: OllamaMessage, unanswered: dict[str, str]) -> str:
-    """The id of the call that a tool's message answers: the one named, or the first one open."""
-    fitting = [call_id for call_id, name in unanswered.items() if message.tool_name in (None, name)]
-    call_id = message.tool_call_id or next(iter(fitting), "")
-    unanswered.pop(call_id, None)
-    return call_id
+class _OpenCalls:
+    """The calls that have no result yet, oldest first: all of them, and those of each function.
+
+    Ordered dictionaries, since to find the first key of an ordinary one takes the longer the more
+    have been removed before it.
+    """
+
+    def __init__(self) -> None:
+        self._names: OrderedDict[str, str] = OrderedDict()
+        self._ids: defaultdict[str, OrderedDict[str, None]] = defaultdict(OrderedDict)
+
+    def add(self, call_id: str, name: str) -> None:
+        self._remove(call_id)
+        self._names[call_id] = name
+        self._ids[name][call_id] = None
+
+    def answered(self, message: OllamaMessage) -> str:
+        """The id of the call that a tool's message answers, which is then no longer open: the one
+        named, or else the first one that fits; empty if there is none."""
+        name = message.tool_name
+        fitting = self._names if name is None else self._ids.get(name, ())
+        call_id = message.tool_call_id or next(iter(fitting), "")
+        self._remove(call_id)
+        return call_id
+
+    def _remove(self, call_id: str) -> None:
+        name = self._names.pop(call_id, None)
+        if name is not None:
+            del self._ids[name][call_id]
 
 
 @dataclass(frozen=True)

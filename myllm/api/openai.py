@@ -48,7 +48,8 @@ async def chat_completions(
     messages = await services.media.checked(request.model, messages)
     prompt = {"messages": messages}, of_wire(messages)
     asking = request.asking(client.caller)
-    return _answer(_relays(services.gateway, asking, CHAT, [prompt], request), request)
+    relays = await _relays(services.gateway, asking, CHAT, [prompt], request)
+    return _answer(relays, request)
 
 
 @router.post("/completions")
@@ -59,7 +60,8 @@ async def completions(request: CompletionRequest, services: With, client: AskedB
         for prompt in request.prompts()
     ]
     asking = request.asking(client.caller)
-    return _answer(_relays(services.gateway, asking, COMPLETIONS, prompts, request), request)
+    relays = await _relays(services.gateway, asking, COMPLETIONS, prompts, request)
+    return _answer(relays, request)
 
 
 @router.get("/models")
@@ -77,7 +79,7 @@ async def show_model(name: str, services: With) -> dict[str, Any]:
     return _shown(name, await services.gateway.models.find(name))
 
 
-def _relays(
+async def _relays(
     gateway: Gateway,
     asking: Asking,
     path: str,
@@ -86,7 +88,7 @@ def _relays(
 ) -> list[Relay]:
     """One relay for each choice of each prompt; choices differ in their seeds."""
     find = chatting_model if path == CHAT else generating_model
-    model = find(gateway, request.model)
+    model = await find(gateway, request.model)
     body = resolve(request.given(), model.parameters, OPENAI_DEFAULTS)
     choices, made = request.n or 1, []
     if not request.stream or request.tells_usage() or choices * len(prompts) > 1:

@@ -17,6 +17,7 @@ from myllm.api.streaming import JsonAnswer, Stream, to_the_end
 from myllm.errors import MyLLMError
 from myllm.gateway.events import Call, Finished
 from myllm.gateway.responding import ResponseAnswer, forget, key_of, stored
+from myllm.gateway.roles import chatting_model
 from myllm.gateway.sampling import OPENAI_DEFAULTS, UNBOUNDED
 from myllm.gateway.tickets import Caller
 from myllm.sessions.history import Message, from_wire
@@ -39,7 +40,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 async def create_response(request: ResponsesRequest, services: With, client: AskedBy) -> Response:
     """Answer an input, alone or going on from another response."""
     messages = await services.media.checked(request.model, request.messages())
-    answer = _answer(request, services, client.caller, messages)
+    answer = await _answer(request, services, client.caller, messages)
     if request.stream:
         return _stream(answer)
 
@@ -65,28 +66,28 @@ async def remove_response(response_id: str, sessions: Sessions, client: AskedBy)
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-def _answer(
+async def _answer(
     request: ResponsesRequest,
     services: Services,
     caller: Caller,
     messages: list[dict[str, Any]],
 ) -> ResponseAnswer:
-    thinks, effort = services.gateway.models.get(request.model, "generate").thinks, request.effort()
+    model, effort = await chatting_model(services.gateway, request.model), request.effort()
     fields = request.fields()
-    if thinks and effort not in (None, "none"):
+    if model.thinks and effort not in (None, "none"):
         fields["reasoning_effort"] = effort
     return ResponseAnswer(
         services.gateway,
         request.asking(caller),
         services.sessions,
         caller.owner,
-        request.model,
+        model,
         [from_wire(message) for message in messages],
         None,
         request.options(),
         request.json_schema(),
         fields,
-        effort != "none" if thinks and effort is not None else None,
+        effort != "none" if model.thinks and effort is not None else None,
         _DEFAULTS,
         session_timeout_s=services.settings.queue_timeout,
         streamed=bool(request.stream),

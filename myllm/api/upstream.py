@@ -81,10 +81,10 @@ async def tokenize(
 ) -> Response:
     """The tokens of a text."""
     name = await named(services.gateway, model or request.model)
-    _check(services, name, request.content)
+    await _check(services, name, request.content)
     fields = {"content", "add_special", "parse_special", "with_pieces"}
     body = request.model_dump(include=fields)
-    return _posted(services, request.asking(client.caller), name, "/tokenize", body)
+    return await _posted(services, request.asking(client.caller), name, "/tokenize", body)
 
 
 @router.post("/detokenize")
@@ -94,9 +94,9 @@ async def detokenize(
 ) -> Response:
     """The text of tokens."""
     name = await named(services.gateway, model or request.model)
-    _check(services, name, request.tokens)
+    await _check(services, name, request.tokens)
     body = {"tokens": request.tokens}
-    return _posted(services, request.asking(client.caller), name, "/detokenize", body)
+    return await _posted(services, request.asking(client.caller), name, "/detokenize", body)
 
 
 @router.post("/apply-template")
@@ -111,7 +111,7 @@ async def apply_template(
     body = request.model_dump(exclude_none=True, exclude=more)
     body["messages"] = await services.media.checked(name, messages)
     gateway, asking = services.gateway, request.asking(client.caller)
-    rendering = chatting_model(gateway, name)
+    rendering = await chatting_model(gateway, name)
 
     async def make() -> dict[str, str]:
         return {"prompt": await render(gateway, asking, rendering, body)}
@@ -132,24 +132,26 @@ def _shown(slot: dict[str, Any], own: bool) -> dict[str, Any]:
     return {k: v for k, v in slot.items() if (k not in _PRIVATE if own else k in _PUBLIC)}
 
 
-def _check(services: Services, name: str, content: str | Sequence[int | str]) -> None:
+async def _check(services: Services, name: str, content: str | Sequence[int | str]) -> None:
     """Raise InvalidRequest for a token that the model does not have: the engine would fail."""
-    known = services.gateway.models.get(name).header.vocabulary_size
-    for token in content:
-        if known and isinstance(token, int) and token >= known:
-            raise InvalidRequest(f"There is no token {token}: the model knows {known} tokens")
+    if isinstance(content, str):
+        return
+    known = (await services.gateway.models.find(name)).header.vocabulary_size
+    highest = max((token for token in content if isinstance(token, int)), default=0)
+    if known and highest >= known:
+        raise InvalidRequest(f"There is no token {highest}: the model knows {known} tokens")
 
 
 async def _get(services: Services, caller: Caller, name: str, path: str) -> bytes:
     gateway = services.gateway
-    return await ask(gateway, Asking(caller), gateway.models.get(name), path)
+    return await ask(gateway, Asking(caller), await gateway.models.find(name), path)
 
 
-def _posted(
+async def _posted(
     services: Services, asking: Asking, name: str, path: str, body: dict[str, Any]
 ) -> Response:
     gateway = services.gateway
-    model = gateway.models.get(name)
+    model = await gateway.models.find(name)
 
     async def make() -> Response:
         told = await ask(gateway, asking, model, path, body)

@@ -27,7 +27,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.prefixes import of_messages, of_text
 from myllm.gateway.prompting import Prompt, Render, fit
 from myllm.gateway.resume import Generation
-from myllm.gateway.roles import chatting_model, model_for
+from myllm.gateway.roles import model_for
 from myllm.gateway.sampling import DEFAULTS, engine_fields, resolve
 from myllm.gateway.tickets import Asking
 from myllm.models.registry import Model
@@ -88,13 +88,12 @@ class RawAnswer(_EngineAnswer):
         self,
         gateway: Gateway,
         asking: Asking,
-        model_name: str,
+        model: Model,
         prompt: str,
         options: Mapping[str, Any],
         json_schema: Any = None,
         defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
-        model = generating_model(gateway, model_name)
         asked = {"prompt": prompt}
         super().__init__(gateway, asking, model, options, json_schema, defaults, asked)
         self._prompt = prompt
@@ -127,7 +126,7 @@ class ChatAnswer(_EngineAnswer):
         asking: Asking,
         sessions: SessionStore,
         owner: str,
-        model_name: str,
+        model: Model,
         messages: Sequence[Message],
         session_id: str | None,
         options: Mapping[str, Any],
@@ -141,7 +140,6 @@ class ChatAnswer(_EngineAnswer):
         streamed: bool,
         session_timeout_s: float,
     ) -> None:
-        model = chatting_model(gateway, model_name)
         self._fields = {**(fields or {}), **_switch(model, thinking)}
         asked = {**self._fields, "session": session_id, "messages": messages}
         super().__init__(gateway, asking, model, options, json_schema, defaults, asked)
@@ -315,6 +313,6 @@ def _switch(model: Model, thinking: bool | None) -> dict[str, Any]:
     return kwargs if thinking else kwargs | {"reasoning_effort": "none"}
 
 
-def generating_model(gateway: Gateway, name: str) -> Model:
+async def generating_model(gateway: Gateway, name: str) -> Model:
     """The model called `name`; raises InvalidRequest when it cannot generate."""
-    return model_for(gateway, name, "generate")
+    return await model_for(gateway, name, "generate")

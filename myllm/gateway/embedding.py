@@ -52,7 +52,7 @@ async def embed(
     Raises ModelNotFound, and InvalidRequest when the model cannot embed, or not in so many
     dimensions, or when an input is longer than the model can take, with both numbers.
     """
-    model = model_for(gateway, model_name, "embed")
+    model = await model_for(gateway, model_name, "embed")
     begun_by: str | None = None
 
     async def batch(part: tuple[int, Inputs], goes_on: bool) -> Embeddings:

@@ -147,13 +147,15 @@ class Gateway:
 
     def slot_owners(self, name: str) -> dict[int, str | None]:
         """Whose the slots of a model's main engine are, by number; none when it does not run."""
-        model = self.models.get(name)
-        run = self.scheduler.fleet.serving(model.name, main_role(model))
+        run = self.scheduler.fleet.serving(name)
+        if run is not None:  # there may be another engine for its embeddings
+            model = run.plan.spec.model
+            run = self.scheduler.fleet.serving(model.name, main_role(model))
         return {} if run is None else dict(enumerate(run.owners()))
 
     async def load(self, name: str, keep_alive_s: float | None = None) -> bool:
         """Load a model as its main role; False when it was loaded already."""
-        model = self.models.get(name)
+        model = await self.models.find(name)
         key = InstanceKey(model.name, main_role(model))
         if self.scheduler.keep(key, keep_alive_s, time.monotonic()):
             return False
@@ -167,7 +169,7 @@ class Gateway:
         Raises InvalidRequest when none runs, Conflict when one is answering; with `force` the
         answers get the drain grace to end.
         """
-        name = self.models.name_of(name)
+        name = await self.models.name_of(name)
         leaving = self.supervisor.of_model(name)
         self._carry_out(self.scheduler.unload(name, force, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))

@@ -22,31 +22,29 @@ class KnownModels:
         self._registry = registry
         self._fleet = fleet
 
-    def get(self, name: str, role: Role | None = None) -> Model:
+    async def find(self, name: str, role: Role | None = None) -> Model:
         """The model of this name or alias, as it runs in `role` (None: in any), or else as it is
-        on disk.
+        on disk, which is read in a thread.
 
         Raises ModelNotFound, and InvalidModel when it does not run and cannot.
         """
         run = self._fleet.serving(name, role)
-        return self._running_or(self._registry.get(name), role) if run is None else _model(run)
-
-    async def find(self, name: str) -> Model:
-        """The same in any role, for what may wait: the disk is read in a thread."""
-        run = self._fleet.serving(name)
         if run is not None:
             return _model(run)
-        return self._running_or(await asyncio.to_thread(self._registry.get, name))
+        return self._running_or(await asyncio.to_thread(self._registry.get, name), role)
 
-    def name_of(self, name: str) -> str:
+    async def name_of(self, name: str) -> str:
         """The name of the model that `name` means; of one that is not here, `name` untagged."""
         run = self._fleet.serving(name)
-        return self._registry.name_of(name) if run is None else _model(run).name
+        if run is not None:
+            return _model(run).name
+        return await asyncio.to_thread(self._registry.name_of, name)
 
     def running(self) -> list[Model]:
         """The models that have an engine which takes requests, or will when it is loaded."""
         entries = self._fleet.entries()
-        return [self.get(name) for name in {each.key.model for each in entries if each.run}]
+        names = {each.key.model for each in entries if each.run}
+        return [_model(run) for name in names if (run := self._fleet.serving(name)) is not None]
 
     async def all(self) -> list[Model]:
         """All models by name; one that does not run and cannot tells its `problem`.

@@ -6,10 +6,10 @@ An engine would read files and fetch URLs that it is asked to, so all that reach
 
 from __future__ import annotations
 
-import base64
-import binascii
+import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+import string
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -20,7 +20,15 @@ from myllm.models.registry import Model
 Messages = list[dict[str, Any]]
 """Messages in OpenAI's form, whatever may be in them."""
 
-_DATA_URL: Final = re.compile(r"data:(\w+)/([\w.+-]+)(?:;[\w.+=-]+)*;base64,(.*)", re.I | re.S)
+# What stands before the comma; an expression over megabytes of base64 would take seconds.
+_DATA_URL: Final = re.compile(r"data:(\w+)/([\w.+-]+)(?:;[\w.+=-]+)*;base64", re.I)
+_LONGEST_TYPE: Final = 512
+_LETTERS: Final = (string.ascii_letters + string.digits + "+/").encode()
+_SPACES: Final = string.whitespace.encode()
+# Letters that are looked at without letting other threads run.
+_AT_ONCE: Final = 1 << 18
+# More parts than these are read in a thread.
+_FEW_PARTS: Final = 200
 _SOUNDS: Final = ("wav", "mp3", "flac")
 # Stands between two media. A slot of llama-server that has read one directly behind another
 # fails at every later prompt that is the same up to the first one's end ("Chunk not found").
@@ -50,7 +58,7 @@ class Remote(Protocol):
 class Media:
     """`find` is the model of a name; without `remote` nothing is fetched."""
 
-    def __init__(self, find: Callable[[str], Model], remote: Remote | None) -> None:
+    def __init__(self, find: Callable[[str], Awaitable[Model]], remote: Remote | None) -> None:
         self._find = find
         self._remote = remote
 
@@ -63,13 +71,12 @@ class Media:
         """
         if all(isinstance(message.get("content"), str | None) for message in messages):
             return messages
-        reading = _Reading(self._find(model), fetches=self._remote is not None)
-        made = [
-            message
-            if isinstance(content := message.get("content"), str | None)
-            else message | {"content": reading.parts(content, f"messages[{number}].content")}
-            for number, message in enumerate(messages)
-        ]
+        reading = _Reading(await self._find(model), fetches=self._remote is not None)
+        made = (
+            reading.messages(messages)
+            if _is_little(messages)
+            else await asyncio.to_thread(reading.messages, messages)
+        )
         if self._remote is not None:
             await self._remote.fill(reading.elsewhere)
         return made
@@ -98,6 +105,14 @@ class _Reading:
         self._model = model
         self._fetches = fetches
         self.elsewhere: list[Elsewhere] = []
+
+    def messages(self, messages: Messages) -> Messages:
+        return [
+            message
+            if isinstance(content := message.get("content"), str | None)
+            else message | {"content": self.parts(content, f"messages[{number}].content")}
+            for number, message in enumerate(messages)
+        ]
 
     def parts(self, content: Any, where: str) -> Messages:
         if not isinstance(content, list):
@@ -171,6 +186,14 @@ class _Reading:
         return place
 
 
+def _is_little(messages: Messages) -> bool:
+    """Whether the parts are few, and texts only."""
+    lists = [content for each in messages if isinstance(content := each.get("content"), list)]
+    return sum(map(len, lists)) <= _FEW_PARTS and not any(
+        isinstance(part, Mapping) and part.get("type") != "text" for each in lists for part in each
+    )
+
+
 def _require(model: Model | None, medium: Medium) -> None:
     if model is None or medium in model.input:
         return
@@ -189,21 +212,34 @@ def _text(holder: Any, name: str, where: str) -> str:
 
 def _read(url: str, where: str) -> tuple[str, str]:
     """The medium of a `data:` URL, and the same URL without what engines do not read."""
-    found = _DATA_URL.fullmatch(url)
+    comma = url.find(",", 0, _LONGEST_TYPE)
+    found = _DATA_URL.fullmatch(url, 0, comma) if comma > 0 else None
     if found is None:
         raise InvalidRequest(f"{where} must be a data: URL, such as data:image/png;base64,iVBO...")
     medium = found[1].lower()
-    return medium, f"data:{medium}/{found[2]};base64,{_base64(found[3], where)}"
+    return medium, f"data:{medium}/{found[2]};base64,{_base64(url[comma + 1 :], where)}"
 
 
 def _base64(text: str, where: str) -> str:
     """`text` without the line ends that some programs write; an engine would stop at the first
-    letter that it does not know."""
-    text = "".join(text.split())
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(f"{where} is no valid base64") from None
+    letter that it does not know. In pieces, between which others may run."""
+    pieces, rest = [], b""
+    for start in range(0, len(text), _AT_ONCE):
+        try:
+            piece = text[start : start + _AT_ONCE].encode("ascii").translate(None, _SPACES)
+        except UnicodeEncodeError:
+            raise _no_base64(where) from None
+        rest += piece.translate(None, _LETTERS)
+        if len(rest) > 2:
+            raise _no_base64(where)
+        pieces.append(piece)
+    data = b"".join(pieces)
+    if len(data) % 4 or rest.strip(b"=") or not data.endswith(rest):
+        raise _no_base64(where)
     if not data:
         raise InvalidRequest(f"{where} must not be empty")
-    return text
+    return data.decode()
+
+
+def _no_base64(where: str) -> InvalidRequest:
+    return InvalidRequest(f"{where} is no valid base64")

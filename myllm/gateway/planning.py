@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import structlog
@@ -56,11 +57,13 @@ class Planner:
         """What an engine for `key` would run with if it were started now; with `smaller`, an
         automatic context is halved. Raises ModelNotFound and InvalidModel, also when the model has
         been removed in the meantime."""
-        model = self._registry.get(key.model)
+        model = await asyncio.to_thread(self._registry.get, key.model)
         spec = self._specs.spec(key, model, smaller)
         if smaller and spec.automatic_context:
             _log.warning("trying a smaller context", model=str(key), context=spec.context_size)
         footprint = await self._footprints.predict(spec)
+        aliases = await asyncio.to_thread(self._registry.aliases_of, model)
+        # Known already, so that no file is read; and nothing can be removed until the plan is used.
         if self._registry.get(key.model).path != model.path:  # a built-in one has come to light
             return await self.plan(key, smaller)
         keep_alive_s = model.engine.keep_alive
@@ -69,7 +72,7 @@ class Planner:
             footprint.need | {ENGINES: 1},
             self._settings.keep_alive if keep_alive_s is None else keep_alive_s,
             pinned=model.engine.pinned,
-            aliases=self._registry.aliases_of(model),
+            aliases=aliases,
         )
 
     def measured(self, instance: Instance) -> Need | None:

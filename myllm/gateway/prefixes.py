@@ -15,32 +15,37 @@ from myllm.sessions.history import Message
 
 Pieces = tuple[str, ...]
 _BLOCK_CHARS: Final = 256
+_MOST_BLOCKS: Final = 4096  # more than any context holds
+_LONG: Final = 1 << 16
 _HASH_BYTES: Final = 8
 
 
 def of_messages(messages: Iterable[Message]) -> Pieces:
     """The pieces of a conversation."""
-    return tuple(
-        _piece(f"{each.role}\0{written}", len(written))
-        for each, written in ((message, message.written()) for message in messages)
-    )
+    said = ((each.role, _told([each.content, each.said()])) for each in messages)
+    return tuple(_piece(f"{role}\0{told}", len(told)) for role, told in said)
 
 
 def of_wire(messages: Iterable[Mapping[str, Any]]) -> Pieces:
     """The pieces of a conversation in OpenAI's form; anything may be in its messages."""
-    contents = [(str(each.get("role")), _written(each)) for each in messages]
-    return tuple(_piece(f"{role}\0{content}", len(content)) for role, content in contents)
+    said = ((str(each.get("role")), _told(each.get("content"))) for each in messages)
+    return tuple(_piece(f"{role}\0{told}", len(told)) for role, told in said)
 
 
-def _written(message: Mapping[str, Any]) -> str:
-    """What `message` says, as one text."""
-    content = message.get("content")
-    return content if isinstance(content, str) else str(content)
+def _told(content: Any) -> str:
+    """All of `content` as one text; of a picture or a whole book its beginning and its length."""
+    if isinstance(content, str):
+        return content if len(content) <= _LONG else f"{content[:_LONG]}{len(content)}"
+    if isinstance(content, Mapping):
+        return "".join(f"{name}{_told(value)}\n" for name, value in content.items())
+    if isinstance(content, list):
+        return "".join(f"{_told(part)}\n" for part in content)
+    return str(content)
 
 
 def of_text(text: str) -> Pieces:
     """The pieces of a raw prompt; a last one that is not full says nothing about a longer text."""
-    whole = len(text) - len(text) % _BLOCK_CHARS
+    whole = min(len(text) - len(text) % _BLOCK_CHARS, _MOST_BLOCKS * _BLOCK_CHARS)
     blocks = (text[start : start + _BLOCK_CHARS] for start in range(0, whole, _BLOCK_CHARS))
     return tuple(_piece(block, _BLOCK_CHARS) for block in blocks)
 

@@ -9,8 +9,10 @@ and the engine has read most of them already.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any
 
 from myllm.errors import PromptTooLong
@@ -109,6 +111,8 @@ class _Turns:
                 self._starts.append(index)
             before, tied = message.role, max(tied, results.get(index, 0))
         self.count = max(1, len(self._starts))
+        spoken = [0, *accumulate(message.role != "system" for message in messages)]
+        self._before = [0, *(spoken[start] for start in self._starts[1:])]
 
     def since(self, first: int) -> list[Message]:
         """System messages, and everything from turn `first` on."""
@@ -121,12 +125,12 @@ class _Turns:
 
     def before(self, first: int) -> int:
         """How many messages are left out when turn `first` is the first one."""
-        return len(self._messages) - len(self.since(first))
+        return self._before[first]
 
     def behind(self, left_out: int) -> int:
         """The turn before which just so many messages are left out; 0 if there is none."""
-        turns = range(self.count)
-        return next((turn for turn in turns if self.before(turn) == left_out), 0)
+        turn = bisect_left(self._before, left_out)
+        return turn if turn < self.count and self._before[turn] == left_out else 0
 
 
 def _last_results(messages: Sequence[Message]) -> dict[int, int]:

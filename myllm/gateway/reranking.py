@@ -31,7 +31,7 @@ async def rerank(
     Raises ModelNotFound, and InvalidRequest when the model is no reranker, or when a document
     is longer, with the query, than the model can take, with both numbers.
     """
-    model = model_for(gateway, model_name, "rerank")
+    model = await model_for(gateway, model_name, "rerank")
     begun_by: str | None = None
 
     async def batch(part: tuple[int, Sequence[str]], goes_on: bool) -> Scores:

@@ -8,23 +8,23 @@ from myllm.models.registry import Model
 from myllm.supervisor.spec import Role, main_role
 
 
-def model_for(gateway: Gateway, name: str, role: Role) -> Model:
+async def model_for(gateway: Gateway, name: str, role: Role) -> Model:
     """The model called `name`.
 
     Raises ModelNotFound, and InvalidRequest when the model is not made for `role`.
     """
-    model = gateway.models.get(name, role)
+    model = await gateway.models.find(name, role)
     if not serves(model, role):
         raise InvalidRequest(_WHAT_IT_IS[main_role(model)].format(name))
     return model
 
 
-def chatting_model(gateway: Gateway, name: str) -> Model:
+async def chatting_model(gateway: Gateway, name: str) -> Model:
     """The model called `name`, to answer a conversation.
 
     Raises what `model_for` raises, and InvalidRequest when it has no chat template.
     """
-    model = model_for(gateway, name, "generate")
+    model = await model_for(gateway, name, "generate")
     if model.chat_problem is not None:
         raise InvalidRequest(model.chat_problem)
     return model

@@ -33,6 +33,8 @@ _MAX_DIMENSIONS: Final = 4
 _MAX_NAME: Final = 1 << 16
 _MAX_STRING: Final = 1 << 24
 _MAX_ARRAY: Final = 1 << 24
+_MAX_HEADER: Final = 1 << 27
+"""Bytes, ten times what the largest vocabularies take; reading so many takes a second or two."""
 _KEPT_ARRAY: Final = 1024
 """Number arrays up to this length are kept: they are per-layer figures, not vocabularies."""
 
@@ -314,3 +316,5 @@ class _Source:
             raise InvalidModel(
                 f"{self.path} is truncated or corrupt: it ends within {what}; {PULL_AGAIN}"
             )
+        if self.position + count > _MAX_HEADER:
+            raise self.corrupt(f"its header is longer than {_MAX_HEADER >> 20} MiB at {what}")

@@ -41,13 +41,15 @@ def untagged(name: str) -> str:
 
 class Registry:
     """Looks at the disk at every call, so that a model copied in is there at once; reads a
-    model's files again only when they have changed. May be used from several threads."""
+    model's files again only when they have changed, also those of a broken one. May be used from
+    several threads."""
 
     def __init__(self, models_dir: Path, builtin_dir: Path = BUILTIN_DIR) -> None:
         self.models_dir = models_dir.absolute()
         self._builtin_dir = builtin_dir
         self._lock = threading.Lock()
         self._models: dict[str, tuple[tuple[_Stamp, ...], Model]] = {}
+        self._broken: dict[str, tuple[tuple[_Stamp, ...], Model]] = {}
         self._headers: dict[Path, tuple[_Stamp, Header]] = {}
 
     def list(self) -> list[Model]:
@@ -185,20 +187,30 @@ class Registry:
 
     def _load(self, folder: str, builtin: bool) -> Model:
         with self._lock:
-            known = self._models.get(folder)
+            known, broken = self._models.get(folder), self._broken.get(folder)
         stamps: tuple[_Stamp, ...] = ()
+        settled = False
         try:
             stamps = _stamps(folder)
             if known is not None and known[0] == stamps:
                 return known[1]
+            if broken is not None and broken[0] == stamps:
+                return broken[1]
+            settled = _are_settled(stamps)
             model = load_model(Path(folder), builtin, self._header)
         except (InvalidModel, OSError) as failure:
             if known is not None and _being_written(stamps):
                 return known[1]
             told = failure if isinstance(failure, InvalidModel) else unreadable(folder, failure)
-            return broken_model(Path(folder), builtin, told.detail)
+            model = broken_model(Path(folder), builtin, told.detail)
+            # A reason that lies in the files themselves lasts as long as they do.
+            if stamps and settled and not isinstance(failure.__cause__, OSError):
+                with self._lock:
+                    self._broken[folder] = (stamps, model)
+            return model
         with self._lock:
             self._models[folder] = (stamps, model)
+            self._broken.pop(folder, None)
         return model
 
     def _header(self, path: Path) -> Header:
@@ -224,6 +236,12 @@ def _being_written(stamps: tuple[_Stamp, ...]) -> bool:
         size == 0 and now_ns - changed_ns < _WRITING_S * 1_000_000_000
         for _, _, changed_ns, size in stamps
     )
+
+
+def _are_settled(stamps: tuple[_Stamp, ...]) -> bool:
+    """Whether no file was changed just now: another change might leave the same time and size."""
+    now_ns = time.time_ns()
+    return all(abs(now_ns - changed_ns) > _WRITING_S * 1e9 for _, _, changed_ns, _ in stamps)
 
 
 def _stamp(name: str, status: os.stat_result) -> _Stamp:

@@ -79,11 +79,6 @@ class Message:
         """What it has besides its text, for people."""
         return {name: value for name, value in (self.extra or {}).items() if name != "response"}
 
-    def written(self) -> str:
-        """All that it says, as one text to be compared."""
-        said = self.said()
-        return f"{self.content}\n{json.dumps(said)}" if said else self.content
-
     def wire(self) -> dict[str, Any]:
         """In OpenAI's form, as engines read it."""
         extra = self.extra or {}

@@ -47,7 +47,7 @@ async def say(
         Asking(),
         services.sessions,
         "local",
-        model,
+        await services.gateway.models.find(model),
         [Message("user", text)],
         session,
         {"temperature": 0, "repeat_penalty": 1.0, "max_tokens": 16} | options,

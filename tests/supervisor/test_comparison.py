@@ -156,7 +156,8 @@ async def test_a_slow_engine_is_not_waited_for_and_learns_from_its_prompts(
         spec = await spec_now(services)
         await services.gateway.load("demo")
         assert known(services, spec) == Known("slow", {})
-        answer = RawAnswer(services.gateway, Asking(), "demo", PROMPT, {"max_tokens": 4}, None)
+        model = await services.gateway.models.find("demo")
+        answer = RawAnswer(services.gateway, Asking(), model, PROMPT, {"max_tokens": 4}, None)
         finished = [event async for event in answer.events() if isinstance(event, Finished)]
         assert finished[0].usage.prompt_tokens >= 512
         assert known(services, spec).tokens_per_s, "it has learned"

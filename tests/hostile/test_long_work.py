@@ -1,0 +1,239 @@
+"""Large inputs that a quadratic step, or one on the event loop, would turn into a stop for all.
+
+Each is far larger than what agents send. That the loop was never blocked, `serving` checks at the
+end from the log.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import struct
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from myllm.api.ollama_schemas import OllamaMessage
+from myllm.api.ollama_wire import messages_of
+from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
+from myllm.gateway.media import _base64, _read
+from myllm.gateway.prefixes import Pieces, common, of_messages, of_text, of_wire
+from myllm.gateway.prompting import _Turns
+from myllm.models import registry as registries
+from myllm.models.registry import Registry
+from myllm.sessions.history import Message
+from tests.hostile.attacks import others_are_served
+from tests.serving import Serving, serving, short_home
+
+MANY = 12_000
+MEBI = 2**20
+# Ten times what the linear work takes on two slow cores; the quadratic took 14 to 49 s.
+SOON_S = 5.0
+# A busy machine adds to the 50 ms of a calm one; these blocked for 4 s and more.
+SLOWEST_S = 2.0
+
+
+@pytest.fixture
+def timed() -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < SOON_S
+
+
+# Calls and results
+
+
+def called(*ids_and_names: tuple[str, str]) -> OllamaMessage:
+    calls = [{"id": call_id, "function": {"name": name}} for call_id, name in ids_and_names]
+    return OllamaMessage.model_validate({"role": "assistant", "tool_calls": calls})
+
+
+def answered(**told: Any) -> OllamaMessage:
+    return OllamaMessage(role="tool", content="x", **told)
+
+
+def results(*messages: OllamaMessage) -> list[str]:
+    return [each["tool_call_id"] for each in messages_of(messages) if each["role"] == "tool"]
+
+
+def test_results_go_to_the_calls_that_they_fit() -> None:
+    calls = called(("1", "a"), ("2", "b"), ("3", "a"), ("4", "b"))
+    assert results(calls, *[answered()] * 5) == ["1", "2", "3", "4", ""]
+    assert results(calls, answered(tool_name="b"), answered(), answered(tool_name="a")) == [
+        *("2", "1", "3")
+    ]
+    assert results(calls, answered(tool_call_id="3"), answered(tool_name="a")) == ["3", "1"]
+    assert results(calls, answered(tool_name="c"), answered(tool_call_id="9")) == ["", "9"]
+    assert results(called(("1", "a")), called(("1", "b")), answered(tool_name="a")) == [""]
+
+
+@pytest.mark.parametrize("name", [None, "last"])
+@pytest.mark.usefixtures("timed")
+def test_many_calls_and_results_take_no_longer_each(name: str | None) -> None:
+    calls = [(f"{number}", "last" if number % 2 else "first") for number in range(4 * MANY)]
+    asked = [called(*calls[start : start + MANY]) for start in range(0, len(calls), MANY)]
+    said = results(*asked, *[answered(tool_name=name)] * (2 * MANY))
+    assert said[-1] == str(4 * MANY - 1 if name else 2 * MANY - 1)
+
+
+# Where a conversation goes on
+
+
+def test_the_turn_behind_what_was_left_out() -> None:
+    roles: list[Any] = ["system", "user", "assistant", "user", "system", "assistant", "user"]
+    turns = _Turns([Message(role, "x") for role in roles])
+    assert [turns.before(turn) for turn in range(turns.count)] == [0, 2, 4]
+    assert [turns.behind(left_out) for left_out in range(6)] == [0, 0, 1, 0, 2, 0]
+
+
+@pytest.mark.usefixtures("timed")
+def test_a_long_trimmed_conversation_is_found_at_once() -> None:
+    said = [Message(role, "x") for _ in range(4 * MANY) for role in ("user", "assistant")]
+    assert _Turns(said).behind(8 * MANY - 2) == 4 * MANY - 1
+
+
+# Media
+
+
+def test_base64_is_checked_as_strictly_as_it_can_be() -> None:
+    for good in ("YQ==", "YWI=", "YWJj", "Y W\nJ\tj", "YWJjYQ=="):
+        assert base64.b64decode(_base64(good, "x"), validate=True)
+    for bad in ("YQ=", "YQ", "Y", "=YQ=", "YQ==YQ==", "Y===", "====", "YW-j", "YWJj=", "YWé=", "="):
+        with pytest.raises(InvalidRequest, match="no valid base64"):
+            _base64(bad, "x")
+    for empty in ("", " \n"):
+        with pytest.raises(InvalidRequest, match="must not be empty"):
+            _base64(empty, "x")
+
+
+def test_a_data_url_is_read_up_to_its_comma() -> None:
+    assert _read("data:image/PNG;x=y;base64,YWJj", "x") == (
+        *("image", "data:image/PNG;base64,YWJj"),
+    )
+    for bad in ("data:image/png,YWJj", "data:;base64,YWJj", "data:image/png;base64", "data:,"):
+        with pytest.raises(InvalidRequest, match="must be a data: URL"):
+            _read(bad, "x")
+    with pytest.raises(InvalidRequest, match="must be a data: URL"):
+        _read("data:image/png" + ";a" * MEBI + ";base64,YWJj", "x")
+
+
+PICTURES = {
+    "whole": base64.b64encode(bytes(10 * MEBI)).decode(),
+    "in lines": "YWJj\n" * (2 * MEBI),
+    "almost base64": "A" * (13 * MEBI) + "!",
+    "nothing but spaces": " " * (13 * MEBI),
+    "parameters": ";a" * (6 * MEBI),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_large_picture_stops_nobody(server: Serving, api: httpx.Client, name: str) -> None:
+    url = f"data:image/png;base64,{PICTURES[name]}"
+    if name == "parameters":
+        url = f"data:image/png{PICTURES[name]}"
+    part = {"type": "image_url", "image_url": {"url": url}}
+    body = {"model": "demo", "messages": [{"role": "user", "content": [part]}]}
+    with others_are_served(server, SLOWEST_S, grows_mb=250):
+        for path in ("/v1/chat/completions", "/api/chat"):
+            assert api.post(path, json=body).status_code == 400
+        told = {"model": "demo", "messages": [{"role": "user", "content": "x", "images": [url]}]}
+        assert api.post("/ollama/api/chat", json=told).status_code == 400
+
+
+# How alike conversations begin
+
+
+def test_long_texts_and_pictures_are_told_apart_by_beginning_and_length() -> None:
+    def seen(url: str, text: str = "x") -> Pieces:
+        picture = {"type": "image_url", "image_url": {"url": url}}
+        content = [picture, {"type": "text", "text": text}]
+        said = Message("user", text, extra={"parts": content})
+        return (*of_wire([{"role": "user", "content": content}]), *of_messages([said]))
+
+    long = "a" * MEBI
+    assert seen(long) == seen(long)
+    others = [seen(long + "a"), seen("b" + long[1:]), seen(long, "y"), seen("")]
+    assert all(one != other for one, other in zip(seen(long) * 4, sum(others, ()), strict=False))
+    assert common(of_text(long + "b"), of_text(long + "c")) == MEBI
+
+
+@pytest.mark.usefixtures("timed")
+def test_to_compare_beginnings_takes_no_longer_for_large_ones() -> None:
+    picture = [{"type": "image_url", "image_url": {"url": "a" * (14 * MEBI)}}]
+    for _ in range(100):
+        of_text("a" * (14 * MEBI))
+        of_wire([{"role": "user", "content": picture}])
+        of_messages([Message("user", "a" * (14 * MEBI), extra={"parts": picture})])
+
+
+# A model that cannot be read
+
+
+def string_array(path: Path, count: int) -> None:
+    """A GGUF whose vocabulary claims `count` empty words, which the (sparse) file has, and which
+    breaks off behind them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = b"tokenizer.ggml.tokens"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 1, 8))
+        for _ in range(8):
+            file.write(struct.pack("<Q", len(key)) + key + struct.pack("<IIQ", 9, 8, count))
+            file.seek(8 * count, 1)
+        file.truncate(file.tell())
+
+
+def settle(folder: Path) -> None:
+    """As if it had lain there for a while."""
+    for each in folder.rglob("*"):
+        os.utime(each, (1e9, 1e9))
+
+
+def test_a_broken_model_is_read_once_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    load = registries.load_model
+    monkeypatch.setattr(
+        registries, "load_model", lambda *given: (read.append(given[0]), load(*given))[1]
+    )
+    registry = Registry(tmp_path, tmp_path / "none")
+    file = tmp_path / "broken" / "broken.gguf"
+    string_array(file, 10)
+
+    def asked() -> int:
+        read.clear()
+        with pytest.raises(ModelNotFound):
+            registry.get("unknown")
+        return len(read)
+
+    assert [asked(), asked()] == [1, 1], "it may be written just now"
+    settle(tmp_path)
+    assert [asked(), asked(), asked()] == [1, 0, 0]
+    with pytest.raises(InvalidModel, match=r"broken\.gguf"):
+        registry.get("broken")
+    assert len(read) == 0
+    file.write_bytes(b"something else")
+    settle(tmp_path)
+    assert [asked(), asked()] == [1, 0]
+
+
+def test_a_broken_model_stops_nobody(engine: Any) -> None:
+    with short_home() as home:
+        string_array(home / "models" / "broken" / "broken.gguf", 2**24)
+        settle(home / "models")
+        with serving(home) as server, others_are_served(server, SLOWEST_S), ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(_unknown, server, number) for number in range(24)]
+            assert {each.result() for each in asked} == {404}
+
+
+def _unknown(server: Serving, number: int) -> int:
+    said = [{"role": "user", "content": "hello"}]
+    body = {"model": f"unknown{number}", "messages": said, "prompt": "x", "input": "x"}
+    paths = ("/v1/chat/completions", "/api/chat", "/api/embeddings", "/ollama/api/generate")
+    with server.client() as api:
+        return api.post(paths[number % len(paths)], json=body).status_code

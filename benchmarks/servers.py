@@ -31,7 +31,7 @@ def myllm_server(checkout: Path | None = None, **settings: object) -> Iterator[S
     """`myllm serve` with empty directories of its own; a setting of None is left alone."""
     with (
         short_home() as home,
-        serving(home, checkout=checkout, **kept_settings(**settings)) as server,
+        serving(home, checkout=checkout, may_block=True, **kept_settings(**settings)) as server,
     ):
         yield server
 

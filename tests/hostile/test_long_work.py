@@ -226,7 +226,11 @@ def test_a_broken_model_stops_nobody(engine: Any) -> None:
     with short_home() as home:
         string_array(home / "models" / "broken" / "broken.gguf", 2**24)
         settle(home / "models")
-        with serving(home) as server, others_are_served(server, SLOWEST_S), ThreadPoolExecutor(8) as pool:
+        with (
+            serving(home) as server,
+            others_are_served(server, SLOWEST_S),
+            ThreadPoolExecutor(8) as pool,
+        ):
             asked = [pool.submit(_unknown, server, number) for number in range(24)]
             assert {each.result() for each in asked} == {404}
 

@@ -1,0 +1,232 @@
+"""Whether a request takes twice the time when it is twice as large, and whom it keeps waiting.
+
+python -m benchmarks.doubling [--only TEXT] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+
+from benchmarks.figures import Figure, print_json, print_table
+from benchmarks.probing import probing
+from benchmarks.servers import myllm_server
+from tests.serving import Serving
+
+LIMIT = 16 * 2**20
+"""The default bound on a body, in bytes."""
+_SMALLEST = LIMIT // 2**6
+_HEALTH_S = 0.05
+# Of what grows with its input, four times the input takes four times as long, of what is quadratic
+# sixteen times. What takes less than this at the largest size is not worth a quotient.
+_FOUR_TIMES = 8.0
+_SHORT_S = 0.2
+_LONG_S = 1.0
+_TIMEOUT_S = 300.0
+
+Made = Callable[[int], Any]
+"""A value of about so many bytes of JSON."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A body of any size, for `path`; the answer may be an error, but none of the server's."""
+
+    path: str
+    name: str
+    body: Callable[[int], dict[str, Any]]
+
+
+def text(size: int) -> str:
+    return "word " * (size // 5)
+
+
+def numbers(size: int) -> list[int]:
+    return [300] * (size // 4)
+
+
+def words(size: int) -> list[str]:
+    return ["word"] * (size // 7)
+
+
+def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content} | more
+
+
+def turns(size: int) -> list[dict[str, Any]]:
+    """Many short ones."""
+    return [said(role, "x") for _ in range(size // 62) for role in ("user", "assistant")] + [
+        said("user", "x")
+    ]
+
+
+def long_text(size: int) -> list[dict[str, Any]]:
+    return [said("user", text(size))]
+
+
+def parts(size: int) -> list[dict[str, Any]]:
+    return [said("user", [{"type": "text", "text": "x"}] * (size // 27))]
+
+
+def picture(size: int) -> list[dict[str, Any]]:
+    url = "data:image/png;base64," + base64.b64encode(bytes(size * 3 // 4)).decode()
+    return [said("user", [{"type": "image_url", "image_url": {"url": url}}])]
+
+
+def calls(size: int) -> list[dict[str, Any]]:
+    """OpenAI's calls of tools, with their results."""
+    count = size // 180
+    function = {"name": "f", "arguments": "{}"}
+    made = [{"id": f"{n}", "type": "function", "function": function} for n in range(count)]
+    results = [said("tool", "x", tool_call_id=f"{n}") for n in range(count)]
+    return [said("user", "x"), said("assistant", "", tool_calls=made), *results]
+
+
+def ollama_calls(size: int) -> list[dict[str, Any]]:
+    """Ollama's, which are matched by the function's name."""
+    count = size // 110
+    made = [{"function": {"name": f"f{n % 2}", "arguments": {}}} for n in range(count)]
+    results = [said("tool", "x", tool_name="f1") for n in range(count)]
+    return [said("user", "x"), said("assistant", "", tool_calls=made), *results]
+
+
+def tools(size: int) -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    function = {"name": "f", "parameters": schema}
+    return {"tools": [{"type": "function", "function": function}] * (size // 120)}
+
+
+def schema(size: int) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {f"p{n}": {"type": "string"} for n in range(size // 25)},
+    }
+
+
+def document(size: int) -> dict[str, Any]:
+    return {"version": 1, "model": "demo", "title": "large", "messages": turns(size)}
+
+
+_CHATS: dict[str, Made] = {"turns": turns, "a long text": long_text, "parts": parts}
+_OPENAI: dict[str, Made] = _CHATS | {"a picture": picture, "calls": calls}
+_TEXTS: dict[str, Made] = {"a long text": text, "texts": words, "tokens": numbers}
+
+
+def cases() -> Iterator[Case]:
+    """Each endpoint of each dialect with each kind of large input that it takes."""
+
+    def of(path: str, field: str, kinds: dict[str, Made], **more: Any) -> Iterator[Case]:
+        for name, made in kinds.items():
+            yield Case(path, name, lambda size, made=made: {field: made(size)} | more)
+
+    chat, plain = {"stream": False, "max_tokens": 1}, {"max_tokens": 1, "stream": False}
+    for path in ("/api/chat", "/v1/chat/completions", "/chat/completions"):
+        yield from of(path, "messages", _OPENAI, model="demo", **chat)
+        hello = {"model": "demo", "messages": [said("user", "x")]} | chat
+        yield Case(path, "tools", lambda size, hello=hello: hello | tools(size))
+        yield Case(path, "stop strings", lambda size, hello=hello: hello | {"stop": words(size)})
+    yield from of("/api/generate", "prompt", {"a long text": text}, model="demo", **chat)
+    for path in ("/v1/completions", "/completion"):
+        yield from of(path, "prompt", _TEXTS, model="demo", **plain)
+    yield from of("/v1/responses", "input", {"a long text": text, **_CHATS}, model="demo")
+    anthropic = {"model": "demo", "max_tokens": 1}
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        yield from of(path, "messages", _CHATS, **anthropic)
+    ollama: dict[str, Any] = {"model": "demo", "stream": False, "options": {"num_predict": 1}}
+    chats = {"turns": turns, "a long text": long_text, "calls": ollama_calls}
+    yield from of("/ollama/api/chat", "messages", chats, **ollama)
+    yield from of("/ollama/api/generate", "prompt", {"a long text": text}, **ollama)
+    yield from of("/ollama/api/generate", "format", {"a schema": schema}, prompt="x", **ollama)
+    yield from of("/ollama/api/embed", "input", {"texts": words}, model="demo")
+    for path in ("/api/embeddings", "/v1/embeddings"):
+        yield from of(path, "input", _TEXTS, model="demo")
+    yield from of("/embedding", "content", _TEXTS, model="demo")
+    yield from of("/v1/rerank", "documents", {"texts": words}, model="demo", query="x")
+    yield from of("/infill", "input_prefix", {"a long text": text}, model="demo", n_predict=1)
+    yield from of("/tokenize", "content", {"a long text": text, "texts": words}, model="demo")
+    yield from of("/detokenize", "tokens", {"tokens": numbers}, model="demo")
+    yield from of("/apply-template", "messages", _CHATS, model="demo")
+    yield Case("/api/sessions/import", "turns", document)
+
+
+def sizes() -> list[int]:
+    """Doubling, up to a little less than the limit."""
+    found, size = [], _SMALLEST
+    while size <= LIMIT:
+        found.append(size)
+        size *= 2
+    return [size * 15 // 16 for size in found]
+
+
+def measure(only: str = "") -> list[Figure]:
+    figures: list[Figure] = []
+    with myllm_server(max_body_mb=LIMIT / 2**20) as server:
+        with server.client() as api:
+            api.post("/api/models/demo/load").raise_for_status()
+        for case in cases():
+            if only in f"{case.path} {case.name}":
+                figures += _doubled(server, case)
+        blocks = server.log.count("event loop blocked")
+    return [*figures, Figure("event loop blocked for more than 100 ms", blocks, "", 0)]
+
+
+def _doubled(server: Serving, case: Case) -> list[Figure]:
+    took, statuses, health = [], [], []
+    with server.client(timeout=_TIMEOUT_S) as api:
+        for size in sizes():
+            body = orjson.dumps(case.body(size))
+            with probing(server) as probes:
+                seconds, status = _asked(api, case, body)
+            took.append(seconds)
+            statuses.append(status)
+            health.append(max(probes))
+    name = f"{case.path}, {case.name}"
+    told = ", ".join(f"{seconds:.2f}" for seconds in took)
+    note = f"{told} s; {', '.join(map(str, dict.fromkeys(statuses)))}"
+    growth = took[-1] / took[-3]
+    bound = _FOUR_TIMES if took[-1] > _SHORT_S else None
+    failed = sum(status >= 500 for status in statuses)
+    return [
+        Figure(f"{name}: four times the size", growth, "x", bound, note),
+        Figure("  /health meanwhile, slowest", max(health), "s", _HEALTH_S, _largest(health)),
+        *([Figure("  failures of the server", failed, "", 0)] if failed else []),
+    ]
+
+
+def _largest(health: list[float]) -> str:
+    return ", ".join(f"{1000 * seconds:.0f}" for seconds in health) + " ms"
+
+
+def _asked(api: httpx.Client, case: Case, body: bytes) -> tuple[float, int]:
+    """The better of two times: what the machine does besides slows one of them less. What takes
+    long is asked once."""
+    best, status = float("inf"), 0
+    for _ in range(2):
+        began = time.monotonic()
+        answer = api.post(case.path, content=body, headers={"Content-Type": "application/json"})
+        best, status = min(best, time.monotonic() - began), answer.status_code
+        if best > _LONG_S:
+            break
+    return best, status
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="cases whose path and name have this in them")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    figures = measure(arguments.only)
+    (print_json if arguments.json else print_table)(figures)
+    sys.exit(0 if all(each.ok for each in figures) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -119,11 +119,11 @@ def test_a_long_batch_on_a_busy_machine_is_no_hang(engine: Engine, big_model: Pa
     with short_home() as home:
         (home / "models").mkdir()
         (home / "models" / "big").symlink_to(big_model.parent)
-        with serving(home, hang_timeout=1) as server, server.client(300) as api:
+        with serving(home, hang_timeout=4) as server, server.client(300) as api:
             post(api, "/api/models/big/load")
             [before] = server.engines()
             options = {"max_tokens": 5}
-            body = {"model": "big", "prompt": "hi " * 300, "stream": False, "options": options}
+            body = {"model": "big", "prompt": "hi " * 1000, "stream": False, "options": options}
             busy = [psutil.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(3)]
             try:
                 answer = post(api, "/api/generate", **body)

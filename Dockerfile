@@ -27,7 +27,7 @@ RUN python3 -m venv /opt/myllm/venv \
 # MyLLM than compiling needs, so that work on the server does not compile it again.
 COPY vendor/llama.cpp/pin.toml vendor/llama.cpp/
 COPY myllm/__init__.py myllm/__main__.py myllm/cgroups.py myllm/cpus.py myllm/
-COPY myllm/durations.py myllm/errors.py myllm/home.py myllm/
+COPY myllm/durations.py myllm/errors.py myllm/escaping.py myllm/home.py myllm/
 COPY myllm/settings.py myllm/settings_files.py myllm/settings_types.py myllm/standard_streams.py myllm/
 COPY myllm/cli/ myllm/cli/
 COPY myllm/engine/ myllm/engine/

@@ -79,9 +79,10 @@ def hogs(cpu: int, count: int) -> Iterator[None]:
 @pytest.mark.parametrize("way", ["waits", "computes", "computes_in_c"])
 def test_a_blocked_loop_is_logged_with_the_place(way: str) -> None:
     with loop(way) as process:
-        first, *_ = blocks_of(process)
-    assert LIMIT_S < first["seconds"] < 10 * BLOCK_S
-    assert re.search(rf"tests/loops.py:\d+ {way}\b", first["stack"]), first["stack"]
+        blocks = blocks_of(process)
+    assert all(LIMIT_S < each["seconds"] < 10 * BLOCK_S for each in blocks)
+    places = [each["stack"] for each in blocks]
+    assert any(re.search(rf"tests/loops.py:\d+ {way}\b", place) for place in places), places
 
 
 def test_a_thread_that_keeps_pythons_lock_blocks_the_loop_too() -> None:

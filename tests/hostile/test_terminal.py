@@ -24,6 +24,8 @@ from tests.hostile.saying import HOSTILE, OBEYED, hostile_server
 from tests.serving import Serving, environment, short_home
 from tests.terminals import on_terminal, read_all
 
+pytestmark = pytest.mark.full  # a process for each command, on a terminal of its own
+
 # On Linux a file's name may have anything but a slash.
 NAME = HOSTILE.replace("/", "")
 COMMANDS = [

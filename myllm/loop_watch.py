@@ -7,7 +7,6 @@ the loop was late tells how long it was blocked, less what was nobody's fault:
   - The process did not run at all: it was stopped, or the machine slept. Then the watching thread
     did not run either, and the process took no CPU time. (When it took some, a thread held
     Python's lock, and that blocks the loop as its own work does.)
-  - It started a thread, which takes until the new one has a core.
 
 So a block of more than `LIMIT_S` and one interval is always noticed, one of less than `LIMIT_S`
 never.
@@ -37,7 +36,6 @@ _EVERY_S = 0.05
 _LATE_LOOK_S = 1.2 * _EVERY_S
 # Only the innermost: what is further out is the loop itself.
 _MOST_FRAMES = 24
-_STARTS_A_THREAD = f" {threading.Thread.start.__qualname__}\n"
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,7 @@ class LoopWatch:
         lost = sum(seconds for at, seconds in self._losses if at > late.due)
         blocked = late.blocked_s(lost)
         seen = self._seen[1] if self._seen else {"stack": "not seen"}
-        if blocked <= LIMIT_S or _STARTS_A_THREAD in seen["stack"]:
+        if blocked <= LIMIT_S:
             return
         count("event loop blocked")
         _log.warning("event loop blocked", seconds=round(blocked, 3), **seen)

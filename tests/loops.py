@@ -51,17 +51,6 @@ def another_keeps_the_lock() -> None:
     threading.Thread(target=computes_in_c, name="greedy").start()
 
 
-def starts_a_thread() -> None:
-    """One that gets no core for a while."""
-    _Starved(target=lambda: None).start()
-
-
-class _Starved(threading.Thread):
-    def _bootstrap_inner(self) -> None:
-        time.sleep(BLOCK_S)
-        super()._bootstrap_inner()  # type: ignore[misc]
-
-
 def nothing() -> None:
     """As usual: many short turns; the loop's thread alone is bound to one CPU."""
     if sys.platform == "linux":
@@ -86,7 +75,7 @@ def _compute(seconds: float) -> None:
 
 WAYS = {
     each.__name__: each
-    for each in (waits, computes, computes_in_c, another_keeps_the_lock, starts_a_thread, nothing)
+    for each in (waits, computes, computes_in_c, another_keeps_the_lock, nothing)
 }
 
 

@@ -95,11 +95,6 @@ def test_many_short_turns_are_no_block() -> None:
         assert blocks_of(process) == []
 
 
-def test_a_thread_that_gets_no_core_to_start_on_is_no_block() -> None:
-    with loop("starts_a_thread") as process:
-        assert blocks_of(process) == []
-
-
 def test_a_process_that_was_stopped_was_not_blocked() -> None:
     with loop("nothing") as process:
         for _ in range(5):
@@ -110,6 +105,7 @@ def test_a_process_that_was_stopped_was_not_blocked() -> None:
         assert blocks_of(process) == []
 
 
+@pytest.mark.more  # it takes the cores from the tests beside it
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waits for a core")
 def test_waiting_for_a_core_is_no_block() -> None:
     cpu = min(os.sched_getaffinity(0))

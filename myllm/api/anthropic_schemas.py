@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.bounded import Messages, Name, Parts, Stops, Tools
-from myllm.api.schemas import KeepAlive
+from myllm.api.schemas import KeepAlive, Priority
 from myllm.gateway.tickets import Asking, Caller
 from myllm.limits import WHOLE
 
@@ -168,12 +168,7 @@ class CountTokensRequest(BaseModel):
     )
     tool_choice: ToolChoice | None = Field(None, description="Whether a tool is to be called.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(
-        0,
-        ge=-10,
-        le=10,
-        description="Higher goes first of what waits; with keys, of your own.",
-    )
+    priority: Priority = 0
 
     def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from myllm.api.bounded import Biases, Messages, Name, Parts, Stop, Stops, Tokens, Tools
-from myllm.api.schemas import KeepAlive
+from myllm.api.schemas import KeepAlive, Priority
 from myllm.api.tool_schemas import Tool, ToolChoice, tool_fields
 from myllm.gateway.tickets import Asking, Caller
 from myllm.limits import ANSWERS, WHOLE
@@ -106,12 +106,7 @@ class _Sampled(BaseModel):
     grammar: str | None = Field(None, description="GBNF that the answer must match.")
     json_schema: dict[str, Any] | None = Field(None, description="As `response_format` has it.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(
-        0,
-        ge=-10,
-        le=10,
-        description="Higher goes first of what waits; with keys, of your own.",
-    )
+    priority: Priority = 0
 
     @field_validator("seed")
     @classmethod

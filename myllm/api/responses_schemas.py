@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from myllm.api.bounded import Messages, Name, Tools, at_most
-from myllm.api.schemas import KeepAlive
+from myllm.api.schemas import KeepAlive, Priority
 from myllm.api.tool_schemas import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.tickets import Asking, Caller
@@ -119,12 +119,7 @@ class ResponsesRequest(BaseModel):
         None, description="Answers in the background are not made here."
     )
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(
-        0,
-        ge=-10,
-        le=10,
-        description="Higher goes first of what waits; with keys, of your own.",
-    )
+    priority: Priority = 0
 
     @field_validator("input")
     @classmethod

@@ -67,6 +67,10 @@ class Options(BaseModel):
 
 
 KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
+Priority = Annotated[
+    int,
+    Field(ge=-10, le=10, description="Higher goes first of what waits; with keys, of your own."),
+]
 # Refused before the answer is made, not when it is to be stored.
 Storable = Annotated[str, AfterValidator(storable)]
 
@@ -103,12 +107,7 @@ class _Queued(BaseModel):
     keep_alive: KeepAlive | None = Field(
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
     )
-    priority: int = Field(
-        0,
-        ge=-10,
-        le=10,
-        description="Higher goes first of what waits; with keys, of your own.",
-    )
+    priority: Priority = 0
 
     def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from myllm.api import bounded
 from myllm.api.bounded import Name, Tokens, at_most
-from myllm.api.schemas import KeepAlive
+from myllm.api.schemas import KeepAlive, Priority
 from myllm.gateway.tickets import Asking, Caller
 from myllm.limits import INPUTS, WHOLE
 
@@ -57,12 +57,7 @@ class Queued(BaseModel):
     """What every request shares that waits for an engine."""
 
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: int = Field(
-        0,
-        ge=-10,
-        le=10,
-        description="Higher goes first of what waits; with keys, of your own.",
-    )
+    priority: Priority = 0
 
     def asking(self, caller: Caller) -> Asking:
         """Who asks, and how urgently."""

@@ -44,8 +44,9 @@ _MOST_AHEAD = 32
 # How long a refused client may go on sending, so that it comes to read why, and for how long what
 # follows an early answer is read.
 _LINGER_S = 5.0
-# A client that takes nothing of its answer for so long has gone.
-_STALLS_S = 300.0
+# A client that takes nothing of its answer for so long counts as gone: it may hold a slot that
+# others wait for.
+CLIENT_STALLS_S = 300.0
 
 Reading = Literal["idle", "head", "body", "nothing"]
 
@@ -221,7 +222,7 @@ class ClientProtocol(HttpToolsProtocol):
     def look(self, now: float) -> None:
         """Close the connection if its client takes too long; called about once a second."""
         if self._is_stalled(now):
-            _log.warning("a client takes nothing any more", seconds=_STALLS_S)
+            _log.warning("a client takes nothing any more", seconds=CLIENT_STALLS_S)
             self._joining.abort()
             return
         waited = now - self.since
@@ -263,7 +264,7 @@ class ClientProtocol(HttpToolsProtocol):
         is_growing = self._answers() and not self.flow.write_paused
         if unsent == 0 or is_growing or unsent != self._unsent:
             self._unsent, self._stalled_since = unsent, now
-        return now - self._stalled_since > _STALLS_S
+        return now - self._stalled_since > CLIENT_STALLS_S
 
     def _stop(self, refused: Refused) -> None:
         """Stop the parser, from within; it says no more than that it was stopped."""

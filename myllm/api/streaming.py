@@ -18,6 +18,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from myllm.api.client_protocol import CLIENT_STALLS_S
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.answer import Answer
 from myllm.gateway.events import Finished
@@ -27,8 +28,6 @@ _log = structlog.get_logger(__name__)
 # Headers wait this long for a first event, so that an error known by then has its status.
 FIRST_COMMENT_S = 4.0
 COMMENT_EVERY_S = 4.5
-# A client that takes nothing for so long counts as gone: it holds a slot that others wait for.
-CLIENT_STALLS_S = 300.0
 _HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",

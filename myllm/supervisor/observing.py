@@ -53,9 +53,10 @@ class Observed:
             self._probed_at = self._instance.requests
 
     def close(self) -> None:
-        """Ask no more."""
+        """Give up an open probe; the next one has a new connection."""
         if self._probe is not None:
             self._probe.close()
+            self._probe = None
 
     def _used(self) -> tuple[bool, bool]:
         """Whether it had a CPU, and whether it read or wrote much. What cannot be found out is not

@@ -8,8 +8,8 @@ clocks run while somebody waits for it:
   stuck may go on to answer probes; one that reads a long batch works.
 
 Reading or writing much of files counts as either: a state of a slot is saved and read back by
-the thread that would answer. Both clocks count only time in which somebody looked, so a machine
-that was suspended, or a server that was stopped, does not make engines look dead.
+the thread that would answer. Both clocks start anew when the watcher itself was kept from looking,
+so a machine that was suspended, or a server that was stopped, does not make engines look dead.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ from myllm.supervisor.vitals import Vitals
 
 _log = structlog.get_logger(__name__)
 _EVERY_S = 2.0
-# A look that comes later than this many of its turns was kept from coming, by a machine that was
-# suspended or a server that was stopped: nobody looked for the rest of the time.
-_LATE = 2
+# A look that comes later than this many of its turns was kept from coming: the machine was
+# suspended, or the server was stopped. The engines may have been stopped meanwhile, too.
+_LATE_TURNS = 2
 
 
 class Watcher:
@@ -69,7 +69,10 @@ class Watcher:
 
     async def _look(self) -> None:
         before, self._looked_at = self._looked_at, time.monotonic()
-        elapsed_s = min(self._looked_at - before, _LATE * self._every_s)
+        elapsed_s = self._looked_at - before
+        if elapsed_s > _LATE_TURNS * self._every_s:
+            self._start_anew()
+            elapsed_s = 0.0
         instances = list(self._instances)
         for instance in instances:
             try:
@@ -77,6 +80,12 @@ class Watcher:
             except Exception as failure:  # noqa: BLE001 - no file descriptor is free, say
                 note_failure("engine watcher", failure)
         self._forget({instance.run_id for instance in instances})
+
+    def _start_anew(self) -> None:
+        """Set all clocks to 0, and give up open probes: their timeouts ran out unwatched."""
+        for observed, vitals in self._watched.values():
+            vitals.rest()
+            observed.close()
 
     def _look_at(self, instance: Instance, elapsed_s: float) -> None:
         if instance.run_id not in self._watched:

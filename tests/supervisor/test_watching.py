@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -83,6 +84,31 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
     stalling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stalling
+
+
+async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway: Gateway) -> None:
+    """As when a machine is suspended: neither the engine nor the server runs."""
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        process = psutil.Process(lease.instance.pid)
+        suspend(process)
+        asked = asyncio.create_task(upstream.tokenize(lease.instance, "one"))
+        await asyncio.sleep(HANG_S / 2)  # a probe is open
+        time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
+        process.resume()
+        assert await asked
+    assert gateway.supervisor.history(KEY).starts == 1
+
+
+async def test_an_engine_that_stays_stopped_behind_a_suspension_is_replaced(
+    gateway: Gateway,
+) -> None:
+    async with gateway.lease(Asking().ticket(KEY)) as lease:
+        suspend(psutil.Process(lease.instance.pid))
+        asked = asyncio.create_task(upstream.tokenize(lease.instance, "one"))
+        await asyncio.sleep(HANG_S / 2)
+        time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
+        with pytest.raises(EngineDied, match="hung: no answer"):
+            await asked
 
 
 async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: Gateway) -> None:

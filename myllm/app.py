@@ -15,18 +15,15 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import ASGIApp
 
 from myllm import __version__
-from myllm.api import description, docs_page, errors, instances, models, native, sessions, status
-from myllm.api.access import Access
-from myllm.api.bodies import BodyLimits
-from myllm.api.direct import DirectPaths
-from myllm.api.late import LateRoutes
-from myllm.api.middleware import (
-    HeadAsGet,
-    RequestContext,
-    Turnstile,
-    WithoutRootPath,
-)
-from myllm.api.services import Services, StoreOnly
+from myllm.api.errors import handlers, openapi
+from myllm.api.http import docs_page
+from myllm.api.http.access import Access
+from myllm.api.http.body_limits import BodyLimits
+from myllm.api.http.fast_path import DirectPaths
+from myllm.api.http.lazy_routes import LateRoutes
+from myllm.api.http.middleware import HeadAsGet, RequestContext, Turnstile, WithoutRootPath
+from myllm.api.native import generation, health, instances, models, sessions
+from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
 from myllm.gateway.conversations import Conversations
@@ -79,8 +76,8 @@ class App:
             servers=[{"url": self.settings.root_path}] if self.settings.root_path else None,
         )
         described = [] if self._access.keys is None else [Depends(each) for each in _KEY_SCHEMES]
-        errors.install(app)
-        description.install(app, asks_for_keys=self._access.keys is not None)
+        handlers.install(app)
+        openapi.install(app, asks_for_keys=self._access.keys is not None)
         self._state = app.state
         direct = DirectPaths(app)
 
@@ -93,8 +90,8 @@ class App:
             dialects = await asyncio.to_thread(importlib.import_module, "myllm.api.dialects")
             speak(dialects.ROUTERS)
 
-        speak(rooms.router for rooms in (native, sessions, models, instances))
-        app.include_router(status.router)
+        speak(rooms.router for rooms in (generation, sessions, models, instances))
+        app.include_router(health.router)
         app.include_router(docs_page.router)
         routes = HeadAsGet(LateRoutes(direct, speak_all))
         limited = BodyLimits(routes, self.settings)
@@ -187,7 +184,7 @@ class StoreApp:
         self.settings = settings
         app = FastAPI()
         app.include_router(sessions.router)
-        errors.install(app)
+        handlers.install(app)
         self._state = app.state
         self.asgi: ASGIApp = RequestContext(Access().guard(app))
 

@@ -1,6 +1,6 @@
 """What can go wrong, told in one sentence that a person can act on.
 
-These classes know no HTTP: `api/errors.py` maps each of them to a status and an envelope,
+These classes know no HTTP: `api/errors/handlers.py` maps each of them to a status and an envelope,
 and a test checks that the mapping is complete.
 
     MyLLMError

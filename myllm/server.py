@@ -19,9 +19,9 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from myllm.api.client_protocol import ClientProtocol
-from myllm.api.connections import Connections
-from myllm.api.hosts import trusted
+from myllm.api.http.connections import Connections
+from myllm.api.http.hosts import trusted
+from myllm.api.http.uvicorn_protocol import ClientProtocol
 from myllm.descriptors import raise_limit
 from myllm.errors import MyLLMError, ServeFailed
 from myllm.garbage import Garbage

@@ -1,1 +1,1 @@
-"""HTTP only: one file per dialect, wire schemas, exceptions to envelopes, streaming answers."""
+"""HTTP only: one folder per dialect, and what they share."""

@@ -10,28 +10,23 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from myllm.api import (
-    anthropic,
-    llamacpp,
-    ollama,
-    ollama_models,
-    openai,
-    openai_audio,
-    openai_vectors,
-    responses,
-    upstream,
-)
+from myllm.api.anthropic import routes as anthropic
+from myllm.api.llamacpp import engine_queries
+from myllm.api.llamacpp import routes as llamacpp
+from myllm.api.ollama import models as ollama_models
+from myllm.api.ollama import routes as ollama
+from myllm.api.openai import audio, completions, responses, vectors
 
 ROUTERS: Final[tuple[APIRouter, ...]] = tuple(
     module.router
     for module in (
-        openai,
-        openai_audio,
-        openai_vectors,
+        completions,
+        audio,
+        vectors,
         responses,
         anthropic,
         llamacpp,
-        upstream,
+        engine_queries,
         ollama,
         ollama_models,
     )

@@ -23,7 +23,7 @@ def add(ctx: typer.Context, name: Name, file: File = None) -> None:
     """Make a new key, store its hash and print the key, which is nowhere else."""
     import secrets
 
-    from myllm.api.keys import added, read
+    from myllm.api.http.keys import added, read
 
     path = _path(ctx, file)
     key = secrets.token_urlsafe(32)
@@ -42,7 +42,7 @@ def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the names of the keys."""
-    from myllm.api.keys import parse, read
+    from myllm.api.http.keys import parse, read
 
     path = _path(ctx, file)
     names = list(parse(read(path), path))
@@ -56,7 +56,7 @@ def list_keys(
 @key_app.command("rm")
 def rm(ctx: typer.Context, name: Name, file: File = None) -> None:
     """Remove a key."""
-    from myllm.api.keys import read, removed
+    from myllm.api.http.keys import read, removed
 
     path = _path(ctx, file)
     _write(path, removed(read(path), path, name))

@@ -38,7 +38,7 @@ def serve(
     # A port that is taken is told before minutes of compiling, during which nobody is let in.
     with listen(settings.host, settings.port) as probe:
         address = probe.getsockname()[0]
-    from myllm.api.access import Access
+    from myllm.api.http.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
     from myllm.logs import configure, take_over_stderr
@@ -67,7 +67,7 @@ def serve(
 
 def _warn_if_open(settings: Settings, listener: socket.socket) -> None:
     """Say what it means when others than this machine can ask, and no key is asked for."""
-    from myllm.api.hosts import is_loopback
+    from myllm.api.http.hosts import is_loopback
 
     address, port = listener.getsockname()[:2]
     if settings.api_keys_file is None and not is_loopback(address):

@@ -43,7 +43,7 @@ def server_for_command(settings: Settings) -> Iterator[httpx.Client]:
 @contextmanager
 def own_server(settings: Settings) -> Iterator[httpx.Client]:
     """A client of a server that is started here and ends with the context."""
-    from myllm.api.access import Access
+    from myllm.api.http.access import Access
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from myllm.api.keys import added
+from myllm.api.http.keys import added
 from myllm.engine.types import Engine
 from tests.api.asking import ANN, APP, BOB, PROXY
 from tests.serving import Serving, serving, short_home

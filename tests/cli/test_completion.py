@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.api.keys import added
+from myllm.api.http.keys import added
 from myllm.engine.types import Engine
 from tests.api.asking import ANN, bearer
 from tests.ggufs import write_header

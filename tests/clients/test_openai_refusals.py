@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from myllm.api.keys import added
+from myllm.api.http.keys import added
 from myllm.engine.types import Engine
 from tests.api.asking import ANN, bearer
 from tests.clients.questions import ASKED, UNENDING

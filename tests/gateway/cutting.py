@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from myllm.api.access import Access
-from myllm.api.services import Services
+from myllm.api.http.access import Access
+from myllm.api.shared.dependencies import Services
 from myllm.app import App
 from myllm.engine.types import Engine
 from myllm.gateway import replay, upstream

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from myllm.api.services import Services
+from myllm.api.shared.dependencies import Services
 from myllm.engine.types import Engine
 from myllm.errors import EngineDied, InvalidRequest
 from myllm.gateway import conversations, upstream

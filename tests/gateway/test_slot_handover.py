@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from myllm.api.services import Services
+from myllm.api.shared.dependencies import Services
 from myllm.gateway import upstream
 from myllm.supervisor.instance import Instance
 from tests.gateway.test_conversations import LONG, one_saved, saved, say, services

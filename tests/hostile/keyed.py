@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from myllm.api.keys import added
+from myllm.api.http.keys import added
 from tests.api.asking import bearer
 from tests.serving import Serving, serving
 

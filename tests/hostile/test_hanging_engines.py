@@ -18,7 +18,7 @@ import pytest
 
 from myllm.engine.types import Engine
 from tests.api.events import post
-from tests.api.test_resume import QUESTIONS, chat
+from tests.api.native.test_resume import QUESTIONS, chat
 from tests.fakes.damage import STUCK
 from tests.fakes.script import damaging
 from tests.hostile.attacks import others_are_served

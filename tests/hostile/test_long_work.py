@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.api.ollama_schemas import OllamaMessage
-from myllm.api.ollama_wire import messages_of
+from myllm.api.ollama.schemas import OllamaMessage
+from myllm.api.ollama.translate import messages_of
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
 from myllm.gateway.media import _base64, _read
 from myllm.gateway.prefixes import Pieces, common, of_messages, of_text, of_wire

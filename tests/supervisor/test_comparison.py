@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from myllm.api.services import Services
+from myllm.api.shared.dependencies import Services
 from myllm.engine.types import Engine
 from myllm.gateway.answer import RawAnswer
 from myllm.gateway.events import Finished

@@ -62,8 +62,8 @@ def _option(name: str, text: str) -> Any:
     """The value as the API takes it, checked by the API's own rules."""
     from pydantic import ValidationError
 
-    from myllm.api.errors import rule
-    from myllm.api.schemas import Options
+    from myllm.api.errors.handlers import rule
+    from myllm.api.native.schemas import Options
 
     try:
         return Options.model_validate({name: text}).given()[name]

@@ -1,0 +1,111 @@
+"""The API's description, completed: path parameters, and each route's errors in its dialect."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from myllm.api.errors.envelopes import Dialect, dialect_of
+
+PATH: Final = "/openapi.json"
+_ALWAYS: Final = {
+    400: "The request is wrong; the error says what about it",
+    403: "The Host or Origin header names somebody who may not ask",
+    404: "There is no such model, session or answer",
+    500: "The engine, the model's files or the store failed; the error says the cause",
+    503: "Not now: try again after `Retry-After` seconds",
+}
+_WITH_BODY: Final = {
+    409: "It is in use",
+    413: "The body is too large",
+    429: "Too many wait for this model: try again after `Retry-After` seconds",
+    502: "What had to be fetched from elsewhere did not come",
+    507: "The model does not fit into the memory budget",
+}
+_WITH_KEYS: Final = {401: "The key is missing or not known"}
+_PARAMETERS: Final = {
+    "name": "A model's name or alias.",
+    "model": "A model's name or alias; without it, the only loaded one that can is meant.",
+    "session_id": "The session's id.",
+    "message": "The message's id, from GET /api/sessions/{session_id}.",
+    "response_id": "The answer's id.",
+}
+_TEXT: Final = {"type": "string"}
+_SENTENCE: Final = {"type": "string", "description": "What is wrong, and what to do about it."}
+_KIND: Final = {"type": "string", "description": "The kind of error."}
+_OPTIONAL: Final = {
+    "anyOf": [_TEXT, {"type": "null"}],
+    "description": "As OpenAI's API has it, or null.",
+}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _described(**properties: Any) -> dict[str, Any]:
+    return _object(**properties) | {"description": "The error."}
+
+
+_ERRORS: Final[dict[Dialect, tuple[str, dict[str, Any]]]] = {
+    "myllm": ("Error", _object(detail=_SENTENCE)),
+    "openai": (
+        "OpenAIError",
+        _object(error=_described(message=_SENTENCE, type=_KIND, param=_OPTIONAL, code=_OPTIONAL)),
+    ),
+    "anthropic": (
+        "AnthropicError",
+        _object(type=_KIND, error=_described(type=_KIND, message=_SENTENCE)),
+    ),
+    "ollama": ("OllamaError", _object(error=_SENTENCE)),
+}
+# FastAPI's own form of a validation error, which no route answers with.
+_NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
+
+
+def install(app: FastAPI, *, asks_for_keys: bool) -> None:
+    """Let `app` describe itself with every error that its routes can answer with."""
+    openapi = app.openapi  # which keeps what it has made until there are other routes
+    making = asyncio.Lock()
+
+    def described() -> dict[str, Any]:
+        return _completed(openapi(), asks_for_keys)
+
+    async def answer(_: Request) -> Response:
+        """In a thread, for it takes some tenths of a second the first time."""
+        async with making:
+            content = await asyncio.to_thread(lambda: orjson.dumps(app.openapi()))
+        return Response(content, media_type="application/json")
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
+    app.add_route(PATH, answer, include_in_schema=False)
+
+
+def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:
+    """`schema` with what it lacks; one that has it already stays as it is."""
+    schemas = schema["components"]["schemas"]
+    for name in _NOT_OURS:
+        schemas.pop(name, None)
+    schemas.update(_ERRORS.values())
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] in _PARAMETERS:
+                    parameter.setdefault("description", _PARAMETERS[parameter["name"]])
+            told = _ALWAYS | (_WITH_BODY if method != "get" else {})
+            told |= _WITH_KEYS if asks_for_keys else {}
+            operation["responses"].pop("422", None)
+            for status, reason in sorted(told.items()):
+                operation["responses"].setdefault(str(status), _answer(path, reason))
+    return schema
+
+
+def _answer(path: str, reason: str) -> dict[str, Any]:
+    name = _ERRORS[dialect_of(path)][0]
+    form = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+    return {"description": reason, "content": {"application/json": form}}

@@ -1,0 +1,215 @@
+"""Who may ask, and who is asking.
+
+Three questions in this order, each before anything of the request is read: is it for us (Host),
+does its page belong to us (Origin, Sec-Fetch-Site), and whose is its key. The answer is a `Client`
+in the request's state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from myllm.api.errors.handlers import error_response
+from myllm.api.http.docs_page import ASSETS_PATH
+from myllm.api.http.hosts import (
+    is_from_elsewhere,
+    is_loopback,
+    is_same_origin,
+    split_host,
+    unmapped,
+)
+from myllm.api.http.keys import Keys
+from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
+from myllm.gateway.tickets import ANY_PRIORITY, Caller
+from myllm.settings import Settings
+
+_log = structlog.get_logger(__name__)
+_OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
+# No key goes before another one by calling itself urgent; limits of a key's own belong here.
+_KEYS_MOST_PRIORITY = 0
+_SECRET_HEADERS = (b"authorization", b"x-api-key")
+# What of an answer a page of another origin may read besides the body.
+_EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position")
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who sent a request.
+
+    `owner` is whose sessions it sees, `name` the name of its key if keys are asked for, and
+    `fair_id` tells it from others that wait: the key's name, or else the address. `most_priority`
+    is how urgent its requests can be towards those of others.
+    """
+
+    owner: str
+    name: str | None
+    fair_id: str
+    most_priority: int = ANY_PRIORITY
+
+    @property
+    def caller(self) -> Caller:
+        """The same for the queues and slots of the engines."""
+        return Caller(self.fair_id, self.owner, self.most_priority, self.name is not None)
+
+
+@dataclass(frozen=True)
+class Access:
+    """The rules of one server; without any, everybody who reaches it may ask.
+
+    `hosts` are the names besides the loopback ones that a Host header may have; None: any.
+    """
+
+    keys: Keys | None = None
+    hosts: frozenset[str] | None = None
+    origins: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings, address: str) -> Access:
+        """The rules for a server that listens on `address`.
+
+        Raises InvalidKeysFile.
+        """
+        keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
+        hosts = None
+        if settings.allowed_hosts or is_loopback(address):
+            named = (split_host(host)[0] for host in (*settings.allowed_hosts, settings.host))
+            hosts = frozenset(named)
+        return cls(keys, hosts, settings.cors_origins)
+
+    def reload(self) -> None:
+        """Take in a changed keys file; one that cannot be used is logged and changes nothing."""
+        if self.keys is None:
+            return
+        try:
+            self.keys.reload()
+        except InvalidKeysFile as failure:
+            _log.error("keys not reloaded", cause=failure.detail)
+
+    def guard(self, app: ASGIApp) -> ASGIApp:
+        """`app` for those alone who may ask."""
+        app = _KeyCheck(app, self.keys)
+        if self.origins:
+            # Outside of the keys, for a browser sends none when it asks what it may send.
+            app = CORSMiddleware(
+                app,
+                allow_origins=self.origins,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=_EXPOSED,
+            )
+        return _OriginCheck(app, self)
+
+    def check_host(self, hosts: list[str], http_version: str) -> None:
+        """Raise Forbidden for a Host header that names somebody else.
+
+        A page that lets its own name point to this machine (DNS rebinding) is told by it.
+        """
+        if self.hosts is None or (not hosts and http_version == "1.0"):
+            return
+        name = split_host(hosts[0])[0] if len(hosts) == 1 else ""
+        if not (is_loopback(name) or (name and name in self.hosts)):
+            raise Forbidden(
+                f"This server does not go by the name '{name}'; ask for localhost, or add the "
+                "name to MYLLM_ALLOWED_HOSTS"
+            )
+
+    def check_origin(self, headers: Headers, host: str, path: str) -> None:
+        """Raise Forbidden for a request that a page from elsewhere makes.
+
+        A page's picture, frame or link has no Origin, but browsers mark it as well. A link may
+        lead to the pages that tell what anybody may know.
+        """
+        if "*" in self.origins:
+            return
+        origin = headers.get("origin")
+        if origin is None:
+            is_link = headers.get("sec-fetch-dest") == "document" and path in _OPEN_PATHS
+            if is_from_elsewhere(headers.getlist("sec-fetch-site")) and not is_link:
+                raise Forbidden(
+                    "Pages of other sites may not ask this server (Sec-Fetch-Site); ask from a "
+                    "page of its own, or from a program"
+                )
+        elif origin not in self.origins and not is_same_origin(origin, host):
+            raise Forbidden(
+                f"Pages of '{origin}' may not ask this server; add the origin to "
+                "MYLLM_CORS_ORIGINS to let them"
+            )
+
+
+class _OriginCheck:
+    """Refuses with 403 what web pages send behind their reader's back."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            hosts = headers.getlist("host")
+            try:
+                self._access.check_host(hosts, scope["http_version"])
+                self._access.check_origin(headers, hosts[0] if hosts else "", scope["path"])
+            except Forbidden as refused:
+                await error_response(refused, scope["path"])(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class _KeyCheck:
+    """Finds out who is asking; refuses with 401 whose key is missing or wrong."""
+
+    def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            client = self._client(scope)
+        except KeyRefused as refused:
+            await error_response(refused, scope["path"])(scope, receive, send)
+            return
+        scope.setdefault("state", {})["client"] = client
+        # Nothing behind this line sees a key, so nothing can log it or hand it on.
+        headers = [pair for pair in scope["headers"] if pair[0] not in _SECRET_HEADERS]
+        await self._app({**scope, "headers": headers}, receive, send)
+
+    def _client(self, scope: Scope) -> Client:
+        if self._keys is None or _is_open(scope["path"]):
+            return Client("local", None, peer_of(scope))
+        given = _keys_of(Headers(scope=scope))
+        name = next(filter(None, map(self._keys.name_of, given)), None)
+        if name is None:
+            raise KeyRefused(
+                "The key is not known to this server"
+                if given
+                else "This server asks for a key: send 'Authorization: Bearer <key>' or "
+                "'X-Api-Key: <key>'"
+            )
+        return Client(f"key:{name}", name, name, _KEYS_MOST_PRIORITY)
+
+
+def _is_open(path: str) -> bool:
+    """Whether a path tells only what the project's own pages tell, so that no key is needed."""
+    return path in _OPEN_PATHS or path.startswith(ASSETS_PATH)
+
+
+def peer_of(scope: Scope) -> str:
+    """The address that asks, behind trusted proxies; a Unix socket has none."""
+    peer = scope.get("client")
+    return unmapped(str(peer[0])) if peer else "local"
+
+
+def _keys_of(headers: Headers) -> list[str]:
+    """The keys that came with a request; one header may be meant for a proxy before us."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    given = [key if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
+    return [key.strip() for key in given if key.strip()]

@@ -1,0 +1,156 @@
+"""Around every request: its path and method, its id, its line in the log, and its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections import deque
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from myllm.api.errors.envelopes import dialect_of
+from myllm.api.errors.handlers import error_response
+from myllm.api.http.access import Client, peer_of
+from myllm.api.http.connections import RETRY_AFTER_S
+from myllm.api.http.uvicorn_protocol import BEGUN, HOLD_HEAD, SPARE
+from myllm.errors import Unavailable
+
+_log = structlog.get_logger(__name__)
+_SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+class RequestContext:
+    """Gives each request an id, in the log and in the answer, and logs how it went."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        started, status = time.perf_counter(), 0
+        state = scope.setdefault("state", {})
+        state["send_body"] = send
+        hold_head = state.pop(HOLD_HEAD, None)
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status, state[BEGUN] = message["status"], True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                if dialect_of(scope["path"]) == "anthropic":
+                    headers["request-id"] = request_id  # where Anthropic's clients look
+                # Nothing follows on the head of an answer to HEAD.
+                if hold_head is not None and scope["method"] != "HEAD":
+                    hold_head()
+            await send(message)
+
+        # Each request has a task, and so a context, of its own, which ends with it.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:  # noqa: BLE001 - the last one to see it
+            # The 500 has been sent; the traceback belongs into the log and nowhere else.
+            _log.exception("unexpected error", path=scope["path"])
+        finally:
+            del state["send_body"]  # or it and the scope would keep each other
+        level = "debug" if scope["path"] == "/health" else "info"
+        getattr(_log, level)(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            client=_asker(scope),
+            ms=round(1000 * (time.perf_counter() - started), 1),
+        )
+
+
+def _request_id(given: str | None) -> str:
+    return given if given and _SANE_ID.fullmatch(given) else os.urandom(16).hex()
+
+
+def _asker(scope: Scope) -> str:
+    """The name of the key, or else the address; a refused request has only that."""
+    known: Client | None = scope["state"].get("client")
+    return known.fair_id if known else peer_of(scope)
+
+
+class HeadAsGet:
+    """Answers HEAD wherever GET is answered; the protocol below leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
+class WithoutRootPath:
+    """Removes `root_path` from the front of each path; some proxies have done so already."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(f"{self._root_path}/"):
+            shorter = scope["path"].removeprefix(self._root_path)
+            raw = scope["raw_path"].removeprefix(self._root_path.encode())
+            scope = {**scope, "path": shorter, "raw_path": raw}
+        await self._app(scope, receive, send)
+
+
+class Turnstile:
+    """Lets requests in a few at a time, so that a crowd that comes at once does not keep the
+    event loop from the answers that are under way, nor from `/health`, which does not wait. On a
+    connection that has one of the last places it lets in `/health` alone."""
+
+    PER_TURN = 4
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._let_in = 0
+        self._turning = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            if SPARE in scope.get("state", ()):
+                full = Unavailable("Too many connections; please try again later", RETRY_AFTER_S)
+                await error_response(full, scope["path"])(scope, receive, send)
+                return
+            await self._wait_for_turn()
+        await self._app(scope, receive, send)
+
+    async def _wait_for_turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._turn)
+        if self._let_in < self.PER_TURN:
+            self._let_in += 1
+            return
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _turn(self) -> None:
+        """Once in each round of the event loop while somebody comes."""
+        self._let_in = 0
+        while self._waiting and self._let_in < self.PER_TURN:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._let_in += 1
+        self._turning = self._let_in > 0
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._turn)

@@ -1,0 +1,32 @@
+"""Answers of the protocol itself, to what does not get as far as the application."""
+
+from __future__ import annotations
+
+import http
+
+import orjson
+
+from myllm.api.errors.envelopes import dialect_of, envelope
+
+
+class Refused(Exception):
+    """A request is not read any further; the parser, which it passes through, tells no more."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def refusal(refused: Refused, path: str = "", retry_after_s: int | None = None) -> bytes:
+    """The whole answer, in the dialect of `path`; the connection is closed behind it."""
+    body = orjson.dumps(envelope(dialect_of(path), refused.status, refused.detail))
+    lines = [
+        f"HTTP/1.1 {refused.status} {http.HTTPStatus(refused.status).phrase}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "connection: close",
+    ]
+    if retry_after_s is not None:
+        lines.append(f"retry-after: {retry_after_s}")
+    return "\r\n".join([*lines, "", ""]).encode() + body

@@ -1,0 +1,290 @@
+"""HTTP on a client's connection: uvicorn's, with bounds on what comes before anybody is known.
+
+What is read:
+
+    idle ──> head ──> body ──> idle ──> …        any of them ──> nothing (refused, and closing)
+
+A head, a body and a pause each have their time, which one sweep over all connections watches, once
+a second: a timer for each request would cost more. An answer may take as long as it likes, as long
+as its client takes some of it now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal, cast
+
+import httptools
+import structlog
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
+from myllm.api.http.joining_transport import JoiningTransport
+from myllm.api.http.refusals import Refused, refusal
+from myllm.hang_ups import HangUps
+
+_log = structlog.get_logger(__name__)
+HOLD_HEAD = "hold_head"
+"""In a request's state: call it before the head is sent, and it waits for what is sent next."""
+BEGUN = "begun"
+"""In a request's state once a head was sent: it is too late for another answer."""
+SPARE = "spare"
+"""In a request's state when its connection has a spare place, for `/health` alone."""
+
+MOST_HEAD = 2**16
+"""Bytes of a request line, of all headers together, and of what else is no body."""
+MOST_HEADERS = 256
+BODY_STEP = 2**16
+"""Of a body, this many bytes must come within the body timeout."""
+# One byte to a chunk, as some clients send it, comes with five others.
+_FRAMING = 8
+# Requests that were sent before the first one was answered; hardly any client sends a second.
+_MOST_AHEAD = 32
+# How long a refused client may go on sending, so that it comes to read why, and for how long what
+# follows an early answer is read.
+_LINGER_S = 5.0
+# A client that takes nothing of its answer for so long counts as gone: it may hold a slot that
+# others wait for.
+CLIENT_STALLS_S = 300.0
+
+Reading = Literal["idle", "head", "body", "nothing"]
+
+
+class ClientProtocol(HttpToolsProtocol):
+    """What uvicorn is to speak on every connection."""
+
+    def __init__(self, connections: Connections, hang_ups: HangUps, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._crowd = connections
+        self._hang_ups = hang_ups
+        self._group: Group | None = None
+        self._is_spare = False
+        self._running: RequestResponseCycle | None = None
+        self._reads: Reading = "head"
+        self.since = 0.0
+        self._received = self._body = self._due = 0
+        self._unsent, self._stalled_since = 0, 0.0
+        self._refused: Refused | None = None
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._joining = JoiningTransport(cast(asyncio.Transport, transport))  # uvloop's is none
+        super().connection_made(self._joining)
+        self.since = self.loop.time()
+        self._fd: int = transport.get_extra_info("socket").fileno()
+        self._address = self.client[0] if self.client else "local"
+        place, group = self._crowd.join(self, self._address, self._fd, self.since)
+        self._is_spare = place == "spare"
+        if place == "none":
+            self._reads = "nothing"
+            full = Refused(503, "Too many connections; please try again later")
+            self._joining.write(refusal(full, retry_after_s=RETRY_AFTER_S))
+            self._joining.close()
+        else:
+            self._group = group
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._hang_ups.forget(self._fd)
+        if self._group is not None:
+            self._crowd.leave(self, self._address, self._fd, self._group)
+            self._group = None
+        # uvicorn tells only the request that came last, which may be waiting behind others.
+        self.pipeline.clear()
+        self._tell_gone()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        if self._reads == "nothing":
+            self._joining.abort()
+        else:
+            super().shutdown()
+
+    def make_room(self) -> None:
+        self._joining.abort()
+
+    def is_sending(self) -> bool:
+        return self._joining.get_write_buffer_size() > 0
+
+    def _answers(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def _tell_gone(self) -> None:
+        """Let the request that is being answered know that its client has gone."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    # What comes
+
+    def data_received(self, data: bytes) -> None:
+        if self._reads == "nothing":
+            return
+        self._received += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(self._refused or Refused(400, "The request is not valid HTTP"))
+            return
+        except httptools.HttpParserUpgrade:
+            self._unsupported_upgrade_warning()
+        if self._reads == "body":
+            self._look_at_body()
+        elif self._reads == "head" and self._received > MOST_HEAD:
+            self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _MOST_AHEAD:
+            self._stop(Refused(400, f"More than {_MOST_AHEAD} requests at once"))
+        super().on_message_begin()
+        self._reads, self.since = "head", self.loop.time()
+        self._body, self._due = 0, BODY_STEP
+        state = self.scope["state"]
+        state[HOLD_HEAD] = self._joining.hold
+        if self._is_spare:
+            state[SPARE] = True
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > MOST_HEAD:
+            self._stop(Refused(414, f"The request line is longer than {MOST_HEAD // 2**10} KiB"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reads != "head":
+            return  # a trailer, which would be taken for a header of the request
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers = self.headers
+        if len(headers) == MOST_HEADERS:
+            self._stop(Refused(431, f"The request has more than {MOST_HEADERS} headers"))
+        headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._received > MOST_HEAD:  # of which some may be body
+            size = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+            if size > MOST_HEAD:
+                self._stop(_head_too_large())
+        super().on_headers_complete()
+        if self._is_spare:
+            self.cycle.keep_alive = False
+        self._reads, self.since = "body", self.loop.time()
+        if self._group is not None:
+            self._group.silent.pop(self, None)
+            self._group.idle.pop(self, None)
+        if self.flow.read_paused:  # it waits behind another one
+            self._hang_ups.watch(self._fd, self._joining.abort)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._received = 0
+        self._reads = "idle"
+        if not self._answers():
+            self._rest()
+
+    def _look_at_body(self) -> None:
+        if self._body >= self._due:
+            self._due, self.since = self._body + BODY_STEP, self.loop.time()
+        if self._received - self._body > 2 * MOST_HEAD + _FRAMING * self._body:
+            self._refuse(Refused(431, "The trailers or chunk extensions of the body are too large"))
+
+    # What is answered
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self._hang_ups.forget(self._fd)
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._reads == "idle":
+            self._rest()
+        else:
+            self.since = self.loop.time()
+
+    def _rest(self) -> None:
+        self.since = self.loop.time()
+        if self._group is not None:
+            self._group.idle[self] = None
+
+    # What takes too long, or is too much
+
+    def look(self, now: float) -> None:
+        """Close the connection if its client takes too long; called about once a second."""
+        if self._is_stalled(now):
+            _log.warning("a client takes nothing any more", seconds=CLIENT_STALLS_S)
+            self._joining.abort()
+            return
+        waited = now - self.since
+        match self._reads:
+            case "nothing":
+                if waited > _LINGER_S:
+                    self._joining.abort()
+            case "head":
+                if waited > self._crowd.head_s:
+                    self._head_overdue()
+            case "body":
+                self._look_at_waiting_body(now, waited)
+            case "idle":
+                if waited > self._crowd.idle_s and not (self._answers() or self.is_sending()):
+                    self._joining.close()
+
+    def _look_at_waiting_body(self, now: float, waited: float) -> None:
+        if self.flow.read_paused:
+            self.since = now  # the client waits for us
+        elif self._running is not None and self._running is self.cycle and not self._answers():
+            if waited > _LINGER_S:  # the answer did not wait for the body
+                self._joining.abort()
+        elif waited > self._crowd.body_s:
+            step = f"{BODY_STEP // 2**10} KiB of the body in {self._crowd.body_s:g} s"
+            self._refuse(Refused(408, f"The client sent less than {step}"))
+
+    def _head_overdue(self) -> None:
+        if self._received:
+            self._refuse(Refused(408, f"No whole request came within {self._crowd.head_s:g} s"))
+        else:
+            self._joining.close()
+
+    def _is_stalled(self, now: float) -> bool:
+        """Whether the client has taken nothing of what is kept for it for too long.
+
+        That can be told only while nothing is added to it.
+        """
+        unsent = self._joining.get_write_buffer_size()
+        is_growing = self._answers() and not self.flow.write_paused
+        if unsent == 0 or is_growing or unsent != self._unsent:
+            self._unsent, self._stalled_since = unsent, now
+        return now - self._stalled_since > CLIENT_STALLS_S
+
+    def _stop(self, refused: Refused) -> None:
+        """Stop the parser, from within; it says no more than that it was stopped."""
+        self._refused = refused
+        raise refused
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answer that, if it is the request's turn, and close; what still comes is thrown away."""
+        _log.warning("request refused", status=refused.status, cause=refused.detail)
+        self._reads, self.since = "nothing", self.loop.time()
+        running = self._running if self._answers() else None
+        is_behind = running is not None and (running is not self.cycle or not running.more_body)
+        if is_behind or (running is not None and running.response_started):
+            self._joining.abort()
+            return
+        self._tell_gone()
+        path = self.url.partition(b"?")[0].decode("latin-1") if self.scope else ""
+        self._joining.write(refusal(refused, path))
+        self._joining.write_eof()
+
+
+def _head_too_large() -> Refused:
+    return Refused(431, f"The headers are larger than {MOST_HEAD // 2**10} KiB")

@@ -1,0 +1,1 @@
+"""llama.cpp's own dialect, and questions to a model's engine."""

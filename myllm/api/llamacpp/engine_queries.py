@@ -1,0 +1,160 @@
+"""Questions to a model's engine: its properties, tokens and template, its counters and slots.
+
+What an engine offers besides (changing slots, adapters, properties) is not for clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.http.streaming import JsonAnswer, TakesTime
+from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from myllm.api.shared.bounded import Name
+from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.errors import InvalidRequest, NotFound
+from myllm.gateway.asking import ask, render
+from myllm.gateway.roles import chatting_model, named
+from myllm.gateway.tickets import Asking, Caller
+
+router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
+_METRICS = "text/plain; version=0.0.4"
+# Others tell of this machine's disk, and an engine to come may have more of that kind.
+_PROPERTIES = (
+    *("default_generation_settings", "total_slots", "model_alias", "model_ftype", "modalities"),
+    *("media_marker", "endpoint_slots", "endpoint_props", "endpoint_metrics", "chat_template"),
+    *("chat_template_caps", "chat_template_tool_use", "bos_token", "eos_token", "build_info"),
+    *("is_sleeping",),
+)
+# What a slot was asked and said is for nobody, how it was asked for its owner alone: counts of
+# tokens, some of them cached, a seed.
+_PRIVATE = ("prompt", "generated")
+_PUBLIC = ("id", "n_ctx", "is_processing", "speculative")
+_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@router.get("/props")
+@router.get("/upstream/{model:path}/props")
+async def properties(services: With, client: AskedBy, model: Name = "") -> Response:
+    """What llama-server tells of a model and of itself."""
+    name = await named(services.gateway, model)
+
+    async def make() -> dict[str, Any]:
+        told = orjson.loads(await _get(services, client.caller, name, "/props"))
+        return {key: told[key] for key in _PROPERTIES if key in told}
+
+    return JsonAnswer(make)
+
+
+@router.get("/upstream/{model:path}/slots")
+async def slots(model: str, services: With, client: AskedBy) -> Response:
+    """What each slot of the engine is doing."""
+
+    async def make() -> list[dict[str, Any]]:
+        told = orjson.loads(await _get(services, client.caller, model, "/slots"))
+        owners = services.gateway.slot_owners(model)
+        return [_shown(slot, owners.get(slot["id"]) == client.owner) for slot in told]
+
+    return JsonAnswer(make)
+
+
+@router.get("/upstream/{model:path}/metrics")
+async def metrics(model: str, services: With, client: AskedBy) -> Response:
+    """The engine's counters, in the form that Prometheus reads."""
+
+    async def make() -> Response:
+        told = await _get(services, client.caller, model, "/metrics")
+        return Response(told, media_type=_METRICS)
+
+    return TakesTime(make)
+
+
+@router.post("/tokenize")
+@router.post("/upstream/{model:path}/tokenize")
+async def tokenize(
+    request: TokenizeRequest, services: With, client: AskedBy, model: Name = ""
+) -> Response:
+    """The tokens of a text."""
+    name = await named(services.gateway, model or request.model)
+    await _check(services, name, request.content)
+    fields = {"content", "add_special", "parse_special", "with_pieces"}
+    body = request.model_dump(include=fields)
+    return await _posted(services, request.asking(client.caller), name, "/tokenize", body)
+
+
+@router.post("/detokenize")
+@router.post("/upstream/{model:path}/detokenize")
+async def detokenize(
+    request: DetokenizeRequest, services: With, client: AskedBy, model: Name = ""
+) -> Response:
+    """The text of tokens."""
+    name = await named(services.gateway, model or request.model)
+    await _check(services, name, request.tokens)
+    body = {"tokens": request.tokens}
+    return await _posted(services, request.asking(client.caller), name, "/detokenize", body)
+
+
+@router.post("/apply-template")
+@router.post("/upstream/{model:path}/apply-template")
+async def apply_template(
+    request: TemplateRequest, services: With, client: AskedBy, model: Name = ""
+) -> Response:
+    """The prompt that the model's template makes of a chat."""
+    name = await named(services.gateway, model or request.model, "generate")
+    messages = [message.wire() for message in request.messages]
+    more = {"messages", "model", "keep_alive", "priority"}
+    body = request.model_dump(exclude_none=True, exclude=more)
+    body["messages"] = await services.media.checked(name, messages)
+    gateway, asking = services.gateway, request.asking(client.caller)
+    rendering = await chatting_model(gateway, name)
+
+    async def make() -> dict[str, str]:
+        return {"prompt": await render(gateway, asking, rendering, body)}
+
+    return JsonAnswer(make)
+
+
+@router.api_route("/upstream/{rest:path}", methods=_ALL_METHODS, include_in_schema=False)
+async def nothing_else(rest: str) -> Response:
+    """Whatever else an engine offers."""
+    raise NotFound(
+        f"No such route: /upstream/{rest}; a model's engine answers GET props, metrics and slots, "
+        "and POST tokenize, detokenize, apply-template and infill"
+    )
+
+
+def _shown(slot: dict[str, Any], own: bool) -> dict[str, Any]:
+    return {k: v for k, v in slot.items() if (k not in _PRIVATE if own else k in _PUBLIC)}
+
+
+async def _check(services: Services, name: str, content: str | Sequence[int | str]) -> None:
+    """Raise InvalidRequest for a token that the model does not have: the engine would fail."""
+    if isinstance(content, str):
+        return
+    known = (await services.gateway.models.find(name)).header.vocabulary_size
+    highest = max((token for token in content if isinstance(token, int)), default=0)
+    if known and highest >= known:
+        raise InvalidRequest(f"There is no token {highest}: the model knows {known} tokens")
+
+
+async def _get(services: Services, caller: Caller, name: str, path: str) -> bytes:
+    gateway = services.gateway
+    return await ask(gateway, Asking(caller), await gateway.models.find(name), path)
+
+
+async def _posted(
+    services: Services, asking: Asking, name: str, path: str, body: dict[str, Any]
+) -> Response:
+    gateway = services.gateway
+    model = await gateway.models.find(name)
+
+    async def make() -> Response:
+        told = await ask(gateway, asking, model, path, body)
+        return Response(told, media_type="application/json")
+
+    return TakesTime(make)

@@ -1,0 +1,112 @@
+"""llama.cpp's own paths, for the clients that know nothing but one llama-server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.http.streaming import JsonAnswer, Stream
+from myllm.api.llamacpp.schemas import (
+    InfillRequest,
+    PlainCompletionRequest,
+    PlainEmbeddingRequest,
+    UnnamedChatRequest,
+    UnnamedRerankRequest,
+)
+from myllm.api.openai import completions, vectors
+from myllm.api.openai.vector_schemas import each_of
+from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.gateway.answer import generating_model
+from myllm.gateway.demand import Demand
+from myllm.gateway.embedding import embed
+from myllm.gateway.plain import picked, plain_whole
+from myllm.gateway.prefixes import of_text
+from myllm.gateway.relay import Relay
+from myllm.gateway.roles import named
+from myllm.gateway.sampling import LLAMA_CPP_DEFAULTS, engine_fields, resolve
+from myllm.gateway.tickets import Caller
+from myllm.supervisor.spec import InstanceKey
+
+router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
+
+
+@router.post("/chat/completions")
+async def chat_completions(
+    request: UnnamedChatRequest, services: With, client: AskedBy
+) -> Response:
+    """Answer a conversation in OpenAI's form."""
+    request.model = await named(services.gateway, request.model, "generate")
+    return await completions.chat_completions(request, services, client)
+
+
+@router.post("/completion")
+@router.post("/completions")
+async def completion(request: PlainCompletionRequest, services: With, client: AskedBy) -> Response:
+    """Complete a prompt, in llama.cpp's form."""
+    name = await named(services.gateway, request.model, "generate")
+    return await _answer(services, client.caller, name, "/completion", request)
+
+
+@router.post("/infill")
+async def infill(request: InfillRequest, services: With, client: AskedBy) -> Response:
+    """Fill in the middle, in llama.cpp's form; for models that have tokens for it."""
+    name = await named(services.gateway, request.model, "generate")
+    return await _answer(services, client.caller, name, "/infill", request)
+
+
+@router.post("/upstream/{model:path}/infill")
+async def infill_with(
+    model: str, request: InfillRequest, services: With, client: AskedBy
+) -> Response:
+    """The same by a certain model."""
+    return await _answer(services, client.caller, model, "/infill", request)
+
+
+@router.post("/embedding")
+@router.post("/embeddings")
+async def embedding(request: PlainEmbeddingRequest, services: With, client: AskedBy) -> Response:
+    """One vector for each input, in llama.cpp's form."""
+    name = await named(services.gateway, request.model, "embed")
+    asking, inputs = request.asking(client.caller), each_of(request.content)
+
+    async def make() -> list[dict[str, Any]]:
+        made = await embed(services.gateway, asking, name, inputs)
+        # llama.cpp has a list of vectors for each input: one, or without pooling one per token.
+        return [{"index": i, "embedding": [vector]} for i, vector in enumerate(made.vectors)]
+
+    return JsonAnswer(make)
+
+
+@router.post("/rerank")
+@router.post("/reranking")
+async def rerank(request: UnnamedRerankRequest, services: With, client: AskedBy) -> Response:
+    """The documents' indexes and scores, the best first."""
+    request.model = await named(services.gateway, request.model, "rerank")
+    return await vectors.rerank_documents(request, services, client)
+
+
+async def _answer(
+    services: Services,
+    caller: Caller,
+    name: str,
+    path: str,
+    request: PlainCompletionRequest | InfillRequest,
+) -> Response:
+    model = await generating_model(services.gateway, name)
+    fields = engine_fields(resolve(request.given(), model.parameters, LLAMA_CPP_DEFAULTS))
+    body = fields | request.engine_body()
+    ticket = request.asking(caller).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
+    if isinstance(request.prompt, str):
+        ticket.pieces = of_text(request.prompt)
+    relay = Relay(services.gateway, ticket, path, body)
+    if request.stream:
+        return Stream(relay.blocks, completions.error_event, lambda: relay.phase)
+
+    async def make() -> dict[str, Any]:
+        answer = await plain_whole(relay, bool(request.return_tokens))
+        return picked(answer, request.response_fields) if request.response_fields else answer
+
+    return JsonAnswer(make)

@@ -1,0 +1,1 @@
+"""MyLLM's own dialect, `/api/*`, and `/health`."""

@@ -1,0 +1,197 @@
+"""MyLLM's own dialect: generate, chat, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from myllm.api.errors.handlers import status_of
+from myllm.api.http.fast_path import DirectRoute
+from myllm.api.http.streaming import JsonAnswer, Stream, to_the_end
+from myllm.api.native.response_schemas import EmbeddingsResponse
+from myllm.api.native.schemas import (
+    ChatRequest,
+    ChatResponse,
+    EmbeddingsRequest,
+    GenerateRequest,
+    GenerateResponse,
+)
+from myllm.api.shared.dependencies import AskedBy, With
+from myllm.api.shared.tools import tool_fields
+from myllm.errors import InvalidRequest, MyLLMError
+from myllm.gateway.answer import Answer, ChatAnswer, RawAnswer, generating_model
+from myllm.gateway.chat import wire_calls
+from myllm.gateway.deltas import wire_part
+from myllm.gateway.embedding import embed
+from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token
+from myllm.gateway.roles import chatting_model
+from myllm.gateway.wire import event
+from myllm.sessions.history import from_wire
+
+router = APIRouter(prefix="/api", tags=["MyLLM"], route_class=DirectRoute)
+
+_GENERATE_EVENTS = (
+    'data: {"token":"Once","done":false}\n\ndata: {"token":" upon","done":false}\n\n'
+    'data: {"done":true,"full_text":"Once upon","token_count":2,"usage":{"prompt_tokens":4,'
+    '"completion_tokens":2,"total_tokens":6,"cached_tokens":0},"finish_reason":"stop"}\n\n'
+)
+_CHAT_EVENTS = (
+    'data: {"token":"The","done":false}\n\ndata: {"token":" capital","done":false}\n\n'
+    'data: {"done":true,"full_text":"The capital of France is Paris.","token_count":10,"usage":'
+    '{"prompt_tokens":11,"completion_tokens":10,"total_tokens":21,"cached_tokens":0},'
+    '"finish_reason":"stop","session_id":"550e8400-e29b-41d4-a716-446655440000"}\n\n'
+)
+
+
+def _streams(example: str) -> dict[int | str, dict[str, Any]]:
+    """The second form of an answer, for the API's description."""
+    return {200: {"content": {"text/event-stream": {"example": example}}}}
+
+
+@router.post("/generate", response_model=GenerateResponse, responses=_streams(_GENERATE_EVENTS))
+async def generate(request: GenerateRequest, services: With, client: AskedBy) -> Response:
+    """Complete a prompt as it is. Streams unless `stream` is false."""
+    answer = RawAnswer(
+        services.gateway,
+        request.asking(client.caller),
+        await generating_model(services.gateway, request.model),
+        request.prompt,
+        request.options.given(),
+        request.json_schema(),
+    )
+    if request.stream:
+        return _stream(answer, _terminal)
+
+    async def make() -> Mapping[str, Any]:
+        end = await to_the_end(answer)
+        return {
+            "text": end.full_text,
+            "usage": end.usage.as_dict(),
+            "finish_reason": end.finish_reason,
+        }
+
+    return JsonAnswer(make)
+
+
+@router.post("/chat", response_model=ChatResponse, responses=_streams(_CHAT_EVENTS))
+async def chat(request: ChatRequest, services: With, client: AskedBy) -> Response:
+    """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
+    for index, message in enumerate(request.messages):
+        if message.role == "user" and not message.content:
+            raise InvalidRequest(f"messages[{index}].content must not be empty")
+    messages = await services.media.checked(request.model, request.wire())
+    answer = ChatAnswer(
+        services.gateway,
+        request.asking(client.caller),
+        services.sessions,
+        client.owner,
+        await chatting_model(services.gateway, request.model),
+        [from_wire(message) for message in messages],
+        request.session_id,
+        request.options.given(),
+        request.json_schema(),
+        tool_fields(request.tools, request.tool_choice),
+        request.thinking,
+        style=request.history,
+        store=request.store,
+        streamed=request.stream,
+        session_timeout_s=services.settings.queue_timeout,
+    )
+    if request.stream:
+        return _stream(answer, lambda end: _terminal(end) | _beside(end) | _in_session(end))
+
+    async def make() -> Mapping[str, Any]:
+        end = await to_the_end(answer)
+        return {
+            "message": {"role": "assistant", "content": end.full_text, **_beside(end)},
+            "usage": end.usage.as_dict(),
+            "finish_reason": end.finish_reason,
+        } | _in_session(end)
+
+    return JsonAnswer(make)
+
+
+@router.post("/embeddings", response_model=EmbeddingsResponse)
+async def embeddings(request: EmbeddingsRequest, services: With, client: AskedBy) -> Response:
+    """One vector for a text (`embedding`), or one for each of several (`embeddings`)."""
+    inputs = [request.input] if isinstance(request.input, str) else request.input
+    if not inputs or not all(inputs):
+        raise InvalidRequest("input must not be empty")
+
+    async def make() -> Mapping[str, Any]:
+        made = await embed(services.gateway, request.asking(client.caller), request.model, inputs)
+        vectors: dict[str, Any] = (
+            {"embedding": made.vectors[0]}
+            if isinstance(request.input, str)
+            else {"embeddings": made.vectors}
+        )
+        usage = {"prompt_tokens": made.prompt_tokens, "total_tokens": made.prompt_tokens}
+        return vectors | {"model": request.model, "usage": usage}
+
+    return JsonAnswer(make)
+
+
+def _stream(answer: Answer, terminal: Callable[[Finished], dict[str, Any]]) -> Stream:
+    """An answer as events: its tokens as they come, then one terminal event."""
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        held: list[bytes] = []
+        async with aclosing(answer.events()) as events:
+            async for made in events:
+                held.append(event(_told(made, terminal)))
+                if not (isinstance(made, Token) and made.more):
+                    yield b"".join(held)
+                    held.clear()
+
+    return Stream(frames, _error_event, lambda: answer.phase)
+
+
+def _told(made: Event, terminal: Callable[[Finished], dict[str, Any]]) -> dict[str, Any]:
+    if isinstance(made, Token):
+        return {"token": made.text, "done": False}
+    if isinstance(made, Thinking):
+        return {"thinking": made.text, "done": False}
+    if isinstance(made, CallPart):
+        return {"tool_calls": [wire_part(made)], "done": False}
+    return {"done": True, **terminal(made)}
+
+
+def _error_event(error: MyLLMError) -> bytes:
+    return event(
+        {
+            "done": True,
+            "error": error.detail,
+            "code": status_of(error),
+            "retryable": error.retryable,
+        }
+    )
+
+
+def _terminal(end: Finished) -> dict[str, Any]:
+    return {
+        "full_text": end.full_text,
+        "token_count": end.usage.completion_tokens,
+        "usage": end.usage.as_dict(),
+        "finish_reason": end.finish_reason,
+    }
+
+
+def _beside(end: Finished) -> dict[str, Any]:
+    """What a chat's answer has besides its text."""
+    said: dict[str, Any] = {}
+    if end.thinking:
+        said["thinking"] = end.thinking
+    if end.calls:
+        said["tool_calls"] = wire_calls(end.calls)
+    return said
+
+
+def _in_session(end: Finished) -> dict[str, Any]:
+    said: dict[str, Any] = {"session_id": end.session_id}
+    if end.dropped_messages:
+        said |= {"truncated": True, "dropped_messages": end.dropped_messages}
+    return said | end.unstored()

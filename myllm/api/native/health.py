@@ -1,0 +1,45 @@
+"""Who this is and how it does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from myllm import __version__
+from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.shared.dependencies import Services, With
+from myllm.counters import counted
+
+router = APIRouter(tags=["Status"], route_class=CheckedRoute)
+
+
+@router.get("/")
+async def root(services: With) -> dict[str, str]:
+    """Name, version and where the documentation is."""
+    return {
+        "name": "MyLLM",
+        "version": __version__,
+        "status": _status(services),
+        "docs": f"{services.settings.root_path}/docs",
+    }
+
+
+@router.get("/health")
+async def health(services: With) -> dict[str, Any]:
+    """Whether the server is well; answers at once whatever it is doing."""
+    queued, active = services.gateway.scheduler.totals()
+    return {
+        "status": _status(services),
+        "version": __version__,
+        "uptime_seconds": round(time.monotonic() - services.started_at, 1),
+        "models": {str(each.spec.key): each.state for each in services.gateway.supervisor},
+        "queued": queued,
+        "active": active,
+        "incidents": counted(),
+    }
+
+
+def _status(services: Services) -> str:
+    return "draining" if services.gateway.draining else "healthy"

@@ -1,0 +1,131 @@
+"""What models there are, loading and unloading them, removing them, and what runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.http.streaming import JsonAnswer
+from myllm.api.native.response_schemas import ModelDetails, ModelList
+from myllm.api.native.schemas import LoadRequest
+from myllm.api.shared.dependencies import Services, With
+from myllm.gateway.planning import without_engines
+from myllm.models.describe import details, summary
+from myllm.models.registry import Model
+from myllm.models.strays import strays
+from myllm.supervisor.spec import InstanceKey, main_role
+
+router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
+
+
+@router.get("/models", response_model=None, responses={200: {"model": ModelList}})
+async def list_models(services: With) -> dict[str, Any]:
+    """All models on disk, those that are loaded as they were when they were, and what lies beside
+    them that cannot be one."""
+    models = await services.gateway.models.all()
+    unused = await asyncio.to_thread(strays, services.gateway.registry.models_dir)
+    return {
+        "models": [
+            summary(each, _context(services, each)) | {"loaded": _is_loaded(services, each)}
+            for each in models
+        ],
+        "problems": [asdict(each) for each in unused],
+    }
+
+
+@router.get("/models/{name:path}", response_model=None, responses={200: {"model": ModelDetails}})
+async def show_model(name: str, services: With) -> dict[str, Any]:
+    """One model, with everything known about it: of a loaded one what answers now, and in
+    `warnings` what on disk is different."""
+    gateway = services.gateway
+    model = await gateway.models.find(name)
+    run = gateway.scheduler.fleet.serving(model.name)
+    plan = run.plan if run else await gateway.planner.plan(_main_key(model))
+    return details(model, plan.spec.context_size) | {
+        "memory": {
+            "estimated_mb": sum(without_engines(plan.need).values()),
+            "slots": plan.spec.slots,
+        },
+        "loaded": _is_loaded(services, model),
+        "warnings": _warnings(services, model),
+    }
+
+
+@router.post("/models/{name:path}/load")
+async def load_model(name: str, services: With, wish: LoadRequest | None = None) -> Response:
+    """Load a model and answer when it is ready."""
+    keep_alive = wish.keep_alive if wish else None
+
+    async def make() -> Mapping[str, Any]:
+        fresh = await services.gateway.load(name, keep_alive)
+        done = "loaded" if fresh else "was loaded already"
+        return {"status": "success", "message": f"Model '{name}' {done}"}
+
+    return JsonAnswer(make)
+
+
+@router.post("/models/{name:path}/unload")
+async def unload_model(
+    name: str,
+    services: With,
+    force: Annotated[bool, Query(description="Even if it is answering; soon.")] = False,
+) -> dict[str, str]:
+    """Stop a model's engines and answer when their memory is free."""
+    await services.gateway.unload(name, force)
+    return {"status": "success", "message": f"Model '{name}' unloaded"}
+
+
+@router.post("/models/{name:path}/reload")
+async def reload_model(name: str, services: With) -> dict[str, str]:
+    """Replace a model's engines by new ones, without failing a request."""
+    own_name = await services.gateway.models.name_of(name)
+    model = await asyncio.to_thread(services.gateway.registry.get, own_name)
+    replaced = services.gateway.reload(model.name)
+    words = "is being replaced" if replaced else "is not loaded; nothing to replace"
+    return {"status": "success", "message": f"Model '{name}' {words}"}
+
+
+@router.post("/reload")
+async def reload_all(services: With) -> dict[str, str]:
+    """Replace the engines of every model, without failing a request, and read changed keys."""
+    services.reload_keys()
+    replaced = services.gateway.reload()
+    words = f"Being replaced: {', '.join(replaced)}" if replaced else "No model is loaded"
+    return {"status": "success", "message": words}
+
+
+@router.delete("/models/{name:path}")
+async def delete_model(
+    name: str,
+    services: With,
+    force: Annotated[bool, Query(description="Even if it is answering.")] = False,
+) -> dict[str, str]:
+    """Delete a model from the disk, unloading it first."""
+    await services.gateway.remove(name, force)
+    return {"status": "success", "message": f"Model '{name}' removed"}
+
+
+def _main_key(model: Model) -> InstanceKey:
+    return InstanceKey(model.name, main_role(model))
+
+
+def _context(services: Services, model: Model) -> int:
+    """What one conversation with the model gets, or would if it were loaded now."""
+    run = services.gateway.scheduler.fleet.serving(model.name)
+    spec = run.plan.spec if run else services.specs.spec(_main_key(model), model)
+    return spec.context_size
+
+
+def _warnings(services: Services, model: Model) -> list[str]:
+    running = services.gateway.supervisor.of_model(model.name)
+    return sorted({warning for each in running for warning in each.warnings})
+
+
+def _is_loaded(services: Services, model: Model) -> bool:
+    return any(each.state == "ready" for each in services.gateway.supervisor.of_model(model.name))

@@ -1,0 +1,284 @@
+"""The bodies of MyLLM's own API: what is accepted, within which bounds, with examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from myllm.api.shared.bounded import Biases, Inputs, Messages, Name, Parts, Stops, Tools, at_most
+from myllm.api.shared.tools import Tool, ToolCall, ToolChoice
+from myllm.durations import parse_duration
+from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import OPTIONS, WHOLE
+from myllm.sessions.history import Style, storable
+
+
+def _example(**values: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": values})
+
+
+class Options(BaseModel):
+    """How tokens are chosen. What is missing comes from the model, then from the defaults."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    temperature: float | None = Field(None, ge=0.0, le=2.0, description="Higher is more random.")
+    top_p: float | None = Field(None, ge=0.0, le=1.0, description="Nucleus sampling threshold.")
+    top_k: int | None = Field(
+        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
+    )
+    min_p: float | None = Field(
+        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
+    )
+    max_tokens: int | None = Field(None, ge=1, le=WHOLE, description="Longest answer, in tokens.")
+    stop: Stops | None = Field(None, description="The answer ends before any of these.")
+    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
+    presence_penalty: float | None = Field(
+        None, ge=-2.0, le=2.0, description="Against tokens that have occurred."
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2.0, le=2.0, description="Against tokens by how often they have occurred."
+    )
+    seed: int | None = Field(
+        None, ge=0, le=2**32 - 1, description="The same seed gives the same answer."
+    )
+    logit_bias: Biases | None = Field(
+        None, description="Added to the score of a token, named by its id or its text."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        """Each unknown one is an error of its own."""
+        return at_most(OPTIONS)(given)
+
+    def given(self) -> dict[str, Any]:
+        """The options that the request named."""
+        return self.model_dump(exclude_none=True)
+
+
+KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
+Priority = Annotated[
+    int,
+    Field(ge=-10, le=10, description="Higher goes first of what waits; with keys, of your own."),
+]
+# Refused before the answer is made, not when it is to be stored.
+Storable = Annotated[str, AfterValidator(storable)]
+
+
+class LoadRequest(BaseModel):
+    """How long a model is to stay loaded; everything may be left out."""
+
+    keep_alive: KeepAlive | None = Field(None, description='Seconds or "5m"; -1: for ever.')
+
+
+class RenameRequest(BaseModel):
+    """Another title for a session."""
+
+    model_config = _example(title="About Paris")
+
+    title: Storable = Field(min_length=1, max_length=200, description="What lists show.")
+
+
+class ForkRequest(BaseModel):
+    """Where a session branches; everything may be left out."""
+
+    model_config = _example(message=4, session_id="another-way")
+
+    message: int | None = Field(
+        None, ge=0, lt=2**63, description="Id of the last message to take; default: all."
+    )
+    session_id: Name | None = Field(None, description="Of the new session; default: a UUID.")
+
+
+class _Queued(BaseModel):
+    """What every request shares that waits for an engine."""
+
+    model: Name = Field(description="A model's name, from GET /api/models.")
+    keep_alive: KeepAlive | None = Field(
+        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
+    )
+    priority: Priority = 0
+
+    def asking(self, caller: Caller) -> Asking:
+        """Who asks, and how urgently."""
+        return Asking(caller, self.priority, self.keep_alive)
+
+
+class _Generating(_Queued):
+    """What raw and chat requests share."""
+
+    stream: bool = Field(True, description="Server-sent events, or one JSON answer.")
+    options: Options = Field(
+        Options(),
+        description="How tokens are chosen; the model's own defaults, otherwise.",
+    )
+    format: Literal["json"] | dict[str, Any] | None = Field(
+        None, description='"json" or a JSON schema that the answer must match.'
+    )
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """The schema for the engine; "json" stands for any object."""
+        return {"type": "object"} if self.format == "json" else self.format
+
+
+class GenerateRequest(_Generating):
+    """Complete a prompt as it is, without a chat template."""
+
+    model_config = _example(
+        model="demo", prompt="Once upon a time", stream=False, options={"max_tokens": 64}
+    )
+    prompt: str = Field(min_length=1, description="The text to go on from.")
+
+
+class ContentPart(BaseModel):
+    """A text, a picture or a sound, as OpenAI's API has them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["text", "image_url", "input_audio", "file"] = Field(
+        description="What the part is."
+    )
+    text: Storable | None = Field(None, description="The text of a text part.")
+
+
+class ChatMessage(BaseModel):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"] = Field(
+        description="Who speaks; tool: the result of a call."
+    )
+    content: str | Parts[ContentPart] | None = Field("", description="A text, or parts.")
+    tool_calls: Parts[ToolCall] | None = Field(None, description="What an assistant has called.")
+    tool_call_id: Name | None = Field(None, description="Whose result a tool's message is.")
+    thinking: Storable | None = Field(
+        None, description="What an assistant thought; may be left out."
+    )
+
+    @field_validator("content")
+    @classmethod
+    def _storable(cls, content: Any) -> Any:
+        """Here, and not in the type, so that errors are told of the field and not of a type."""
+        return storable(content) if isinstance(content, str) else content
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.role == "tool" and not self.tool_call_id:
+            raise ValueError("a message of role tool needs a tool_call_id")
+        return self
+
+
+class ChatRequest(_Generating):
+    """Answer the last message. A last message of role assistant is continued."""
+
+    model_config = _example(
+        model="demo",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        session_id=None,
+        stream=False,
+    )
+    tools: Tools[Tool] | None = Field(None, description="What the model may call.")
+    tool_choice: ToolChoice | None = Field(
+        None, description='"auto" (the default), "none", "required", or one tool.'
+    )
+    thinking: bool | None = Field(
+        None, description="Whether a model that can think does so before it answers."
+    )
+    messages: Messages[ChatMessage] = Field(
+        min_length=1, description="The whole history, or only the new turn of a session."
+    )
+    session_id: Name | None = Field(
+        None, description="Go on with this session; null starts one. A new id may be made up."
+    )
+    history: Style | None = Field(
+        None,
+        description='What `messages` are: "full", the history of the session, or "append", new '
+        "turns. Without it, a post with an assistant message before its last user message, or "
+        "one that asks the only stored question again, is a full history.",
+    )
+    store: bool = Field(
+        True,
+        description="False: nothing of the request is kept. `session_id` then only names the "
+        "session to go on from, and is null in the answer.",
+    )
+
+    def wire(self) -> list[dict[str, Any]]:
+        """The messages in OpenAI's form."""
+        return [message.model_dump(exclude_none=True) for message in self.messages]
+
+
+class EmbeddingsRequest(_Queued):
+    """Turn text into vectors."""
+
+    model_config = _example(model="demo", input="Hello, world!")
+    input: str | Inputs[str] = Field(description="One text, or several.")
+
+
+class UsageBody(BaseModel):
+    """Counts of tokens, as the engine made them."""
+
+    prompt_tokens: int = Field(description="Tokens of the prompt, those from the cache included.")
+    completion_tokens: int = Field(description="Tokens of the answer.")
+    total_tokens: int = Field(description="Both together.")
+    cached_tokens: int = Field(description="Prompt tokens that came from the KV cache.")
+
+
+class GenerateResponse(BaseModel):
+    """The whole completion."""
+
+    text: str = Field(description="The completion, without the prompt.")
+    usage: UsageBody = Field(description="Counts of tokens.")
+    finish_reason: Literal["stop", "length"] = Field(
+        description='Why the answer ended: "stop", or "length" at max_tokens.'
+    )
+
+
+class AnswerMessage(BaseModel):
+    """What the model says, calls and has thought."""
+
+    role: Literal["assistant"] = Field(description="Always the assistant.")
+    content: str = Field(description="The text of the answer.")
+    tool_calls: list[ToolCall] | None = Field(None, description="What the model calls.")
+    thinking: str | None = Field(None, description="What the model thought before it answered.")
+
+
+class ChatResponse(BaseModel):
+    """The whole answer. `truncated` and `dropped_messages` are there when old turns did not fit
+    into the prompt, `stored` and `warning` when the answer could not be stored."""
+
+    model_config = _example(
+        message={"role": "assistant", "content": "The capital of France is Paris."},
+        usage={
+            "prompt_tokens": 11,
+            "completion_tokens": 10,
+            "total_tokens": 21,
+            "cached_tokens": 0,
+        },
+        finish_reason="stop",
+        session_id="550e8400-e29b-41d4-a716-446655440000",
+    )
+    message: AnswerMessage = Field(description="The answer.")
+    session_id: Name | None = Field(description="Null when the answer was not to be stored.")
+    usage: UsageBody = Field(description="Counts of tokens.")
+    finish_reason: Literal["stop", "length", "tool_calls"] = Field(
+        description='Why the answer ended: "length" at max_tokens, "tool_calls" to call tools.'
+    )
+    truncated: bool | None = Field(
+        None, description="Whether old turns were left out of the prompt."
+    )
+    dropped_messages: int | None = Field(
+        None, description="How many messages were left out of the prompt."
+    )
+    stored: Literal[False] | None = Field(
+        None, description="False: the session does not have this turn, for the store cannot write."
+    )
+    warning: str | None = Field(None, description="Why it is not stored.")

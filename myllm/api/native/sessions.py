@@ -1,0 +1,221 @@
+"""Stored conversations: listed, searched, renamed, branched, carried elsewhere, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from fastapi import APIRouter, Body, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import AfterValidator, Field, ValidationError
+
+from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.native.schemas import ChatRequest, ForkRequest, RenameRequest
+from myllm.api.shared.bounded import Name
+from myllm.api.shared.dependencies import AskedBy, Models, Sessions
+from myllm.api.shared.timestamps import iso
+from myllm.errors import InvalidRequest
+from myllm.gateway.media import carried
+from myllm.limits import SEARCH_CHARS
+from myllm.sessions.history import Extra, Message, storable
+from myllm.sessions.store import SessionStore, check_id
+from myllm.sessions.transfer import Document, Format, read, write
+
+if TYPE_CHECKING:
+    from myllm.sessions.rows import StoredMessage, Summary
+
+router = APIRouter(prefix="/api/sessions", tags=["Sessions"], route_class=CheckedRoute)
+
+# Checked here, since the database would refuse what cannot be stored, too late.
+_Search = Annotated[str, Field(max_length=SEARCH_CHARS), AfterValidator(storable)]
+_Model = Annotated[Name, AfterValidator(storable)]
+_MEDIA: dict[Format, str] = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
+_ENDINGS: dict[Format, str] = {"json": "json", "markdown": "md"}
+_FILES: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/markdown": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.get("")
+async def list_sessions(
+    sessions: Sessions,
+    models: Models,
+    client: AskedBy,
+    limit: Annotated[int, Query(ge=1, le=500, description="At most so many.")] = 50,
+    cursor: Annotated[Name | None, Query(description="`next_cursor` of the last page.")] = None,
+    search: Annotated[_Search, Query(description="A text in a title or a message.")] = "",
+    model: Annotated[_Model, Query(description="Only this model's.")] = "",
+) -> dict[str, Any]:
+    """The sessions that went on last, and where the next page begins."""
+    if model:  # sessions are stored under their model's own name
+        model = await asyncio.to_thread(models.name_of, model)
+    archive = await sessions.archive()
+    page, following = await archive.page(client.owner, limit, cursor, search, model)
+    return {"sessions": [_summary(each) for each in page], "next_cursor": following}
+
+
+@router.get("/{session_id}")
+async def show_session(session_id: str, sessions: Sessions, client: AskedBy) -> dict[str, Any]:
+    """A session with all its messages; superseded ones are in no prompt any more."""
+    found, said = await (await sessions.archive()).listed(client.owner, session_id)
+    return _summary(found) | {"messages": [_message(each) for each in said]}
+
+
+@router.patch("/{session_id}")
+async def rename_session(
+    session_id: str, wish: RenameRequest, sessions: Sessions, client: AskedBy
+) -> dict[str, Any]:
+    """Give a session another title."""
+    await (await sessions.archive()).rename(client.owner, session_id, wish.title)
+    return await _shown(sessions, client.owner, session_id)
+
+
+@router.delete("/{session_id}")
+async def remove_session(session_id: str, sessions: Sessions, client: AskedBy) -> dict[str, str]:
+    """Forget a session, its messages and its saved state."""
+    await sessions.remove(client.owner, session_id)
+    return {"status": "success", "message": f"Session '{session_id}' removed"}
+
+
+@router.delete("/{session_id}/messages/{message}")
+async def take_back(
+    session_id: str, message: int, sessions: Sessions, client: AskedBy
+) -> dict[str, str]:
+    """Take a message and all that follow it out of the conversation; they are kept, superseded."""
+    await sessions.take_back(client.owner, session_id, message)
+    text = f"Session '{session_id}' goes on from before message {message}"
+    return {"status": "success", "message": text}
+
+
+@router.post("/{session_id}/fork", status_code=201)
+async def fork_session(
+    session_id: str,
+    sessions: Sessions,
+    client: AskedBy,
+    wish: Annotated[ForkRequest, Body(default_factory=ForkRequest)],
+) -> dict[str, Any]:
+    """Begin another session with what this one says up to a message."""
+    new_id = _new_id(wish.session_id)
+    archive = await sessions.archive()
+    await archive.fork(client.owner, session_id, new_id, wish.message)
+    return await _shown(sessions, client.owner, new_id)
+
+
+@router.get("/{session_id}/export")
+async def export_session(
+    session_id: str,
+    sessions: Sessions,
+    client: AskedBy,
+    form: Annotated[Format, Query(alias="format", description="For programs or people.")] = "json",
+) -> Response:
+    """A session as a file, without what was superseded; POST it to /api/sessions/import."""
+    found, said = await (await sessions.archive()).listed(client.owner, session_id)
+    messages = tuple(each.message for each in said if not each.superseded)
+    text = write(Document(found.id, found.model, found.title, messages), form)
+    name = f"{session_id.replace(':', '_')}.{_ENDINGS[form]}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(text, media_type=_MEDIA[form], headers=headers)
+
+
+@router.post("/import", status_code=201, openapi_extra=_FILES)
+async def import_session(
+    request: Request,
+    sessions: Sessions,
+    client: AskedBy,
+    session_id: Annotated[Name | None, Query(description="Instead of the file's.")] = None,
+) -> dict[str, Any]:
+    """Store a session that was exported, as JSON or as Markdown."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    forms = {kind.partition(";")[0]: form for form, kind in _MEDIA.items()}
+    if media not in forms:
+        raise InvalidRequest("Content-Type must be application/json or text/markdown")
+    try:
+        text = (await request.body()).decode()
+    except UnicodeDecodeError as failure:
+        raise InvalidRequest(f"The body is not UTF-8: {failure.reason}") from None
+    document = await asyncio.to_thread(lambda: _checked(read(text, forms[media])))
+    new_id = _new_id(session_id or document.id)
+    archive = await sessions.archive()
+    title, said = document.title, document.messages
+    await archive.add(client.owner, new_id, document.model, title, said)
+    return await _shown(sessions, client.owner, new_id)
+
+
+def _checked(document: Document) -> Document:
+    """What could have been posted: a file has no way around the limits of a chat.
+
+    Raises InvalidRequest and RequestValidationError.
+    """
+    wire = [_posted(message) for message in document.messages]
+    try:
+        ChatRequest.model_validate({"model": document.model, "messages": wire})
+        if document.title:
+            RenameRequest.model_validate({"title": document.title})
+    except ValidationError as failure:
+        raise RequestValidationError(failure.errors(include_url=False)) from None
+    said = [
+        _with_parts(message, posted["content"])
+        for message, posted in zip(document.messages, carried(wire), strict=True)
+    ]
+    return replace(document, messages=tuple(said))
+
+
+def _posted(message: Message) -> dict[str, Any]:
+    """A message as a chat would bring it."""
+    shown = message.shown()
+    content = shown.pop("parts", message.content)
+    return {"role": message.role, "content": content, **shown}
+
+
+def _with_parts(message: Message, content: Any) -> Message:
+    """`message` with its parts as engines may have them."""
+    if isinstance(content, str):
+        return message
+    extra = cast(Extra, {**(message.extra or {}), "parts": content})
+    return replace(message, extra=extra)
+
+
+async def _shown(sessions: SessionStore, owner: str, session_id: str) -> dict[str, Any]:
+    found, _ = await (await sessions.archive()).listed(owner, session_id)
+    return _summary(found)
+
+
+def _new_id(wanted: str | None) -> str:
+    if wanted is None:
+        return str(uuid.uuid4())
+    check_id(wanted)
+    return wanted
+
+
+def _summary(session: Summary) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "model": session.model,
+        "title": session.title,
+        "message_count": session.messages,
+        "created_at": iso(session.created),
+        "updated_at": iso(session.updated),
+    }
+
+
+def _message(stored: StoredMessage) -> dict[str, Any]:
+    message = stored.message
+    return {
+        "id": message.key,
+        "role": message.role,
+        "content": message.content,
+        "tokens": message.tokens,
+        "partial": message.partial,
+        "superseded": stored.superseded,
+        "created_at": iso(stored.created),
+        **message.shown(),
+    }

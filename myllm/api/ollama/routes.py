@@ -1,0 +1,175 @@
+"""Ollama's dialect: generate, chat, embeddings. Its clients are given `/ollama` as their host."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from myllm.api.errors.envelopes import envelope
+from myllm.api.errors.handlers import status_of
+from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.http.streaming import JsonAnswer, Stream, described
+from myllm.api.ollama.schemas import (
+    EmbedRequest,
+    OldEmbeddingsRequest,
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+)
+from myllm.api.ollama.translate import Lines, messages_of, prompt_of
+from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.api.shared.translated_chat import Chat, asked
+from myllm.errors import InvalidRequest, MyLLMError
+from myllm.gateway.answer import Answer, RawAnswer, generating_model
+from myllm.gateway.embedding import embed
+from myllm.gateway.sampling import OLLAMA_DEFAULTS
+from myllm.gateway.tickets import Ticket
+
+LINES = {"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
+
+
+class AnyContentType(CheckedRoute):
+    """Takes a body for JSON whatever it is called: Ollama's documentation has `curl -d`, which
+    calls it a form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            kept = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
+            headers = [*kept, (b"content-type", b"application/json")]
+            return await handler(Request({**request.scope, "headers": headers}, request.receive))
+
+        return handle
+
+
+router = APIRouter(prefix="/ollama/api", tags=["Ollama"], route_class=AnyContentType)
+
+
+@router.post("/generate", responses=described("application/x-ndjson"))
+async def generate(request: OllamaGenerateRequest, services: With, client: AskedBy) -> Response:
+    """Answer a prompt as a conversation of one message, or complete it as it is (`raw`)."""
+    lines = Lines(request.model, chat=False)
+    if not (request.prompt or request.images):
+        return _load_or_unload(services, request, lines)
+    for name in ("suffix", "template", "context"):
+        if getattr(request, name):
+            raise InvalidRequest(f"{name} is not supported; leave it out")
+    asking = request.asking(client.caller)
+    # A model without a chat template completes a prompt as it is, as it does with Ollama.
+    model = await generating_model(services.gateway, request.model)
+    plain = bool(request.prompt) and not (request.images or request.system)
+    if not request.raw and not (plain and model.chat.is_missing):
+        chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
+        made = await asked(services, asking, request.model, chat)
+        return _answered(lines, request.stream, *made)
+    if not plain:
+        raise InvalidRequest("raw takes a prompt alone, without system and images")
+    raw = RawAnswer(
+        services.gateway,
+        asking,
+        model,
+        request.prompt or "",
+        request.sampling(),
+        request.json_schema(),
+        OLLAMA_DEFAULTS,
+    )
+    return _answered(lines, request.stream, raw.ticket, raw)
+
+
+@router.post("/chat", responses=described("application/x-ndjson"))
+async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> Response:
+    """Answer a conversation with the model's chat template."""
+    lines = Lines(request.model, chat=True)
+    if not request.messages:
+        return _load_or_unload(services, request, lines)
+    messages = messages_of(request.messages)
+    said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
+    asking = request.asking(client.caller)
+    made = await asked(services, asking, request.model, said)
+    return _answered(lines, request.stream, *made)
+
+
+@router.post("/embed")
+async def embed_texts(request: EmbedRequest, services: With, client: AskedBy) -> Response:
+    """A vector for each text."""
+    lines = Lines(request.model, chat=False)
+    asking = request.asking(client.caller)
+
+    async def make() -> Mapping[str, Any]:
+        if not request.input:
+            return {"model": request.model, "embeddings": []}
+        made = await embed(
+            services.gateway,
+            asking,
+            request.model,
+            request.input,
+            request.dimensions,
+            cut=request.truncate is not False,
+        )
+        return {
+            "model": request.model,
+            "embeddings": made.vectors,
+            "total_duration": lines.passed_ns(),
+            "prompt_eval_count": made.prompt_tokens,
+        }
+
+    return JsonAnswer(make)
+
+
+@router.post("/embeddings")
+async def old_embeddings(
+    request: OldEmbeddingsRequest, services: With, client: AskedBy
+) -> Response:
+    """One vector for one text."""
+    asking = request.asking(client.caller)
+
+    async def make() -> Mapping[str, Any]:
+        prompt = request.prompt or ""
+        made = await embed(services.gateway, asking, request.model, [prompt], cut=True)
+        return {"embedding": made.vectors[0]}
+
+    return JsonAnswer(make)
+
+
+def _answered(lines: Lines, stream: bool | None, ticket: Ticket, answer: Answer) -> Response:
+    if stream is False:
+        return JsonAnswer(lambda: lines.whole(answer, ticket))
+    return streamed(lambda: lines.pieces(answer, ticket))
+
+
+def _load_or_unload(
+    services: Services, request: OllamaGenerateRequest | OllamaChatRequest, lines: Lines
+) -> Response:
+    """What a request without a prompt is for."""
+
+    async def make() -> Mapping[str, Any]:
+        gateway = services.gateway
+        if request.keep_alive != 0:
+            await gateway.load(request.model, request.keep_alive)
+            return lines.nothing("load")
+        model = await gateway.models.find(request.model)
+        if gateway.scheduler.is_loaded(model.name):
+            await gateway.unload(model.name)
+        return lines.nothing("unload")
+
+    return JsonAnswer(make)
+
+
+def streamed(make: Callable[[], AsyncGenerator[Mapping[str, Any], None]]) -> Stream:
+    """Objects as lines. An error is one too."""
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        async with aclosing(make()) as objects:
+            async for each in objects:
+                yield orjson.dumps(each) + b"\n"
+
+    return Stream(frames, _error_line, headers=LINES)
+
+
+def _error_line(error: MyLLMError) -> bytes:
+    return orjson.dumps(envelope("ollama", status_of(error), error.detail)) + b"\n"

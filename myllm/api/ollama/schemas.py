@@ -1,0 +1,251 @@
+"""The bodies of Ollama's API: what is accepted of them. Fields and options that are not here are
+ignored, as Ollama does."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from myllm.api.native.schemas import KeepAlive
+from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
+from myllm.gateway.sampling import UNBOUNDED
+from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import WHOLE
+
+
+def _listed(value: Any) -> Any:
+    """A text alone is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class OllamaOptions(BaseModel):
+    """How tokens are chosen, under Ollama's names."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="Higher is more random; 0 always takes the likeliest token.",
+    )
+    top_k: int | None = Field(
+        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
+    )
+    top_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only the likeliest tokens that together have this probability.",
+    )
+    min_p: float | None = Field(
+        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
+    )
+    typical_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only tokens whose probability is typical of the context; 1: off.",
+    )
+    num_predict: int | None = Field(
+        None, ge=-WHOLE, le=WHOLE, description="Longest answer, in tokens; -1: no bound."
+    )
+    stop: Annotated[
+        Stops | None, BeforeValidator(_listed, json_schema_input_type=Stop | Stops | None)
+    ] = Field(None, description="The answer ends before any of these.")
+    seed: int | None = Field(
+        None,
+        ge=-(2**63),
+        lt=2**64,
+        description="The same seed gives the same answer; -1: any.",
+    )
+    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
+    repeat_last_n: int | None = Field(
+        None,
+        ge=-1,
+        le=2**20,
+        description="How many of the last tokens the penalties look at; 0: none.",
+    )
+    presence_penalty: float | None = Field(
+        None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
+    )
+    frequency_penalty: float | None = Field(
+        None,
+        ge=-2.0,
+        le=2.0,
+        description="Lowers the score of tokens by how often they have occurred.",
+    )
+    mirostat: Literal[0, 1, 2] | None = Field(
+        None, description="Mirostat sampling: 0 off, 1 its first version, 2 its second."
+    )
+    mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
+    mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
+
+    def given(self) -> dict[str, Any]:
+        """The options that the request named, under our names."""
+        given = self.model_dump(exclude_none=True)
+        longest = given.pop("num_predict", None)
+        if longest is not None:
+            given["max_tokens"] = longest if longest > 0 else UNBOUNDED
+        if "seed" in given:
+            given["seed"] = given["seed"] % 2**32 if given["seed"] >= 0 else -1
+        return given
+
+
+class NamedRequest(BaseModel):
+    """What names a model. Older clients call the field `name`."""
+
+    model: Name = Field(
+        min_length=1,
+        validation_alias=AliasChoices("model", "name"),
+        description='A model\'s name or alias, with or without ":latest".',
+    )
+
+
+class _Queued(NamedRequest):
+    """What every request shares that waits for an engine."""
+
+    options: OllamaOptions | None = Field(
+        None,
+        description="How tokens are chosen; the model's own defaults, otherwise.",
+    )
+    keep_alive: KeepAlive | None = Field(
+        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
+    )
+
+    def asking(self, caller: Caller) -> Asking:
+        """Who asks."""
+        return Asking(caller, keep_alive_s=self.keep_alive)
+
+
+class _Generating(_Queued):
+    """What generate and chat share."""
+
+    stream: bool | None = Field(True, description="A line for each piece, or one JSON answer.")
+    format: Literal["json", ""] | dict[str, Any] | None = Field(
+        None, description='"json" or a JSON schema that the answer must match.'
+    )
+    think: bool | Literal["low", "medium", "high"] | None = Field(
+        None, description="Whether the model thinks before it answers, if it can."
+    )
+
+    def sampling(self) -> dict[str, Any]:
+        """How tokens are chosen, under our names."""
+        return self.options.given() if self.options else {}
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """The schema for the engine; "json" stands for any object."""
+        return {"type": "object"} if self.format == "json" else self.format or None
+
+    def fields(self) -> dict[str, Any]:
+        """What else is for the engine."""
+        fields: dict[str, Any] = {}
+        if (schema := self.json_schema()) is not None:
+            fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
+        if self.think is not None:
+            fields["chat_template_kwargs"] = {"enable_thinking": self.think is not False}
+            if isinstance(self.think, str):
+                fields["reasoning_effort"] = self.think
+        return fields
+
+
+class OllamaGenerateRequest(_Generating):
+    """Answer a prompt. Without one, load the model, or unload it if `keep_alive` is 0."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"model": "demo", "prompt": "Who are you?", "stream": False},
+        }
+    )
+    prompt: str | None = Field("", description="The text to answer.")
+    system: str | None = Field(None, description="Instructions in front of it.")
+    images: Parts[str] | None = Field(None, description="In base64.")
+    raw: bool | None = Field(False, description="Without the model's chat template.")
+    suffix: str | None = Field(None, description="Refused: use /infill.")
+    template: str | None = Field(None, description="Refused: the model has its own.")
+    context: Tokens | None = Field(None, description="Refused: use /chat.")
+
+
+class CalledFunction(BaseModel):
+    """A tool's name, and what it is called with."""
+
+    name: Name = Field(description="The function's name.")
+    arguments: dict[str, Any] = Field({}, description="What it is called with.")
+
+
+class OllamaCall(BaseModel):
+    """A call of a tool."""
+
+    id: Name | None = Field(None, description="Names the call.")
+    function: CalledFunction = Field(description="What is called, and with what.")
+
+
+class OllamaMessage(BaseModel):
+    """One message. What a tool has answered has its name, or the id of the call."""
+
+    role: Literal["system", "user", "assistant", "tool"] = Field(
+        description="Who speaks; tool: the result of a call."
+    )
+    content: str | None = Field("", description="The text.")
+    thinking: str | None = Field(None, description="What the assistant thought.")
+    images: Parts[str] | None = Field(None, description="In base64.")
+    tool_calls: Parts[OllamaCall] | None = Field(None, description="What the assistant called.")
+    tool_name: Name | None = Field(None, description="The tool whose result this is.")
+    tool_call_id: Name | None = Field(None, description="The id of the call whose result this is.")
+
+
+class OllamaChatRequest(_Generating):
+    """Answer a conversation. Without one, load the model, or unload it if `keep_alive` is 0."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "demo",
+                "messages": [{"role": "user", "content": "Who are you?"}],
+                "stream": False,
+            }
+        }
+    )
+    messages: Messages[OllamaMessage] | None = Field(
+        None, description="The conversation, oldest message first."
+    )
+    tools: Tools[dict[str, Any]] | None = Field(
+        None, description="The functions that the model may call."
+    )
+
+    def fields(self) -> dict[str, Any]:
+        return super().fields() | ({"tools": self.tools} if self.tools else {})
+
+
+class EmbedRequest(_Queued):
+    """Turn texts into vectors."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"model": "demo", "input": "Hello"}})
+    input: Annotated[
+        Inputs[str], BeforeValidator(_listed, json_schema_input_type=str | Inputs[str])
+    ] = Field(description="One text, or several.")
+    truncate: bool | None = Field(True, description="Cut texts that are too long; or a 400.")
+    dimensions: int | None = Field(
+        None, ge=1, le=2**20, description="Length of the vectors, if the model can."
+    )
+
+
+class OldEmbeddingsRequest(_Queued):
+    """Turn one text into a vector."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"model": "demo", "prompt": "Hello"}})
+    prompt: str | None = Field("", description="The text.")
+
+
+class PullRequest(NamedRequest):
+    """Download a model."""
+
+    stream: bool | None = Field(True, description="A line for each step, or one JSON answer.")
+
+
+class CopyRequest(BaseModel):
+    """Copy a model."""
+
+    source: Name = Field(min_length=1, description="The model's name or alias.")
+    destination: Name = Field(min_length=1, description="A name that no model has yet.")

@@ -1,0 +1,117 @@
+"""OpenAI's dialect: what is said in a recording, by a chat with a model that hears."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from starlette.responses import PlainTextResponse, Response
+
+from myllm.api.http.json_bodies import CheckedRoute, Handler
+from myllm.api.http.streaming import JsonAnswer, Stream, TakesTime, to_the_end
+from myllm.api.openai.completions import error_event
+from myllm.api.shared.bounded import Name
+from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.api.shared.translated_chat import Chat, asked
+from myllm.errors import InvalidRequest
+from myllm.gateway.chat import EngineChat
+from myllm.gateway.events import Finished, Token, Usage
+from myllm.gateway.sampling import OPENAI_DEFAULTS
+from myllm.gateway.tickets import Asking
+from myllm.gateway.wire import event
+
+
+class WithFile(CheckedRoute):
+    """Takes forms of several parts only: another one has no file, and is slow to read."""
+
+    def get_route_handler(self) -> Handler:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            content_type = request.headers.get("content-type", "")
+            if not content_type.lower().startswith("multipart/form-data"):
+                raise InvalidRequest("Content-Type must be multipart/form-data, with a file")
+            return await handler(request)
+
+        return handle
+
+
+router = APIRouter(prefix="/v1/audio", tags=["OpenAI"], route_class=WithFile)
+# Models that were made to transcribe know these words of llama.cpp's.
+_TASK = "Transcribe audio to text"
+_DEFAULTS = OPENAI_DEFAULTS | {"temperature": 0.0}
+
+
+@router.post("/transcriptions")
+async def transcriptions(
+    services: With,
+    client: AskedBy,
+    file: Annotated[UploadFile, File(description="A recording: wav, mp3 or flac.")],
+    model: Annotated[Name, Form(description="A model's name or alias, from GET /v1/models.")],
+    prompt: Annotated[str | None, Form(description="What to do, in other words.")] = None,
+    language: Annotated[Name | None, Form(description="What is spoken, such as `en`.")] = None,
+    response_format: Annotated[
+        Literal["json", "text"], Form(description="A JSON object, or the text alone.")
+    ] = "json",
+    temperature: Annotated[
+        float | None, Form(ge=0.0, le=2.0, description="Higher is more random.")
+    ] = None,
+    stream: Annotated[bool, Form(description="Server-sent events.")] = False,
+) -> Response:
+    """Write down what is said in a recording."""
+    task = (prompt or _TASK) + (f" (language: {language})" if language else "")
+    options = {} if temperature is None else {"temperature": temperature}
+    asking = Asking(client.caller)
+    chat = await _chat(services, asking, model, task, await file.read(), options)
+    if stream:
+        return Stream(lambda: _events(chat), error_event, lambda: chat.phase)
+    if response_format == "text":
+        return TakesTime(lambda: _text(chat))
+
+    async def make() -> dict[str, Any]:
+        end = await to_the_end(chat)
+        return {"text": end.full_text, "usage": _usage(end.usage)}
+
+    return JsonAnswer(make)
+
+
+async def _chat(
+    services: Services,
+    asking: Asking,
+    name: str,
+    task: str,
+    recording: bytes,
+    options: dict[str, Any],
+) -> EngineChat:
+    if not recording:
+        raise InvalidRequest("file must not be empty")
+    heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(recording).decode()}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": task}, heard]}]
+    _, chat = await asked(services, asking, name, Chat(messages, options, _DEFAULTS, {}))
+    return chat
+
+
+async def _text(chat: EngineChat) -> Response:
+    return PlainTextResponse((await to_the_end(chat)).full_text + "\n")
+
+
+async def _events(chat: EngineChat) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chat.events()) as events:
+        async for made in events:
+            if isinstance(made, Token):
+                yield event({"type": "transcript.text.delta", "delta": made.text})
+            elif isinstance(made, Finished):
+                done = {"type": "transcript.text.done", "text": made.full_text}
+                yield event(done | {"usage": _usage(made.usage)})
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "type": "tokens",
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }

@@ -1,0 +1,125 @@
+"""OpenAI's `/v1/responses`: answers that are remembered, and what goes on from them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.http.streaming import JsonAnswer, Stream, to_the_end
+from myllm.api.openai.responses_events import Events, output, whole
+from myllm.api.openai.responses_schemas import ResponsesRequest
+from myllm.api.shared.dependencies import AskedBy, Services, Sessions, With
+from myllm.errors import MyLLMError
+from myllm.gateway.events import Call, Finished
+from myllm.gateway.responding import ResponseAnswer, forget, key_of, stored
+from myllm.gateway.roles import chatting_model
+from myllm.gateway.sampling import OPENAI_DEFAULTS, UNBOUNDED
+from myllm.gateway.tickets import Caller
+from myllm.sessions.history import Message, from_wire
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
+_DEFAULTS = OPENAI_DEFAULTS | {"max_tokens": UNBOUNDED}
+_EVENTS = (
+    'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":'
+    '{...}}\n\nevent: response.output_text.delta\ndata: {"type":"response.output_text.delta",'
+    '"sequence_number":4,"item_id":"msg_...","output_index":0,"content_index":0,"delta":"The"}\n\n'
+    'event: response.completed\ndata: {"type":"response.completed","sequence_number":15,'
+    '"response":{...}}\n\n'
+)
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"example": _EVENTS}}}
+}
+
+
+@router.post("/responses", responses=_STREAM)
+async def create_response(request: ResponsesRequest, services: With, client: AskedBy) -> Response:
+    """Answer an input, alone or going on from another response."""
+    messages = await services.media.checked(request.model, request.messages())
+    answer = await _answer(request, services, client.caller, messages)
+    if request.stream:
+        return _stream(answer)
+
+    async def make() -> Mapping[str, Any]:
+        end = await to_the_end(answer)
+        status = "incomplete" if end.finish_reason == "length" else "completed"
+        items = output(answer.key, end.full_text, end.thinking, end.calls, status)
+        return whole(answer.record, items) | end.unstored()
+
+    return JsonAnswer(make)
+
+
+@router.get("/responses/{response_id}")
+async def show_response(response_id: str, sessions: Sessions, client: AskedBy) -> dict[str, Any]:
+    """A response that was stored."""
+    return _shown(await stored(sessions, client.owner, response_id))
+
+
+@router.delete("/responses/{response_id}")
+async def remove_response(response_id: str, sessions: Sessions, client: AskedBy) -> dict[str, Any]:
+    """Forget a response; a conversation goes with its last one."""
+    await forget(sessions, client.owner, response_id)
+    return {"id": response_id, "object": "response", "deleted": True}
+
+
+async def _answer(
+    request: ResponsesRequest,
+    services: Services,
+    caller: Caller,
+    messages: list[dict[str, Any]],
+) -> ResponseAnswer:
+    model, effort = await chatting_model(services.gateway, request.model), request.effort()
+    fields = request.fields()
+    if model.thinks and effort not in (None, "none"):
+        fields["reasoning_effort"] = effort
+    return ResponseAnswer(
+        services.gateway,
+        request.asking(caller),
+        services.sessions,
+        caller.owner,
+        model,
+        [from_wire(message) for message in messages],
+        None,
+        request.options(),
+        request.json_schema(),
+        fields,
+        effort != "none" if model.thinks and effort is not None else None,
+        _DEFAULTS,
+        session_timeout_s=services.settings.queue_timeout,
+        streamed=bool(request.stream),
+        previous=request.previous_response_id,
+        instructions=request.instructions,
+        store=request.store is not False,
+        asked=request.echo(),
+    )
+
+
+def _stream(answer: ResponseAnswer) -> Stream:
+    events: Events | None = None
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        nonlocal events
+        async with aclosing(answer.events()) as said:
+            async for made in said:
+                if events is None:
+                    events = Events(answer.key, answer.record)
+                    yield events.begin()
+                yield events.end(made) if isinstance(made, Finished) else events.say(made)
+
+    def fail(error: MyLLMError) -> bytes:
+        return (events or Events("", {})).fail(error)
+
+    return Stream(frames, fail, lambda: answer.phase)
+
+
+def _shown(message: Message) -> dict[str, Any]:
+    extra = message.extra or {}
+    record = extra["response"]
+    calls = [Call(each["id"], **each["function"]) for each in extra.get("tool_calls", ())]
+    status = "incomplete" if record["ended"] in ("length", "left") else "completed"
+    key = key_of(record["id"])
+    return whole(record, output(key, message.content, extra.get("thinking", ""), calls, status))

@@ -1,0 +1,258 @@
+"""The body of OpenAI's `/v1/responses`, and what its items mean as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from myllm.api.native.schemas import KeepAlive, Priority
+from myllm.api.shared.bounded import Messages, Name, Tools, at_most
+from myllm.api.shared.tools import Function, NamedFunction, NamedTool, Tool, tool_fields
+from myllm.errors import InvalidRequest
+from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import LABELS, WHOLE
+from myllm.sessions.history import storable
+
+_TEXTS = ("input_text", "output_text", "text")
+# What an answer repeats of its question.
+_ECHOED = (
+    "instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "previous_response_id",
+    "reasoning", "store", "temperature", "text", "tool_choice", "tools", "top_p",
+)  # fmt: skip
+
+
+class FunctionTool(BaseModel):
+    """A function that the model may call."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["function"] = Field(description="Always function.")
+    name: Name = Field(min_length=1, description="What the model calls it by.")
+    description: str | None = Field(None, description="When to call it, for the model.")
+    parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments.")
+
+
+class ChosenTool(BaseModel):
+    """The one tool that must be called."""
+
+    type: Literal["function"] = Field(description="Always function.")
+    name: Name = Field(description="The function that must be called.")
+
+
+class TextFormat(BaseModel):
+    """What the text of the answer must match."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
+
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        "text", description="Any text, any JSON object, or JSON by a schema."
+    )
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The JSON schema, for json_schema."
+    )
+
+
+class TextOptions(BaseModel):
+    """About the text of the answer."""
+
+    format: TextFormat = Field(TextFormat(), description="What the text must match.")
+
+
+class Reasoning(BaseModel):
+    """How much a model that can think does so."""
+
+    model_config = ConfigDict(extra="allow")
+
+    effort: Name | None = Field(None, description='"none" switches thinking off.')
+
+
+class ResponsesRequest(BaseModel):
+    """Answer an input, and remember it for requests that go on from there."""
+
+    model_config = ConfigDict(
+        allow_inf_nan=False,
+        json_schema_extra={
+            "example": {"model": "demo", "input": "What is the capital of France?", "store": True}
+        },
+    )
+
+    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
+    input: str | Messages[dict[str, Any]] = Field(
+        min_length=1, description="A text, or items: messages, calls of functions, their outputs."
+    )
+    instructions: str | None = Field(None, description="For this answer only.")
+    previous_response_id: Name | None = Field(None, description="What the input goes on from.")
+    store: bool | None = Field(True, description="Whether it can be gone on from.")
+    stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
+    tools: Tools[FunctionTool] | None = Field(
+        None, description="The functions that the model may call."
+    )
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = Field(
+        None, description='"auto" (the default), "none", "required", or one tool.'
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="Whether one answer may call several tools."
+    )
+    text: TextOptions | None = Field(None, description="The format of the answer's text.")
+    reasoning: Reasoning | None = Field(None, description="How much to think.")
+    max_output_tokens: int | None = Field(
+        None, ge=1, le=WHOLE, description="Longest answer, in tokens."
+    )
+    temperature: float | None = Field(
+        None,
+        ge=0.0,
+        le=2.0,
+        description="Higher is more random; 0 always takes the likeliest token.",
+    )
+    top_p: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Only the likeliest tokens that together have this probability.",
+    )
+    metadata: Annotated[dict[Name, Name], BeforeValidator(at_most(LABELS))] | None = Field(
+        None, description="Kept with the answer and returned with it."
+    )
+    background: Literal[False] | None = Field(
+        None, description="Answers in the background are not made here."
+    )
+    keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
+    priority: Priority = 0
+
+    @field_validator("input")
+    @classmethod
+    def _storable(cls, given: Any) -> Any:
+        return storable(given) if isinstance(given, str) else given
+
+    def asking(self, caller: Caller) -> Asking:
+        """Who asks, and how urgently."""
+        return Asking(caller, self.priority, self.keep_alive)
+
+    def options(self) -> dict[str, Any]:
+        """How tokens are chosen, under our names."""
+        given = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_output_tokens,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def fields(self) -> dict[str, Any]:
+        """Tools, for the engine. Raises InvalidRequest when one is chosen that is not there."""
+        tools = [Tool(function=_function(tool)) for tool in self.tools or ()]
+        choice = self.tool_choice
+        if isinstance(choice, ChosenTool):
+            fields = tool_fields(tools, NamedTool(function=NamedFunction(name=choice.name)))
+        else:
+            fields = tool_fields(tools, choice)
+        if fields and self.parallel_tool_calls is not None:
+            fields["parallel_tool_calls"] = self.parallel_tool_calls
+        return fields
+
+    def json_schema(self) -> dict[str, Any] | None:
+        """What the answer must match; "json_object" stands for any object."""
+        wanted = self.text.format if self.text else TextFormat()
+        if wanted.type == "text":
+            return None
+        if wanted.type == "json_schema" and wanted.schema_ is None:
+            raise InvalidRequest("text.format.schema is required")
+        return wanted.schema_ or {"type": "object"}
+
+    def effort(self) -> str | None:
+        """How much to think; None leaves it to the model."""
+        return self.reasoning.effort if self.reasoning else None
+
+    def echo(self) -> dict[str, Any]:
+        """What the answer repeats."""
+        told = self.model_dump(by_alias=True, include=set(_ECHOED))
+        told["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools or ()]
+        defaults = {
+            "metadata": {},
+            "parallel_tool_calls": True,
+            "reasoning": {"effort": None, "summary": None},
+            "store": True,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "auto",
+        }
+        given = {name: value for name, value in told.items() if value is not None}
+        return {**told, **defaults, **given}
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The input as messages in OpenAI's other form, that of its chat completions."""
+        if isinstance(self.input, str):
+            return [{"role": "user", "content": self.input}]
+        return _messages(self.input)
+
+
+def _function(tool: FunctionTool) -> Function:
+    return Function.model_validate(tool.model_dump(exclude={"type"}, exclude_none=True))
+
+
+def _messages(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Calls belong to what the assistant has said before them."""
+    made: list[dict[str, Any]] = []
+    for index, item in enumerate(items):
+        where = f"input[{index}]"
+        match item.get("type", "message"):
+            case "message":
+                role = _text(item, "role", where)
+                if role not in ("system", "developer", "user", "assistant"):
+                    raise InvalidRequest(f"{where}.role must be system, developer, user, assistant")
+                content = _content(item, "content", where)
+                made.append({"role": "system" if role == "developer" else role, "content": content})
+            case "function_call":
+                if not made or made[-1]["role"] != "assistant":
+                    made.append({"role": "assistant", "content": ""})
+                names = "name", "arguments"
+                function = {name: _text(item, name, where) for name in names}
+                call = {"id": _text(item, "call_id", where), "function": function}
+                made[-1].setdefault("tool_calls", []).append(call)
+            case "function_call_output":
+                output = _content(item, "output", where)
+                call_id = _text(item, "call_id", where)
+                made.append({"role": "tool", "tool_call_id": call_id, "content": output})
+            case "reasoning":
+                pass
+            case other:
+                raise InvalidRequest(
+                    f"{where}: items of type {other!r} are not known; there are message, "
+                    "function_call, function_call_output and reasoning"
+                )
+    if not made:
+        raise InvalidRequest("input must not be empty")
+    return made
+
+
+def _content(holder: Mapping[str, Any], name: str, where: str) -> str | list[dict[str, Any]]:
+    content = holder.get(name)
+    if isinstance(content, str):
+        return _text(holder, name, where)
+    where = f"{where}.{name}"
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise InvalidRequest(f"{where} must be a text or a list of parts")
+    return [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
+
+
+def _part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
+    kind = part.get("type")
+    if kind in _TEXTS:
+        return {"type": "text", "text": _text(part, "text", where)}
+    if kind == "refusal":
+        return {"type": "text", "text": _text(part, "refusal", where)}
+    if kind == "input_image":
+        return {"type": "image_url", "image_url": {"url": _text(part, "image_url", where)}}
+    raise InvalidRequest(
+        f"{where}.type must be input_text, output_text or input_image, not {kind!r}"
+    )
+
+
+def _text(holder: Mapping[str, Any], name: str, where: str) -> str:
+    value = holder.get(name)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{where}.{name} must be a string")
+    try:
+        return storable(value)
+    except ValueError as failure:
+        raise InvalidRequest(f"{where}.{name} {failure}") from None

@@ -1,0 +1,114 @@
+"""The bodies of requests for embeddings and scores: what is accepted, within which bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from myllm.api.native.schemas import KeepAlive, Priority
+from myllm.api.shared import bounded
+from myllm.api.shared.bounded import Name, Tokens, at_most
+from myllm.gateway.tickets import Asking, Caller
+from myllm.limits import INPUTS, WHOLE
+
+_MOST_DIMENSIONS = 2**20
+
+
+def _checked_input(value: Any) -> Any:
+    """Told here, because pydantic would tell why it is none of the four."""
+    inputs = value if isinstance(value, list) and not _are_tokens(value) else [value]
+    at_most(INPUTS)(inputs)
+    if not inputs or not all(inputs):
+        raise ValueError("must not be empty")
+    if not (
+        all(isinstance(each, str) for each in inputs) or all(_are_tokens(each) for each in inputs)
+    ):
+        raise ValueError("must be a text, tokens, or a list of texts or of tokens")
+    return value
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        type(token) is int and 0 <= token <= WHOLE for token in value
+    )
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+Inputs = Annotated[
+    str | Tokens | bounded.Inputs[str] | bounded.Inputs[Tokens], BeforeValidator(_checked_input)
+]
+"""A text or its tokens, or several of them; none is empty."""
+
+
+def each_of(inputs: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
+    """Each of `Inputs`."""
+    if isinstance(inputs, str) or isinstance(inputs[0], int):
+        return [inputs]
+    return cast(list[str | list[int]], inputs)
+
+
+class Queued(BaseModel):
+    """What every request shares that waits for an engine."""
+
+    keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
+    priority: Priority = 0
+
+    def asking(self, caller: Caller) -> Asking:
+        """Who asks, and how urgently."""
+        return Asking(caller, self.priority, self.keep_alive)
+
+
+class EmbeddingRequest(Queued):
+    """Turn texts into vectors."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"model": "demo", "input": "Hello, world!"}}
+    )
+    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
+    input: Inputs = Field(description="A text or its tokens, or several of them.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="Numbers, or little-endian 32-bit floats in base64."
+    )
+    dimensions: int | None = Field(
+        None, ge=1, le=_MOST_DIMENSIONS, description="Length of the vectors, if the model can."
+    )
+
+
+class Document(BaseModel):
+    """A text to be scored."""
+
+    text: str = Field(description="The text.")
+
+
+class RerankRequest(Queued):
+    """Sort documents by how well they answer a query."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "a-reranker",
+                "query": "What is the capital of France?",
+                "documents": ["Paris is the capital of France.", "Bread is made from flour."],
+                "top_n": 1,
+            }
+        }
+    )
+    model: Name = Field(description="A reranking model's name or alias.")
+    query: Annotated[str, AfterValidator(_not_blank)] = Field(
+        description="What the documents are to answer."
+    )
+    documents: bounded.Inputs[str | Document] = Field(
+        min_length=1, description="The texts to sort."
+    )
+    top_n: int | None = Field(None, ge=1, le=WHOLE, description="Only so many, the best ones.")
+    return_documents: bool | None = Field(False, description="Their texts, too.")
+
+    def texts(self) -> list[str]:
+        """Each document's text."""
+        return [each if isinstance(each, str) else each.text for each in self.documents]

@@ -1,0 +1,1 @@
+"""What several dialects use: field types, tools, chats in a foreign form, dependencies."""

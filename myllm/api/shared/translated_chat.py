@@ -1,0 +1,87 @@
+"""What the dialects share that tell a chat in a form of their own.
+
+They translate it into OpenAI's form, which the engine knows, and the answer back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from myllm.api.shared.dependencies import Services
+from myllm.errors import InvalidRequest
+from myllm.gateway.chat import CHAT, EngineChat, Wire
+from myllm.gateway.demand import Demand
+from myllm.gateway.events import Call
+from myllm.gateway.roles import chatting_model
+from myllm.gateway.tickets import Asking, Ticket
+from myllm.supervisor.spec import InstanceKey
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A chat in OpenAI's form.
+
+    `options` say how tokens are chosen, `defaults` are the dialect's for that, and `fields` are
+    others of `/v1/chat/completions`.
+    """
+
+    messages: Wire
+    options: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+
+async def asked(
+    services: Services, asking: Asking, model_name: str, chat: Chat
+) -> tuple[Ticket, EngineChat]:
+    """The answer to `chat`, and its place in the queue.
+
+    Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
+    """
+    model = await chatting_model(services.gateway, model_name)
+    messages = await services.media.checked(model.name, chat.messages)
+    demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
+    ticket = asking.ticket(InstanceKey(model.name, "generate"), demand)
+    answer = EngineChat(
+        services.gateway,
+        ticket,
+        model,
+        messages,
+        chat.options,
+        chat.defaults,
+        chat.fields,
+    )
+    return ticket, answer
+
+
+def content_of(texts: list[str], images: list[str]) -> str | list[dict[str, Any]]:
+    """What a message says: its texts, and before them its images, as URLs or in base64."""
+    text = "\n".join(texts)
+    if not images:
+        return text
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": url}} for url in images
+    ]
+    return [*parts, {"type": "text", "text": text}] if text else parts
+
+
+def wire_call(call_id: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of a tool as a message in OpenAI's form has it."""
+    try:
+        function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+    except TypeError as failure:
+        raise InvalidRequest(f"The arguments of a call cannot be passed on: {failure}") from None
+    return {"id": call_id, "type": "function", "function": function}
+
+
+def input_of(call: Call) -> dict[str, Any]:
+    """What a tool is called with; of a call that was cut in its middle, nothing."""
+    try:
+        parsed = orjson.loads(call.arguments)
+    except orjson.JSONDecodeError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -1,0 +1,59 @@
+"""Routes that are loaded by the first request that may mean one of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from myllm.api.http.lazy_routes import LateRoutes
+
+
+class Late:
+    """An application that gets `/v1/late` by `load`, which takes a moment."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.app = Starlette()
+        self.app.add_route("/api/early", self.answer)
+        self.loads, self.failures = 0, failures
+        routes = httpx.ASGITransport(LateRoutes(self.app, self.load))
+        self.client = httpx.AsyncClient(transport=routes, base_url="http://localhost")
+
+    async def answer(self, request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.url.path)
+
+    async def load(self) -> None:
+        self.loads += 1
+        await asyncio.sleep(0.05)
+        if self.loads <= self.failures:
+            raise ImportError("no memory")
+        self.app.add_route("/v1/late", self.answer)
+
+
+async def test_many_that_come_at_once_wait_for_one_load() -> None:
+    late = Late()
+    assert (await late.client.get("/api/early")).text == "/api/early"
+    assert late.loads == 0
+    answers = await asyncio.gather(*(late.client.get("/v1/late") for _ in range(5)))
+    assert [answer.text for answer in answers] == ["/v1/late"] * 5
+    assert (await late.client.get("/nowhere")).status_code == 404
+    assert late.loads == 1
+
+
+async def test_a_load_that_fails_is_tried_again() -> None:
+    late = Late(failures=1)
+    with pytest.raises(ImportError):
+        await late.client.get("/v1/late")
+    assert (await late.client.get("/v1/late")).text == "/v1/late"
+
+
+async def test_whoever_waits_for_it_may_leave() -> None:
+    late = Late()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(late.client.get("/v1/late"), 0.01)
+    assert (await late.client.get("/v1/late")).text == "/v1/late"
+    assert late.loads == 1

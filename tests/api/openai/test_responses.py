@@ -1,0 +1,322 @@
+"""`/v1/responses` with OpenAI's own client, and the conversations that it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+from openai.types.responses import Response
+
+from myllm.api.openai.responses_events import Events
+from myllm.engine.types import Engine
+from myllm.errors import EngineError
+from myllm.gateway.events import Token
+from myllm.gateway.wire import events_in
+from tests.api.asking import ANN, BOB
+from tests.ggufs import write_model
+from tests.projectors import data_url, png, write_projector
+from tests.serving import Serving, serving, short_home, wait_until
+from tests.tooled import OPEN_THOUGHTS, TOOLS, WEATHER, add_model
+
+FRANCE = "What is the capital of France?"
+PARIS = "The capital of France is Paris."
+TOOL: Any = {"type": "function", "name": "weather", "parameters": WEATHER, "strict": False}
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Serving]:
+    with short_home() as home:
+        add_model(home / "models", "caller", TOOLS)
+        add_model(home / "models", "thinker", OPEN_THOUGHTS)
+        write_model(home / "models" / "eye" / "eye.gguf")
+        write_projector(home / "models" / "eye" / "mmproj-eye.gguf")
+        with serving(home) as running:
+            yield running
+
+
+@pytest.fixture
+def client(server: Serving) -> Iterator[OpenAI]:
+    with client_of(server, "none") as made:
+        yield made
+
+
+def client_of(server: Serving, key: str) -> OpenAI:
+    http = httpx.Client(trust_env=False)
+    return OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, http_client=http)
+
+
+def ask(client: OpenAI, given: Any, **more: Any) -> Response:
+    fields = {"model": "demo", "temperature": 0} | more
+    answer: Response = client.responses.create(input=given, **fields)
+    return answer
+
+
+def sessions(api: httpx.Client) -> dict[str, int]:
+    found = api.get("/api/sessions", params={"limit": 500}).json()["sessions"]
+    return {each["id"]: each["message_count"] for each in found}
+
+
+def test_a_whole_answer(client: OpenAI) -> None:
+    answer = ask(
+        client, FRANCE, metadata={"a": "b"}, instructions="Be brief.", max_output_tokens=99
+    )
+    assert answer.output_text
+    assert (answer.status, answer.object, answer.error) == ("completed", "response", None)
+    assert (answer.metadata, answer.instructions) == ({"a": "b"}, "Be brief.")
+    [message] = answer.output
+    assert (message.type, message.status) == ("message", "completed")
+    usage = answer.usage
+    assert usage is not None
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+    assert ask(client, FRANCE).output_text == PARIS
+
+
+def test_a_stream_has_every_event_in_its_order(client: OpenAI) -> None:
+    events = list(client.responses.create(model="demo", input=FRANCE, temperature=0, stream=True))
+    kinds = [event.type for event in events]
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == PARIS
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [kind for kind in kinds if not kind.endswith(".delta")] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    first, last = events[0], events[-1]
+    assert first.type == "response.created"
+    assert last.type == "response.completed"
+    assert first.response.id == last.response.id
+    assert (first.response.status, last.response.output_text) == ("in_progress", PARIS)
+
+
+def test_the_client_s_own_sum_of_a_stream(client: OpenAI) -> None:
+    with client.responses.stream(model="demo", input=FRANCE, temperature=0) as stream:
+        for _ in stream:
+            pass
+        assert stream.get_final_response().output_text == PARIS
+
+
+def test_going_on(client: OpenAI, api: httpx.Client) -> None:
+    first = ask(client, "My name is Marlo.")
+    before = sessions(api)
+    second = ask(client, "What is my name?", previous_response_id=first.id)
+    assert second.output_text == "Your name is Marlo."
+    assert second.previous_response_id == first.id
+    assert second.usage is not None
+    assert second.usage.input_tokens_details.cached_tokens > 0
+    after = sessions(api)
+    assert before.keys() == after.keys()
+    assert sum(after.values()) == sum(before.values()) + 2
+
+
+def test_going_on_from_an_older_answer_branches(client: OpenAI, api: httpx.Client) -> None:
+    first = ask(client, "My name is Marlo.")
+    ask(client, "My name is Quentin.", previous_response_id=first.id)
+    before = sessions(api)
+    other = ask(client, "What is my name?", previous_response_id=first.id)
+    assert other.output_text == "Your name is Marlo."
+    after = sessions(api)
+    [made] = after.keys() - before.keys()
+    assert after[made] == 4
+    assert {name: after[name] for name in before} == before
+    again = ask(client, "What is my name?", previous_response_id=other.id)
+    assert again.output_text == "Your name is Marlo."
+    assert sessions(api)[made] == 6
+
+
+def test_instructions_are_for_one_answer(client: OpenAI) -> None:
+    first = ask(client, "Hello", instructions="My name is Marlo. " * 20)
+    second = ask(client, "Hello", previous_response_id=first.id)
+    assert first.usage is not None
+    assert second.usage is not None
+    assert second.usage.input_tokens < first.usage.input_tokens
+
+
+def test_what_is_not_to_be_stored_is_not(client: OpenAI, api: httpx.Client) -> None:
+    first = ask(client, "My name is Marlo.")
+    before = sessions(api)
+    second = ask(client, "What is my name?", previous_response_id=first.id, store=False)
+    assert second.output_text == "Your name is Marlo."
+    assert sessions(api) == before
+    with pytest.raises(openai.NotFoundError, match=f"Response '{second.id}' not found"):
+        ask(client, "?", previous_response_id=second.id)
+
+
+def test_it_can_be_read_again_and_forgotten(client: OpenAI, api: httpx.Client) -> None:
+    first = ask(client, "My name is Marlo.", metadata={"a": "b"})
+    second = ask(client, "What is my name?", previous_response_id=first.id)
+    assert client.responses.retrieve(first.id) == first
+    assert client.responses.retrieve(second.id) == second
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(first.id)
+    third = ask(client, "What is my name?", previous_response_id=second.id)
+    assert third.output_text == "Your name is Marlo."
+    count = len(sessions(api))
+    client.responses.delete(second.id)
+    client.responses.delete(third.id)
+    assert len(sessions(api)) == count - 1
+
+
+@pytest.mark.parametrize("unknown", ["resp_" + "0" * 48, "x", "../etc"])
+def test_an_unknown_id(client: OpenAI, unknown: str) -> None:
+    with pytest.raises(openai.NotFoundError) as failure:
+        ask(client, "hello", previous_response_id=unknown)
+    assert failure.value.body == {
+        "message": f"Response '{unknown}' not found",
+        "type": "not_found_error",
+        "param": None,
+        "code": None,
+    }
+
+
+def test_another_owner_s_answer_is_not_found(locked: Serving) -> None:
+    with client_of(locked, ANN) as ann, client_of(locked, BOB) as bob:
+        made = ask(ann, "My name is Marlo.")
+        calls = (
+            lambda: ask(bob, "What is my name?", previous_response_id=made.id),
+            lambda: bob.responses.retrieve(made.id),
+            lambda: bob.responses.delete(made.id),
+        )
+        for call in calls:
+            with pytest.raises(openai.NotFoundError):
+                call()
+        assert ann.responses.retrieve(made.id) == made
+
+
+def test_a_call_and_its_output(client: OpenAI) -> None:
+    asked = ask(client, FRANCE, model="caller", tools=[TOOL])
+    [call] = [item for item in asked.output if item.type == "function_call"]
+    assert (call.name, call.status) == ("weather", "completed")
+    assert json.loads(call.arguments) == {"city": "Paris"}
+    output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+    more = {"model": "caller", "tools": [TOOL], "max_output_tokens": 5}
+    told = ask(client, [output], previous_response_id=asked.id, **more)
+    assert (told.status, told.incomplete_details) != ("completed", None)
+    items: Any = [{"role": "user", "content": FRANCE}, *asked.output, output]
+    whole = ask(client, items, **more)
+    assert told.usage is not None
+    assert whole.usage is not None
+    assert whole.usage.input_tokens == told.usage.input_tokens
+
+
+def test_a_call_streamed(client: OpenAI) -> None:
+    stream = client.responses.create(
+        model="caller", input=FRANCE, temperature=0, tools=[TOOL], stream=True,
+        tool_choice={"type": "function", "name": "weather"},
+    )  # fmt: skip
+    events = list(stream)
+    added = [event.item.type for event in events if event.type == "response.output_item.added"]
+    assert added == ["message", "function_call"]
+    parts = [e.delta for e in events if e.type == "response.function_call_arguments.delta"]
+    [done] = [e for e in events if e.type == "response.function_call_arguments.done"]
+    assert done.arguments == "".join(parts)
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.output[1].type == "function_call"
+    assert client.responses.retrieve(last.response.id).output == last.response.output
+
+
+def test_thoughts_are_an_item_of_their_own(client: OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "thinker", "input": FRANCE, "max_output_tokens": 20}
+    events = list(client.responses.create(stream=True, temperature=0, **fields))
+    thoughts = [event.delta for event in events if event.type == "response.reasoning_text.delta"]
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.output[0].type == "reasoning"
+    assert last.response.output[0].content
+    assert last.response.output[0].content[0].text == "".join(thoughts)
+    off = client.responses.create(reasoning={"effort": "none"}, temperature=0, **fields)
+    assert off.output_text == PARIS
+
+
+def test_a_schema(client: OpenAI) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": ["b"]}}, "required": ["a"]}
+    wanted: Any = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
+    assert json.loads(ask(client, FRANCE, text=wanted).output_text) == {"a": "b"}
+
+
+def test_an_answer_that_is_cut(client: OpenAI) -> None:
+    cut = ask(client, FRANCE, max_output_tokens=3)
+    assert cut.status == "incomplete"
+    assert cut.incomplete_details is not None
+    assert cut.incomplete_details.reason == "max_output_tokens"
+    stream = client.responses.create(
+        model="demo", input=FRANCE, temperature=0, max_output_tokens=3, stream=True
+    )
+    assert [event.type for event in stream][-1] == "response.incomplete"
+
+
+def test_a_picture(client: OpenAI) -> None:
+    picture = {"type": "input_image", "image_url": data_url(png(255, 0, 0), "image/png")}
+    parts = [{"type": "input_text", "text": "What is it?"}, picture]
+    given = [{"role": "user", "content": parts}]
+    seen = ask(client, given, model="eye", max_output_tokens=4)
+    on = ask(client, "And?", model="eye", max_output_tokens=4, previous_response_id=seen.id)
+    assert seen.usage is not None
+    assert on.usage is not None
+    assert on.usage.input_tokens > seen.usage.input_tokens
+    with pytest.raises(openai.BadRequestError, match="cannot see images"):
+        ask(client, given)
+
+
+def test_a_client_that_leaves_has_a_part(api: httpx.Client) -> None:
+    body = {"model": "demo", "input": "Count to one hundred.", "temperature": 0, "stream": True}
+    lines = []
+    with api.stream("POST", "/v1/responses", json=body) as answer:
+        for line in answer.iter_lines():
+            lines.append(line)
+            if "output_text.delta" in line and len(lines) > 30:
+                break
+    made = json.loads(lines[1].removeprefix("data: "))["response"]["id"]
+    path = f"/v1/responses/{made}"
+    wait_until(lambda: api.get(path).status_code == 200, 20, "the part that was sent")
+    part = api.get(path).json()
+    assert part["status"] == "incomplete"
+    assert part["output"][0]["content"][0]["text"].startswith("1, 2")
+
+
+def test_a_stream_that_fails() -> None:
+    failure = EngineError("The engine is gone")
+    record = {"id": "resp_x", "created_at": 1, "model": "demo", "asked": {}}
+    events = Events("x", record)
+    events.begin()
+    events.say(Token("Hel"))
+    [failed] = list(events_in(events.fail(failure).partition(b"\n")[2]))
+    assert (failed["type"], failed["sequence_number"]) == ("response.failed", 5)
+    assert failed["response"]["status"] == "failed"
+    assert failed["response"]["error"]["message"] == "The engine is gone"
+    assert failed["response"]["output"][0]["content"][0]["text"] == "Hel"
+    [error] = list(events_in(Events("", {}).fail(failure).partition(b"\n")[2]))
+    assert (error["type"], error["message"]) == ("error", "The engine is gone")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"input": []}, "input"),
+        ({"input": "a\0b"}, "input must not have the character U+0000"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]: items of type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role must be"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tool_choice": {"type": "function", "name": "x"}}, "there is no tool 'x'"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema is required"),
+        ({"background": True}, "background"),
+        ({"model": "gpt"}, "Model 'gpt' not found"),
+    ],
+)
+def test_what_cannot_be_asked(api: httpx.Client, fields: dict[str, Any], told: str) -> None:
+    answer = api.post("/v1/responses", json={"model": "demo", "input": "hello"} | fields)
+    assert answer.status_code == (404 if "model" in fields else 400), answer.text
+    assert told in answer.json()["error"]["message"]

@@ -26,11 +26,11 @@ from myllm.api.native import generation, health, instances, models, sessions
 from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
-from myllm.gateway.conversations import Conversations
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.media import Media, Remote
-from myllm.gateway.planning import Planner
-from myllm.gateway.scheduler import Scheduler
+from myllm.gateway.kv.slot_cache import Conversations
+from myllm.gateway.media.parts import Media, Remote
+from myllm.gateway.planner import Planner
+from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.loop_watch import LoopWatch
@@ -218,7 +218,7 @@ def _remote_media(settings: Settings) -> Remote | None:
     """Imported late, because few want it and its HTTP client takes time to import."""
     if not settings.remote_media:
         return None
-    from myllm.gateway.remote_media import RemoteMedia
+    from myllm.gateway.media.fetch import RemoteMedia
 
     return RemoteMedia(int(settings.max_body_mb * 2**20))
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from myllm.errors import InvalidRequest
-from myllm.gateway import upstream
 from myllm.gateway.batches import batches, each_in_turn
-from myllm.gateway.demand import Demand
+from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.resume import require_same, retried
-from myllm.gateway.roles import model_for
-from myllm.gateway.tickets import Asking
+from myllm.gateway.generation.completion import require_same, retried
+from myllm.gateway.model_lookup import model_for
+from myllm.gateway.scheduling.demand import Demand
+from myllm.gateway.scheduling.tickets import Asking
 from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
@@ -66,7 +66,7 @@ async def embed(
             nonlocal begun_by
             require_same(begun_by, lease.instance)
             fitting = await _fitting(lease.instance, some, names, cut)
-            vectors, tokens = await upstream.embed(lease.instance, fitting)
+            vectors, tokens = await calls.embed(lease.instance, fitting)
             begun_by = lease.instance.spec.model.digest
             return Embeddings([_sized(model, each, dimensions) for each in vectors], tokens)
 
@@ -87,7 +87,7 @@ async def _fitting(
         if isinstance(given, str) and _bytes(given) + _MOST_ADDED <= limit:
             fitting.append(given)
             continue
-        tokens = await upstream.tokenize(instance, given) if isinstance(given, str) else given
+        tokens = await calls.tokenize(instance, given) if isinstance(given, str) else given
         if len(tokens) > limit and cut and isinstance(given, str):
             tokens = await _beginning(instance, given, tokens)
         if len(tokens) > limit:
@@ -115,7 +115,7 @@ def _bytes(text: str) -> int:
 
 async def _beginning(instance: Instance, text: str, tokens: list[int]) -> list[int]:
     """As many tokens as fit, the last one being what the model ends every text with, if so."""
-    bare = await upstream.tokenize(instance, text, add_special=False)
+    bare = await calls.tokenize(instance, text, add_special=False)
     end = tokens[-1:] if tokens[-1:] != bare[-1:] else []
     return tokens[: instance.spec.context_size - len(end)] + end
 

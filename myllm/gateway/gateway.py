@@ -12,14 +12,14 @@ from typing import Any
 import structlog
 
 from myllm.errors import EngineError, MyLLMError
-from myllm.gateway.conversations import Conversations
-from myllm.gateway.counts import TokenCounts
 from myllm.gateway.disk_watch import DiskWatch
+from myllm.gateway.engine_io.token_counts import TokenCounts
 from myllm.gateway.known_models import KnownModels
+from myllm.gateway.kv.slot_cache import Conversations
 from myllm.gateway.lease import Lease as Lease
-from myllm.gateway.planning import Planner
-from myllm.gateway.scheduler import Scheduler
-from myllm.gateway.tickets import (
+from myllm.gateway.planner import Planner
+from myllm.gateway.scheduling.scheduler import Scheduler
+from myllm.gateway.scheduling.tickets import (
     Action,
     Drain,
     Ended,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
-from myllm.gateway.fleet import Fleet
-from myllm.gateway.runs import Run
+from myllm.gateway.scheduling.fleet import Fleet
+from myllm.gateway.scheduling.run import Run
 from myllm.models.registry import Model, Registry
 from myllm.supervisor.spec import Role
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from myllm.gateway import upstream
 from myllm.gateway.batches import batches, each_in_turn
-from myllm.gateway.demand import Demand
+from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.resume import require_same, retried
-from myllm.gateway.roles import model_for
-from myllm.gateway.tickets import Asking
+from myllm.gateway.generation.completion import require_same, retried
+from myllm.gateway.model_lookup import model_for
+from myllm.gateway.scheduling.demand import Demand
+from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor.spec import InstanceKey
 
 
@@ -42,7 +42,7 @@ async def rerank(
         async def work(lease: Lease) -> Scores:
             nonlocal begun_by
             require_same(begun_by, lease.instance)
-            made = Scores(*await upstream.rerank(lease.instance, query, part[1]))
+            made = Scores(*await calls.rerank(lease.instance, query, part[1]))
             begun_by = lease.instance.spec.model.digest
             return made
 

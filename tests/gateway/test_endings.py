@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from myllm.engine.types import Engine
-from tests.gateway.cutting import running
+from tests.gateway.generation.cutting import running
 
 
 def broken(*_: object) -> None:

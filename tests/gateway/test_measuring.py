@@ -12,7 +12,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.supervisor.devices import used_by
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
-from tests.gateway.cutting import running
+from tests.gateway.generation.cutting import running
 
 KEY = InstanceKey("demo", "generate")
 

@@ -12,18 +12,18 @@ import pytest
 import pytest_asyncio
 
 from myllm.engine.types import Engine
-from myllm.gateway import admission
-from myllm.gateway.deltas import Said, delta_of
-from myllm.gateway.events import Token
-from myllm.gateway.fanout import FanOut
+from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.relay import Relay
-from myllm.gateway.resume import Generation
-from myllm.gateway.tickets import Asking, Caller
-from myllm.gateway.wire import events_in
+from myllm.gateway.generation.completion import Generation
+from myllm.gateway.generation.deltas import Said, delta_of
+from myllm.gateway.generation.events import Token
+from myllm.gateway.generation.multi_choice import FanOut
+from myllm.gateway.generation.relay import Relay
+from myllm.gateway.scheduling import rejections
+from myllm.gateway.scheduling.tickets import Asking, Caller
 from myllm.supervisor.instance import Instance
-from tests.gateway.cutting import running
-from tests.gateway.test_resume import COUNT, GREEDY, KEY, chat_prompt
+from tests.gateway.generation.cutting import running
+from tests.gateway.generation.test_completion import COUNT, GREEDY, KEY, chat_prompt
 
 ANN, BOB = Asking(Caller("ann", "ann")), Asking(Caller("bob", "bob"))
 MESSAGES = [{"role": "user", "content": COUNT}]
@@ -39,7 +39,7 @@ async def gateway(
     engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
     """One slot, and little patience with who does not read."""
-    monkeypatch.setattr(admission, "UNREAD_S", 0.1)
+    monkeypatch.setattr(rejections, "UNREAD_S", 0.1)
     async with running(engine, home, slots=1) as gateway:
         yield gateway
 

@@ -16,15 +16,15 @@ import pytest
 import myllm
 from myllm.engine.types import Engine
 from myllm.errors import InvalidModel, ModelReplaced, MyLLMError
-from myllm.gateway import upstream
-from myllm.gateway.chat import CHAT
+from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.relay import Relay
-from myllm.gateway.resume import Generation
-from myllm.gateway.tickets import Asking
+from myllm.gateway.generation.chat_route import CHAT
+from myllm.gateway.generation.completion import Generation
+from myllm.gateway.generation.relay import Relay
+from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
-from tests.gateway.cutting import running
+from tests.gateway.generation.cutting import running
 from tests.ggufs import write_model
 
 DEMO = Path(myllm.__file__).parent / "models/builtin/demo"
@@ -63,12 +63,12 @@ def cut_once(
 ) -> None:
     """Let the engine of the next stream die behind the first text (or, if it is not
     `begun`, before anything is), and do `damage` before that."""
-    pass_on = upstream.pass_on
+    pass_on = calls.pass_on
 
     async def cut(
         instance: Instance, path: str, body: dict[str, Any]
     ) -> AsyncGenerator[bytes, None]:
-        monkeypatch.setattr(upstream, "pass_on", pass_on)
+        monkeypatch.setattr(calls, "pass_on", pass_on)
         async with aclosing(pass_on(instance, path, body)) as blocks:
             async for event in (event async for block in blocks for event in events_of(block)):
                 if begun:
@@ -82,7 +82,7 @@ def cut_once(
         assert instance.error is not None
         raise instance.error
 
-    monkeypatch.setattr(upstream, "pass_on", cut)
+    monkeypatch.setattr(calls, "pass_on", cut)
 
 
 async def end_of(answer: AsyncGenerator[object, None]) -> MyLLMError | None:

@@ -11,9 +11,9 @@ import pytest
 
 from myllm.engine.types import Engine
 from myllm.errors import InvalidRequest
-from myllm.gateway import remote_media
-from myllm.gateway.media import Elsewhere
-from myllm.gateway.remote_media import RemoteMedia, is_public
+from myllm.gateway.media import fetch
+from myllm.gateway.media.fetch import RemoteMedia, is_public
+from myllm.gateway.media.parts import Elsewhere
 from tests.ggufs import write_model
 from tests.hostile.attacks import others_are_served
 from tests.projectors import write_projector
@@ -80,7 +80,7 @@ async def test_a_name_that_means_something_else_the_second_time(
 ) -> None:
     """As with DNS rebinding: the address that was checked is the one that is connected to."""
     answers = [["127.0.0.2"], ["127.0.0.1"]]  # the first one stands for the Internet
-    monkeypatch.setattr(remote_media, "_resolve", lambda host, port: answers.pop(0))
+    monkeypatch.setattr(fetch, "_resolve", lambda host, port: answers.pop(0))
     with listening() as (port, came):
         wanted = Elsewhere({}, "url", f"http://pictures.invalid:{port}/", "image")
         media = RemoteMedia(2**20, lambda address: address == "127.0.0.2")

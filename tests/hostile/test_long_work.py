@@ -21,9 +21,9 @@ import pytest
 from myllm.api.ollama.schemas import OllamaMessage
 from myllm.api.ollama.translate import messages_of
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
-from myllm.gateway.media import _base64, _read
-from myllm.gateway.prefixes import Pieces, common, of_messages, of_text, of_wire
-from myllm.gateway.prompting import _Turns
+from myllm.gateway.media.parts import _base64, _read
+from myllm.gateway.prompt.fit import _Turns
+from myllm.gateway.prompt.prefixes import Pieces, common, of_messages, of_text, of_wire
 from myllm.models import registry as registries
 from myllm.models.registry import Registry
 from myllm.sessions.history import Message

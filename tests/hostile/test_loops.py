@@ -19,9 +19,9 @@ import pytest_asyncio
 from myllm.engine.types import Engine
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.tickets import Asking
+from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor.spec import InstanceKey
-from tests.gateway.cutting import running
+from tests.gateway.generation.cutting import running
 from tests.hostile.attacks import Others, others_are_served
 from tests.serving import Serving, serving, wait_until
 from tests.toys import add_toy

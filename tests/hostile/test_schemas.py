@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from myllm.engine.types import Engine
-from myllm.gateway import constraints, repetitions
+from myllm.gateway.constraints import checks, repetitions
 from tests import tooled
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving, serving, short_home
@@ -277,11 +277,11 @@ REAL_PATTERNS = [
 
 @pytest.mark.parametrize("pattern", REAL_PATTERNS)
 async def test_real_patterns_pass(pattern: str) -> None:
-    await constraints.check({"json_schema": {"type": "string", "pattern": pattern}})
+    await checks.check({"json_schema": {"type": "string", "pattern": pattern}})
 
 
 async def test_the_json_grammar_of_llama_cpp_passes() -> None:
-    await constraints.check({"grammar": JSON_GRAMMAR})
+    await checks.check({"grammar": JSON_GRAMMAR})
 
 
 JSON_GRAMMAR = r"""

@@ -14,14 +14,14 @@ import pytest
 
 from myllm.api.shared.dependencies import Services
 from myllm.engine.types import Engine
-from myllm.gateway.answer import RawAnswer
-from myllm.gateway.events import Finished
-from myllm.gateway.tickets import Asking
+from myllm.gateway.generation.answers import RawAnswer
+from myllm.gateway.generation.events import Finished
+from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor import comparison, supervisor
 from myllm.supervisor.engine_client import EngineAnswer, EngineClient
 from myllm.supervisor.prompt_speeds import Known
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
-from tests.gateway.cutting import running_services
+from tests.gateway.generation.cutting import running_services
 from tests.remembering import write_recurrent, write_sliding
 
 KEY = InstanceKey("demo", "generate")

@@ -13,15 +13,15 @@ import pytest_asyncio
 
 from myllm.engine.types import Engine
 from myllm.errors import EngineDied
-from myllm.gateway import upstream
+from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.tickets import Asking
+from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor import containment
 from myllm.supervisor.death import Death
 from myllm.supervisor.devices import HOST
 from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.watching import Watcher
-from tests.gateway.cutting import running
+from tests.gateway.generation.cutting import running
 from tests.hostile.endless import ENDLESS
 from tests.serving import suspend
 
@@ -41,7 +41,7 @@ async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = 
     """Events of an answer whose reader stops for a while behind the first one."""
     seen = 0
     async with gateway.lease(Asking().ticket(KEY)) as lease:
-        async for events in upstream.complete(lease.instance, BODY | {"id_slot": lease.slot}):
+        async for events in calls.complete(lease.instance, BODY | {"id_slot": lease.slot}):
             if not seen:
                 if stalls is not None:
                     stalls.set()
@@ -80,7 +80,7 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied, match="hung: no answer"):
-            await upstream.tokenize(lease.instance, "one")
+            await calls.tokenize(lease.instance, "one")
     stalling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stalling
@@ -91,7 +91,7 @@ async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         process = psutil.Process(lease.instance.pid)
         suspend(process)
-        asked = asyncio.create_task(upstream.tokenize(lease.instance, "one"))
+        asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
         await asyncio.sleep(HANG_S / 2)  # a probe is open
         time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
         process.resume()
@@ -104,7 +104,7 @@ async def test_an_engine_that_stays_stopped_behind_a_suspension_is_replaced(
 ) -> None:
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
-        asked = asyncio.create_task(upstream.tokenize(lease.instance, "one"))
+        asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
         await asyncio.sleep(HANG_S / 2)
         time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
         with pytest.raises(EngineDied, match="hung: no answer"):
@@ -115,7 +115,7 @@ async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: G
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied):
-            await upstream.tokenize(lease.instance, "one")
+            await calls.tokenize(lease.instance, "one")
         assert lease.instance.death == Death("hung", loading=False)
 
 
@@ -126,7 +126,7 @@ async def test_one_that_is_caught_in_a_request_whose_client_has_left_is_replaced
     async with gateway.lease(Asking().ticket(KEY)) as lease:
         instance = lease.instance
         body = BODY | {"id_slot": lease.slot} | ENDLESS["pattern"]
-        answer = asyncio.create_task(anext(upstream.complete(instance, body)))
+        answer = asyncio.create_task(anext(calls.complete(instance, body)))
         await asyncio.sleep(HANG_S / 3)
         answer.cancel()
     await asyncio.wait_for(instance.ended.wait(), 20)

@@ -20,10 +20,10 @@ from myllm.api.http.streaming import JsonAnswer, Stream, described, to_the_end
 from myllm.api.shared.dependencies import AskedBy, With
 from myllm.api.shared.translated_chat import Chat, asked, input_of
 from myllm.errors import MyLLMError
-from myllm.gateway.asking import count
-from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token, Usage
-from myllm.gateway.roles import chatting_model
-from myllm.gateway.sampling import OPENAI_DEFAULTS
+from myllm.gateway.engine_questions import count
+from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token, Usage
+from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
+from myllm.gateway.model_lookup import chatting_model
 
 router = APIRouter(prefix="/v1/messages", tags=["Anthropic"], route_class=CheckedRoute)
 # Its samplers begin where OpenAI's do.

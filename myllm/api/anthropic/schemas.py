@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Messages, Name, Parts, Stops, Tools
-from myllm.gateway.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Asking, Caller
 from myllm.limits import WHOLE
 
 

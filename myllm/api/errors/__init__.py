@@ -1,1 +1,1 @@
-"""From exceptions to error bodies, one form per dialect, and their place in the OpenAPI document."""
+"""From exceptions to error bodies, one form per dialect, and to the OpenAPI document."""

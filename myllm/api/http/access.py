@@ -25,7 +25,7 @@ from myllm.api.http.hosts import (
 )
 from myllm.api.http.keys import Keys
 from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
-from myllm.gateway.tickets import ANY_PRIORITY, Caller
+from myllm.gateway.scheduling.tickets import ANY_PRIORITY, Caller
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)

@@ -20,8 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from myllm.api.http.uvicorn_protocol import CLIENT_STALLS_S
 from myllm.errors import EngineError, MyLLMError
-from myllm.gateway.answer import Answer
-from myllm.gateway.events import Finished
+from myllm.gateway.generation.answers import Answer
+from myllm.gateway.generation.events import Finished
 from myllm.loops import in_background
 
 _log = structlog.get_logger(__name__)

@@ -18,9 +18,9 @@ from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, Token
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import AskedBy, Services, With
 from myllm.errors import InvalidRequest, NotFound
-from myllm.gateway.asking import ask, render
-from myllm.gateway.roles import chatting_model, named
-from myllm.gateway.tickets import Asking, Caller
+from myllm.gateway.engine_questions import ask, render
+from myllm.gateway.model_lookup import chatting_model, named
+from myllm.gateway.scheduling.tickets import Asking, Caller
 
 router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 _METRICS = "text/plain; version=0.0.4"

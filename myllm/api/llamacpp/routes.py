@@ -19,15 +19,15 @@ from myllm.api.llamacpp.schemas import (
 from myllm.api.openai import completions, vectors
 from myllm.api.openai.vector_schemas import each_of
 from myllm.api.shared.dependencies import AskedBy, Services, With
-from myllm.gateway.answer import generating_model
-from myllm.gateway.demand import Demand
 from myllm.gateway.embedding import embed
-from myllm.gateway.plain import picked, plain_whole
-from myllm.gateway.prefixes import of_text
-from myllm.gateway.relay import Relay
-from myllm.gateway.roles import named
-from myllm.gateway.sampling import LLAMA_CPP_DEFAULTS, engine_fields, resolve
-from myllm.gateway.tickets import Caller
+from myllm.gateway.generation.answers import generating_model
+from myllm.gateway.generation.native_result import picked, plain_whole
+from myllm.gateway.generation.relay import Relay
+from myllm.gateway.generation.sampling import LLAMA_CPP_DEFAULTS, engine_fields, resolve
+from myllm.gateway.model_lookup import named
+from myllm.gateway.prompt.prefixes import of_text
+from myllm.gateway.scheduling.demand import Demand
+from myllm.gateway.scheduling.tickets import Caller
 from myllm.supervisor.spec import InstanceKey
 
 router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)

@@ -23,7 +23,7 @@ from myllm.api.shared.bounded import (
     Tokens,
     Tools,
 )
-from myllm.gateway.constraints import MOST_BREAKERS, MOST_SAMPLERS
+from myllm.gateway.constraints.checks import MOST_BREAKERS, MOST_SAMPLERS
 from myllm.limits import LABELS, TOKENS, WHOLE
 
 # The engine keeps so many tokens in memory, whether there are as many or not.

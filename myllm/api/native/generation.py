@@ -23,13 +23,13 @@ from myllm.api.native.schemas import (
 from myllm.api.shared.dependencies import AskedBy, With
 from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest, MyLLMError
-from myllm.gateway.answer import Answer, ChatAnswer, RawAnswer, generating_model
-from myllm.gateway.chat import wire_calls
-from myllm.gateway.deltas import wire_part
 from myllm.gateway.embedding import embed
-from myllm.gateway.events import CallPart, Event, Finished, Thinking, Token
-from myllm.gateway.roles import chatting_model
-from myllm.gateway.wire import event
+from myllm.gateway.engine_io.sse import event
+from myllm.gateway.generation.answers import Answer, ChatAnswer, RawAnswer, generating_model
+from myllm.gateway.generation.chat_route import wire_calls
+from myllm.gateway.generation.deltas import wire_part
+from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token
+from myllm.gateway.model_lookup import chatting_model
 from myllm.sessions.history import from_wire
 
 router = APIRouter(prefix="/api", tags=["MyLLM"], route_class=DirectRoute)

@@ -11,10 +11,10 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.response_schemas import InstanceList
 from myllm.api.shared.dependencies import Services, With
 from myllm.api.shared.timestamps import iso
-from myllm.gateway.entry import Entry
-from myllm.gateway.planning import without_engines
-from myllm.gateway.runs import FOREVER, Run
-from myllm.gateway.tickets import Need
+from myllm.gateway.planner import without_engines
+from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.run import FOREVER, Run
+from myllm.gateway.scheduling.tickets import Need
 
 router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 

@@ -15,7 +15,7 @@ from myllm.api.http.streaming import JsonAnswer
 from myllm.api.native.response_schemas import ModelDetails, ModelList
 from myllm.api.native.schemas import LoadRequest
 from myllm.api.shared.dependencies import Services, With
-from myllm.gateway.planning import without_engines
+from myllm.gateway.planner import without_engines
 from myllm.models.describe import details, summary
 from myllm.models.registry import Model
 from myllm.models.strays import strays

@@ -17,7 +17,7 @@ from pydantic import (
 from myllm.api.shared.bounded import Biases, Inputs, Messages, Name, Parts, Stops, Tools, at_most
 from myllm.api.shared.tools import Tool, ToolCall, ToolChoice
 from myllm.durations import parse_duration
-from myllm.gateway.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Asking, Caller
 from myllm.limits import OPTIONS, WHOLE
 from myllm.sessions.history import Style, storable
 

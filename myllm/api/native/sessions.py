@@ -18,7 +18,7 @@ from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import AskedBy, Models, Sessions
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest
-from myllm.gateway.media import carried
+from myllm.gateway.media.parts import carried
 from myllm.limits import SEARCH_CHARS
 from myllm.sessions.history import Extra, Message, storable
 from myllm.sessions.store import SessionStore, check_id

@@ -18,9 +18,9 @@ from myllm.api.ollama.schemas import CopyRequest, NamedRequest, PullRequest
 from myllm.api.shared.dependencies import Services, With
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest, PullFailed
-from myllm.gateway.planning import without_engines
-from myllm.gateway.pulling import Step, pulling
-from myllm.gateway.runs import FOREVER, Run
+from myllm.gateway.planner import without_engines
+from myllm.gateway.pull_progress import Step, pulling
+from myllm.gateway.scheduling.run import FOREVER, Run
 from myllm.models.copying import copy_model
 from myllm.models.registry import Model
 from myllm.models.source import Wanted, parse_reference

@@ -24,10 +24,10 @@ from myllm.api.ollama.translate import Lines, messages_of, prompt_of
 from myllm.api.shared.dependencies import AskedBy, Services, With
 from myllm.api.shared.translated_chat import Chat, asked
 from myllm.errors import InvalidRequest, MyLLMError
-from myllm.gateway.answer import Answer, RawAnswer, generating_model
 from myllm.gateway.embedding import embed
-from myllm.gateway.sampling import OLLAMA_DEFAULTS
-from myllm.gateway.tickets import Ticket
+from myllm.gateway.generation.answers import Answer, RawAnswer, generating_model
+from myllm.gateway.generation.sampling import OLLAMA_DEFAULTS
+from myllm.gateway.scheduling.tickets import Ticket
 
 LINES = {"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
 

@@ -9,8 +9,8 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.native.schemas import KeepAlive
 from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
-from myllm.gateway.sampling import UNBOUNDED
-from myllm.gateway.tickets import Asking, Caller
+from myllm.gateway.generation.sampling import UNBOUNDED
+from myllm.gateway.scheduling.tickets import Asking, Caller
 from myllm.limits import WHOLE
 
 

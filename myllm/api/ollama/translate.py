@@ -12,10 +12,10 @@ from typing import Any
 from myllm.api.ollama.schemas import OllamaGenerateRequest, OllamaMessage
 from myllm.api.shared.timestamps import iso
 from myllm.api.shared.translated_chat import content_of, input_of, wire_call
-from myllm.gateway.answer import Answer
-from myllm.gateway.chat import Wire
-from myllm.gateway.events import Call, Finished, Thinking, Token
-from myllm.gateway.tickets import Ticket
+from myllm.gateway.generation.answers import Answer
+from myllm.gateway.generation.chat_route import Wire
+from myllm.gateway.generation.events import Call, Finished, Thinking, Token
+from myllm.gateway.scheduling.tickets import Ticket
 
 
 def prompt_of(request: OllamaGenerateRequest) -> Wire:

@@ -17,11 +17,11 @@ from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import AskedBy, Services, With
 from myllm.api.shared.translated_chat import Chat, asked
 from myllm.errors import InvalidRequest
-from myllm.gateway.chat import EngineChat
-from myllm.gateway.events import Finished, Token, Usage
-from myllm.gateway.sampling import OPENAI_DEFAULTS
-from myllm.gateway.tickets import Asking
-from myllm.gateway.wire import event
+from myllm.gateway.engine_io.sse import event
+from myllm.gateway.generation.chat_route import EngineChat
+from myllm.gateway.generation.events import Finished, Token, Usage
+from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
+from myllm.gateway.scheduling.tickets import Asking
 
 
 class WithFile(CheckedRoute):

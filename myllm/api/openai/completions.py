@@ -19,18 +19,18 @@ from myllm.api.http.streaming import JsonAnswer, Stream
 from myllm.api.openai.schemas import ChatCompletionRequest, CompletionRequest
 from myllm.api.shared.dependencies import AskedBy, With
 from myllm.errors import MyLLMError
-from myllm.gateway.answer import generating_model
-from myllm.gateway.chat import CHAT, new_call_id, wire_calls
-from myllm.gateway.deltas import Said
-from myllm.gateway.demand import Demand
-from myllm.gateway.fanout import FanOut, all_whole, sum_usage
+from myllm.gateway.engine_io.sse import event
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.prefixes import Pieces, of_text, of_wire
-from myllm.gateway.relay import Relay
-from myllm.gateway.roles import chatting_model
-from myllm.gateway.sampling import OPENAI_DEFAULTS, resolve
-from myllm.gateway.tickets import Asking
-from myllm.gateway.wire import event
+from myllm.gateway.generation.answers import generating_model
+from myllm.gateway.generation.chat_route import CHAT, new_call_id, wire_calls
+from myllm.gateway.generation.deltas import Said
+from myllm.gateway.generation.multi_choice import FanOut, all_whole, sum_usage
+from myllm.gateway.generation.relay import Relay
+from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, resolve
+from myllm.gateway.model_lookup import chatting_model
+from myllm.gateway.prompt.prefixes import Pieces, of_text, of_wire
+from myllm.gateway.scheduling.demand import Demand
+from myllm.gateway.scheduling.tickets import Asking
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
 

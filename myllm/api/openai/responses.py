@@ -15,11 +15,11 @@ from myllm.api.openai.responses_events import Events, output, whole
 from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.shared.dependencies import AskedBy, Services, Sessions, With
 from myllm.errors import MyLLMError
-from myllm.gateway.events import Call, Finished
-from myllm.gateway.responding import ResponseAnswer, forget, key_of, stored
-from myllm.gateway.roles import chatting_model
-from myllm.gateway.sampling import OPENAI_DEFAULTS, UNBOUNDED
-from myllm.gateway.tickets import Caller
+from myllm.gateway.generation.events import Call, Finished
+from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, UNBOUNDED
+from myllm.gateway.generation.stored_responses import ResponseAnswer, forget, key_of, stored
+from myllm.gateway.model_lookup import chatting_model
+from myllm.gateway.scheduling.tickets import Caller
 from myllm.sessions.history import Message, from_wire
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)

@@ -9,7 +9,7 @@ import orjson
 
 from myllm.api.errors.handlers import status_of
 from myllm.errors import MyLLMError
-from myllm.gateway.events import Call, CallPart, Finished, Thinking, Token
+from myllm.gateway.generation.events import Call, CallPart, Finished, Thinking, Token
 
 Item = dict[str, Any]
 

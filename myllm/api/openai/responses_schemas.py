@@ -11,7 +11,7 @@ from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Messages, Name, Tools, at_most
 from myllm.api.shared.tools import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
-from myllm.gateway.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Asking, Caller
 from myllm.limits import LABELS, WHOLE
 from myllm.sessions.history import storable
 

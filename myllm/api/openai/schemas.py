@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Biases, Messages, Name, Parts, Stop, Stops, Tokens, Tools
 from myllm.api.shared.tools import Tool, ToolChoice, tool_fields
-from myllm.gateway.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Asking, Caller
 from myllm.limits import ANSWERS, WHOLE
 
 _NOT_SAMPLING = frozenset(

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared import bounded
 from myllm.api.shared.bounded import Name, Tokens, at_most
-from myllm.gateway.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Asking, Caller
 from myllm.limits import INPUTS, WHOLE
 
 _MOST_DIMENSIONS = 2**20

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from myllm.api.http.access import Client
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.media import Media
+from myllm.gateway.media.parts import Media
 from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings

@@ -13,11 +13,11 @@ import orjson
 
 from myllm.api.shared.dependencies import Services
 from myllm.errors import InvalidRequest
-from myllm.gateway.chat import CHAT, EngineChat, Wire
-from myllm.gateway.demand import Demand
-from myllm.gateway.events import Call
-from myllm.gateway.roles import chatting_model
-from myllm.gateway.tickets import Asking, Ticket
+from myllm.gateway.generation.chat_route import CHAT, EngineChat, Wire
+from myllm.gateway.generation.events import Call
+from myllm.gateway.model_lookup import chatting_model
+from myllm.gateway.scheduling.demand import Demand
+from myllm.gateway.scheduling.tickets import Asking, Ticket
 from myllm.supervisor.spec import InstanceKey
 
 

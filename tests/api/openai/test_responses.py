@@ -15,8 +15,8 @@ from openai.types.responses import Response
 from myllm.api.openai.responses_events import Events
 from myllm.engine.types import Engine
 from myllm.errors import EngineError
-from myllm.gateway.events import Token
-from myllm.gateway.wire import events_in
+from myllm.gateway.engine_io.sse import events_in
+from myllm.gateway.generation.events import Token
 from tests.api.asking import ANN, BOB
 from tests.ggufs import write_model
 from tests.projectors import data_url, png, write_projector

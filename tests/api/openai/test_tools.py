@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from myllm.engine.types import Engine
-from myllm.gateway.deltas import Said
-from myllm.gateway.wire import events_in
+from myllm.gateway.engine_io.sse import events_in
+from myllm.gateway.generation.deltas import Said
 from tests.ggufs import write_model
 from tests.projectors import data_url, png, write_projector
 from tests.serving import Serving, serving, short_home

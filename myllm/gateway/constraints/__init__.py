@@ -1,0 +1,1 @@
+"""Limits on the grammars, patterns and samplers that a request may give an engine."""

@@ -1,0 +1,1 @@
+"""Requests to one engine and their answers: HTTP calls, event streams, tokens."""

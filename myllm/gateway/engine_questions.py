@@ -1,0 +1,63 @@
+"""What somebody wants to know of an engine: its properties, its tokens, its template.
+
+Such a question waits for its turn as every request does, and leaves the slots as they are. It
+raises what a lease raises, and the engine's own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from myllm.gateway.engine_io import calls
+from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.generation.completion import retried
+from myllm.gateway.scheduling.demand import Demand
+from myllm.gateway.scheduling.tickets import Asking
+from myllm.models.registry import Model
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey, main_role
+
+_T = TypeVar("_T")
+
+
+async def ask(
+    gateway: Gateway, asking: Asking, model: Model, path: str, body: dict[str, Any] | None = None
+) -> bytes:
+    """What the engine of `model` in its main role answers to a GET of `path`, or to a POST of
+    `body`."""
+    demand = Demand(path, body or {})
+    return await _asked(
+        gateway, asking, model, demand, lambda engine: calls.ask(engine, path, body)
+    )
+
+
+async def render(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> str:
+    """The prompt that the chat template of `model` makes of a chat's `body`.
+
+    Raises InvalidRequest when the template refuses it.
+    """
+    demand = Demand("/apply-template", body)
+    return await _asked(gateway, asking, model, demand, lambda e: calls.apply_template(e, body))
+
+
+async def count(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> int:
+    """How many tokens the prompt has that a chat's `body` makes, pictures included."""
+    demand = Demand("/v1/chat/completions/input_tokens", body)
+    return await _asked(gateway, asking, model, demand, lambda e: calls.count_chat(e, body))
+
+
+async def _asked(
+    gateway: Gateway,
+    asking: Asking,
+    model: Model,
+    demand: Demand,
+    question: Callable[[Instance], Awaitable[_T]],
+) -> _T:
+    ticket = asking.ticket(InstanceKey(model.name, main_role(model)), demand)
+    ticket.only_asks = True
+
+    async def work(lease: Lease) -> _T:
+        return await question(lease.instance)
+
+    return await retried(gateway, ticket, work)

@@ -1,0 +1,1 @@
+"""Answers: from the queue to the last token, across an engine's death."""

@@ -1,0 +1,133 @@
+"""Several answers to one request as one: more than one choice, more than one prompt.
+
+llama-server could make several choices itself, but counts the tokens of the first one only. So
+each is a request of its own, with its own place in the queue and its own way over a dead engine. A
+few of them are under way at a time, so that they do not fill the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from typing import Any, Final
+
+from myllm.gateway.batches import each_in_turn
+from myllm.gateway.engine_io.sse import LAST, event, events_in
+from myllm.gateway.generation.deltas import Said
+from myllm.gateway.generation.relay import Relay
+
+AT_ONCE: Final = 8
+
+
+async def whole(relay: Relay) -> Said:
+    """Run one answer to its end and return it."""
+    said = Said(relay.form)
+    async with aclosing(relay.blocks()) as blocks:
+        async for block in blocks:
+            said.take(events_in(block))
+    return said
+
+
+async def all_whole(relays: Sequence[Relay]) -> list[Said]:
+    """Run several answers to their ends, at the same time as far as there are slots."""
+    if len(relays) == 1:
+        return [await whole(relays[0])]
+
+    async def one(relay: Relay, goes_on: bool) -> Said:
+        relay.goes_on(goes_on)
+        return await whole(relay)
+
+    return await each_in_turn(relays, one, AT_ONCE)
+
+
+def sum_usage(usages: Sequence[dict[str, Any] | None], choices: int) -> dict[str, Any]:
+    """The tokens of all answers; those of a prompt count once for all its `choices`."""
+    told = [usage or {} for usage in usages]
+    prompts = told[::choices]
+    prompt = sum(usage.get("prompt_tokens", 0) for usage in prompts)
+    completion = sum(usage.get("completion_tokens", 0) for usage in told)
+    details = [usage.get("prompt_tokens_details") or {} for usage in prompts]
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {
+            "cached_tokens": sum(detail.get("cached_tokens", 0) for detail in details)
+        },
+    }
+
+
+class FanOut:
+    """The streams of several relays as one, with a choice for each.
+
+    `choices` is how many of them answer the same prompt; the relays must tell their usage, which
+    is passed on, added up, if `tells_usage`.
+    """
+
+    def __init__(self, relays: Sequence[Relay], choices: int, tells_usage: bool) -> None:
+        self._relays = relays
+        self._choices = choices
+        self._tells_usage = tells_usage
+        self._usages: list[dict[str, Any] | None] = [None] * len(relays)
+        self._head: dict[str, Any] = {}
+
+    @property
+    def phase(self) -> str:
+        """What the first of them is doing or waiting for."""
+        return self._relays[0].phase
+
+    async def blocks(self) -> AsyncGenerator[bytes, None]:
+        """Whole events; raises what the first relay that fails raises."""
+        async with AsyncExitStack() as stack:
+            streams: list[AsyncGenerator[bytes, None]] = []
+            coming: dict[asyncio.Task[bytes | None], int] = {}
+
+            async def begin_next() -> None:
+                index = len(streams)
+                if index < len(self._relays):
+                    self._relays[index].goes_on(index > 0)
+                    stream = aclosing(self._relays[index].blocks())
+                    streams.append(await stack.enter_async_context(stream))
+                    coming[asyncio.create_task(_next(streams[index]))] = index
+
+            try:
+                for _ in range(AT_ONCE):
+                    await begin_next()
+                while coming:
+                    done, _ = await asyncio.wait(coming, return_when="FIRST_COMPLETED")
+                    for task in done:
+                        index, block = coming.pop(task), task.result()
+                        if block is None:
+                            await begin_next()
+                            continue
+                        coming[asyncio.create_task(_next(streams[index]))] = index
+                        yield b"".join(self._as_choice(index, each) for each in events_in(block))
+            finally:
+                await _end(coming)
+        if self._tells_usage:
+            usage = sum_usage(self._usages, self._choices)
+            yield event({"choices": [], **self._head, "usage": usage})
+        yield LAST
+
+    def _as_choice(self, index: int, each: dict[str, Any]) -> bytes:
+        """An event as one of choice `index`; all events have the first one's id."""
+        if not self._head:
+            self._head = {name: each[name] for name in ("id", "object", "created", "model")}
+        self._usages[index] = each.get("usage") or self._usages[index]
+        if not each.get("choices"):
+            return b""
+        choice = each["choices"][0] | {"index": index}
+        return event(each | self._head | {"choices": [choice]})
+
+
+async def _next(stream: AsyncGenerator[bytes, None]) -> bytes | None:
+    return await anext(stream, None)
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs, and return when its cleanup has run."""
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)

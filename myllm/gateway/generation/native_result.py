@@ -1,0 +1,48 @@
+"""An answer in llama.cpp's own form, whole: its last event, with all that was said before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
+
+from myllm.errors import EngineError
+from myllm.gateway.engine_io.sse import events_in
+from myllm.gateway.generation.relay import Relay
+
+# What each event of a stream has its own part of.
+_PARTS = ("tokens", "completion_probabilities")
+
+
+async def plain_whole(relay: Relay, tells_tokens: bool) -> dict[str, Any]:
+    """Run `relay` to its end and return the answer as one event.
+
+    Streams always tell their tokens; a whole answer does if `tells_tokens`.
+    """
+    text: list[str] = []
+    parts: dict[str, list[Any]] = {}
+    last: dict[str, Any] = {}
+    async with aclosing(relay.blocks()) as blocks:
+        async for block in blocks:
+            for last in events_in(block):
+                text.append(last.get("content") or "")
+                for name in _PARTS:
+                    parts.setdefault(name, []).extend(last.get(name) or ())
+    if not last.get("stop"):
+        raise EngineError("The engine ended the answer without finishing it")
+    told = {name: part for name, part in parts.items() if part or name in last}
+    if not tells_tokens:
+        told["tokens"] = []
+    return last | {"content": "".join(text)} | told
+
+
+def picked(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Only these fields; `timings/prompt_n` is a field within a field, and keeps that name."""
+    made = {}
+    for path in fields:
+        value: Any = answer
+        for name in path.split("/"):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value is not None:
+            made[path] = value
+    return made

@@ -1,0 +1,1 @@
+"""What each slot remembers, saved and restored with its conversation."""

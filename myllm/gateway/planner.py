@@ -1,0 +1,100 @@
+"""From a model to a plan: what its engine would run with, and what that takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from myllm.gateway.scheduling.tickets import Need, Plan
+from myllm.models.registry import Registry
+from myllm.settings import Settings
+from myllm.supervisor.devices import GpuReader, budgets, read_devices
+from myllm.supervisor.footprints import Footprints
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey
+from myllm.supervisor.specs import Specs
+
+_log = structlog.get_logger(__name__)
+# Not a device, but bounded like one: how many engines there may be at once.
+ENGINES = "engines"
+
+
+class Planner:
+    """Makes plans; asks models, settings and devices. Figures are MiB per device."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        specs: Specs,
+        footprints: Footprints,
+        gpus: GpuReader | None,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._specs = specs
+        self._footprints = footprints
+        self._gpus = gpus
+
+    def budget(self) -> Need:
+        """What the engines may take together, on each device that is bounded."""
+        cap = self._settings.max_loaded_models
+        engines = {} if cap is None else {ENGINES: cap}
+        return budgets(read_devices(self._gpus), self._settings) | engines
+
+    def free(self, loading: Mapping[str, int]) -> Need:
+        """What new engines may take now; `loading` is what those have that are loading, whose
+        whole need is counted elsewhere."""
+        reserve = self._settings.memory_reserve_mb
+        return {
+            name: max(0, memory.free_mb - reserve) + loading.get(name, 0)
+            for name, memory in read_devices(self._gpus).items()
+        }
+
+    async def plan(self, key: InstanceKey, smaller: bool = False) -> Plan:
+        """What an engine for `key` would run with if it were started now; with `smaller`, an
+        automatic context is halved. Raises ModelNotFound and InvalidModel, also when the model has
+        been removed in the meantime."""
+        model = await asyncio.to_thread(self._registry.get, key.model)
+        spec = self._specs.spec(key, model, smaller)
+        if smaller and spec.automatic_context:
+            _log.warning("trying a smaller context", model=str(key), context=spec.context_size)
+        footprint = await self._footprints.predict(spec)
+        aliases = await asyncio.to_thread(self._registry.aliases_of, model)
+        # Known already, so that no file is read; and nothing can be removed until the plan is used.
+        if self._registry.get(key.model).path != model.path:  # a built-in one has come to light
+            return await self.plan(key, smaller)
+        keep_alive_s = model.engine.keep_alive
+        return Plan(
+            spec,
+            footprint.need | {ENGINES: 1},
+            self._settings.keep_alive if keep_alive_s is None else keep_alive_s,
+            pinned=model.engine.pinned,
+            aliases=aliases,
+        )
+
+    def measured(self, instance: Instance) -> Need | None:
+        """Remember what an engine really takes, or took; returns what it is to be charged with,
+        or None if nobody could look."""
+        if instance.death is not None and instance.death.cause == "too large":
+            self._footprints.forget(instance.spec)  # or the next one could grow from there
+            return None
+        if not instance.used:
+            return None
+        worked = instance.is_over() and instance.delivered
+        return self._footprints.measured(instance.spec, instance.used, worked) | {ENGINES: 1}
+
+    def ended(self, instance: Instance) -> None:
+        """An engine is no more; its replacement is planned by how it ended."""
+        self._specs.ended(instance.spec, instance.crashed and not instance.lacks_memory)
+
+    def save(self) -> None:
+        """Keep what was measured for the next start of the server."""
+        self._footprints.save()
+
+
+def without_engines(need: Need) -> dict[str, int]:
+    """The devices of `need` alone."""
+    return {device: mb for device, mb in need.items() if device != ENGINES}

@@ -1,0 +1,1 @@
+"""Prompts: fitted to a context, and compared with what a slot already holds."""

@@ -1,0 +1,115 @@
+"""The engines as the scheduler sees them: started, drained, stopped, and the room they take."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from myllm.gateway.scheduling.memory_budget import Room
+from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.run import FOREVER, Run, least_recently_used
+from myllm.gateway.scheduling.tickets import Action, Drain, Need, Plan, Start, Stop
+from myllm.models.registry import untagged
+from myllm.supervisor.spec import InstanceKey, Role
+
+_ROLES: tuple[Role, ...] = ("generate", "embed", "rerank")
+
+
+class Fleet:
+    """Every model that was ever asked for, and every run that has not ended."""
+
+    def __init__(self, budget: Mapping[str, int]) -> None:
+        self.room = Room(budget)
+        self._entries: dict[InstanceKey, Entry] = {}
+        self._runs: dict[int, Run] = {}
+        self._ids = itertools.count(1)
+
+    def entry(self, key: InstanceKey) -> Entry:
+        """What is known of `key`, from now on."""
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = Entry(key)
+        return entry
+
+    def entry_of(self, run: Run) -> Entry:
+        """The model that `run` serves."""
+        return self.entry(run.plan.spec.key)
+
+    def entries(self, model: str | None = None) -> list[Entry]:
+        """All models in all roles, or one model in all its roles."""
+        entries = self._entries.values()
+        return [each for each in entries if model in (None, each.key.model)]
+
+    def serving(self, name: str, role: Role | None = None) -> Run | None:
+        """The run that takes the requests for this name or alias, in `role` or else in any.
+
+        Of two that have the same alias it is the one that was started first.
+        """
+        bare = untagged(name)
+        for key in [InstanceKey(bare, each) for each in (_ROLES if role is None else (role,))]:
+            entry = self._entries.get(key)
+            if entry is not None and entry.run is not None:
+                return entry.run
+        called = [
+            run
+            for key, entry in self._entries.items()
+            if (run := entry.run) and bare in run.plan.aliases and role in (None, key.role)
+        ]
+        return min(called, key=lambda run: run.id, default=None)
+
+    def run(self, run: int | None) -> Run | None:
+        """A run that has not ended."""
+        return None if run is None else self._runs.get(run)
+
+    def start(self, plan: Plan) -> tuple[Run, Start]:
+        """Reserve what `plan` needs for a new run."""
+        run = Run(next(self._ids), plan, keep_alive_s=plan.keep_alive_s)
+        self._runs[run.id] = run
+        self.room.take(run.id, plan.need)
+        return run, Start(run.id, plan)
+
+    def ready(self, run_id: int, slots: int, need: Need | None, now: float) -> Run | None:
+        """A run has loaded; None when it was asked to leave in the meantime."""
+        run = self._runs[run_id]
+        self.room.loaded(run_id, need)
+        if run.state != "loading":
+            return None
+        run.become_ready(slots, now)
+        return run
+
+    def ended(self, run_id: int, now: float) -> tuple[Run, Entry]:
+        """A run's process is gone, and its memory with it; its entry is to forget it."""
+        run = self._runs.pop(run_id)
+        self.room.give_back(run_id, now)
+        return run, self.entry_of(run)
+
+    def drain(self, run: Run, reason: str, until: float = FOREVER) -> list[Action]:
+        """Nobody new for `run`; it ends when its answers have, or at `until`."""
+        run.drain_until = min(run.drain_until, until)
+        if run.state == "draining":
+            return []
+        loading = run.state == "loading"
+        run.state, run.drain_reason = "draining", reason
+        self.entry_of(run).retire(run)
+        return self.stop(run) if loading else [Drain(run.id), *self.stop_if_idle(run)]
+
+    def stop_if_idle(self, run: Run) -> list[Action]:
+        """End a draining run whose answers have ended."""
+        return [] if run.is_busy() else self.stop(run)
+
+    def stop(self, run: Run) -> list[Action]:
+        """End a run, once."""
+        if run.stopping:
+            return []
+        run.stopping = True
+        return [Stop(run.id, run.drain_reason)]
+
+    def stop_overdue(self, now: float) -> list[Action]:
+        """End those who were to have drained by now."""
+        late = [run for run in self._runs.values() if now > run.drain_until]
+        return [action for run in late for action in self.stop(run)]
+
+    def least_needed(self) -> Run | None:
+        """The least recently used idle run, if there is one."""
+        idle = [each.run for each in self.entries() if each.can_be_evicted() and each.run]
+        return next(iter(least_recently_used(idle)), None)

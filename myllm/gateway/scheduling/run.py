@@ -1,0 +1,131 @@
+"""What the scheduler knows of the engines' lives, and which slot of one a request gets.
+
+    loading ──> ready ──> draining      a run that has ended is forgotten
+       └──────────────────────┘         (told to leave while it loads)
+
+Which slot, among the free ones: the one that holds this session; else, of those that hold no
+session and nothing of another owner's, the one that has read the longest beginning of this prompt,
+or the least recently used one. Else what was used least recently gives way, a session or what
+another owner has left; `conversations.py` saves the one and erases the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from myllm.gateway.prompt.prefixes import Pieces, common
+from myllm.gateway.scheduling.suspects import Absent
+from myllm.gateway.scheduling.tickets import Plan, Ticket
+
+FOREVER = float("inf")
+_MOST_ABSENT = 8
+# What a request sets off shows within this while the engine goes on giving.
+_SETTLED_S = 1.0
+
+
+@dataclass
+class Slot:
+    """One conversation's place in an engine; `owner` is whose it was last."""
+
+    number: int
+    ticket: Ticket | None = None
+    owner: str | None = None
+    session: str | None = None
+    pieces: Pieces = ()
+    last_use: int = 0
+
+
+@dataclass(eq=False)
+class Run:
+    """One engine from its start to its end. Times are monotonic, in seconds.
+
+    `drain_until` bounds how long a draining run may go on answering; `drain_reason` is why it
+    drains, in the words of the log. `absent` are the last that left before it gave them anything.
+    """
+
+    id: int
+    plan: Plan
+    state: Literal["loading", "ready", "draining"] = "loading"
+    slots: list[Slot] = field(default_factory=list)
+    ready_at: float = 0.0
+    idle_since: float = 0.0
+    keep_alive_s: float = 0.0
+    drain_until: float = FOREVER
+    drain_reason: str = ""
+    stopping: bool = False
+    absent: deque[Absent] = field(default_factory=lambda: deque(maxlen=_MOST_ABSENT))
+
+    def tickets(self) -> list[Ticket]:
+        """The requests it answers."""
+        return [slot.ticket for slot in self.slots if slot.ticket is not None]
+
+    def is_busy(self) -> bool:
+        return any(slot.ticket is not None for slot in self.slots)
+
+    def has_free_slot(self) -> bool:
+        return any(slot.ticket is None for slot in self.slots)
+
+    def owners(self) -> list[str | None]:
+        """Whose each slot is, by number: of the request that has it, or else of the last one."""
+        return [
+            slot.owner if slot.ticket is None or slot.ticket.only_asks else slot.ticket.owner
+            for slot in self.slots
+        ]
+
+    def expires_at(self) -> float:
+        """When it may be unloaded for having nothing to do."""
+        if self.plan.pinned or self.keep_alive_s < 0:
+            return FOREVER
+        return self.idle_since + self.keep_alive_s
+
+    def become_ready(self, slots: int, now: float) -> None:
+        """It serves `slots` requests at a time from now on."""
+        self.state = "ready"
+        self.slots = [Slot(number) for number in range(slots)]
+        self.ready_at = self.idle_since = now
+
+    def seat(self, ticket: Ticket, use: int) -> None:
+        """Reserve the best free slot for `ticket`."""
+        slot = _best_slot([s for s in self.slots if s.ticket is None], ticket)
+        slot.ticket = ticket
+        if not ticket.only_asks:
+            slot.last_use = use
+        ticket.run, ticket.slot = self.id, slot.number
+
+    def has_given(self, ticket: Ticket, now: float) -> None:
+        """Its engine has given `ticket` something new, so it goes on; who left before is not to
+        blame for anything from now on."""
+        ticket.answered_by = self.id
+        while self.absent and now - self.absent[0].left_at > _SETTLED_S:
+            self.absent.popleft()
+
+    def leave(self, ticket: Ticket, now: float) -> None:
+        """Free the slot of `ticket`."""
+        for slot in self.slots:
+            if slot.ticket is ticket:
+                slot.ticket = None
+                if not (ticket.only_asks or ticket.untouched):
+                    slot.owner, slot.session = ticket.owner, ticket.session
+                    slot.pieces = ticket.pieces
+                self.idle_since = now
+        if ticket.keep_alive_s is not None:
+            self.keep_alive_s = ticket.keep_alive_s
+
+
+def least_recently_used(runs: Iterable[Run]) -> list[Run]:
+    """The order in which runs are asked to leave."""
+    return sorted(runs, key=lambda run: run.idle_since)
+
+
+def _best_slot(free: list[Slot], ticket: Ticket) -> Slot:
+    own = [slot for slot in free if ticket.session is not None and slot.session == ticket.session]
+    if own:
+        return own[0]
+    unowned = [s for s in free if s.session is None and s.owner in (None, ticket.owner)]
+    alike = max(unowned, key=lambda slot: common(slot.pieces, ticket.pieces), default=None)
+    if alike is not None and common(alike.pieces, ticket.pieces):
+        return alike
+    return min(unowned or free, key=lambda slot: slot.last_use)

@@ -1,0 +1,400 @@
+"""Who gets a slot, which engines run, and which leave: decided here, carried out by the gateway.
+
+Pure and synchronous: events go in as method calls with the monotonic time, actions come out as
+a list, nothing waits and nothing does I/O. On one event loop code without `await` is atomic, so
+there are no locks; slots and memory are reserved in the moment they are granted.
+
+What becomes of a request, in this order:
+  1. the server is leaving, or its model is backing off   -> Reject
+  2. its engine is ready and a slot is free for it        -> Grant
+  3. otherwise it queues; if nobody has yet, a plan is made for its engine (MakePlan)
+  4. the queue is over its bound                          -> Reject, of the greediest client's last
+With the plan, `placing.py` says whether the engine starts now, waits for others to leave, makes
+some leave, or can never run. A load is the server's, not the request's that came first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+
+from myllm.errors import Conflict, EngineDied, InvalidRequest, ModelRemoved, MyLLMError, Poison
+from myllm.gateway.scheduling import start_decision
+from myllm.gateway.scheduling.fleet import Fleet
+from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.poisons import Poisons
+from myllm.gateway.scheduling.rejections import (
+    backing_off,
+    give_up,
+    leaving,
+    pause_unread,
+    reject_late,
+    shed,
+)
+from myllm.gateway.scheduling.run import Run
+from myllm.gateway.scheduling.suspects import Absent, Verdict
+from myllm.gateway.scheduling.tickets import (
+    Action,
+    Ended,
+    Grant,
+    Keep,
+    MakePlan,
+    Need,
+    Plan,
+    Reject,
+    Ticket,
+)
+from myllm.supervisor.spec import InstanceKey
+
+
+class Scheduler:
+    """The policy. Times are in seconds, memory in MiB.
+
+    `queue_timeout_s` bounds the wait for a slot or for room, `queue_size` how many wait per
+    model; `budget` is what the engines may take together on each device; `drain_grace_s` is
+    what running answers get when somebody forces their engine to leave.
+    """
+
+    def __init__(
+        self,
+        budget: Mapping[str, int],
+        *,
+        queue_timeout_s: float,
+        queue_size: int,
+        drain_grace_s: float,
+    ) -> None:
+        self.fleet = Fleet(budget)
+        self._poisons = Poisons()
+        self._queue_timeout_s = queue_timeout_s
+        self._queue_size = queue_size
+        self._drain_grace_s = drain_grace_s
+        self._uses = itertools.count(1)
+        self._leaving = False
+
+    # What can be asked
+
+    def position(self, ticket: Ticket, now: float) -> int:
+        """How many requests go before `ticket`, and itself: 1 is next."""
+        return self.fleet.entry(ticket.key).position(ticket, now)
+
+    def is_loaded(self, model: str) -> bool:
+        """Whether any engine of `model` runs."""
+        return any(entry.runs() for entry in self.fleet.entries(model))
+
+    def totals(self) -> tuple[int, int]:
+        """Requests (queued, active) over all models."""
+        entries = self.fleet.entries()
+        return sum(len(e.queue) for e in entries), sum(len(e.active()) for e in entries)
+
+    # Requests
+
+    def request(self, ticket: Ticket, now: float) -> list[Action]:
+        """A request has arrived, or has come back because its engine died or it was paused."""
+        entry = self.fleet.entry(ticket.key)
+        refused: MyLLMError | None = leaving() if self._leaving else backing_off(entry, now)
+        if refused is None and ticket.run is None:
+            refused = self._poisons.refusal(ticket, now)
+        if refused is not None:
+            return [Reject(ticket, refused)]
+        came_back = ticket.run is not None or ticket.goes_on
+        ticket.run, ticket.slot, ticket.waits_since = None, None, now
+        if not entry.queue:
+            entry.rate.somebody_waits(now)
+        entry.queue.add(ticket)
+        actions = self._advance(entry, now)
+        if len(entry.queue) > self._queue_size and not came_back:
+            actions += shed(entry, ticket)
+        return actions
+
+    def release(self, ticket: Ticket, now: float) -> list[Action]:
+        """The request is over, or was given up while it waited; its slot is free at once."""
+        entry = self.fleet.entry(ticket.key)
+        entry.queue.discard(ticket)
+        run = self.fleet.run(ticket.run)
+        self._let_go(entry, run, ticket, now)
+        if run is None:
+            if not entry.is_asked_for():
+                entry.stop_waiting()
+            return self._advance(entry, now)
+        entry.rate.one_done(now, was_waited_for=bool(entry.queue))
+        run.leave(ticket, now)
+        if run.state == "draining":
+            return self.fleet.stop_if_idle(run)
+        return self._advance(entry, now) + self._expire(entry, now) + self._plan_for_waiters()
+
+    def delivered(self, ticket: Ticket, now: float) -> list[Action]:
+        """The engine of `ticket` has given it something that it did not have before."""
+        entry, run = self.fleet.entry(ticket.key), self.fleet.run(ticket.run)
+        ticket.deaths = 0
+        if run is None:
+            return []
+        run.has_given(ticket, now)
+        was_held_up = entry.suspects.holds_up(now)
+        self._poisons.suspect(entry.suspects.delivered(ticket), now)
+        return self._advance(entry, now) if was_held_up else []
+
+    # Plans
+
+    def planned(self, plan: Plan, free: Need, now: float) -> list[Action]:
+        """A plan is made; `free` is what is free, with what loading engines took added back."""
+        entry = self.fleet.entry(plan.spec.key)
+        replace, entry.planning, entry.replace = entry.replace, False, False
+        if self._leaving:
+            return []
+        if replace and entry.run is not None:
+            return self._replace(entry, entry.run, plan, free, now)
+        if entry.run is not None or not entry.is_asked_for():
+            entry.stop_waiting()
+            return []
+        entry.plan = plan
+        if entry.waiting_since is None:
+            entry.waiting_since = now
+        return self._place(entry, plan, free, now)
+
+    def plan_failed(self, key: InstanceKey, error: MyLLMError) -> list[Action]:
+        """No plan can be made: the model is gone or broken. An engine that runs goes on."""
+        entry = self.fleet.entry(key)
+        entry.planning = entry.replace = False
+        return [Keep(key, error)] if entry.run is not None else give_up(entry, error)
+
+    # What the engines tell
+
+    def ready(self, run_id: int, slots: int, need: Need | None, now: float) -> list[Action]:
+        """An engine can serve `slots` requests at a time; `need` is what it really takes."""
+        run = self.fleet.ready(run_id, slots, need, now)
+        if run is None:
+            return []
+        entry = self.fleet.entry_of(run)
+        entry.shrunk = False
+        actions: list[Action] = []
+        if run is entry.successor:
+            old, entry.run, entry.successor = entry.run, run, None
+            actions = self.fleet.drain(old, "reloaded") if old is not None else []
+        entry.queue.wait_anew(now)  # the load had a bound of its own
+        return actions + self._advance(entry, now)
+
+    def measured(self, run_id: int, need: Need | None) -> None:
+        """An engine that serves was seen to take `need`."""
+        self.fleet.room.loaded(run_id, need)
+
+    def exited(self, run_id: int, ended: Ended, now: float) -> list[Action]:
+        """An engine's process is gone."""
+        run, entry = self.fleet.ended(run_id, now)
+        actions: list[Action] = []
+        if ended.error is not None:
+            entry.cause = ended.error.detail
+            verdict = self._judged(entry, run, ended, now)
+            if ended.delivered:
+                entry.strikes.clear()
+            elif not verdict.is_explained:
+                entry.strikes.strike(now, None if ended.no_memory else ended.loading_signal)
+            if entry.run is run and entry.successor is None:
+                actions = self._after_death(entry, run, ended)
+        entry.forget(run)
+        return actions + self._advance(entry, now) + self._plan_for_waiters()
+
+    # Wishes
+
+    def want(self, key: InstanceKey, now: float) -> list[Action]:
+        """Load `key` although nobody asks for it yet."""
+        entry = self.fleet.entry(key)
+        entry.wanted = entry.run is None
+        return self._advance(entry, now)
+
+    def keep(self, key: InstanceKey, keep_alive_s: float | None, now: float) -> bool:
+        """Somebody wants `key` loaded; True when it is, and stays from now on for as long as a
+        request's `keep_alive_s` says."""
+        run = self.fleet.entry(key).run
+        if self._leaving or run is None or run.state != "ready":
+            return False
+        run.idle_since = now
+        if keep_alive_s is not None:
+            run.keep_alive_s = keep_alive_s
+        return True
+
+    def unload(self, model: str, force: bool, now: float) -> list[Action]:
+        """Somebody wants every engine of `model` gone.
+
+        Raises InvalidRequest when none is loaded and Conflict when one is answering; `force`
+        gives the running answers their grace first, instead.
+        """
+        if not self.is_loaded(model):
+            raise InvalidRequest(f"Model '{model}' is not loaded")
+        if not force:
+            self.require_idle(model)
+        return self._drain_all(model, "unloaded", now)
+
+    def remove(self, model: str, now: float) -> list[Action]:
+        """The files of `model` are gone: nobody who waits for it will be served, and its engines
+        leave, after the grace of what they are answering."""
+        actions: list[Action] = []
+        for entry in self.fleet.entries(model):
+            actions += give_up(entry, ModelRemoved(model))
+            entry.strikes.clear()
+        return actions + self._drain_all(model, "removed", now)
+
+    def require_idle(self, model: str) -> None:
+        """Raises Conflict when requests for `model` are being answered, or wait for it."""
+        entries = self.fleet.entries(model)
+        requests = sum(len(entry.active()) + len(entry.queue) for entry in entries)
+        if requests:
+            raise Conflict(
+                f"Model '{model}' is answering {requests} request(s); "
+                "try again when it is idle, or force it"
+            )
+
+    def reload(self, model: str) -> list[Action]:
+        """Replace the engines of `model`: new ones up, old ones drained. No request fails."""
+        actions: list[Action] = []
+        for entry in self.fleet.entries(model):
+            if entry.run is not None:
+                entry.replace = True
+                actions += self._plan_replacement(entry)
+        return actions
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed: reject who waited too long, pause who is not read while others wait,
+        unload who was idle for too long."""
+        actions = self.fleet.stop_overdue(now)
+        for entry in self.fleet.entries():
+            if entry.suspects.holds_up(now):
+                entry.queue.wait_anew(now)  # a trial has a bound of its own
+            actions += reject_late(entry, now, self._queue_timeout_s) + pause_unread(entry, now)
+            actions += self._expire(entry, now) + self._advance(entry, now)
+        return actions + self._plan_for_waiters()
+
+    def leave(self) -> list[Action]:
+        """The server is shutting down: nobody new comes in, those who wait go."""
+        self._leaving = True
+        return [action for entry in self.fleet.entries() for action in give_up(entry, leaving())]
+
+    # Decisions
+
+    def _advance(self, entry: Entry, now: float) -> list[Action]:
+        """Grant what can be granted; make a plan if an engine is missing."""
+        actions: list[Action] = []
+        run = entry.run
+        while run is not None and run.state == "ready" and entry.queue and run.has_free_slot():
+            if entry.suspects.holds_up(now):
+                break
+            ticket = entry.take_next(now)
+            known = self._poisons.known(ticket, now)
+            if known is not None:
+                actions.append(Reject(ticket, known))
+                continue
+            run.seat(ticket, next(self._uses))
+            entry.suspects.seated(ticket, now)
+            actions.append(Grant(ticket))
+        if run is None and entry.is_asked_for() and entry.plan is None and not self._leaving:
+            refused = backing_off(entry, now)
+            actions += self._make_plan(entry) if refused is None else give_up(entry, refused)
+        return actions + self._plan_replacement(entry)
+
+    def _let_go(self, entry: Entry, run: Run | None, ticket: Ticket, now: float) -> None:
+        """`ticket` is over; if its client left too soon, remember what it asked of `run`."""
+        if run is None and not ticket.gave_up:
+            return  # its engine died, and it will come back
+        absent = None
+        if ticket.gave_up and (run is None or ticket.answered_by != run.id):
+            absent = Absent.of(ticket, now)
+        if run is not None and absent is not None:
+            run.absent.append(absent)
+        self._poisons.suspect(entry.suspects.left(ticket, absent), now)
+
+    def _judged(self, entry: Entry, run: Run, ended: Ended, now: float) -> Verdict:
+        """Who of those that `run` worked for is to blame for its death; they are told."""
+        assert ended.error is not None
+        by_itself = not (ended.from_outside or ended.no_memory)
+        on_trial = entry.suspects.on_trial
+        verdict = entry.suspects.died(run.id, run.tickets(), run.absent, by_itself=by_itself)
+        for ticket in verdict.hopeless:
+            ticket.verdict = EngineDied(ended.error.detail)
+        if by_itself:
+            tried = [Absent.of(ticket, now) for ticket in verdict.hopeless if ticket is on_trial]
+            self._poisons.suspect([*verdict.alone, *filter(None, tried)], now)
+        if (guilty := verdict.convicted) is not None:
+            self._poisons.convict(guilty, now)
+            guilty.verdict = Poison(
+                f"The engine of model '{entry.key}' died again while it worked on this request "
+                f"and on nothing else, so the request is not tried again: {ended.error.detail}"
+            )
+        return verdict
+
+    def _make_plan(self, entry: Entry) -> list[Action]:
+        if entry.planning:
+            return []
+        entry.planning = True
+        return [MakePlan(entry.key, smaller=entry.shrunk)]
+
+    def _plan_replacement(self, entry: Entry) -> list[Action]:
+        """One at a time: a configuration that changes again is for the successor's successor."""
+        due = entry.replace and entry.run is not None and entry.successor is None
+        return self._make_plan(entry) if due and not self._leaving else []
+
+    def _plan_for_waiters(self) -> list[Action]:
+        """Look again for those who wait for room: somebody may have left."""
+        waiting = [entry for entry in self.fleet.entries() if entry.plan is not None]
+        return [action for entry in waiting for action in self._make_plan(entry)]
+
+    def _place(self, entry: Entry, plan: Plan, free: Need, now: float) -> list[Action]:
+        if self.fleet.run(entry.after) is not None:
+            return []
+        match start_decision.decide(entry, plan, self.fleet.entries(), self.fleet.room, free, now):
+            case start_decision.Start():
+                entry.stop_waiting()
+                entry.wanted, entry.after = False, None
+                entry.run, start = self.fleet.start(plan)
+                return [start]
+            case start_decision.Wait(leave):
+                return self._evict(leave, entry)
+            case start_decision.TooBig() as reason:
+                return give_up(entry, reason.error(entry.key))
+
+    def _replace(self, entry: Entry, old: Run, plan: Plan, free: Need, now: float) -> list[Action]:
+        """Start a successor beside the run, or drain the run first if both do not fit."""
+        match start_decision.beside(old, plan, self.fleet.entries(), self.fleet.room, free):
+            case start_decision.Start():
+                entry.successor, start = self.fleet.start(plan)
+                return [start]
+            case start_decision.Wait(leave):
+                entry.wanted = True
+                actions = [a for run in leave for a in self.fleet.drain(run, "reloaded")]
+                return actions + self._advance(entry, now)
+            case start_decision.TooBig() as reason:
+                return [Keep(entry.key, reason.error(entry.key))]
+
+    def _after_death(self, entry: Entry, run: Run, ended: Ended) -> list[Action]:
+        """Those who wait are served by a new engine, unless this one said why it cannot start."""
+        assert ended.error is not None
+        if run.state == "ready":
+            entry.wanted = entry.wanted or run.plan.pinned
+            return []
+        if ended.no_memory and (ended.crashed or not entry.shrunk):
+            # What kills it may be somebody else once; it is the system when it happens again.
+            entry.shrunk = entry.shrunk or not ended.crashed or entry.strikes.count > 1
+            idle = self.fleet.least_needed()
+            entry.after = idle.id if idle is not None else None
+            return self._evict([idle], entry) if idle is not None else []
+        if ended.crashed:
+            return []
+        entry.shrunk = False
+        return give_up(entry, ended.error)
+
+    def _drain_all(self, model: str, reason: str, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for entry in self.fleet.entries(model):
+            entry.wanted = entry.replace = False
+            for run in entry.runs():
+                actions += self.fleet.drain(run, reason, now + self._drain_grace_s)
+        return actions
+
+    def _expire(self, entry: Entry, now: float) -> list[Action]:
+        run = entry.run
+        if run is None or run.state != "ready" or run.is_busy() or entry.queue:
+            return []
+        return self.fleet.drain(run, "idle") if now >= run.expires_at() else []
+
+    def _evict(self, runs: Iterable[Run], entry: Entry) -> list[Action]:
+        """Make `runs` leave so that `entry` has room."""
+        reason = f"evicted for {entry.key}"
+        return [action for run in runs for action in self.fleet.drain(run, reason)]

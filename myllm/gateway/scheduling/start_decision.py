@@ -1,0 +1,146 @@
+"""Whether an engine may start now. A pure decision over the room and those who are in it.
+
+The cases, in this order:
+  1. it is larger than the whole budget                              -> TooBig
+  2. it fits into what is free                                       -> Start
+  3. it will fit when those who are leaving have left                -> Wait
+  4. it will fit when some idle ones leave                           -> Wait, and they leave
+  5. it has waited for a turn, and others have had theirs            -> Wait, and they yield
+  6. it would fit if everybody who may leave did                     -> Wait
+  7. memory is held by others than us, or was freed a moment ago;
+     given up after a short while                                    -> Wait, then TooBig
+Who waited longer goes first: the room that those need who come earlier is not free, if they
+are only waiting for others to leave, or have waited for a whole turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from myllm.errors import NoRoom
+from myllm.gateway.scheduling.memory_budget import Room, Space, fewest_to_leave, fits, plus
+from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.run import Run, least_recently_used
+from myllm.gateway.scheduling.tickets import Need, Plan
+from myllm.supervisor.spec import InstanceKey
+
+# How long a model that is in use keeps its place when another one waits for it.
+TURN_S = 5.0
+# Memory that was freed a moment ago may not show as free yet.
+SETTLE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """There is room."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Room will come; `leave` are the runs that must make it."""
+
+    leave: tuple[Run, ...] = ()
+
+
+@dataclass(frozen=True)
+class TooBig:
+    """It cannot run: it needs, there could be at most, both in MiB on `device`."""
+
+    device: str
+    needs_mb: int
+    has_mb: int
+    budget_mb: int
+
+    def error(self, key: InstanceKey) -> NoRoom:
+        """What the client is told."""
+        return NoRoom(str(key), self.device, self.needs_mb, self.has_mb, self.budget_mb)
+
+
+def decide(
+    entry: Entry, plan: Plan, entries: Sequence[Entry], room: Room, free: Need, now: float
+) -> Start | Wait | TooBig:
+    """What becomes of `entry`, which waits for room with `plan`; `entries` are all."""
+    assert entry.waiting_since is not None
+    need = plan.need
+    never = room.never_fits(need)
+    if never is not None:
+        return _too_big(plan, never, room.budget[never], room)
+    leaving = _leaving(entries, room)
+    space = _minus_earlier(room.space(free), leaving, entry, entries, now)
+    if fits(need, space):
+        return Start()
+    coming = plus(space, *leaving)
+    if fits(need, coming):
+        return Wait()
+    others = [each for each in entries if each is not entry]
+    idle = _runs(each for each in others if each.can_be_evicted())
+    chosen = _choose(need, coming, idle, room)
+    waited_s = now - entry.waiting_since
+    if chosen is None and waited_s >= TURN_S:
+        yielding = [e for e in others if e.can_be_asked_to_yield(now, TURN_S)]
+        chosen = _choose(need, coming, idle + _runs(yielding, but=idle), room)
+    if chosen is not None:
+        return Wait(tuple(chosen))
+    movable = [r for e in others for r in e.runs() if r not in e.leaving and not r.plan.pinned]
+    at_most = plus(room.space(free), *leaving, *(room.need_of(run.id) for run in movable))
+    if fits(need, at_most) or now - max(entry.waiting_since, room.freed_at) < SETTLE_S:
+        return Wait()
+    return _lacking(plan, at_most, room)
+
+
+def beside(
+    old: Run, plan: Plan, entries: Sequence[Entry], room: Room, free: Need
+) -> Start | Wait | TooBig:
+    """Whether an engine with `plan` may take the place of `old`: now, beside it; or when `old`
+    has left, and perhaps idle ones; or never, and `old` is better than none."""
+    never = room.never_fits(plan.need)
+    if never is not None:
+        return _too_big(plan, never, room.budget[never], room)
+    space = room.space(free)
+    if fits(plan.need, space):
+        return Start()
+    idle = _runs(each for each in entries if each.can_be_evicted())
+    movable = [room.need_of(run.id) for run in {old, *idle}]
+    at_most = plus(space, *_leaving(entries, room), *movable)
+    return Wait((old,)) if fits(plan.need, at_most) else _lacking(plan, at_most, room)
+
+
+def _leaving(entries: Iterable[Entry], room: Room) -> list[Need]:
+    return [room.need_of(run.id) for each in entries for run in each.leaving]
+
+
+def _minus_earlier(
+    space: Space, leaving: Sequence[Need], entry: Entry, entries: Sequence[Entry], now: float
+) -> Space:
+    """`space` without what those need who wait longer than `entry` and go before it."""
+    assert entry.waiting_since is not None
+    for other in entries:
+        if other is entry or other.plan is None or other.waiting_since is None:
+            continue
+        earlier = other.waiting_since < entry.waiting_since
+        patient = now - other.waiting_since >= TURN_S
+        if earlier and (patient or fits(other.plan.need, plus(space, *leaving))):
+            space = plus(space, other.plan.need, sign=-1)
+    return space
+
+
+def _choose(need: Need, space: Space, runs: Sequence[Run], room: Room) -> list[Run] | None:
+    """Which of `runs` must leave, least recently used first."""
+    candidates = [(run.id, room.need_of(run.id)) for run in runs]
+    ids = fewest_to_leave(need, space, candidates)
+    return None if ids is None else [run for run in runs if run.id in ids]
+
+
+def _runs(entries: Iterable[Entry], but: Sequence[Run] = ()) -> list[Run]:
+    runs = [entry.run for entry in entries if entry.run is not None and entry.run not in but]
+    return least_recently_used(runs)
+
+
+def _lacking(plan: Plan, at_most: Space, room: Room) -> TooBig:
+    device = next(name for name, mb in plan.need.items() if mb > at_most.get(name, mb))
+    return _too_big(plan, device, int(at_most[device]), room)
+
+
+def _too_big(plan: Plan, device: str, has_mb: int, room: Room) -> TooBig:
+    return TooBig(device, plan.need[device], has_mb, int(room.budget.get(device, has_mb)))

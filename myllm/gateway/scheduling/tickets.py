@@ -1,0 +1,202 @@
+"""What the scheduler is told and what it answers: tickets, plans and actions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from myllm.errors import MyLLMError
+from myllm.gateway.prompt.prefixes import Pieces
+from myllm.gateway.scheduling.demand import Demand
+from myllm.supervisor.spec import InstanceKey, InstanceSpec
+
+Need = Mapping[str, int]
+"""MiB per device; `host` is the machine's own memory."""
+
+
+ANY_PRIORITY: Final = 10
+"""The highest priority that a request can ask for."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whom a request is from. `client` tells it from the others that wait, for the sake of
+    fairness; what `owner` has said no other owner's request may find in a slot. Towards other
+    clients its requests have the priority `most_priority` at most. `has_key`: the owner has shown
+    a key, and is not everybody who can reach the server."""
+
+    client: str = ""
+    owner: str = ""
+    most_priority: int = ANY_PRIORITY
+    has_key: bool = False
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request's place: queued, then holding a slot of a run, then done.
+
+    `enqueued_at` decides its place, and stays when its engine dies; `waits_since` bounds its
+    wait; `granted_at` is when it first had a slot. `client`, `owner`, `most_priority` and
+    `has_key` are its Caller's. A higher `priority` goes first.
+    `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
+    negative number means for ever. `deaths` are the engines that died under it since it last
+    had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
+    that has read the same. `only_asks`: it wants to know something of the engine, and leaves
+    alone what its slot has read; `untouched`: it left before the slot was its own. `offered_at`:
+    since then its client has been handed something that it has not taken; None: it waits for more.
+    `begins`: nothing is stored of its session yet. `goes_on`: it is for a later part of a request,
+    of which others have been served, and gives way to nobody when the queue is full. `demand` is
+    what it asks of the engine; a load asks nothing. `answered_by` is the run that gave it something
+    new last. `unexplained` are the engines that died while they worked for it, and nobody was found
+    to blame; `verdict` is why it gets no other one. `gave_up`: its client left.
+    """
+
+    key: InstanceKey
+    enqueued_at: float
+    client: str = ""
+    owner: str = ""
+    most_priority: int = ANY_PRIORITY
+    session: str | None = None
+    begins: bool = False
+    pieces: Pieces = ()
+    priority: int = 0
+    keep_alive_s: float | None = None
+    run: int | None = None
+    slot: int | None = None
+    deaths: int = 0
+    waits_since: float = 0.0
+    only_asks: bool = False
+    untouched: bool = False
+    granted_at: float | None = None
+    offered_at: float | None = None
+    goes_on: bool = False
+    demand: Demand | None = None
+    has_key: bool = False
+    answered_by: int | None = None
+    unexplained: int = 0
+    verdict: MyLLMError | None = None
+    gave_up: bool = False
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks, and how urgently; the fields are those of Ticket."""
+
+    caller: Caller = Caller()
+    priority: int = 0
+    keep_alive_s: float | None = None
+
+    def ticket(self, key: InstanceKey, demand: Demand | None = None) -> Ticket:
+        """A place in the queue of `key`, from now on."""
+        return Ticket(
+            key,
+            time.monotonic(),
+            self.caller.client,
+            self.caller.owner,
+            self.caller.most_priority,
+            priority=self.priority,
+            keep_alive_s=self.keep_alive_s,
+            demand=demand,
+            has_key=self.caller.has_key,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What starting an engine would mean; `need` may be a prediction or a measurement.
+
+    `aliases` are the other names, untagged, by which its model is asked for while it runs.
+    """
+
+    spec: InstanceSpec
+    need: Need
+    keep_alive_s: float
+    pinned: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MakePlan:
+    """Find out what `key` needs and what is free now, and call `planned`.
+
+    `smaller` says that the last try did not fit, so an automatic context must be smaller.
+    """
+
+    key: InstanceKey
+    smaller: bool = False
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start an engine; `run` names this life of it from now on."""
+
+    run: int
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Drain:
+    """The engine takes no new requests; `Stop` follows."""
+
+    run: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the engine, whatever it does; the log gives the `reason`."""
+
+    run: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """`ticket` holds the run and slot it names from now on, until `release`."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class Reject:
+    """`ticket` will not be served."""
+
+    ticket: Ticket
+    error: MyLLMError
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Nobody reads what `ticket` is answered and others wait: give its slot back (`release`), and
+    let it go on with another `request` when its client reads again."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The engine of `key` goes on, for it cannot be replaced."""
+
+    key: InstanceKey
+    error: MyLLMError
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an engine ended. No `error`: it was stopped.
+
+    `crashed`: it was killed, rather than saying why it leaves. `delivered`: it had given a
+    token to somebody. `no_memory`: it could not have what it needed. `loading_signal`: what killed
+    it before it was ready. `from_outside`: somebody else can have killed it.
+    """
+
+    error: MyLLMError | None = None
+    crashed: bool = False
+    delivered: bool = False
+    no_memory: bool = False
+    loading_signal: int | None = None
+    from_outside: bool = False
+
+
+Action = MakePlan | Start | Drain | Stop | Grant | Reject | Pause | Keep

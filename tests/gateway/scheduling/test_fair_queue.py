@@ -1,0 +1,84 @@
+"""Whose turn it is, whatever waits: the queue alone, under what Hypothesis thinks of."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from myllm.gateway.scheduling.fair_queue import FairQueue, fair_share
+from myllm.gateway.scheduling.tickets import Ticket
+from tests.gateway.scheduling.world import key_of
+
+KEY = key_of("demo")
+CLIENTS = st.sampled_from("abc")
+WAITING = st.lists(st.tuples(CLIENTS, st.integers(0, 10)), min_size=1, max_size=12)
+SLOTS = st.integers(1, 6)
+
+
+def tickets(waiting: list[tuple[str, int]], most: int) -> list[Ticket]:
+    return [
+        Ticket(KEY, at, client, most_priority=most, priority=priority)
+        for at, (client, priority) in enumerate(waiting)
+    ]
+
+
+def queue_of(waiting: list[Ticket]) -> FairQueue:
+    queue = FairQueue()
+    for ticket in waiting:
+        queue.add(ticket)
+    return queue
+
+
+def order(waiting: list[Ticket], slots: int) -> list[Ticket]:
+    """In which they are served, while nothing that was begun ends."""
+    queue, taken = queue_of(waiting), list[Ticket]()
+    while queue:
+        taken.append(queue.take_next(taken, slots, now=20.0))
+    return taken
+
+
+@given(WAITING, SLOTS)
+def test_calling_itself_urgent_brings_a_key_no_turn(
+    waiting: list[tuple[str, int]], slots: int
+) -> None:
+    """It has had no more turns at any time than if it had said nothing."""
+    calm = [(client, 0) for client, _ in waiting]
+    urgent = [(client, priority if client == "a" else 0) for client, priority in waiting]
+    before, now = (order(tickets(each, most=0), slots) for each in (calm, urgent))
+    for turns in range(len(waiting)):
+        had, has = (sum(t.client == "a" for t in each[:turns]) for each in (before, now))
+        assert has <= had
+
+
+@given(WAITING, SLOTS, st.integers(-10, 10))
+def test_a_clients_own_requests_are_served_by_priority(
+    waiting: list[tuple[str, int]], slots: int, most: int
+) -> None:
+    served = order(tickets(waiting, most), slots)
+    for client in "abc":
+        own = [(-t.priority, t.enqueued_at) for t in served if t.client == client]
+        assert own == sorted(own)
+
+
+@given(WAITING, st.lists(CLIENTS, max_size=6), SLOTS, st.integers(-10, 10))
+def test_nobody_gets_more_than_a_fair_share_while_somebody_with_less_waits(
+    waiting: list[tuple[str, int]], held: list[str], slots: int, most: int
+) -> None:
+    active = tickets([(client, 0) for client in held], most)
+    share = fair_share(slots, len({*held, *(client for client, _ in waiting)}))
+    next_one = queue_of(tickets(waiting, most)).take_next(active, slots, now=20.0)
+    holds = Counter(held)
+    if holds[next_one.client] + 1 > share:
+        assert all(holds[client] + 1 > share for client, _ in waiting)
+
+
+@given(WAITING, SLOTS)
+def test_positions_are_the_turns(waiting: list[tuple[str, int]], slots: int) -> None:
+    all_of_them = tickets(waiting, most=10)
+    queue = queue_of(all_of_them)
+    positions = {t: queue.position(t, [], slots, now=20.0) for t in all_of_them}
+    assert sorted(positions.values()) == list(range(1, len(all_of_them) + 1))
+    first = min(positions, key=lambda ticket: positions[ticket])
+    assert queue.take_next([], slots, now=20.0) is first

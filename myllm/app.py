@@ -36,14 +36,14 @@ from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.loop_watch import LoopWatch
 from myllm.loops import in_background, see_all_failures
 from myllm.models.registry import Registry
-from myllm.sessions.kvfiles import KvFiles
+from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.retention import Limits, Retention
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.nvml import open_nvml
 from myllm.supervisor.prompt_speeds import PromptSpeeds
-from myllm.supervisor.specs import Specs
+from myllm.supervisor.spec_builder import Specs
 from myllm.supervisor.supervisor import Supervisor
 
 # For what must read the disk; one more request than these waits a moment.

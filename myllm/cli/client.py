@@ -50,7 +50,7 @@ def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Cl
     of one that is stopping, if it is `to_generate`. Raises ServeFailed when this takes longer
     than a minute.
     """
-    from myllm.cli.patient import PatientClient
+    from myllm.cli.http_client import PatientClient
 
     address = base_url(settings)
     client = PatientClient(address)

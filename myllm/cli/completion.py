@@ -81,7 +81,7 @@ def _sessions(settings: Settings, beginning: str) -> list[tuple[str, str]]:
     told = _told(settings, f"/api/sessions?limit={_MOST}")
     if told is not None:
         return [(one["id"], one["title"]) for one in told["sessions"]]
-    from myllm.sessions.peek import latest_ids
+    from myllm.sessions.completion_query import latest_ids
 
     return latest_ids(settings.database(), _OWNER, beginning, _MOST)
 

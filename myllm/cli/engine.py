@@ -13,8 +13,8 @@ from myllm.cli.common import say
 
 if TYPE_CHECKING:
     from myllm.engine.plan import BuildOptions
+    from myllm.engine.selfcheck_result import Verdict
     from myllm.engine.types import Device, Engine, ProgressListener
-    from myllm.engine.verdict import Verdict
     from myllm.settings import Settings
 
 engine_app = typer.Typer(no_args_is_help=True)
@@ -93,7 +93,7 @@ def status(
     from myllm.cli.common import EXIT_FAILED, print_json
     from myllm.engine.find import find_engine
     from myllm.engine.probe import list_devices
-    from myllm.engine.verdict import Verdicts
+    from myllm.engine.selfcheck_result import Verdicts
 
     settings = ctx.obj.settings()
     engine = find_engine(settings)

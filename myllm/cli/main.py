@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from myllm.cli.command_classes import Command, Commands
 from myllm.cli.common import EXIT_BROKEN_PIPE, Globals, say, warning
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
-from myllm.cli.entry import Command, Commands
+from myllm.cli.engines import load, ps, reload, unload
 from myllm.cli.key import key_app
 from myllm.cli.models import copy, list_models, pull, show
-from myllm.cli.remote import load, ps, reload, unload
 from myllm.cli.remove import remove
 from myllm.cli.run.command import run as run_command
 from myllm.cli.serve import serve

@@ -57,7 +57,7 @@ def pull(
     """Download a model; an interrupted download goes on where it stopped."""
     from myllm.cli.pull_progress import show_progress
     from myllm.models.pull import pull as pull_model
-    from myllm.models.source import parse_reference
+    from myllm.models.pull_source import parse_reference
 
     wanted = parse_reference(reference, name)
     with show_progress(wanted.name) as progress:
@@ -126,7 +126,7 @@ def _print_problems(problems: Mapping[str, str]) -> None:
 
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show everything that is known about a model; of one that is loaded, what answers now."""
-    from myllm.cli.remote import loaded_model
+    from myllm.cli.engines import loaded_model
 
     settings = ctx.obj.settings()
     shown = loaded_model(settings, name) or _shown_on_disk(settings, registry_of(ctx).get(name))

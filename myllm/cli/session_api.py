@@ -87,7 +87,7 @@ def session_api(settings: Settings) -> Iterator[Api]:
     from contextlib import closing
 
     from myllm.cli.client import running_server
-    from myllm.cli.temporary import store_for_command
+    from myllm.cli.temporary_server import store_for_command
 
     running = running_server(settings)
     if running is not None:

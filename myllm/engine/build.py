@@ -18,6 +18,7 @@ from filelock import Timeout
 
 from myllm.cgroups import memory_limit
 from myllm.cpus import usable_cpus
+from myllm.engine.build_errors import failure_of, shortage_of_space, unusable_cache
 from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
 from myllm.engine.fetch import provide_tree
 from myllm.engine.locks import held
@@ -31,7 +32,6 @@ from myllm.engine.plan import (
 )
 from myllm.engine.probe import Identity, identify
 from myllm.engine.process import run_logged
-from myllm.engine.report import failure_of, shortage_of_space, unusable_cache
 from myllm.engine.source import Source, find_source
 from myllm.engine.toolchain import Toolchain, provide_toolchain
 from myllm.engine.types import Engine, Progress, ProgressListener, no_progress

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from myllm.engine.build_errors import SPACE_CPU_MB
 from myllm.engine.find import candidates, engine_on_path, find_engine
-from myllm.engine.report import SPACE_CPU_MB
+from myllm.engine.selfcheck_result import Verdict, Verdicts
 from myllm.engine.source import find_source
 from myllm.engine.toolchain import (
     CMAKE_MINIMUM,
@@ -21,7 +22,6 @@ from myllm.engine.toolchain import (
     tool_version,
 )
 from myllm.engine.types import Engine
-from myllm.engine.verdict import Verdict, Verdicts
 from myllm.errors import EngineError
 from myllm.settings import Settings
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from myllm.engine.cache import compiled_engines
 from myllm.engine.pin import load_pin
 from myllm.engine.probe import identify_once
+from myllm.engine.selfcheck_result import Verdicts
 from myllm.engine.source import find_source
 from myllm.engine.types import Engine, Origin
-from myllm.engine.verdict import Verdicts
 from myllm.errors import EngineError, EngineMissing
 from myllm.settings import Settings
 

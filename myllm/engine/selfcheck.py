@@ -23,8 +23,8 @@ import httpx
 from myllm.engine.hardware import cpu_features, widest_instruction_set
 from myllm.engine.process import clean_environment, die_with_parent
 from myllm.engine.quantize import Quantizer, find_quantizer
+from myllm.engine.selfcheck_result import Verdict
 from myllm.engine.types import Engine, Progress, ProgressListener, no_progress
-from myllm.engine.verdict import Verdict
 from myllm.errors import EngineError
 
 # The questions and answers in front are among those the demo model was trained on.

@@ -13,7 +13,7 @@ from typing import NoReturn
 import structlog
 
 from myllm.loops import keep_running
-from myllm.models.changes import warnings_on
+from myllm.models.folder_changes import warnings_on
 from myllm.models.registry import Registry
 from myllm.supervisor.instance import Instance
 

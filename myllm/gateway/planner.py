@@ -14,7 +14,7 @@ from myllm.supervisor.devices import GpuReader, budgets, read_devices
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
-from myllm.supervisor.specs import Specs
+from myllm.supervisor.spec_builder import Specs
 
 _log = structlog.get_logger(__name__)
 # Not a device, but bounded like one: how many engines there may be at once.

@@ -12,8 +12,8 @@ import structlog
 from myllm.errors import EngineError, MyLLMError, PullFailed
 from myllm.models.hub import RemoteFile
 from myllm.models.pull import pull
+from myllm.models.pull_source import Wanted
 from myllm.models.registry import Registry
-from myllm.models.source import Wanted
 
 _log = structlog.get_logger(__name__)
 

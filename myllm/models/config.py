@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from myllm.durations import ALLOWED, parse_duration
 from myllm.errors import InvalidModel
-from myllm.models.reading import unreadable
+from myllm.models.read_errors import unreadable
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_STOPS: Final = 64

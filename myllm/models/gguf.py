@@ -21,7 +21,7 @@ from myllm.errors import InvalidModel
 from myllm.models.architectures import TENSOR_BLOCKS
 from myllm.models.header import Header, header_from
 from myllm.models.projector import Projector, projector_from
-from myllm.models.reading import unreadable
+from myllm.models.read_errors import unreadable
 
 PULL_AGAIN: Final = "pull it again with 'myllm pull --force'"
 

@@ -14,7 +14,7 @@ from myllm.models.config import EngineOptions, read_config
 from myllm.models.gguf import PULL_AGAIN, read_projector
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.projector import Projector
-from myllm.models.reading import unreadable
+from myllm.models.read_errors import unreadable
 from myllm.models.templates import ChatTemplate, read_template
 
 CONFIG: Final = "config.json"

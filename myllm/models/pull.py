@@ -22,8 +22,8 @@ from myllm.models.config import read_config
 from myllm.models.gguf import read_header
 from myllm.models.hub import RemoteFile, checksum_of, download, list_files
 from myllm.models.model import CONFIG, Model, load_model
+from myllm.models.pull_source import Wanted, choose_files
 from myllm.models.registry import Registry
-from myllm.models.source import Wanted, choose_files
 
 STAGING: Final = ".staging"
 _LOCK_S: Final = 6 * 3600.0

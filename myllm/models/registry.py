@@ -15,7 +15,7 @@ from myllm.errors import AliasGiven, InvalidModel, InvalidRequest, ModelNotFound
 from myllm.models.gguf import read_header
 from myllm.models.header import Header
 from myllm.models.model import Model, broken_model, load_model
-from myllm.models.reading import unreadable
+from myllm.models.read_errors import unreadable
 
 __all__ = ["BUILTIN_DIR", "Model", "Registry", "is_model_name", "untagged"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from myllm.errors import InvalidModel
-from myllm.models.reading import unreadable
+from myllm.models.read_errors import unreadable
 
 _OWN: Final = Path(__file__).parent / "chat_templates"
 

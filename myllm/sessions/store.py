@@ -28,8 +28,8 @@ from myllm.sessions.history import Merged, Message, Style, merge
 if TYPE_CHECKING:
     from myllm.sessions.archive import Archive
     from myllm.sessions.database import Database
+    from myllm.sessions.kv_states import KvRecords
     from myllm.sessions.rows import Summary
-    from myllm.sessions.states import KvRecords
 
 _log = structlog.get_logger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
@@ -119,7 +119,7 @@ class SessionStore:
     async def kv_records(self, folder: str) -> KvRecords:
         """What is known of the saved states in a folder."""
         database = await self.database()
-        from myllm.sessions.kvrecords import DatabaseRecords
+        from myllm.sessions.kv_records import DatabaseRecords
 
         return DatabaseRecords(database, folder)
 

@@ -18,7 +18,7 @@ from typing import cast
 import httptools
 import httpx
 
-from myllm.supervisor.pulse import Pulse
+from myllm.supervisor.shared_reads import Pulse
 
 _CONNECT_S, _CONNECT_AGAIN_S = 10.0, 0.01
 # The calls of a turn follow each other faster. llama-server (cpp-httplib) waits for 5 s.

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from myllm.supervisor.engine_connection import Connection
-from myllm.supervisor.pulse import Pulse
+from myllm.supervisor.shared_reads import Pulse
 
 # Each keeps a thread of the engine busy with waiting.
 _MOST_RESTING = 3

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import orjson
 import structlog
 
-from myllm.engine.fit import DeviceNeed, fit_params
+from myllm.engine.memory_prediction import DeviceNeed, fit_params
 from myllm.errors import EngineError
 from myllm.models.memory import checkpoint_bytes, estimate_mb
 from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST

@@ -18,7 +18,7 @@ from typing import Literal
 import orjson
 import structlog
 
-from myllm.supervisor.batching import best_batch, sizes_to_compare
+from myllm.supervisor.batch_sizes import best_batch, sizes_to_compare
 from myllm.supervisor.spec import InstanceSpec
 
 Status = Literal["measured", "busy", "slow"]

@@ -18,13 +18,13 @@ from myllm.engine.types import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
 from myllm.loops import in_background
 from myllm.settings import Settings
-from myllm.supervisor.batching import sizes_to_compare
-from myllm.supervisor.comparison import compare
+from myllm.supervisor.batch_comparison import compare
+from myllm.supervisor.batch_sizes import sizes_to_compare
 from myllm.supervisor.devices import GpuReader
 from myllm.supervisor.instance import Instance, State
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
-from myllm.supervisor.watching import Watcher
+from myllm.supervisor.watcher import Watcher
 
 _log = structlog.get_logger(__name__)
 COMPARE_AGAIN_S = 60.0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from myllm.cli.http_client import PatientClient
 from myllm.cli.machine_checks import port
-from myllm.cli.patient import PatientClient
 from myllm.engine.types import Engine
 from myllm.errors import ServeFailed
 from tests.serving import environment, serving, wait_until

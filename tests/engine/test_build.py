@@ -16,7 +16,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from myllm.engine import fetch, report
+from myllm.engine import build_errors, fetch
 from myllm.engine.build import BuildOptions, build_engine
 from myllm.engine.find import find_engine
 from myllm.engine.plan import TARGETS
@@ -344,7 +344,7 @@ def test_a_disk_that_fills_during_the_build_is_named(
     small_disk: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(report, "SPACE_CPU_MB", 0)
+    monkeypatch.setattr(build_errors, "SPACE_CPU_MB", 0)
     (small_disk / "ballast").write_bytes(b"\0" * 900_000)
     settings = make_settings(cache_dir=small_disk / "cache", llama_source=tiny.llama_source)
     with pytest.raises(BuildFailed, match=r"(disk is full|No space left).*MYLLM_CACHE_DIR"):

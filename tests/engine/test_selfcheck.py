@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine import hardware, selfcheck, verdict
+from myllm.engine import hardware, selfcheck, selfcheck_result
 from myllm.engine.checks import engine_checks
 from myllm.engine.ensure import check_again, ensure_engine, proven_engine
 from myllm.engine.find import find_engine
 from myllm.engine.quantize import QUANTIZATIONS
 from myllm.engine.selfcheck import check_engine, describe_exit
+from myllm.engine.selfcheck_result import Verdicts
 from myllm.engine.types import Engine, Progress
-from myllm.engine.verdict import Verdicts
 from tests.engine.conftest import MakeSettings
 
 QUANTIZED = tuple(name for name in QUANTIZATIONS if name not in ("F16", "BF16"))
@@ -62,7 +62,7 @@ def test_the_engine_answers_in_every_quantization_and_is_checked_once(
     heard.clear()
     assert ensure_engine(settings, heard.append) == proven_engine(settings)
     assert not heard
-    monkeypatch.setattr(verdict, "cpu_identity", lambda: "another CPU")
+    monkeypatch.setattr(selfcheck_result, "cpu_identity", lambda: "another CPU")
     assert proven_engine(settings) is None
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from myllm.errors import PullFailed
-from myllm.models.source import choose_files, parse_reference
+from myllm.models.pull_source import choose_files, parse_reference
 from tests.ggufs import write_header, write_split
 from tests.hub import COMMIT, Hub, Repo, serve_hub
 

@@ -23,7 +23,7 @@ from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
 from myllm.models.registry import Registry
-from myllm.supervisor.death import Death
+from myllm.supervisor.exit_cause import Death
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 

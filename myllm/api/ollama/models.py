@@ -22,8 +22,8 @@ from myllm.gateway.planner import without_engines
 from myllm.gateway.pull_progress import Step, pulling
 from myllm.gateway.scheduling.run import FOREVER, Run
 from myllm.models.copying import copy_model
+from myllm.models.pull_source import Wanted, parse_reference
 from myllm.models.registry import Model
-from myllm.models.source import Wanted, parse_reference
 from myllm.supervisor.devices import HOST
 
 router = APIRouter(prefix="/ollama", tags=["Ollama"], route_class=AnyContentType)

@@ -15,7 +15,7 @@ from myllm.gateway.media.parts import Media
 from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
-from myllm.supervisor.specs import Specs
+from myllm.supervisor.spec_builder import Specs
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from myllm.escaping import in_lines
 if TYPE_CHECKING:
     import httpx
 
+    from myllm.models.pull_source import Wanted
     from myllm.models.registry import Model, Registry
-    from myllm.models.source import Wanted
     from myllm.settings import Settings
 
 _LONGEST_NAME = 128
@@ -34,7 +34,7 @@ def server_with(settings: Settings, reference: str) -> Iterator[tuple[httpx.Clie
     A GGUF file is served by a server of the command's own, which sees it by a symbolic link; it
     saves no states of conversations, because the model is gone with the command.
     """
-    from myllm.cli.temporary import own_server, server_for_command
+    from myllm.cli.temporary_server import own_server, server_for_command
 
     file = _file(reference)
     if file is None:
@@ -51,7 +51,7 @@ def server_with(settings: Settings, reference: str) -> Iterator[tuple[httpx.Clie
 
 def _file(reference: str) -> Path | None:
     """The file that is meant; None for a name, also one that a file happens to have."""
-    from myllm.models.source import is_hub_address
+    from myllm.models.pull_source import is_hub_address
 
     if is_hub_address(reference):
         return None
@@ -114,8 +114,8 @@ def _pulled(settings: Settings, reference: str) -> str:
 
     Raises PullFailed. A name that nothing can be pulled by is left for the server to refuse.
     """
+    from myllm.models.pull_source import is_hub_address, parse_reference
     from myllm.models.registry import Registry
-    from myllm.models.source import is_hub_address, parse_reference
 
     registry = Registry(settings.models_dir)
     if not is_hub_address(reference) and _is_known(settings, registry, reference):

@@ -87,7 +87,7 @@ class Talk:
 
     def whole(self, text: str) -> Any:
         """The answer to `text` in one piece, as the API gives it."""
-        from myllm.cli.patient import WHOLE_S
+        from myllm.cli.http_client import WHOLE_S
 
         history = "full" if self.session_id is None else "append"
         body = self._body([{"role": "user", "content": text}], history) | {"stream": False}

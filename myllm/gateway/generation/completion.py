@@ -31,8 +31,8 @@ from myllm.gateway.generation.transcript import Diverged, Transcript
 from myllm.gateway.prompt.fit import Prompt
 from myllm.gateway.scheduling.suspects import MOST_DEATHS
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.sessions.states import Remembered
-from myllm.supervisor.comparison import Reading
+from myllm.sessions.kv_states import Remembered
+from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)

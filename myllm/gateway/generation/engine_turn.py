@@ -17,7 +17,7 @@ from myllm.gateway.generation.events import Event
 from myllm.gateway.prompt.fit import Prompt, Render
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.models.registry import Model
-from myllm.sessions.states import Remembered
+from myllm.sessions.kv_states import Remembered
 from myllm.supervisor.instance import Instance
 
 Fit = Callable[[Instance, Render], Awaitable[Prompt]]

@@ -34,7 +34,7 @@ from myllm.gateway.generation.replay import Writing
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.generation.transcript import Diverged
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.supervisor.comparison import Reading
+from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
 
 # More bytes than these are read and added up, so that a long answer does not fill the memory.

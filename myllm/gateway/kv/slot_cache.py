@@ -26,8 +26,8 @@ from myllm.gateway.prompt.prefixes import common, of_messages
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.loops import in_background
 from myllm.sessions.history import Message
-from myllm.sessions.kvfiles import KvFiles
-from myllm.sessions.states import Remembered, State, file_name
+from myllm.sessions.kv_files import KvFiles
+from myllm.sessions.kv_states import Remembered, State, file_name
 from myllm.sessions.store import session_key
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceSpec

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.sessions.states import State
+from myllm.sessions.kv_states import State
 
 
 @dataclass(eq=False)

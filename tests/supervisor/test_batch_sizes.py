@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from myllm.supervisor.batching import CPU_START, GPU_START, best_batch, sizes_to_compare
+from myllm.supervisor.batch_sizes import CPU_START, GPU_START, best_batch, sizes_to_compare
 
 
 @pytest.mark.parametrize(

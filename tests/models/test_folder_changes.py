@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from myllm.models.changes import warnings_on
+from myllm.models.folder_changes import warnings_on
 from myllm.models.registry import Registry
 from tests.ggufs import write_header
 from tests.projectors import write_projector

@@ -14,7 +14,7 @@ from myllm.engine.types import Engine
 from myllm.models.memory import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
-from myllm.supervisor.batching import CPU_START, GPU_START, SMALLEST
+from myllm.supervisor.batch_sizes import CPU_START, GPU_START, SMALLEST
 from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
 from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.prompt_speeds import PromptSpeeds

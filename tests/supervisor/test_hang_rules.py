@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from myllm.supervisor.vitals import Signs, Vitals
+from myllm.supervisor.hang_rules import Signs, Vitals
 
 TIMEOUT_S, EVERY_S = 60.0, 2.0
 # What a batch of 512 tokens takes at 25 tokens per second.

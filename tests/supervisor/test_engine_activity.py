@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from myllm.supervisor.observing import Observed
-from myllm.supervisor.vitals import Signs
+from myllm.supervisor.engine_activity import Observed
+from myllm.supervisor.hang_rules import Signs
 from tests.serving import wait_until
 
 _TAKES_ORDERS = "import sys, time\nfor line in sys.stdin: exec(line)"

@@ -17,7 +17,7 @@ from myllm.engine.types import Engine
 from myllm.gateway.generation.answers import RawAnswer
 from myllm.gateway.generation.events import Finished
 from myllm.gateway.scheduling.tickets import Asking
-from myllm.supervisor import comparison, supervisor
+from myllm.supervisor import batch_comparison, supervisor
 from myllm.supervisor.engine_client import EngineAnswer, EngineClient
 from myllm.supervisor.prompt_speeds import Known
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
@@ -32,9 +32,9 @@ PROMPT = "word " * 600
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else runs on the machine, it counts as calm, and time is no matter."""
-    monkeypatch.setattr(comparison, "_MOST_WAITING", 1e9)
-    monkeypatch.setattr(comparison, "MOST_S", 60.0)
-    monkeypatch.setattr(comparison, "_PROBE_MOST_S", 60.0)
+    monkeypatch.setattr(batch_comparison, "_MOST_WAITING", 1e9)
+    monkeypatch.setattr(batch_comparison, "MOST_S", 60.0)
+    monkeypatch.setattr(batch_comparison, "_PROBE_MOST_S", 60.0)
 
 
 def _burn() -> None:
@@ -116,7 +116,7 @@ async def test_each_size_is_read_with_as_many_tokens_before_it(
         return answer
 
     monkeypatch.setattr(EngineClient, "post", noted)
-    monkeypatch.setattr(comparison, "_MOST_ROUNDS", 1)
+    monkeypatch.setattr(batch_comparison, "_MOST_ROUNDS", 1)
     async with running_services(engine, home) as services:
         await services.gateway.load("demo")
     round_ = reads[-(2 * len(SIZES) - 1) :]
@@ -151,7 +151,7 @@ async def test_a_busy_machine_is_noticed_and_the_next_load_compares_again(
 async def test_a_slow_engine_is_not_waited_for_and_learns_from_its_prompts(
     engine: Engine, home: Path, calm: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "MOST_S", 1e-3)
+    monkeypatch.setattr(batch_comparison, "MOST_S", 1e-3)
     async with running_services(engine, home) as services:
         spec = await spec_now(services)
         await services.gateway.load("demo")
@@ -166,7 +166,9 @@ async def test_a_slow_engine_is_not_waited_for_and_learns_from_its_prompts(
 async def test_an_engine_whose_answers_make_no_sense_is_loaded_all_the_same(
     engine: Engine, home: Path, calm: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "_plain_tokens", lambda vocabulary: range(10**9, 10**9 + 1))
+    monkeypatch.setattr(
+        batch_comparison, "_plain_tokens", lambda vocabulary: range(10**9, 10**9 + 1)
+    )
     async with running_services(engine, home) as services:
         await services.gateway.load("demo")
         [instance] = services.gateway.supervisor

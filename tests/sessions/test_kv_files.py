@@ -6,8 +6,8 @@ from pathlib import Path
 
 from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
-from myllm.sessions.kvfiles import KvFiles
-from myllm.sessions.states import Remembered, State
+from myllm.sessions.kv_files import KvFiles
+from myllm.sessions.kv_states import Remembered, State
 from myllm.sessions.store import SessionStore
 
 STATE = State("local", "s", "engine", Remembered.of("hi", (1, 2)), 1.0)

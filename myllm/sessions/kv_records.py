@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from myllm.sessions.database import Database
-from myllm.sessions.states import KvRecord, Remembered, State
+from myllm.sessions.kv_states import KvRecord, Remembered, State
 from myllm.sessions.tables import kv_files, sessions
 
 _ALIKE_MOST: Final = 64

@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from myllm.errors import MyLLMError, StoreFailed
-from myllm.sessions.states import STATE_SUFFIX, KvRecord, KvRecords, State
+from myllm.sessions.kv_states import STATE_SUFFIX, KvRecord, KvRecords, State
 
 _log = structlog.get_logger(__name__)
 _ASIDE = ".saving"

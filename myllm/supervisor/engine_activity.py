@@ -5,9 +5,9 @@ from __future__ import annotations
 import psutil
 
 from myllm.supervisor.devices import GpuReader
+from myllm.supervisor.hang_rules import Signs
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.probing import Heard, Probe
-from myllm.supervisor.vitals import Signs
+from myllm.supervisor.slots_probe import Heard, Probe
 
 # Seconds of CPU between two looks; less is housekeeping, such as the answers to probes.
 _LEAST_WORK_S = 0.02

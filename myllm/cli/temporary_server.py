@@ -67,7 +67,7 @@ def _served(app: Served) -> Iterator[httpx.Client]:
     """Serve `app` for us alone, until the context is left."""
     import httpx
 
-    from myllm.cli.patient import PatientClient
+    from myllm.cli.http_client import PatientClient
     from myllm.logs import configure
     from myllm.server import Server
 

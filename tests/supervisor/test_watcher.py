@@ -16,11 +16,11 @@ from myllm.errors import EngineDied
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.scheduling.tickets import Asking
-from myllm.supervisor import containment
-from myllm.supervisor.death import Death
+from myllm.supervisor import memory_limit
 from myllm.supervisor.devices import HOST
+from myllm.supervisor.exit_cause import Death
 from myllm.supervisor.spec import InstanceKey
-from myllm.supervisor.watching import Watcher
+from myllm.supervisor.watcher import Watcher
 from tests.gateway.generation.cutting import running
 from tests.hostile.endless import ENDLESS
 from tests.serving import suspend
@@ -152,7 +152,7 @@ async def test_an_engine_that_grows_far_beyond_what_was_expected_is_ended(
         instance = lease.instance
         assert instance.expected_mb is not None
         assert instance.expected_mb > 1
-        monkeypatch.setattr(containment, "_MIB", 1)
+        monkeypatch.setattr(memory_limit, "_MIB", 1)
         instance.expected_mb = 1
         await asyncio.wait_for(instance.ended.wait(), 60)
         assert instance.death == Death("too large", loading=False)
@@ -175,4 +175,4 @@ async def test_an_engine_that_grows_far_beyond_what_was_expected_is_ended(
     ],
 )
 def test_what_is_beyond_expectation(taken: int, expected: int | None, is_over: bool) -> None:
-    assert (containment.excess(taken, expected) is not None) is is_over
+    assert (memory_limit.excess(taken, expected) is not None) is is_over

@@ -13,12 +13,12 @@ from contextvars import Context
 import structlog
 
 from myllm.loops import in_background, keep_running, note_failure
-from myllm.supervisor.containment import excess
 from myllm.supervisor.devices import HOST, GpuReader, used_by
+from myllm.supervisor.engine_activity import Observed
+from myllm.supervisor.hang_rules import Vitals
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.observing import Observed
+from myllm.supervisor.memory_limit import excess
 from myllm.supervisor.spec import InstanceSpec
-from myllm.supervisor.vitals import Vitals
 
 _log = structlog.get_logger(__name__)
 _EVERY_S = 2.0

@@ -16,7 +16,7 @@ from myllm.settings import Settings
 from myllm.supervisor.devices import HOST, DeviceMemory
 from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, Layout, Role, main_role
-from myllm.supervisor.specs import Specs
+from myllm.supervisor.spec_builder import Specs
 from tests.control_groups import cpu_quota, run_inside
 from tests.ggufs import write_header
 from tests.projectors import write_projector
@@ -172,8 +172,8 @@ def test_threads_by_what_is_usable_of_eight_cores(
     parameters: int,
     expected: str | None,
 ) -> None:
-    monkeypatch.setattr("myllm.supervisor.specs.machine_cores", lambda: 8)
-    monkeypatch.setattr("myllm.supervisor.specs.usable_cores", lambda: usable)
+    monkeypatch.setattr("myllm.supervisor.spec_builder.machine_cores", lambda: 8)
+    monkeypatch.setattr("myllm.supervisor.spec_builder.usable_cores", lambda: usable)
     assert threads(tmp_path, parameters) == expected
     assert threads(tmp_path, parameters, threads=5) == "5"
 
@@ -196,8 +196,8 @@ def test_prompts_of_a_small_model_are_read_by_more_threads_than_write_its_answer
     parameters: int,
     expected: str | None,
 ) -> None:
-    monkeypatch.setattr("myllm.supervisor.specs.machine_cores", lambda: 8)
-    monkeypatch.setattr("myllm.supervisor.specs.usable_cores", lambda: usable)
+    monkeypatch.setattr("myllm.supervisor.spec_builder.machine_cores", lambda: 8)
+    monkeypatch.setattr("myllm.supervisor.spec_builder.usable_cores", lambda: usable)
     assert threads(tmp_path, parameters, "--threads-batch") == expected
     assert threads(tmp_path, parameters, "--threads-batch", threads=5) is None
 
@@ -223,7 +223,7 @@ def test_the_speed_of_reading_depends_on_model_engine_machine_and_threads(
         specs(tmp_path, gpu=True).spec(KEY, demo).speed_key,
         specs(tmp_path).spec(KEY, replace(demo, header=replace(demo.header, digest="x"))).speed_key,
     }
-    monkeypatch.setattr("myllm.supervisor.specs.cpu_identity", lambda: "another CPU")
+    monkeypatch.setattr("myllm.supervisor.spec_builder.cpu_identity", lambda: "another CPU")
     keys.add(specs(tmp_path).spec(KEY, demo).speed_key)
     assert len(keys) == 5
     server = tmp_path / "llama-server"

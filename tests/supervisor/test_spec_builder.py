@@ -205,7 +205,7 @@ def test_prompts_of_a_small_model_are_read_by_more_threads_than_write_its_answer
 @pytest.mark.needs_cpu_quota
 def test_an_engine_in_a_container_with_one_cpu_gets_one_thread(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from tests.supervisor.test_specs import threads; "
+        "from pathlib import Path; from tests.supervisor.test_spec_builder import threads; "
         f"print(threads(Path({str(tmp_path)!r}), 100_000_000_000))"
     )
     with cpu_quota(1) as procs:

@@ -14,8 +14,8 @@ from myllm.errors import InvalidRequest
 from myllm.gateway.batches import batches, each_in_turn
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.generation.completion import require_same, retried
 from myllm.gateway.model_lookup import model_for
+from myllm.gateway.retries import require_same_model, with_retries
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import Asking
 from myllm.models.registry import Model
@@ -64,13 +64,13 @@ async def embed(
 
         async def work(lease: Lease) -> Embeddings:
             nonlocal begun_by
-            require_same(begun_by, lease.instance)
+            require_same_model(begun_by, lease.instance)
             fitting = await _fitting(lease.instance, some, names, cut)
             vectors, tokens = await calls.embed(lease.instance, fitting)
             begun_by = lease.instance.spec.model.digest
             return Embeddings([_sized(model, each, dimensions) for each in vectors], tokens)
 
-        return await retried(gateway, ticket, work)
+        return await with_retries(gateway, ticket, work)
 
     made = await each_in_turn(list(batches(inputs, _size)), batch)
     vectors = [vector for each in made for vector in each.vectors]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.generation.completion import retried
+from myllm.gateway.retries import with_retries
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import Asking
 from myllm.models.registry import Model
@@ -60,4 +60,4 @@ async def _asked(
     async def work(lease: Lease) -> _T:
         return await question(lease.instance)
 
-    return await retried(gateway, ticket, work)
+    return await with_retries(gateway, ticket, work)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from myllm.gateway.batches import batches, each_in_turn
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.generation.completion import require_same, retried
 from myllm.gateway.model_lookup import model_for
+from myllm.gateway.retries import require_same_model, with_retries
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor.spec import InstanceKey
@@ -41,12 +41,12 @@ async def rerank(
 
         async def work(lease: Lease) -> Scores:
             nonlocal begun_by
-            require_same(begun_by, lease.instance)
+            require_same_model(begun_by, lease.instance)
             made = Scores(*await calls.rerank(lease.instance, query, part[1]))
             begun_by = lease.instance.spec.model.digest
             return made
 
-        return await retried(gateway, ticket, work)
+        return await with_retries(gateway, ticket, work)
 
     def size(document: str) -> int:
         return len(query) + len(document)

@@ -16,11 +16,11 @@ import copy
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
-from myllm.errors import EngineDied, ModelReplaced, PromptTooLong
+from myllm.errors import EngineDied, PromptTooLong
 from myllm.gateway.engine_io import calls
 from myllm.gateway.engine_io.token_spelling import spell
 from myllm.gateway.gateway import Gateway, Lease
@@ -29,14 +29,13 @@ from myllm.gateway.generation.events import Event, Token
 from myllm.gateway.generation.replay import Writing
 from myllm.gateway.generation.transcript import Diverged, Transcript
 from myllm.gateway.prompt.fit import Prompt
-from myllm.gateway.scheduling.suspects import MOST_DEATHS
+from myllm.gateway.retries import record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.kv_states import Remembered
 from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
-_T = TypeVar("_T")
 # What constrains an answer by its own beginning.
 _NOT_CARRIED = frozenset({"json_schema", "grammar"})
 
@@ -105,7 +104,7 @@ class Generation:
                 self._reading = None
                 self._end_replay()
                 if not self._transcript.is_complete():
-                    count(death, self._ticket)
+                    record_death(death, self._ticket)
             except Diverged:
                 if self._repeats:
                     raise EngineDied(
@@ -126,7 +125,7 @@ class Generation:
         digest = lease.instance.spec.model.digest
         if self._digest != digest:
             if self._transcript.text or self._transcript.produced:
-                require_same(self._digest, lease.instance)
+                require_same_model(self._digest, lease.instance)
             self._prompt, self._digest = None, digest  # another model may have other tokens
         if self._prompt is None:
             made = await make_prompt(lease.instance)
@@ -247,36 +246,3 @@ class Generation:
             if event["stop"] and "timings" in event:
                 speed.done(event["timings"])
         return self._transcript.take(event)
-
-
-async def retried(gateway: Gateway, ticket: Ticket, work: Callable[[Lease], Awaitable[_T]]) -> _T:
-    """`work` under a lease, begun again on a new engine when its engine dies.
-
-    Raises what a lease and `work` raise, EngineDied only after the third death.
-    """
-    while True:
-        try:
-            async with gateway.lease(ticket) as lease:
-                made = await work(lease)
-                gateway.delivered(lease, ticket)
-                return made
-        except EngineDied as death:
-            count(death, ticket)
-
-
-def require_same(begun_by: str | None, instance: Instance) -> None:
-    """Raises ModelReplaced when an answer that was begun by the GGUF with the digest `begun_by`
-    would go on with another one."""
-    if begun_by not in (None, instance.spec.model.digest):
-        raise ModelReplaced(instance.spec.key.model)
-
-
-def count(death: EngineDied, ticket: Ticket) -> None:
-    """Note that an engine died under `ticket`; raises `death` when it was one too many, and the
-    scheduler's verdict when there is one."""
-    if ticket.verdict is not None:
-        raise ticket.verdict from death
-    ticket.deaths += 1
-    _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
-    if ticket.deaths >= MOST_DEATHS:
-        raise death

@@ -18,7 +18,7 @@ from myllm.gateway.engine_io import calls
 from myllm.gateway.engine_io.sse import LAST, event, events_in
 from myllm.gateway.engine_io.token_spelling import spell
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.generation.completion import Generation, count, require_same
+from myllm.gateway.generation.completion import Generation
 from myllm.gateway.generation.deltas import (
     VERBOSE,
     Delta,
@@ -33,6 +33,7 @@ from myllm.gateway.generation.events import Finished, Token
 from myllm.gateway.generation.replay import Writing
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.generation.transcript import Diverged
+from myllm.gateway.retries import record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
@@ -134,7 +135,7 @@ class Relay:
             except EngineDied as death:
                 self._reading = False
                 self._writing.stops()
-                count(death, self._ticket)
+                record_death(death, self._ticket)
                 self._add_up()
             except Diverged:
                 raise EngineDied(
@@ -147,7 +148,7 @@ class Relay:
         self._reading = True
         instance = lease.instance
         if self._said.events:
-            require_same(self._digest, instance)
+            require_same_model(self._digest, instance)
         self._digest = instance.spec.model.digest
         if self._body.get("tools") and self._body.get("tool_choice") != "none":
             await calls.check_tools(instance)
@@ -203,7 +204,7 @@ class Relay:
         generation = Generation(self._gateway, self._ticket, fields)
 
         async def make_prompt(instance: Instance) -> str:
-            require_same(self._digest, instance)
+            require_same_model(self._digest, instance)
             generation.begun(said.text, await spell(instance, said.text), self._writing)
             if self.form == "text":
                 return str(self._body["prompt"])

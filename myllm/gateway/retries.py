@@ -1,0 +1,56 @@
+"""Start a request over on a new engine when its engine dies, and end it after too many deaths."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from myllm.errors import EngineDied, ModelReplaced
+from myllm.gateway.gateway import Gateway, Lease
+from myllm.gateway.scheduling.suspects import MOST_DEATHS
+from myllm.gateway.scheduling.tickets import Ticket
+from myllm.supervisor.instance import Instance
+
+_log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+
+async def with_retries(
+    gateway: Gateway, ticket: Ticket, work: Callable[[Lease], Awaitable[_T]]
+) -> _T:
+    """Run `work` under a lease, and again on a new engine when its engine dies.
+
+    Raises what a lease and `work` raise; EngineDied only after the third death.
+    """
+    while True:
+        try:
+            async with gateway.lease(ticket) as lease:
+                result = await work(lease)
+                gateway.delivered(lease, ticket)
+                return result
+        except EngineDied as death:
+            record_death(death, ticket)
+
+
+def record_death(death: EngineDied, ticket: Ticket) -> None:
+    """Count an engine's death under `ticket`.
+
+    Raises `death` if it is one too many, or the scheduler's verdict if there is one.
+    """
+    if ticket.verdict is not None:
+        raise ticket.verdict from death
+    ticket.deaths += 1
+    _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
+    if ticket.deaths >= MOST_DEATHS:
+        raise death
+
+
+def require_same_model(digest: str | None, instance: Instance) -> None:
+    """Raise ModelReplaced if `instance` does not run the model that began the answer.
+
+    `digest` is that model's GGUF; None if the answer has not begun.
+    """
+    if digest not in (None, instance.spec.model.digest):
+        raise ModelReplaced(instance.spec.key.model)

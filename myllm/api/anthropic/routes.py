@@ -17,7 +17,7 @@ from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import JsonAnswer, Stream, described, to_the_end
-from myllm.api.shared.dependencies import AskedBy, With
+from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.translated_chat import Chat, asked, input_of
 from myllm.errors import MyLLMError
 from myllm.gateway.engine_questions import count
@@ -32,7 +32,7 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 
 
 @router.post("", responses=described("text/event-stream"))
-async def messages(request: MessagesRequest, services: With, client: AskedBy) -> Response:
+async def messages(request: MessagesRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation with the model's chat template."""
     chat = Chat(messages_of(request), request.options(), _DEFAULTS, fields_of(request))
     _, answer = await asked(services, request.asking(client.caller), request.model, chat)
@@ -61,7 +61,9 @@ async def messages(request: MessagesRequest, services: With, client: AskedBy) ->
 
 
 @router.post("/count_tokens")
-async def count_tokens(request: CountTokensRequest, services: With, client: AskedBy) -> Response:
+async def count_tokens(
+    request: CountTokensRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """How many tokens the prompt of a conversation has."""
     model = await chatting_model(services.gateway, request.model)
     gateway, asking = services.gateway, request.asking(client.caller)

@@ -16,7 +16,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import JsonAnswer, TakesTime
 from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from myllm.api.shared.bounded import Name
-from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.errors import InvalidRequest, NotFound
 from myllm.gateway.engine_questions import ask, render
 from myllm.gateway.model_lookup import chatting_model, named
@@ -40,7 +40,7 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 @router.get("/props")
 @router.get("/upstream/{model:path}/props")
-async def properties(services: With, client: AskedBy, model: Name = "") -> Response:
+async def properties(services: ServicesDep, client: ClientDep, model: Name = "") -> Response:
     """What llama-server tells of a model and of itself."""
     name = await named(services.gateway, model)
 
@@ -52,7 +52,7 @@ async def properties(services: With, client: AskedBy, model: Name = "") -> Respo
 
 
 @router.get("/upstream/{model:path}/slots")
-async def slots(model: str, services: With, client: AskedBy) -> Response:
+async def slots(model: str, services: ServicesDep, client: ClientDep) -> Response:
     """What each slot of the engine is doing."""
 
     async def make() -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ async def slots(model: str, services: With, client: AskedBy) -> Response:
 
 
 @router.get("/upstream/{model:path}/metrics")
-async def metrics(model: str, services: With, client: AskedBy) -> Response:
+async def metrics(model: str, services: ServicesDep, client: ClientDep) -> Response:
     """The engine's counters, in the form that Prometheus reads."""
 
     async def make() -> Response:
@@ -77,7 +77,7 @@ async def metrics(model: str, services: With, client: AskedBy) -> Response:
 @router.post("/tokenize")
 @router.post("/upstream/{model:path}/tokenize")
 async def tokenize(
-    request: TokenizeRequest, services: With, client: AskedBy, model: Name = ""
+    request: TokenizeRequest, services: ServicesDep, client: ClientDep, model: Name = ""
 ) -> Response:
     """The tokens of a text."""
     name = await named(services.gateway, model or request.model)
@@ -90,7 +90,7 @@ async def tokenize(
 @router.post("/detokenize")
 @router.post("/upstream/{model:path}/detokenize")
 async def detokenize(
-    request: DetokenizeRequest, services: With, client: AskedBy, model: Name = ""
+    request: DetokenizeRequest, services: ServicesDep, client: ClientDep, model: Name = ""
 ) -> Response:
     """The text of tokens."""
     name = await named(services.gateway, model or request.model)
@@ -102,7 +102,7 @@ async def detokenize(
 @router.post("/apply-template")
 @router.post("/upstream/{model:path}/apply-template")
 async def apply_template(
-    request: TemplateRequest, services: With, client: AskedBy, model: Name = ""
+    request: TemplateRequest, services: ServicesDep, client: ClientDep, model: Name = ""
 ) -> Response:
     """The prompt that the model's template makes of a chat."""
     name = await named(services.gateway, model or request.model, "generate")

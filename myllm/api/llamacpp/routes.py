@@ -18,7 +18,7 @@ from myllm.api.llamacpp.schemas import (
 )
 from myllm.api.openai import completions, vectors
 from myllm.api.openai.vector_schemas import each_of
-from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.gateway.embedding import embed
 from myllm.gateway.generation.answers import generating_model
 from myllm.gateway.generation.native_result import picked, plain_whole
@@ -35,7 +35,7 @@ router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 
 @router.post("/chat/completions")
 async def chat_completions(
-    request: UnnamedChatRequest, services: With, client: AskedBy
+    request: UnnamedChatRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Answer a conversation in OpenAI's form."""
     request.model = await named(services.gateway, request.model, "generate")
@@ -44,14 +44,16 @@ async def chat_completions(
 
 @router.post("/completion")
 @router.post("/completions")
-async def completion(request: PlainCompletionRequest, services: With, client: AskedBy) -> Response:
+async def completion(
+    request: PlainCompletionRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """Complete a prompt, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "generate")
     return await _answer(services, client.caller, name, "/completion", request)
 
 
 @router.post("/infill")
-async def infill(request: InfillRequest, services: With, client: AskedBy) -> Response:
+async def infill(request: InfillRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Fill in the middle, in llama.cpp's form; for models that have tokens for it."""
     name = await named(services.gateway, request.model, "generate")
     return await _answer(services, client.caller, name, "/infill", request)
@@ -59,7 +61,7 @@ async def infill(request: InfillRequest, services: With, client: AskedBy) -> Res
 
 @router.post("/upstream/{model:path}/infill")
 async def infill_with(
-    model: str, request: InfillRequest, services: With, client: AskedBy
+    model: str, request: InfillRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """The same by a certain model."""
     return await _answer(services, client.caller, model, "/infill", request)
@@ -67,7 +69,9 @@ async def infill_with(
 
 @router.post("/embedding")
 @router.post("/embeddings")
-async def embedding(request: PlainEmbeddingRequest, services: With, client: AskedBy) -> Response:
+async def embedding(
+    request: PlainEmbeddingRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """One vector for each input, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "embed")
     asking, inputs = request.asking(client.caller), each_of(request.content)
@@ -82,7 +86,9 @@ async def embedding(request: PlainEmbeddingRequest, services: With, client: Aske
 
 @router.post("/rerank")
 @router.post("/reranking")
-async def rerank(request: UnnamedRerankRequest, services: With, client: AskedBy) -> Response:
+async def rerank(
+    request: UnnamedRerankRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """The documents' indexes and scores, the best first."""
     request.model = await named(services.gateway, request.model, "rerank")
     return await vectors.rerank_documents(request, services, client)

@@ -20,7 +20,7 @@ from myllm.api.native.schemas import (
     GenerateRequest,
     GenerateResponse,
 )
-from myllm.api.shared.dependencies import AskedBy, With
+from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.embedding import embed
@@ -53,7 +53,7 @@ def _streams(example: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=_streams(_GENERATE_EVENTS))
-async def generate(request: GenerateRequest, services: With, client: AskedBy) -> Response:
+async def generate(request: GenerateRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Complete a prompt as it is. Streams unless `stream` is false."""
     answer = RawAnswer(
         services.gateway,
@@ -78,7 +78,7 @@ async def generate(request: GenerateRequest, services: With, client: AskedBy) ->
 
 
 @router.post("/chat", response_model=ChatResponse, responses=_streams(_CHAT_EVENTS))
-async def chat(request: ChatRequest, services: With, client: AskedBy) -> Response:
+async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
     for index, message in enumerate(request.messages):
         if message.role == "user" and not message.content:
@@ -116,7 +116,9 @@ async def chat(request: ChatRequest, services: With, client: AskedBy) -> Respons
 
 
 @router.post("/embeddings", response_model=EmbeddingsResponse)
-async def embeddings(request: EmbeddingsRequest, services: With, client: AskedBy) -> Response:
+async def embeddings(
+    request: EmbeddingsRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """One vector for a text (`embedding`), or one for each of several (`embeddings`)."""
     inputs = [request.input] if isinstance(request.input, str) else request.input
     if not inputs or not all(inputs):

@@ -9,14 +9,14 @@ from fastapi import APIRouter
 
 from myllm import __version__
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.shared.dependencies import Services, With
+from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.counters import counted
 
 router = APIRouter(tags=["Status"], route_class=CheckedRoute)
 
 
 @router.get("/")
-async def root(services: With) -> dict[str, str]:
+async def root(services: ServicesDep) -> dict[str, str]:
     """Name, version and where the documentation is."""
     return {
         "name": "MyLLM",
@@ -27,7 +27,7 @@ async def root(services: With) -> dict[str, str]:
 
 
 @router.get("/health")
-async def health(services: With) -> dict[str, Any]:
+async def health(services: ServicesDep) -> dict[str, Any]:
     """Whether the server is well; answers at once whatever it is doing."""
     queued, active = services.gateway.scheduler.totals()
     return {

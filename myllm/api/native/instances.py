@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.response_schemas import InstanceList
-from myllm.api.shared.dependencies import Services, With
+from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.api.shared.timestamps import iso
 from myllm.gateway.planner import without_engines
 from myllm.gateway.scheduling.model_state import Entry
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
 
 @router.get("/instances", response_model=None, responses={200: {"model": InstanceList}})
-async def list_instances(services: With) -> dict[str, Any]:
+async def list_instances(services: ServicesDep) -> dict[str, Any]:
     """The engines that run now, and the models that wait for memory."""
     shown: list[dict[str, Any]] = []
     for entry in services.gateway.scheduler.fleet.entries():

@@ -14,7 +14,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import JsonAnswer
 from myllm.api.native.response_schemas import ModelDetails, ModelList
 from myllm.api.native.schemas import LoadRequest
-from myllm.api.shared.dependencies import Services, With
+from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.gateway.planner import without_engines
 from myllm.models.describe import details, summary
 from myllm.models.registry import Model
@@ -25,7 +25,7 @@ router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
 
 @router.get("/models", response_model=None, responses={200: {"model": ModelList}})
-async def list_models(services: With) -> dict[str, Any]:
+async def list_models(services: ServicesDep) -> dict[str, Any]:
     """All models on disk, those that are loaded as they were when they were, and what lies beside
     them that cannot be one."""
     models = await services.gateway.models.all()
@@ -40,7 +40,7 @@ async def list_models(services: With) -> dict[str, Any]:
 
 
 @router.get("/models/{name:path}", response_model=None, responses={200: {"model": ModelDetails}})
-async def show_model(name: str, services: With) -> dict[str, Any]:
+async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
     """One model, with everything known about it: of a loaded one what answers now, and in
     `warnings` what on disk is different."""
     gateway = services.gateway
@@ -58,7 +58,7 @@ async def show_model(name: str, services: With) -> dict[str, Any]:
 
 
 @router.post("/models/{name:path}/load")
-async def load_model(name: str, services: With, wish: LoadRequest | None = None) -> Response:
+async def load_model(name: str, services: ServicesDep, wish: LoadRequest | None = None) -> Response:
     """Load a model and answer when it is ready."""
     keep_alive = wish.keep_alive if wish else None
 
@@ -73,7 +73,7 @@ async def load_model(name: str, services: With, wish: LoadRequest | None = None)
 @router.post("/models/{name:path}/unload")
 async def unload_model(
     name: str,
-    services: With,
+    services: ServicesDep,
     force: Annotated[bool, Query(description="Even if it is answering; soon.")] = False,
 ) -> dict[str, str]:
     """Stop a model's engines and answer when their memory is free."""
@@ -82,7 +82,7 @@ async def unload_model(
 
 
 @router.post("/models/{name:path}/reload")
-async def reload_model(name: str, services: With) -> dict[str, str]:
+async def reload_model(name: str, services: ServicesDep) -> dict[str, str]:
     """Replace a model's engines by new ones, without failing a request."""
     own_name = await services.gateway.models.name_of(name)
     model = await asyncio.to_thread(services.gateway.registry.get, own_name)
@@ -92,7 +92,7 @@ async def reload_model(name: str, services: With) -> dict[str, str]:
 
 
 @router.post("/reload")
-async def reload_all(services: With) -> dict[str, str]:
+async def reload_all(services: ServicesDep) -> dict[str, str]:
     """Replace the engines of every model, without failing a request, and read changed keys."""
     services.reload_keys()
     replaced = services.gateway.reload()
@@ -103,7 +103,7 @@ async def reload_all(services: With) -> dict[str, str]:
 @router.delete("/models/{name:path}")
 async def delete_model(
     name: str,
-    services: With,
+    services: ServicesDep,
     force: Annotated[bool, Query(description="Even if it is answering.")] = False,
 ) -> dict[str, str]:
     """Delete a model from the disk, unloading it first."""

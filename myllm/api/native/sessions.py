@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.schemas import ChatRequest, ForkRequest, RenameRequest
 from myllm.api.shared.bounded import Name
-from myllm.api.shared.dependencies import AskedBy, Models, Sessions
+from myllm.api.shared.dependencies import ClientDep, RegistryDep, SessionsDep
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest
 from myllm.gateway.media.parts import carried
@@ -47,9 +47,9 @@ _FILES: dict[str, Any] = {
 
 @router.get("")
 async def list_sessions(
-    sessions: Sessions,
-    models: Models,
-    client: AskedBy,
+    sessions: SessionsDep,
+    registry: RegistryDep,
+    client: ClientDep,
     limit: Annotated[int, Query(ge=1, le=500, description="At most so many.")] = 50,
     cursor: Annotated[Name | None, Query(description="`next_cursor` of the last page.")] = None,
     search: Annotated[_Search, Query(description="A text in a title or a message.")] = "",
@@ -57,14 +57,14 @@ async def list_sessions(
 ) -> dict[str, Any]:
     """The sessions that went on last, and where the next page begins."""
     if model:  # sessions are stored under their model's own name
-        model = await asyncio.to_thread(models.name_of, model)
+        model = await asyncio.to_thread(registry.name_of, model)
     archive = await sessions.archive()
     page, following = await archive.page(client.owner, limit, cursor, search, model)
     return {"sessions": [_summary(each) for each in page], "next_cursor": following}
 
 
 @router.get("/{session_id}")
-async def show_session(session_id: str, sessions: Sessions, client: AskedBy) -> dict[str, Any]:
+async def show_session(session_id: str, sessions: SessionsDep, client: ClientDep) -> dict[str, Any]:
     """A session with all its messages; superseded ones are in no prompt any more."""
     found, said = await (await sessions.archive()).listed(client.owner, session_id)
     return _summary(found) | {"messages": [_message(each) for each in said]}
@@ -72,7 +72,7 @@ async def show_session(session_id: str, sessions: Sessions, client: AskedBy) -> 
 
 @router.patch("/{session_id}")
 async def rename_session(
-    session_id: str, wish: RenameRequest, sessions: Sessions, client: AskedBy
+    session_id: str, wish: RenameRequest, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, Any]:
     """Give a session another title."""
     await (await sessions.archive()).rename(client.owner, session_id, wish.title)
@@ -80,7 +80,9 @@ async def rename_session(
 
 
 @router.delete("/{session_id}")
-async def remove_session(session_id: str, sessions: Sessions, client: AskedBy) -> dict[str, str]:
+async def remove_session(
+    session_id: str, sessions: SessionsDep, client: ClientDep
+) -> dict[str, str]:
     """Forget a session, its messages and its saved state."""
     await sessions.remove(client.owner, session_id)
     return {"status": "success", "message": f"Session '{session_id}' removed"}
@@ -88,7 +90,7 @@ async def remove_session(session_id: str, sessions: Sessions, client: AskedBy) -
 
 @router.delete("/{session_id}/messages/{message}")
 async def take_back(
-    session_id: str, message: int, sessions: Sessions, client: AskedBy
+    session_id: str, message: int, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, str]:
     """Take a message and all that follow it out of the conversation; they are kept, superseded."""
     await sessions.take_back(client.owner, session_id, message)
@@ -99,8 +101,8 @@ async def take_back(
 @router.post("/{session_id}/fork", status_code=201)
 async def fork_session(
     session_id: str,
-    sessions: Sessions,
-    client: AskedBy,
+    sessions: SessionsDep,
+    client: ClientDep,
     wish: Annotated[ForkRequest, Body(default_factory=ForkRequest)],
 ) -> dict[str, Any]:
     """Begin another session with what this one says up to a message."""
@@ -113,8 +115,8 @@ async def fork_session(
 @router.get("/{session_id}/export")
 async def export_session(
     session_id: str,
-    sessions: Sessions,
-    client: AskedBy,
+    sessions: SessionsDep,
+    client: ClientDep,
     form: Annotated[Format, Query(alias="format", description="For programs or people.")] = "json",
 ) -> Response:
     """A session as a file, without what was superseded; POST it to /api/sessions/import."""
@@ -129,8 +131,8 @@ async def export_session(
 @router.post("/import", status_code=201, openapi_extra=_FILES)
 async def import_session(
     request: Request,
-    sessions: Sessions,
-    client: AskedBy,
+    sessions: SessionsDep,
+    client: ClientDep,
     session_id: Annotated[Name | None, Query(description="Instead of the file's.")] = None,
 ) -> dict[str, Any]:
     """Store a session that was exported, as JSON or as Markdown."""

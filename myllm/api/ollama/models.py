@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from myllm.api.http.streaming import JsonAnswer, described
 from myllm.api.ollama.routes import AnyContentType, streamed
 from myllm.api.ollama.schemas import CopyRequest, NamedRequest, PullRequest
-from myllm.api.shared.dependencies import Services, With
+from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest, PullFailed
 from myllm.gateway.planner import without_engines
@@ -50,7 +50,7 @@ async def version() -> dict[str, str]:
 
 
 @router.get("/api/tags")
-async def tags(services: With) -> dict[str, Any]:
+async def tags(services: ServicesDep) -> dict[str, Any]:
     """All models that can be used, under all their names."""
     models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
@@ -64,13 +64,13 @@ async def tags(services: With) -> dict[str, Any]:
 
 
 @router.get("/api/ps")
-async def ps(services: With) -> dict[str, Any]:
+async def ps(services: ServicesDep) -> dict[str, Any]:
     """The models that are loaded."""
     return {"models": list(_running(services))}
 
 
 @router.post("/api/show")
-async def show(request: NamedRequest, services: With) -> dict[str, Any]:
+async def show(request: NamedRequest, services: ServicesDep) -> dict[str, Any]:
     """Everything that is known about a model."""
     model = await services.gateway.models.find(request.model)
     parameters = list(_parameters(model))
@@ -86,7 +86,7 @@ async def show(request: NamedRequest, services: With) -> dict[str, Any]:
 
 
 @router.post("/api/copy")
-async def copy(request: CopyRequest, services: With) -> Response:
+async def copy(request: CopyRequest, services: ServicesDep) -> Response:
     """Copy a model under another name; unlike Ollama's, never over a model that is there."""
     registry = services.gateway.registry
     await asyncio.to_thread(copy_model, registry, request.source, request.destination)
@@ -94,14 +94,14 @@ async def copy(request: CopyRequest, services: With) -> Response:
 
 
 @router.delete("/api/delete")
-async def delete(request: NamedRequest, services: With) -> Response:
+async def delete(request: NamedRequest, services: ServicesDep) -> Response:
     """Delete a model from the disk, unloading it first."""
     await services.gateway.remove(request.model)
     return Response()
 
 
 @router.post("/api/pull", responses=described("application/x-ndjson"))
-async def pull(request: PullRequest, services: With) -> Response:
+async def pull(request: PullRequest, services: ServicesDep) -> Response:
     """Download a model by its name in the catalog, or a repository of the Hugging Face hub.
 
     Given up when the client leaves; the next pull goes on from there.

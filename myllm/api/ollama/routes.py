@@ -21,7 +21,7 @@ from myllm.api.ollama.schemas import (
     OllamaGenerateRequest,
 )
 from myllm.api.ollama.translate import Lines, messages_of, prompt_of
-from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.translated_chat import Chat, asked
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.embedding import embed
@@ -51,7 +51,9 @@ router = APIRouter(prefix="/ollama/api", tags=["Ollama"], route_class=AnyContent
 
 
 @router.post("/generate", responses=described("application/x-ndjson"))
-async def generate(request: OllamaGenerateRequest, services: With, client: AskedBy) -> Response:
+async def generate(
+    request: OllamaGenerateRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """Answer a prompt as a conversation of one message, or complete it as it is (`raw`)."""
     lines = Lines(request.model, chat=False)
     if not (request.prompt or request.images):
@@ -82,7 +84,7 @@ async def generate(request: OllamaGenerateRequest, services: With, client: Asked
 
 
 @router.post("/chat", responses=described("application/x-ndjson"))
-async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> Response:
+async def chat(request: OllamaChatRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation with the model's chat template."""
     lines = Lines(request.model, chat=True)
     if not request.messages:
@@ -95,7 +97,7 @@ async def chat(request: OllamaChatRequest, services: With, client: AskedBy) -> R
 
 
 @router.post("/embed")
-async def embed_texts(request: EmbedRequest, services: With, client: AskedBy) -> Response:
+async def embed_texts(request: EmbedRequest, services: ServicesDep, client: ClientDep) -> Response:
     """A vector for each text."""
     lines = Lines(request.model, chat=False)
     asking = request.asking(client.caller)
@@ -123,7 +125,7 @@ async def embed_texts(request: EmbedRequest, services: With, client: AskedBy) ->
 
 @router.post("/embeddings")
 async def old_embeddings(
-    request: OldEmbeddingsRequest, services: With, client: AskedBy
+    request: OldEmbeddingsRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """One vector for one text."""
     asking = request.asking(client.caller)

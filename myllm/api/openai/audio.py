@@ -14,7 +14,7 @@ from myllm.api.http.json_bodies import CheckedRoute, Handler
 from myllm.api.http.streaming import JsonAnswer, Stream, TakesTime, to_the_end
 from myllm.api.openai.completions import error_event
 from myllm.api.shared.bounded import Name
-from myllm.api.shared.dependencies import AskedBy, Services, With
+from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.translated_chat import Chat, asked
 from myllm.errors import InvalidRequest
 from myllm.gateway.engine_io.sse import event
@@ -47,8 +47,8 @@ _DEFAULTS = OPENAI_DEFAULTS | {"temperature": 0.0}
 
 @router.post("/transcriptions")
 async def transcriptions(
-    services: With,
-    client: AskedBy,
+    services: ServicesDep,
+    client: ClientDep,
     file: Annotated[UploadFile, File(description="A recording: wav, mp3 or flac.")],
     model: Annotated[Name, Form(description="A model's name or alias, from GET /v1/models.")],
     prompt: Annotated[str | None, Form(description="What to do, in other words.")] = None,

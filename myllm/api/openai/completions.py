@@ -17,7 +17,7 @@ from myllm.api.errors.handlers import status_of
 from myllm.api.http.fast_path import DirectRoute
 from myllm.api.http.streaming import JsonAnswer, Stream
 from myllm.api.openai.schemas import ChatCompletionRequest, CompletionRequest
-from myllm.api.shared.dependencies import AskedBy, With
+from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.errors import MyLLMError
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.gateway import Gateway
@@ -41,7 +41,7 @@ COMPLETIONS = "/v1/completions"
 
 @router.post("/chat/completions")
 async def chat_completions(
-    request: ChatCompletionRequest, services: With, client: AskedBy
+    request: ChatCompletionRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Answer a conversation with the model's chat template."""
     messages = [message.wire() for message in request.messages]
@@ -53,7 +53,9 @@ async def chat_completions(
 
 
 @router.post("/completions")
-async def completions(request: CompletionRequest, services: With, client: AskedBy) -> Response:
+async def completions(
+    request: CompletionRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """Complete a prompt as it is, or several."""
     prompts = [
         ({"prompt": prompt}, of_text(prompt) if isinstance(prompt, str) else ())
@@ -65,7 +67,7 @@ async def completions(request: CompletionRequest, services: With, client: AskedB
 
 
 @router.get("/models")
-async def list_models(services: With) -> dict[str, Any]:
+async def list_models(services: ServicesDep) -> dict[str, Any]:
     """All models that can be used, and their aliases."""
     models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
@@ -74,7 +76,7 @@ async def list_models(services: With) -> dict[str, Any]:
 
 
 @router.get("/models/{name:path}")
-async def show_model(name: str, services: With) -> dict[str, Any]:
+async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
     """One model, by its name or an alias."""
     return _shown(name, await services.gateway.models.find(name))
 

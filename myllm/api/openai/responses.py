@@ -13,7 +13,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import JsonAnswer, Stream, to_the_end
 from myllm.api.openai.responses_events import Events, output, whole
 from myllm.api.openai.responses_schemas import ResponsesRequest
-from myllm.api.shared.dependencies import AskedBy, Services, Sessions, With
+from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
 from myllm.errors import MyLLMError
 from myllm.gateway.generation.events import Call, Finished
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, UNBOUNDED
@@ -37,7 +37,9 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/responses", responses=_STREAM)
-async def create_response(request: ResponsesRequest, services: With, client: AskedBy) -> Response:
+async def create_response(
+    request: ResponsesRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """Answer an input, alone or going on from another response."""
     messages = await services.media.checked(request.model, request.messages())
     answer = await _answer(request, services, client.caller, messages)
@@ -54,13 +56,17 @@ async def create_response(request: ResponsesRequest, services: With, client: Ask
 
 
 @router.get("/responses/{response_id}")
-async def show_response(response_id: str, sessions: Sessions, client: AskedBy) -> dict[str, Any]:
+async def show_response(
+    response_id: str, sessions: SessionsDep, client: ClientDep
+) -> dict[str, Any]:
     """A response that was stored."""
     return _shown(await stored(sessions, client.owner, response_id))
 
 
 @router.delete("/responses/{response_id}")
-async def remove_response(response_id: str, sessions: Sessions, client: AskedBy) -> dict[str, Any]:
+async def remove_response(
+    response_id: str, sessions: SessionsDep, client: ClientDep
+) -> dict[str, Any]:
     """Forget a response; a conversation goes with its last one."""
     await forget(sessions, client.owner, response_id)
     return {"id": response_id, "object": "response", "deleted": True}

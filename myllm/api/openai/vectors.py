@@ -13,7 +13,7 @@ from starlette.responses import Response
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import JsonAnswer
 from myllm.api.openai.vector_schemas import EmbeddingRequest, RerankRequest, each_of
-from myllm.api.shared.dependencies import AskedBy, With
+from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.gateway.embedding import embed
 from myllm.gateway.reranking import rerank
 
@@ -21,7 +21,9 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 
 
 @router.post("/embeddings")
-async def embeddings(request: EmbeddingRequest, services: With, client: AskedBy) -> Response:
+async def embeddings(
+    request: EmbeddingRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """One vector for each input."""
     asking, inputs = request.asking(client.caller), each_of(request.input)
 
@@ -40,7 +42,9 @@ async def embeddings(request: EmbeddingRequest, services: With, client: AskedBy)
 
 @router.post("/rerank")
 @router.post("/reranking")
-async def rerank_documents(request: RerankRequest, services: With, client: AskedBy) -> Response:
+async def rerank_documents(
+    request: RerankRequest, services: ServicesDep, client: ClientDep
+) -> Response:
     """The documents' indexes and scores, the best first."""
     asking, texts = request.asking(client.caller), request.texts()
 

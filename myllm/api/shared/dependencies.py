@@ -50,7 +50,7 @@ async def _services(request: Request) -> Services:
 
 
 # What a route declares to get them.
-With = Annotated[Services, Depends(_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
 
 
 async def _sessions(request: Request) -> SessionStore:
@@ -58,7 +58,7 @@ async def _sessions(request: Request) -> SessionStore:
 
 
 # The stored conversations alone, for routes that need nothing else.
-Sessions = Annotated[SessionStore, Depends(_sessions)]
+SessionsDep = Annotated[SessionStore, Depends(_sessions)]
 
 
 async def _registry(request: Request) -> Registry:
@@ -66,7 +66,7 @@ async def _registry(request: Request) -> Registry:
 
 
 # The models on disk, for the same routes.
-Models = Annotated[Registry, Depends(_registry)]
+RegistryDep = Annotated[Registry, Depends(_registry)]
 
 
 async def _client(request: Request) -> Client:
@@ -74,4 +74,4 @@ async def _client(request: Request) -> Client:
 
 
 # Who sent the request.
-AskedBy = Annotated[Client, Depends(_client)]
+ClientDep = Annotated[Client, Depends(_client)]

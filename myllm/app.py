@@ -19,9 +19,9 @@ from myllm.api.errors import handlers, openapi
 from myllm.api.http import docs_page
 from myllm.api.http.access import Access
 from myllm.api.http.body_limits import BodyLimits
-from myllm.api.http.fast_path import DirectPaths
-from myllm.api.http.lazy_routes import LateRoutes
-from myllm.api.http.middleware import HeadAsGet, RequestContext, Turnstile, WithoutRootPath
+from myllm.api.http.fast_path import FastPath
+from myllm.api.http.lazy_routes import LazyRoutes
+from myllm.api.http.middleware import HeadAsGet, RequestContext, StripRootPath, Turnstile
 from myllm.api.native import generation, health, instances, models, sessions
 from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.types import Engine
@@ -79,7 +79,7 @@ class App:
         handlers.install(app)
         openapi.install(app, asks_for_keys=self._access.keys is not None)
         self._state = app.state
-        direct = DirectPaths(app)
+        direct = FastPath(app)
 
         def speak(routers: Iterable[APIRouter]) -> None:
             for router in routers:
@@ -93,12 +93,10 @@ class App:
         speak(rooms.router for rooms in (generation, sessions, models, instances))
         app.include_router(health.router)
         app.include_router(docs_page.router)
-        routes = HeadAsGet(LateRoutes(direct, speak_all))
+        routes = HeadAsGet(LazyRoutes(direct, speak_all))
         limited = BodyLimits(routes, self.settings)
         served: ASGIApp = Turnstile(RequestContext(self._access.guard(limited)))
-        return (
-            WithoutRootPath(served, self.settings.root_path) if self.settings.root_path else served
-        )
+        return StripRootPath(served, self.settings.root_path) if self.settings.root_path else served
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ import pytest
 
 from myllm.api.http.keys import added
 from myllm.engine.types import Engine
-from tests.api.asking import ANN, APP, BOB, PROXY
+from tests.api.credentials import ANN, APP, BOB, PROXY
 from tests.serving import Serving, serving, short_home
 
 

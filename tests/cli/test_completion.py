@@ -12,7 +12,7 @@ import pytest
 
 from myllm.api.http.keys import added
 from myllm.engine.types import Engine
-from tests.api.asking import ANN, bearer
+from tests.api.credentials import ANN, bearer
 from tests.ggufs import write_header
 from tests.serving import environment, serving
 

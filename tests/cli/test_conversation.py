@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from myllm.engine.types import Engine
-from tests.api.asking import port_of
+from tests.api.credentials import port_of
 from tests.cli.terminal import END_OF_PASTE, PASTE, UP, Terminal, terminal
 from tests.serving import Serving, wait_until
 

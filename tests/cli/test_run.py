@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from myllm.engine.types import Engine
-from tests.api.asking import port_of
+from tests.api.credentials import port_of
 from tests.cli.terminal import terminal
 from tests.serving import Serving, environment, serving
 from tests.tooled import OPEN_THOUGHTS, add_model

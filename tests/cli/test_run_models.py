@@ -14,7 +14,7 @@ import pytest
 
 from myllm.engine.types import Engine
 from myllm.models.registry import BUILTIN_DIR
-from tests.api.asking import port_of
+from tests.api.credentials import port_of
 from tests.cli.terminal import terminal
 from tests.ggufs import write_header
 from tests.hub import Hub, Repo, serve_hub

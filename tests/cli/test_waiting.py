@@ -19,7 +19,7 @@ from myllm.cli import client
 from myllm.engine.types import Engine
 from myllm.errors import ServeFailed
 from myllm.settings import load_settings
-from tests.api.asking import port_of
+from tests.api.credentials import port_of
 from tests.serving import environment, serving, wait_until
 
 STARTING = (503, {"detail": "The server is starting"})

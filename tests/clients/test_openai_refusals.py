@@ -10,7 +10,7 @@ import pytest
 
 from myllm.api.http.keys import added
 from myllm.engine.types import Engine
-from tests.api.asking import ANN, bearer
+from tests.api.credentials import ANN, bearer
 from tests.clients.questions import ASKED, UNENDING
 from tests.serving import Serving, serving, short_home, wait_until
 

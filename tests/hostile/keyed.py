@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from myllm.api.http.keys import added
-from tests.api.asking import bearer
+from tests.api.credentials import bearer
 from tests.serving import Serving, serving
 
 ANN, BOB, EVE = (f"{name}-key-0123456789" for name in ("ann", "bob", "eve"))

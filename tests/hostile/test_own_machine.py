@@ -18,7 +18,7 @@ import pytest
 
 from myllm.engine.types import Engine
 from myllm.own_servers import is_own, noted
-from tests.api.asking import ANN, port_of
+from tests.api.credentials import ANN, port_of
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving, environment, serving
 

@@ -16,7 +16,7 @@ from myllm.api.anthropic.translate import fields_of, messages_of
 from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.http.streaming import JsonAnswer, Stream, described, to_the_end
+from myllm.api.http.streaming import DeferredJson, Stream, described, to_the_end
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.translated_chat import Chat, asked, input_of
 from myllm.errors import MyLLMError
@@ -42,7 +42,7 @@ async def messages(request: MessagesRequest, services: ServicesDep, client: Clie
         async def make() -> Mapping[str, Any]:
             return head | _whole(await to_the_end(answer), request)
 
-        return JsonAnswer(make)
+        return DeferredJson(make)
 
     async def frames() -> AsyncGenerator[bytes, None]:
         blocks = _Blocks()
@@ -73,7 +73,7 @@ async def count_tokens(
     async def make() -> Mapping[str, Any]:
         return {"input_tokens": await count(gateway, asking, model, body)}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 class _Blocks:

@@ -26,7 +26,7 @@ _FAILURE = "myllm.failure"
 
 
 class DirectRoute(CheckedRoute):
-    """A route that `DirectPaths` may answer: its endpoint takes `request` (a pydantic model),
+    """A route that `FastPath` may answer: its endpoint takes `request` (a pydantic model),
     `services` and `client`. Others stay what they are.
     """
 
@@ -47,7 +47,7 @@ class DirectRoute(CheckedRoute):
         return handle
 
 
-class DirectPaths:
+class FastPath:
     """Answers POSTs to the paths of direct routes; everything else goes to `app`."""
 
     def __init__(self, app: FastAPI) -> None:

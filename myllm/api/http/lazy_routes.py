@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 _EARLY = ("/api/", "/health")
 
 
-class LateRoutes:
+class LazyRoutes:
     """Calls `load` once, before the first request of a path that is not there from the start.
 
     Those that come meanwhile wait for the same load; one that fails is tried again.

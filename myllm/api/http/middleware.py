@@ -94,7 +94,7 @@ class HeadAsGet:
         await self._app(scope, receive, send)
 
 
-class WithoutRootPath:
+class StripRootPath:
     """Removes `root_path` from the front of each path; some proxies have done so already."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:

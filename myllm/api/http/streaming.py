@@ -147,7 +147,7 @@ class Stream(Response):
         self._is_sending = False
 
 
-class TakesTime(Response):
+class DeferredResponse(Response):
     """A whole answer that takes time to make; given up when the client leaves."""
 
     def __init__(self, make: Callable[[], Awaitable[Response]]) -> None:
@@ -162,7 +162,7 @@ class TakesTime(Response):
         await _work_until(lambda: _disconnected(receive), run())
 
 
-class JsonAnswer(TakesTime):
+class DeferredJson(DeferredResponse):
     """The same for one JSON document."""
 
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:

@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.http.streaming import JsonAnswer, TakesTime
+from myllm.api.http.streaming import DeferredJson, DeferredResponse
 from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
@@ -48,7 +48,7 @@ async def properties(services: ServicesDep, client: ClientDep, model: Name = "")
         told = orjson.loads(await _get(services, client.caller, name, "/props"))
         return {key: told[key] for key in _PROPERTIES if key in told}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.get("/upstream/{model:path}/slots")
@@ -60,7 +60,7 @@ async def slots(model: str, services: ServicesDep, client: ClientDep) -> Respons
         owners = services.gateway.slot_owners(model)
         return [_shown(slot, owners.get(slot["id"]) == client.owner) for slot in told]
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.get("/upstream/{model:path}/metrics")
@@ -71,7 +71,7 @@ async def metrics(model: str, services: ServicesDep, client: ClientDep) -> Respo
         told = await _get(services, client.caller, model, "/metrics")
         return Response(told, media_type=_METRICS)
 
-    return TakesTime(make)
+    return DeferredResponse(make)
 
 
 @router.post("/tokenize")
@@ -116,7 +116,7 @@ async def apply_template(
     async def make() -> dict[str, str]:
         return {"prompt": await render(gateway, asking, rendering, body)}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.api_route("/upstream/{rest:path}", methods=_ALL_METHODS, include_in_schema=False)
@@ -157,4 +157,4 @@ async def _posted(
         told = await ask(gateway, asking, model, path, body)
         return Response(told, media_type="application/json")
 
-    return TakesTime(make)
+    return DeferredResponse(make)

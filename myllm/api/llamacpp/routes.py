@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.http.streaming import JsonAnswer, Stream
+from myllm.api.http.streaming import DeferredJson, Stream
 from myllm.api.llamacpp.schemas import (
     InfillRequest,
     PlainCompletionRequest,
@@ -81,7 +81,7 @@ async def embedding(
         # llama.cpp has a list of vectors for each input: one, or without pooling one per token.
         return [{"index": i, "embedding": [vector]} for i, vector in enumerate(made.vectors)]
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.post("/rerank")
@@ -115,4 +115,4 @@ async def _answer(
         answer = await plain_whole(relay, bool(request.return_tokens))
         return picked(answer, request.response_fields) if request.response_fields else answer
 
-    return JsonAnswer(make)
+    return DeferredJson(make)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from myllm.api.errors.handlers import status_of
 from myllm.api.http.fast_path import DirectRoute
-from myllm.api.http.streaming import JsonAnswer, Stream, to_the_end
+from myllm.api.http.streaming import DeferredJson, Stream, to_the_end
 from myllm.api.native.response_schemas import EmbeddingsResponse
 from myllm.api.native.schemas import (
     ChatRequest,
@@ -74,7 +74,7 @@ async def generate(request: GenerateRequest, services: ServicesDep, client: Clie
             "finish_reason": end.finish_reason,
         }
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.post("/chat", response_model=ChatResponse, responses=_streams(_CHAT_EVENTS))
@@ -112,7 +112,7 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
             "finish_reason": end.finish_reason,
         } | _in_session(end)
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.post("/embeddings", response_model=EmbeddingsResponse)
@@ -134,7 +134,7 @@ async def embeddings(
         usage = {"prompt_tokens": made.prompt_tokens, "total_tokens": made.prompt_tokens}
         return vectors | {"model": request.model, "usage": usage}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 def _stream(answer: Answer, terminal: Callable[[Finished], dict[str, Any]]) -> Stream:

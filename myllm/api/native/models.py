@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.http.streaming import JsonAnswer
+from myllm.api.http.streaming import DeferredJson
 from myllm.api.native.response_schemas import ModelDetails, ModelList
 from myllm.api.native.schemas import LoadRequest
 from myllm.api.shared.dependencies import Services, ServicesDep
@@ -67,7 +67,7 @@ async def load_model(name: str, services: ServicesDep, wish: LoadRequest | None 
         done = "loaded" if fresh else "was loaded already"
         return {"status": "success", "message": f"Model '{name}' {done}"}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.post("/models/{name:path}/unload")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
-from myllm.api.http.streaming import JsonAnswer, described
+from myllm.api.http.streaming import DeferredJson, described
 from myllm.api.ollama.routes import AnyContentType, streamed
 from myllm.api.ollama.schemas import CopyRequest, NamedRequest, PullRequest
 from myllm.api.shared.dependencies import Services, ServicesDep
@@ -113,7 +113,7 @@ async def pull(request: PullRequest, services: ServicesDep) -> Response:
         async with aclosing(_pulled(services, request)) as lines:
             return [line async for line in lines][-1]
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 async def _pulled(

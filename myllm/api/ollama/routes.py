@@ -13,7 +13,7 @@ from starlette.responses import Response
 from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.http.streaming import JsonAnswer, Stream, described
+from myllm.api.http.streaming import DeferredJson, Stream, described
 from myllm.api.ollama.schemas import (
     EmbedRequest,
     OldEmbeddingsRequest,
@@ -120,7 +120,7 @@ async def embed_texts(request: EmbedRequest, services: ServicesDep, client: Clie
             "prompt_eval_count": made.prompt_tokens,
         }
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.post("/embeddings")
@@ -135,12 +135,12 @@ async def old_embeddings(
         made = await embed(services.gateway, asking, request.model, [prompt], cut=True)
         return {"embedding": made.vectors[0]}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 def _answered(lines: Lines, stream: bool | None, ticket: Ticket, answer: Answer) -> Response:
     if stream is False:
-        return JsonAnswer(lambda: lines.whole(answer, ticket))
+        return DeferredJson(lambda: lines.whole(answer, ticket))
     return streamed(lambda: lines.pieces(answer, ticket))
 
 
@@ -159,7 +159,7 @@ def _load_or_unload(
             await gateway.unload(model.name)
         return lines.nothing("unload")
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 def streamed(make: Callable[[], AsyncGenerator[Mapping[str, Any], None]]) -> Stream:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import PlainTextResponse, Response
 
 from myllm.api.http.json_bodies import CheckedRoute, Handler
-from myllm.api.http.streaming import JsonAnswer, Stream, TakesTime, to_the_end
+from myllm.api.http.streaming import DeferredJson, DeferredResponse, Stream, to_the_end
 from myllm.api.openai.completions import error_event
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
@@ -69,13 +69,13 @@ async def transcriptions(
     if stream:
         return Stream(lambda: _events(chat), error_event, lambda: chat.phase)
     if response_format == "text":
-        return TakesTime(lambda: _text(chat))
+        return DeferredResponse(lambda: _text(chat))
 
     async def make() -> dict[str, Any]:
         end = await to_the_end(chat)
         return {"text": end.full_text, "usage": _usage(end.usage)}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 async def _chat(

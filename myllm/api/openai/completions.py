@@ -15,7 +15,7 @@ from starlette.responses import Response
 from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
 from myllm.api.http.fast_path import DirectRoute
-from myllm.api.http.streaming import JsonAnswer, Stream
+from myllm.api.http.streaming import DeferredJson, Stream
 from myllm.api.openai.schemas import ChatCompletionRequest, CompletionRequest
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.errors import MyLLMError
@@ -118,7 +118,7 @@ def _answer(relays: Sequence[Relay], request: _Request) -> Response:
         made = [_choice(index, each) for index, each in enumerate(said)]
         return completion_head(said[0]) | {"choices": made, "usage": usage}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 def completion_head(said: Said) -> dict[str, Any]:

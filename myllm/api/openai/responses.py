@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.http.streaming import JsonAnswer, Stream, to_the_end
+from myllm.api.http.streaming import DeferredJson, Stream, to_the_end
 from myllm.api.openai.responses_events import Events, output, whole
 from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
@@ -52,7 +52,7 @@ async def create_response(
         items = output(answer.key, end.full_text, end.thinking, end.calls, status)
         return whole(answer.record, items) | end.unstored()
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.get("/responses/{response_id}")

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.http.streaming import JsonAnswer
+from myllm.api.http.streaming import DeferredJson
 from myllm.api.openai.vector_schemas import EmbeddingRequest, RerankRequest, each_of
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.gateway.embedding import embed
@@ -37,7 +37,7 @@ async def embeddings(
         usage = _usage(made.prompt_tokens)
         return {"object": "list", "data": data, "model": request.model, "usage": usage}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 @router.post("/rerank")
@@ -60,7 +60,7 @@ async def rerank_documents(
         usage = _usage(made.prompt_tokens)
         return {"object": "list", "model": request.model, "results": results, "usage": usage}
 
-    return JsonAnswer(make)
+    return DeferredJson(make)
 
 
 def _usage(prompt_tokens: int) -> dict[str, int]:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from myllm.engine.types import Engine
-from tests.api.asking import ANN
+from tests.api.credentials import ANN
 from tests.ggufs import write_model
 from tests.projectors import b64, png, write_projector
 from tests.serving import Serving, serving, short_home, wait_until

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from myllm.engine.types import Engine
-from tests.api.asking import ANN, APP, PROXY, bearer, port_of
+from tests.api.credentials import ANN, APP, PROXY, bearer, port_of
 from tests.api.events import detail
 from tests.serving import Serving, serving, wait_until
 

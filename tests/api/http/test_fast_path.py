@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from myllm.api.errors import handlers
-from myllm.api.http.fast_path import DirectPaths, DirectRoute
+from myllm.api.http.fast_path import DirectRoute, FastPath
 from myllm.api.http.middleware import RequestContext
 
 
@@ -45,7 +45,7 @@ async def asked(body: bytes) -> list[Message]:
     app = FastAPI()
     handlers.install(app)
     app.state.services = None
-    direct = DirectPaths(app)
+    direct = FastPath(app)
     direct.add(router)
     sent: list[Message] = []
 

@@ -14,7 +14,7 @@ import pytest
 
 from myllm.api.http.keys import added
 from myllm.engine.types import Engine
-from tests.api.asking import ANN, BOB, bearer, port_of
+from tests.api.credentials import ANN, BOB, bearer, port_of
 from tests.api.events import detail, post
 from tests.serving import Serving, environment, serving, wait_until
 

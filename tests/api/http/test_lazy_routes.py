@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from myllm.api.http.lazy_routes import LateRoutes
+from myllm.api.http.lazy_routes import LazyRoutes
 
 
 class Late:
@@ -20,7 +20,7 @@ class Late:
         self.app = Starlette()
         self.app.add_route("/api/early", self.answer)
         self.loads, self.failures = 0, failures
-        routes = httpx.ASGITransport(LateRoutes(self.app, self.load))
+        routes = httpx.ASGITransport(LazyRoutes(self.app, self.load))
         self.client = httpx.AsyncClient(transport=routes, base_url="http://localhost")
 
     async def answer(self, request: Request) -> PlainTextResponse:

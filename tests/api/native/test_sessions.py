@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from myllm.engine.types import Engine
-from tests.api.asking import ANN, BOB, bearer
+from tests.api.credentials import ANN, BOB, bearer
 from tests.serving import serving, wait_until
 
 

@@ -12,7 +12,7 @@ import ollama
 import pytest
 
 from myllm.engine.types import Engine
-from tests.api.asking import ANN
+from tests.api.credentials import ANN
 from tests.encoders import CONTEXT, DIM, write_bert
 from tests.ggufs import write_model
 from tests.projectors import png, write_projector

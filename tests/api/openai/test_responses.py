@@ -17,7 +17,7 @@ from myllm.engine.types import Engine
 from myllm.errors import EngineError
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.generation.events import Token
-from tests.api.asking import ANN, BOB
+from tests.api.credentials import ANN, BOB
 from tests.ggufs import write_model
 from tests.projectors import data_url, png, write_projector
 from tests.serving import Serving, serving, short_home, wait_until

@@ -1,4 +1,4 @@
-"""Keys for tests, and how they are shown."""
+"""API keys for tests, and the headers that carry them."""
 
 from __future__ import annotations
 

@@ -136,12 +136,12 @@ class Gateway:
 
     def phase(self, ticket: Ticket) -> str:
         """What a waiting request waits for, in two words: `loading 42%`, `queued 3`."""
-        entry = self.scheduler.fleet.entry(ticket.key)
+        model = self.scheduler.fleet.model(ticket.key)
         position = self.scheduler.position(ticket, time.monotonic())
-        if entry.state == "loading":
-            instance = self.supervisor.get(entry.run.id if entry.run else None)
+        if model.status == "loading":
+            instance = self.supervisor.get(model.run.id if model.run else None)
             return f"loading {int(100 * instance.progress) if instance else 0}%"
-        if entry.state == "waiting":
+        if model.status == "waiting":
             return f"waiting for memory, queued {position}"
         return f"queued {position}"
 

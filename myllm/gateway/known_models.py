@@ -42,8 +42,8 @@ class KnownModels:
 
     def running(self) -> list[Model]:
         """The models that have an engine which takes requests, or will when it is loaded."""
-        entries = self._fleet.entries()
-        names = {each.key.model for each in entries if each.run}
+        states = self._fleet.models()
+        names = {each.key.model for each in states if each.run}
         return [_model(run) for name in names if (run := self._fleet.serving(name)) is not None]
 
     async def all(self) -> list[Model]:

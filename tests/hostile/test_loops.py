@@ -101,8 +101,8 @@ async def test_who_waits_for_what_has_failed_is_told(
         patch.setattr(getattr(gateway, room), name, fail)
         with pytest.raises(EngineError, match="Internal error"):
             await ask(gateway)
-        entry = gateway.scheduler.fleet.entry(KEY)
-        assert (entry.state, entry.runs()) == ("absent", [])
+        state = gateway.scheduler.fleet.model(KEY)
+        assert (state.status, state.runs()) == ("absent", [])
         assert "Internal error" in (gateway.supervisor.history(KEY).last_error or "")
     await ask(gateway)
 
@@ -128,7 +128,7 @@ async def test_a_reload_whose_start_fails_keeps_the_old_engine(
         patch.setattr(gateway.supervisor, "start", fail)
         gateway.reload("demo")
         async with asyncio.timeout(30):
-            while gateway.scheduler.fleet.entry(KEY).planning:
+            while gateway.scheduler.fleet.model(KEY).planning:
                 await asyncio.sleep(0.01)
     await ask(gateway)
     assert [old] == list(gateway.supervisor)

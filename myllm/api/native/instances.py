@@ -12,7 +12,7 @@ from myllm.api.native.response_schemas import InstanceList
 from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.api.shared.timestamps import iso
 from myllm.gateway.planner import without_engines
-from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.run import FOREVER, Run
 from myllm.gateway.scheduling.tickets import Need
 
@@ -23,19 +23,19 @@ router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 async def list_instances(services: ServicesDep) -> dict[str, Any]:
     """The engines that run now, and the models that wait for memory."""
     shown: list[dict[str, Any]] = []
-    for entry in services.gateway.scheduler.fleet.entries():
-        shown += [_running(services, entry, run) for run in entry.runs()]
-        asked_for = entry.is_asked_for() or entry.strikes.pause_s(time.monotonic())
-        if not entry.runs() and asked_for:
-            shown.append(_absent(services, entry))
+    for model in services.gateway.scheduler.fleet.models():
+        shown += [_running(services, model, run) for run in model.runs()]
+        asked_for = model.is_asked_for() or model.strikes.pause_s(time.monotonic())
+        if not model.runs() and asked_for:
+            shown.append(_absent(services, model))
     return {"instances": shown, "memory": _memory(services)}
 
 
-def _running(services: Services, entry: Entry, run: Run) -> dict[str, Any]:
+def _running(services: Services, model: ModelState, run: Run) -> dict[str, Any]:
     instance = services.gateway.supervisor.get(run.id)
     spec, now = run.plan.spec, time.monotonic()
     expires_at = run.expires_at() if run.state == "ready" and not run.is_busy() else FOREVER
-    return _common(services, entry) | {
+    return _common(services, model) | {
         "state": instance.state if instance else run.state,
         "kv_restore": services.gateway.conversations.problem(spec) or True,
         "progress": round(instance.progress, 3) if instance else 0.0,
@@ -43,7 +43,7 @@ def _running(services: Services, entry: Entry, run: Run) -> dict[str, Any]:
         "context_size": spec.context_size,
         "batch_size": spec.batch,
         "slots": {"busy": len(run.tickets()), "total": spec.slots},
-        "queued": len(entry.queue) if run is entry.run else 0,
+        "queued": len(model.queue) if run is model.run else 0,
         "memory": {
             "estimated_mb": _sum(run.plan.need),
             "measured_mb": _sum(instance.used) if instance else 0,
@@ -58,28 +58,28 @@ def _running(services: Services, entry: Entry, run: Run) -> dict[str, Any]:
     }
 
 
-def _absent(services: Services, entry: Entry) -> dict[str, Any]:
+def _absent(services: Services, model: ModelState) -> dict[str, Any]:
     """A model that has no engine: it waits for memory, or backs off."""
-    pause_s = entry.strikes.pause_s(time.monotonic())
-    return _common(services, entry) | {
+    pause_s = model.strikes.pause_s(time.monotonic())
+    return _common(services, model) | {
         "state": "backing off" if pause_s else "waiting",
         "pid": None,
         "slots": {"busy": 0, "total": 0},
-        "queued": len(entry.queue),
-        "memory": {"estimated_mb": _sum(entry.plan.need) if entry.plan else 0, "measured_mb": 0},
+        "queued": len(model.queue),
+        "memory": {"estimated_mb": _sum(model.plan.need) if model.plan else 0, "measured_mb": 0},
         "retry_in_seconds": pause_s,
         "kv_restore": "no engine runs",
         "warnings": [],
     }
 
 
-def _common(services: Services, entry: Entry) -> dict[str, Any]:
-    history = services.gateway.supervisor.history(entry.key)
+def _common(services: Services, model: ModelState) -> dict[str, Any]:
+    history = services.gateway.supervisor.history(model.key)
     return {
-        "model": entry.key.model,
-        "role": entry.key.role,
+        "model": model.key.model,
+        "role": model.key.role,
         "restarts": max(0, history.starts - 1),
-        "strikes": entry.strikes.count,
+        "strikes": model.strikes.count,
         "last_error": history.last_error,
     }
 

@@ -176,8 +176,8 @@ def _modified(model: Model) -> str:
 
 
 def _running(services: Services) -> Iterator[dict[str, Any]]:
-    for entry in services.gateway.scheduler.fleet.entries():
-        for run in entry.runs():
+    for model in services.gateway.scheduler.fleet.models():
+        for run in model.runs():
             instance = services.gateway.supervisor.get(run.id)
             if run.state != "ready" or instance is None:
                 continue

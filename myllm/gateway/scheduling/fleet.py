@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 
 from myllm.gateway.scheduling.memory_budget import Room
-from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.run import FOREVER, Run, least_recently_used
 from myllm.gateway.scheduling.tickets import Action, Drain, Need, Plan, Start, Stop
 from myllm.models.registry import untagged
@@ -20,25 +20,25 @@ class Fleet:
 
     def __init__(self, budget: Mapping[str, int]) -> None:
         self.room = Room(budget)
-        self._entries: dict[InstanceKey, Entry] = {}
+        self._models: dict[InstanceKey, ModelState] = {}
         self._runs: dict[int, Run] = {}
         self._ids = itertools.count(1)
 
-    def entry(self, key: InstanceKey) -> Entry:
+    def model(self, key: InstanceKey) -> ModelState:
         """What is known of `key`, from now on."""
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = self._entries[key] = Entry(key)
-        return entry
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = ModelState(key)
+        return model
 
-    def entry_of(self, run: Run) -> Entry:
+    def model_of(self, run: Run) -> ModelState:
         """The model that `run` serves."""
-        return self.entry(run.plan.spec.key)
+        return self.model(run.plan.spec.key)
 
-    def entries(self, model: str | None = None) -> list[Entry]:
-        """All models in all roles, or one model in all its roles."""
-        entries = self._entries.values()
-        return [each for each in entries if model in (None, each.key.model)]
+    def models(self, name: str | None = None) -> list[ModelState]:
+        """All models in all roles, or the one of this `name` in all its roles."""
+        models = self._models.values()
+        return [each for each in models if name in (None, each.key.model)]
 
     def serving(self, name: str, role: Role | None = None) -> Run | None:
         """The run that takes the requests for this name or alias, in `role` or else in any.
@@ -47,13 +47,13 @@ class Fleet:
         """
         bare = untagged(name)
         for key in [InstanceKey(bare, each) for each in (_ROLES if role is None else (role,))]:
-            entry = self._entries.get(key)
-            if entry is not None and entry.run is not None:
-                return entry.run
+            model = self._models.get(key)
+            if model is not None and model.run is not None:
+                return model.run
         called = [
             run
-            for key, entry in self._entries.items()
-            if (run := entry.run) and bare in run.plan.aliases and role in (None, key.role)
+            for key, model in self._models.items()
+            if (run := model.run) and bare in run.plan.aliases and role in (None, key.role)
         ]
         return min(called, key=lambda run: run.id, default=None)
 
@@ -77,11 +77,11 @@ class Fleet:
         run.become_ready(slots, now)
         return run
 
-    def ended(self, run_id: int, now: float) -> tuple[Run, Entry]:
-        """A run's process is gone, and its memory with it; its entry is to forget it."""
+    def ended(self, run_id: int, now: float) -> tuple[Run, ModelState]:
+        """A run's process is gone, and its memory with it; its model is to forget it."""
         run = self._runs.pop(run_id)
         self.room.give_back(run_id, now)
-        return run, self.entry_of(run)
+        return run, self.model_of(run)
 
     def drain(self, run: Run, reason: str, until: float = FOREVER) -> list[Action]:
         """Nobody new for `run`; it ends when its answers have, or at `until`."""
@@ -90,7 +90,7 @@ class Fleet:
             return []
         loading = run.state == "loading"
         run.state, run.drain_reason = "draining", reason
-        self.entry_of(run).retire(run)
+        self.model_of(run).retire(run)
         return self.stop(run) if loading else [Drain(run.id), *self.stop_if_idle(run)]
 
     def stop_if_idle(self, run: Run) -> list[Action]:
@@ -111,5 +111,5 @@ class Fleet:
 
     def least_needed(self) -> Run | None:
         """The least recently used idle run, if there is one."""
-        idle = [each.run for each in self.entries() if each.can_be_evicted() and each.run]
+        idle = [each.run for each in self.models() if each.can_be_evicted() and each.run]
         return next(iter(least_recently_used(idle)), None)

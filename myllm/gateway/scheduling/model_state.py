@@ -12,11 +12,11 @@ from myllm.gateway.scheduling.suspects import Suspects
 from myllm.gateway.scheduling.tickets import Plan, Ticket
 from myllm.supervisor.spec import InstanceKey
 
-State = Literal["absent", "waiting", "loading", "ready", "draining"]
+ModelStatus = Literal["absent", "waiting", "loading", "ready", "draining"]
 
 
 @dataclass
-class Entry:
+class ModelState:
     """`run` takes requests, or will when it is loaded; `successor` loads to replace it;
     `leaving` are runs that take no more.
 
@@ -43,7 +43,7 @@ class Entry:
     cause: str | None = None
 
     @property
-    def state(self) -> State:
+    def status(self) -> ModelStatus:
         """What somebody who asks for this model meets."""
         if self.run is not None:
             return self.run.state

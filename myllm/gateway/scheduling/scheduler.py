@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from myllm.errors import Conflict, EngineDied, InvalidRequest, ModelRemoved, MyLLMError, Poison
 from myllm.gateway.scheduling import start_decision
 from myllm.gateway.scheduling.fleet import Fleet
-from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.poisons import Poisons
 from myllm.gateway.scheduling.rejections import (
     backing_off,
@@ -75,87 +75,87 @@ class Scheduler:
 
     def position(self, ticket: Ticket, now: float) -> int:
         """How many requests go before `ticket`, and itself: 1 is next."""
-        return self.fleet.entry(ticket.key).position(ticket, now)
+        return self.fleet.model(ticket.key).position(ticket, now)
 
-    def is_loaded(self, model: str) -> bool:
-        """Whether any engine of `model` runs."""
-        return any(entry.runs() for entry in self.fleet.entries(model))
+    def is_loaded(self, name: str) -> bool:
+        """Whether any engine of `name` runs."""
+        return any(model.runs() for model in self.fleet.models(name))
 
     def totals(self) -> tuple[int, int]:
         """Requests (queued, active) over all models."""
-        entries = self.fleet.entries()
-        return sum(len(e.queue) for e in entries), sum(len(e.active()) for e in entries)
+        models = self.fleet.models()
+        return sum(len(e.queue) for e in models), sum(len(e.active()) for e in models)
 
     # Requests
 
     def request(self, ticket: Ticket, now: float) -> list[Action]:
         """A request has arrived, or has come back because its engine died or it was paused."""
-        entry = self.fleet.entry(ticket.key)
-        refused: MyLLMError | None = leaving() if self._leaving else backing_off(entry, now)
+        model = self.fleet.model(ticket.key)
+        refused: MyLLMError | None = leaving() if self._leaving else backing_off(model, now)
         if refused is None and ticket.run is None:
             refused = self._poisons.refusal(ticket, now)
         if refused is not None:
             return [Reject(ticket, refused)]
         came_back = ticket.run is not None or ticket.goes_on
         ticket.run, ticket.slot, ticket.waits_since = None, None, now
-        if not entry.queue:
-            entry.rate.somebody_waits(now)
-        entry.queue.add(ticket)
-        actions = self._advance(entry, now)
-        if len(entry.queue) > self._queue_size and not came_back:
-            actions += shed(entry, ticket)
+        if not model.queue:
+            model.rate.somebody_waits(now)
+        model.queue.add(ticket)
+        actions = self._advance(model, now)
+        if len(model.queue) > self._queue_size and not came_back:
+            actions += shed(model, ticket)
         return actions
 
     def release(self, ticket: Ticket, now: float) -> list[Action]:
         """The request is over, or was given up while it waited; its slot is free at once."""
-        entry = self.fleet.entry(ticket.key)
-        entry.queue.discard(ticket)
+        model = self.fleet.model(ticket.key)
+        model.queue.discard(ticket)
         run = self.fleet.run(ticket.run)
-        self._let_go(entry, run, ticket, now)
+        self._let_go(model, run, ticket, now)
         if run is None:
-            if not entry.is_asked_for():
-                entry.stop_waiting()
-            return self._advance(entry, now)
-        entry.rate.one_done(now, was_waited_for=bool(entry.queue))
+            if not model.is_asked_for():
+                model.stop_waiting()
+            return self._advance(model, now)
+        model.rate.one_done(now, was_waited_for=bool(model.queue))
         run.leave(ticket, now)
         if run.state == "draining":
             return self.fleet.stop_if_idle(run)
-        return self._advance(entry, now) + self._expire(entry, now) + self._plan_for_waiters()
+        return self._advance(model, now) + self._expire(model, now) + self._plan_for_waiters()
 
     def delivered(self, ticket: Ticket, now: float) -> list[Action]:
         """The engine of `ticket` has given it something that it did not have before."""
-        entry, run = self.fleet.entry(ticket.key), self.fleet.run(ticket.run)
+        model, run = self.fleet.model(ticket.key), self.fleet.run(ticket.run)
         ticket.deaths = 0
         if run is None:
             return []
         run.has_given(ticket, now)
-        was_held_up = entry.suspects.holds_up(now)
-        self._poisons.suspect(entry.suspects.delivered(ticket), now)
-        return self._advance(entry, now) if was_held_up else []
+        was_held_up = model.suspects.holds_up(now)
+        self._poisons.suspect(model.suspects.delivered(ticket), now)
+        return self._advance(model, now) if was_held_up else []
 
     # Plans
 
     def planned(self, plan: Plan, free: Need, now: float) -> list[Action]:
         """A plan is made; `free` is what is free, with what loading engines took added back."""
-        entry = self.fleet.entry(plan.spec.key)
-        replace, entry.planning, entry.replace = entry.replace, False, False
+        model = self.fleet.model(plan.spec.key)
+        replace, model.planning, model.replace = model.replace, False, False
         if self._leaving:
             return []
-        if replace and entry.run is not None:
-            return self._replace(entry, entry.run, plan, free, now)
-        if entry.run is not None or not entry.is_asked_for():
-            entry.stop_waiting()
+        if replace and model.run is not None:
+            return self._replace(model, model.run, plan, free, now)
+        if model.run is not None or not model.is_asked_for():
+            model.stop_waiting()
             return []
-        entry.plan = plan
-        if entry.waiting_since is None:
-            entry.waiting_since = now
-        return self._place(entry, plan, free, now)
+        model.plan = plan
+        if model.waiting_since is None:
+            model.waiting_since = now
+        return self._place(model, plan, free, now)
 
     def plan_failed(self, key: InstanceKey, error: MyLLMError) -> list[Action]:
         """No plan can be made: the model is gone or broken. An engine that runs goes on."""
-        entry = self.fleet.entry(key)
-        entry.planning = entry.replace = False
-        return [Keep(key, error)] if entry.run is not None else give_up(entry, error)
+        model = self.fleet.model(key)
+        model.planning = model.replace = False
+        return [Keep(key, error)] if model.run is not None else give_up(model, error)
 
     # What the engines tell
 
@@ -164,14 +164,14 @@ class Scheduler:
         run = self.fleet.ready(run_id, slots, need, now)
         if run is None:
             return []
-        entry = self.fleet.entry_of(run)
-        entry.shrunk = False
+        model = self.fleet.model_of(run)
+        model.shrunk = False
         actions: list[Action] = []
-        if run is entry.successor:
-            old, entry.run, entry.successor = entry.run, run, None
+        if run is model.successor:
+            old, model.run, model.successor = model.run, run, None
             actions = self.fleet.drain(old, "reloaded") if old is not None else []
-        entry.queue.wait_anew(now)  # the load had a bound of its own
-        return actions + self._advance(entry, now)
+        model.queue.wait_anew(now)  # the load had a bound of its own
+        return actions + self._advance(model, now)
 
     def measured(self, run_id: int, need: Need | None) -> None:
         """An engine that serves was seen to take `need`."""
@@ -179,32 +179,32 @@ class Scheduler:
 
     def exited(self, run_id: int, ended: Ended, now: float) -> list[Action]:
         """An engine's process is gone."""
-        run, entry = self.fleet.ended(run_id, now)
+        run, model = self.fleet.ended(run_id, now)
         actions: list[Action] = []
         if ended.error is not None:
-            entry.cause = ended.error.detail
-            verdict = self._judged(entry, run, ended, now)
+            model.cause = ended.error.detail
+            verdict = self._judged(model, run, ended, now)
             if ended.delivered:
-                entry.strikes.clear()
+                model.strikes.clear()
             elif not verdict.is_explained:
-                entry.strikes.strike(now, None if ended.no_memory else ended.loading_signal)
-            if entry.run is run and entry.successor is None:
-                actions = self._after_death(entry, run, ended)
-        entry.forget(run)
-        return actions + self._advance(entry, now) + self._plan_for_waiters()
+                model.strikes.strike(now, None if ended.no_memory else ended.loading_signal)
+            if model.run is run and model.successor is None:
+                actions = self._after_death(model, run, ended)
+        model.forget(run)
+        return actions + self._advance(model, now) + self._plan_for_waiters()
 
     # Wishes
 
     def want(self, key: InstanceKey, now: float) -> list[Action]:
         """Load `key` although nobody asks for it yet."""
-        entry = self.fleet.entry(key)
-        entry.wanted = entry.run is None
-        return self._advance(entry, now)
+        model = self.fleet.model(key)
+        model.wanted = model.run is None
+        return self._advance(model, now)
 
     def keep(self, key: InstanceKey, keep_alive_s: float | None, now: float) -> bool:
         """Somebody wants `key` loaded; True when it is, and stays from now on for as long as a
         request's `keep_alive_s` says."""
-        run = self.fleet.entry(key).run
+        run = self.fleet.model(key).run
         if self._leaving or run is None or run.state != "ready":
             return False
         run.idle_since = now
@@ -212,85 +212,85 @@ class Scheduler:
             run.keep_alive_s = keep_alive_s
         return True
 
-    def unload(self, model: str, force: bool, now: float) -> list[Action]:
-        """Somebody wants every engine of `model` gone.
+    def unload(self, name: str, force: bool, now: float) -> list[Action]:
+        """Somebody wants every engine of `name` gone.
 
         Raises InvalidRequest when none is loaded and Conflict when one is answering; `force`
         gives the running answers their grace first, instead.
         """
-        if not self.is_loaded(model):
-            raise InvalidRequest(f"Model '{model}' is not loaded")
+        if not self.is_loaded(name):
+            raise InvalidRequest(f"Model '{name}' is not loaded")
         if not force:
-            self.require_idle(model)
-        return self._drain_all(model, "unloaded", now)
+            self.require_idle(name)
+        return self._drain_all(name, "unloaded", now)
 
-    def remove(self, model: str, now: float) -> list[Action]:
-        """The files of `model` are gone: nobody who waits for it will be served, and its engines
+    def remove(self, name: str, now: float) -> list[Action]:
+        """The files of `name` are gone: nobody who waits for it will be served, and its engines
         leave, after the grace of what they are answering."""
         actions: list[Action] = []
-        for entry in self.fleet.entries(model):
-            actions += give_up(entry, ModelRemoved(model))
-            entry.strikes.clear()
-        return actions + self._drain_all(model, "removed", now)
+        for model in self.fleet.models(name):
+            actions += give_up(model, ModelRemoved(name))
+            model.strikes.clear()
+        return actions + self._drain_all(name, "removed", now)
 
-    def require_idle(self, model: str) -> None:
-        """Raises Conflict when requests for `model` are being answered, or wait for it."""
-        entries = self.fleet.entries(model)
-        requests = sum(len(entry.active()) + len(entry.queue) for entry in entries)
+    def require_idle(self, name: str) -> None:
+        """Raises Conflict when requests for `name` are being answered, or wait for it."""
+        models = self.fleet.models(name)
+        requests = sum(len(model.active()) + len(model.queue) for model in models)
         if requests:
             raise Conflict(
-                f"Model '{model}' is answering {requests} request(s); "
+                f"Model '{name}' is answering {requests} request(s); "
                 "try again when it is idle, or force it"
             )
 
-    def reload(self, model: str) -> list[Action]:
-        """Replace the engines of `model`: new ones up, old ones drained. No request fails."""
+    def reload(self, name: str) -> list[Action]:
+        """Replace the engines of `name`: new ones up, old ones drained. No request fails."""
         actions: list[Action] = []
-        for entry in self.fleet.entries(model):
-            if entry.run is not None:
-                entry.replace = True
-                actions += self._plan_replacement(entry)
+        for model in self.fleet.models(name):
+            if model.run is not None:
+                model.replace = True
+                actions += self._plan_replacement(model)
         return actions
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed: reject who waited too long, pause who is not read while others wait,
         unload who was idle for too long."""
         actions = self.fleet.stop_overdue(now)
-        for entry in self.fleet.entries():
-            if entry.suspects.holds_up(now):
-                entry.queue.wait_anew(now)  # a trial has a bound of its own
-            actions += reject_late(entry, now, self._queue_timeout_s) + pause_unread(entry, now)
-            actions += self._expire(entry, now) + self._advance(entry, now)
+        for model in self.fleet.models():
+            if model.suspects.holds_up(now):
+                model.queue.wait_anew(now)  # a trial has a bound of its own
+            actions += reject_late(model, now, self._queue_timeout_s) + pause_unread(model, now)
+            actions += self._expire(model, now) + self._advance(model, now)
         return actions + self._plan_for_waiters()
 
     def leave(self) -> list[Action]:
         """The server is shutting down: nobody new comes in, those who wait go."""
         self._leaving = True
-        return [action for entry in self.fleet.entries() for action in give_up(entry, leaving())]
+        return [action for model in self.fleet.models() for action in give_up(model, leaving())]
 
     # Decisions
 
-    def _advance(self, entry: Entry, now: float) -> list[Action]:
+    def _advance(self, model: ModelState, now: float) -> list[Action]:
         """Grant what can be granted; make a plan if an engine is missing."""
         actions: list[Action] = []
-        run = entry.run
-        while run is not None and run.state == "ready" and entry.queue and run.has_free_slot():
-            if entry.suspects.holds_up(now):
+        run = model.run
+        while run is not None and run.state == "ready" and model.queue and run.has_free_slot():
+            if model.suspects.holds_up(now):
                 break
-            ticket = entry.take_next(now)
+            ticket = model.take_next(now)
             known = self._poisons.known(ticket, now)
             if known is not None:
                 actions.append(Reject(ticket, known))
                 continue
             run.seat(ticket, next(self._uses))
-            entry.suspects.seated(ticket, now)
+            model.suspects.seated(ticket, now)
             actions.append(Grant(ticket))
-        if run is None and entry.is_asked_for() and entry.plan is None and not self._leaving:
-            refused = backing_off(entry, now)
-            actions += self._make_plan(entry) if refused is None else give_up(entry, refused)
-        return actions + self._plan_replacement(entry)
+        if run is None and model.is_asked_for() and model.plan is None and not self._leaving:
+            refused = backing_off(model, now)
+            actions += self._make_plan(model) if refused is None else give_up(model, refused)
+        return actions + self._plan_replacement(model)
 
-    def _let_go(self, entry: Entry, run: Run | None, ticket: Ticket, now: float) -> None:
+    def _let_go(self, model: ModelState, run: Run | None, ticket: Ticket, now: float) -> None:
         """`ticket` is over; if its client left too soon, remember what it asked of `run`."""
         if run is None and not ticket.gave_up:
             return  # its engine died, and it will come back
@@ -299,14 +299,14 @@ class Scheduler:
             absent = Absent.of(ticket, now)
         if run is not None and absent is not None:
             run.absent.append(absent)
-        self._poisons.suspect(entry.suspects.left(ticket, absent), now)
+        self._poisons.suspect(model.suspects.left(ticket, absent), now)
 
-    def _judged(self, entry: Entry, run: Run, ended: Ended, now: float) -> Verdict:
+    def _judged(self, model: ModelState, run: Run, ended: Ended, now: float) -> Verdict:
         """Who of those that `run` worked for is to blame for its death; they are told."""
         assert ended.error is not None
         by_itself = not (ended.from_outside or ended.no_memory)
-        on_trial = entry.suspects.on_trial
-        verdict = entry.suspects.died(run.id, run.tickets(), run.absent, by_itself=by_itself)
+        on_trial = model.suspects.on_trial
+        verdict = model.suspects.died(run.id, run.tickets(), run.absent, by_itself=by_itself)
         for ticket in verdict.hopeless:
             ticket.verdict = EngineDied(ended.error.detail)
         if by_itself:
@@ -315,86 +315,88 @@ class Scheduler:
         if (guilty := verdict.convicted) is not None:
             self._poisons.convict(guilty, now)
             guilty.verdict = Poison(
-                f"The engine of model '{entry.key}' died again while it worked on this request "
+                f"The engine of model '{model.key}' died again while it worked on this request "
                 f"and on nothing else, so the request is not tried again: {ended.error.detail}"
             )
         return verdict
 
-    def _make_plan(self, entry: Entry) -> list[Action]:
-        if entry.planning:
+    def _make_plan(self, model: ModelState) -> list[Action]:
+        if model.planning:
             return []
-        entry.planning = True
-        return [MakePlan(entry.key, smaller=entry.shrunk)]
+        model.planning = True
+        return [MakePlan(model.key, smaller=model.shrunk)]
 
-    def _plan_replacement(self, entry: Entry) -> list[Action]:
+    def _plan_replacement(self, model: ModelState) -> list[Action]:
         """One at a time: a configuration that changes again is for the successor's successor."""
-        due = entry.replace and entry.run is not None and entry.successor is None
-        return self._make_plan(entry) if due and not self._leaving else []
+        due = model.replace and model.run is not None and model.successor is None
+        return self._make_plan(model) if due and not self._leaving else []
 
     def _plan_for_waiters(self) -> list[Action]:
         """Look again for those who wait for room: somebody may have left."""
-        waiting = [entry for entry in self.fleet.entries() if entry.plan is not None]
-        return [action for entry in waiting for action in self._make_plan(entry)]
+        waiting = [model for model in self.fleet.models() if model.plan is not None]
+        return [action for model in waiting for action in self._make_plan(model)]
 
-    def _place(self, entry: Entry, plan: Plan, free: Need, now: float) -> list[Action]:
-        if self.fleet.run(entry.after) is not None:
+    def _place(self, model: ModelState, plan: Plan, free: Need, now: float) -> list[Action]:
+        if self.fleet.run(model.after) is not None:
             return []
-        match start_decision.decide(entry, plan, self.fleet.entries(), self.fleet.room, free, now):
+        match start_decision.decide(model, plan, self.fleet.models(), self.fleet.room, free, now):
             case start_decision.Start():
-                entry.stop_waiting()
-                entry.wanted, entry.after = False, None
-                entry.run, start = self.fleet.start(plan)
+                model.stop_waiting()
+                model.wanted, model.after = False, None
+                model.run, start = self.fleet.start(plan)
                 return [start]
             case start_decision.Wait(leave):
-                return self._evict(leave, entry)
+                return self._evict(leave, model)
             case start_decision.TooBig() as reason:
-                return give_up(entry, reason.error(entry.key))
+                return give_up(model, reason.error(model.key))
 
-    def _replace(self, entry: Entry, old: Run, plan: Plan, free: Need, now: float) -> list[Action]:
+    def _replace(
+        self, model: ModelState, old: Run, plan: Plan, free: Need, now: float
+    ) -> list[Action]:
         """Start a successor beside the run, or drain the run first if both do not fit."""
-        match start_decision.beside(old, plan, self.fleet.entries(), self.fleet.room, free):
+        match start_decision.beside(old, plan, self.fleet.models(), self.fleet.room, free):
             case start_decision.Start():
-                entry.successor, start = self.fleet.start(plan)
+                model.successor, start = self.fleet.start(plan)
                 return [start]
             case start_decision.Wait(leave):
-                entry.wanted = True
+                model.wanted = True
                 actions = [a for run in leave for a in self.fleet.drain(run, "reloaded")]
-                return actions + self._advance(entry, now)
+                return actions + self._advance(model, now)
             case start_decision.TooBig() as reason:
-                return [Keep(entry.key, reason.error(entry.key))]
+                return [Keep(model.key, reason.error(model.key))]
 
-    def _after_death(self, entry: Entry, run: Run, ended: Ended) -> list[Action]:
+    def _after_death(self, model: ModelState, run: Run, ended: Ended) -> list[Action]:
         """Those who wait are served by a new engine, unless this one said why it cannot start."""
         assert ended.error is not None
         if run.state == "ready":
-            entry.wanted = entry.wanted or run.plan.pinned
+            model.wanted = model.wanted or run.plan.pinned
             return []
-        if ended.no_memory and (ended.crashed or not entry.shrunk):
+        if ended.no_memory and (ended.crashed or not model.shrunk):
             # What kills it may be somebody else once; it is the system when it happens again.
-            entry.shrunk = entry.shrunk or not ended.crashed or entry.strikes.count > 1
+            model.shrunk = model.shrunk or not ended.crashed or model.strikes.count > 1
             idle = self.fleet.least_needed()
-            entry.after = idle.id if idle is not None else None
-            return self._evict([idle], entry) if idle is not None else []
+            model.after = idle.id if idle is not None else None
+            return self._evict([idle], model) if idle is not None else []
         if ended.crashed:
             return []
-        entry.shrunk = False
-        return give_up(entry, ended.error)
+        model.shrunk = False
+        return give_up(model, ended.error)
 
-    def _drain_all(self, model: str, reason: str, now: float) -> list[Action]:
+    def _drain_all(self, name: str, reason: str, now: float) -> list[Action]:
         actions: list[Action] = []
-        for entry in self.fleet.entries(model):
-            entry.wanted = entry.replace = False
-            for run in entry.runs():
+        for model in self.fleet.models(name):
+            model.wanted = model.replace = False
+            for run in model.runs():
                 actions += self.fleet.drain(run, reason, now + self._drain_grace_s)
         return actions
 
-    def _expire(self, entry: Entry, now: float) -> list[Action]:
-        run = entry.run
-        if run is None or run.state != "ready" or run.is_busy() or entry.queue:
+    def _expire(self, model: ModelState, now: float) -> list[Action]:
+        run = model.run
+        if run is None or run.state != "ready" or run.is_busy() or model.queue:
             return []
         return self.fleet.drain(run, "idle") if now >= run.expires_at() else []
 
-    def _evict(self, runs: Iterable[Run], entry: Entry) -> list[Action]:
-        """Make `runs` leave so that `entry` has room."""
-        reason = f"evicted for {entry.key}"
+    def _evict(self, runs: Iterable[Run], model: ModelState) -> list[Action]:
+        """Make `runs` leave so that `model` has room."""
+        reason = f"evicted for {model.key}"
         return [action for run in runs for action in self.fleet.drain(run, reason)]

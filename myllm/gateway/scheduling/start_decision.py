@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from myllm.errors import NoRoom
 from myllm.gateway.scheduling.memory_budget import Room, Space, fewest_to_leave, fits, plus
-from myllm.gateway.scheduling.model_state import Entry
+from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.run import Run, least_recently_used
 from myllm.gateway.scheduling.tickets import Need, Plan
 from myllm.supervisor.spec import InstanceKey
@@ -58,25 +58,25 @@ class TooBig:
 
 
 def decide(
-    entry: Entry, plan: Plan, entries: Sequence[Entry], room: Room, free: Need, now: float
+    model: ModelState, plan: Plan, models: Sequence[ModelState], room: Room, free: Need, now: float
 ) -> Start | Wait | TooBig:
-    """What becomes of `entry`, which waits for room with `plan`; `entries` are all."""
-    assert entry.waiting_since is not None
+    """What becomes of `model`, which waits for room with `plan`; `models` are all."""
+    assert model.waiting_since is not None
     need = plan.need
     never = room.never_fits(need)
     if never is not None:
         return _too_big(plan, never, room.budget[never], room)
-    leaving = _leaving(entries, room)
-    space = _minus_earlier(room.space(free), leaving, entry, entries, now)
+    leaving = _leaving(models, room)
+    space = _minus_earlier(room.space(free), leaving, model, models, now)
     if fits(need, space):
         return Start()
     coming = plus(space, *leaving)
     if fits(need, coming):
         return Wait()
-    others = [each for each in entries if each is not entry]
+    others = [each for each in models if each is not model]
     idle = _runs(each for each in others if each.can_be_evicted())
     chosen = _choose(need, coming, idle, room)
-    waited_s = now - entry.waiting_since
+    waited_s = now - model.waiting_since
     if chosen is None and waited_s >= TURN_S:
         yielding = [e for e in others if e.can_be_asked_to_yield(now, TURN_S)]
         chosen = _choose(need, coming, idle + _runs(yielding, but=idle), room)
@@ -84,13 +84,13 @@ def decide(
         return Wait(tuple(chosen))
     movable = [r for e in others for r in e.runs() if r not in e.leaving and not r.plan.pinned]
     at_most = plus(room.space(free), *leaving, *(room.need_of(run.id) for run in movable))
-    if fits(need, at_most) or now - max(entry.waiting_since, room.freed_at) < SETTLE_S:
+    if fits(need, at_most) or now - max(model.waiting_since, room.freed_at) < SETTLE_S:
         return Wait()
     return _lacking(plan, at_most, room)
 
 
 def beside(
-    old: Run, plan: Plan, entries: Sequence[Entry], room: Room, free: Need
+    old: Run, plan: Plan, models: Sequence[ModelState], room: Room, free: Need
 ) -> Start | Wait | TooBig:
     """Whether an engine with `plan` may take the place of `old`: now, beside it; or when `old`
     has left, and perhaps idle ones; or never, and `old` is better than none."""
@@ -100,25 +100,29 @@ def beside(
     space = room.space(free)
     if fits(plan.need, space):
         return Start()
-    idle = _runs(each for each in entries if each.can_be_evicted())
+    idle = _runs(each for each in models if each.can_be_evicted())
     movable = [room.need_of(run.id) for run in {old, *idle}]
-    at_most = plus(space, *_leaving(entries, room), *movable)
+    at_most = plus(space, *_leaving(models, room), *movable)
     return Wait((old,)) if fits(plan.need, at_most) else _lacking(plan, at_most, room)
 
 
-def _leaving(entries: Iterable[Entry], room: Room) -> list[Need]:
-    return [room.need_of(run.id) for each in entries for run in each.leaving]
+def _leaving(models: Iterable[ModelState], room: Room) -> list[Need]:
+    return [room.need_of(run.id) for each in models for run in each.leaving]
 
 
 def _minus_earlier(
-    space: Space, leaving: Sequence[Need], entry: Entry, entries: Sequence[Entry], now: float
+    space: Space,
+    leaving: Sequence[Need],
+    model: ModelState,
+    models: Sequence[ModelState],
+    now: float,
 ) -> Space:
-    """`space` without what those need who wait longer than `entry` and go before it."""
-    assert entry.waiting_since is not None
-    for other in entries:
-        if other is entry or other.plan is None or other.waiting_since is None:
+    """`space` without what those need who wait longer than `model` and go before it."""
+    assert model.waiting_since is not None
+    for other in models:
+        if other is model or other.plan is None or other.waiting_since is None:
             continue
-        earlier = other.waiting_since < entry.waiting_since
+        earlier = other.waiting_since < model.waiting_since
         patient = now - other.waiting_since >= TURN_S
         if earlier and (patient or fits(other.plan.need, plus(space, *leaving))):
             space = plus(space, other.plan.need, sign=-1)
@@ -132,8 +136,8 @@ def _choose(need: Need, space: Space, runs: Sequence[Run], room: Room) -> list[R
     return None if ids is None else [run for run in runs if run.id in ids]
 
 
-def _runs(entries: Iterable[Entry], but: Sequence[Run] = ()) -> list[Run]:
-    runs = [entry.run for entry in entries if entry.run is not None and entry.run not in but]
+def _runs(models: Iterable[ModelState], but: Sequence[Run] = ()) -> list[Run]:
+    runs = [model.run for model in models if model.run is not None and model.run not in but]
     return least_recently_used(runs)
 
 

@@ -90,8 +90,8 @@ class FleetMachine(RuleBasedStateMachine):
         except InvalidRequest:
             assert not scheduler.is_loaded(model)
         except Conflict:
-            entry = scheduler.fleet.entry(key_of(model))
-            assert entry.active() or entry.queue
+            state = scheduler.fleet.model(key_of(model))
+            assert state.active() or state.queue
 
     @rule(model=MODELS)
     def is_reloaded(self, model: str) -> None:
@@ -103,8 +103,8 @@ class FleetMachine(RuleBasedStateMachine):
         """From the disk, by force; perhaps it is pulled again later."""
         self.world.may_end_pinned = self.world.may_end_pinned or KINDS[model].pinned
         self.world.remove(model)
-        entry = self.world.scheduler.fleet.entry(key_of(model))
-        assert (len(entry.queue), entry.run, entry.successor) == (0, None, None)
+        state = self.world.scheduler.fleet.model(key_of(model))
+        assert (len(state.queue), state.run, state.successor) == (0, None, None)
 
     @rule(model=MODELS)
     def is_wanted(self, model: str) -> None:

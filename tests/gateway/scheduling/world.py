@@ -201,7 +201,7 @@ class World:
         return [*self.loading.values(), *self.serving.values(), *self.stopping.values()]
 
     def run_of(self, model: str) -> Run | None:
-        return self.scheduler.fleet.entry(key_of(model)).run
+        return self.scheduler.fleet.model(key_of(model)).run
 
     # What the actions say
 

@@ -15,7 +15,7 @@ from myllm.engine.types import Engine
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.completion import Generation
-from myllm.gateway.generation.deltas import Said, delta_of
+from myllm.gateway.generation.deltas import StreamedAnswer, delta_of
 from myllm.gateway.generation.events import Token
 from myllm.gateway.generation.multi_choice import FanOut
 from myllm.gateway.generation.relay import Relay
@@ -78,7 +78,7 @@ def plain(gateway: Gateway) -> Pieces:
 async def several(gateway: Gateway) -> Pieces:
     body = OPENAI | {"messages": MESSAGES, "stream_options": {"include_usage": True}}
     relays = [Relay(gateway, ANN.ticket(KEY), "/v1/chat/completions", body) for _ in range(2)]
-    saids = [Said("chat"), Said("chat")]
+    saids = [StreamedAnswer("chat"), StreamedAnswer("chat")]
     async with aclosing(FanOut(relays, 2, tells_usage=False).blocks()) as blocks:
         async for block in blocks:
             for event in events_in(block):

@@ -27,8 +27,8 @@ from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.answers import Answer, ChatAnswer, RawAnswer, generating_model
 from myllm.gateway.generation.chat_route import wire_calls
-from myllm.gateway.generation.deltas import wire_part
 from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token
+from myllm.gateway.generation.wire_deltas import wire_part
 from myllm.gateway.model_lookup import chatting_model
 from myllm.sessions.history import from_wire
 

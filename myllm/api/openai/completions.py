@@ -23,7 +23,7 @@ from myllm.gateway.engine_io.sse import event
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.answers import generating_model
 from myllm.gateway.generation.chat_route import CHAT, new_call_id, wire_calls
-from myllm.gateway.generation.deltas import Said
+from myllm.gateway.generation.deltas import StreamedAnswer
 from myllm.gateway.generation.multi_choice import FanOut, all_whole, sum_usage
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, resolve
@@ -121,13 +121,13 @@ def _answer(relays: Sequence[Relay], request: _Request) -> Response:
     return DeferredJson(make)
 
 
-def completion_head(said: Said) -> dict[str, Any]:
+def completion_head(said: StreamedAnswer) -> dict[str, Any]:
     """What a whole answer begins with."""
     kind = "chat.completion" if said.form == "chat" else "text_completion"
     return said.head | {"object": kind}
 
 
-def _choice(index: int, said: Said) -> dict[str, Any]:
+def _choice(index: int, said: StreamedAnswer) -> dict[str, Any]:
     logprobs = {"content": said.logprobs} if said.logprobs else None
     choice = {"index": index, "finish_reason": said.finish_reason, "logprobs": logprobs}
     if said.form == "text":
@@ -135,7 +135,7 @@ def _choice(index: int, said: Said) -> dict[str, Any]:
     return choice | {"message": message_of(said)}
 
 
-def message_of(said: Said) -> dict[str, Any]:
+def message_of(said: StreamedAnswer) -> dict[str, Any]:
     """A whole answer as a message."""
     message: dict[str, Any] = {"role": "assistant", "content": said.text}
     if said.thinking:

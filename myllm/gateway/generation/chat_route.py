@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from myllm.errors import EngineError
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.generation.deltas import Delta, Due, Said, delta_of
+from myllm.gateway.generation.deltas import Delta, ReplayFilter, StreamedAnswer, delta_of
 from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import resolve
@@ -59,7 +59,7 @@ class EngineChat:
         self._ended = ended
         self._relay = Relay(gateway, ticket, CHAT, body, prepare, self._end)
         self._begun = _begun(messages)
-        self._said = Said("chat")
+        self._said = StreamedAnswer("chat")
 
     @property
     def phase(self) -> str:
@@ -68,11 +68,11 @@ class EngineChat:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Tokens, thoughts and calls as they come, then one Finished."""
-        due = Due(Said("chat", texts=[self._begun]))
+        due = ReplayFilter(StreamedAnswer("chat", texts=[self._begun]))
         async with aclosing(self._relay.blocks()) as blocks:
             async for block in blocks:
                 for each in events_in(block):
-                    delta = self._named(due.new(delta_of("chat", each)))
+                    delta = self._named(due.unsent(delta_of("chat", each)))
                     self._said.add(delta)
                     for event in _events(delta):
                         yield event

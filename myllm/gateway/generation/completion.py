@@ -26,8 +26,8 @@ from myllm.gateway.engine_io.token_spelling import spell
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation import replay
 from myllm.gateway.generation.events import Event, Token
-from myllm.gateway.generation.replay import Writing
-from myllm.gateway.generation.transcript import Diverged, Transcript
+from myllm.gateway.generation.replay import DecodeTimer, Diverged
+from myllm.gateway.generation.transcript import Transcript
 from myllm.gateway.prompt.fit import Prompt
 from myllm.gateway.retries import record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
@@ -55,19 +55,19 @@ class Generation:
         self._fields = fields
         self._repeats = not _NOT_CARRIED.isdisjoint(fields)
         self._transcript = Transcript(fields["n_predict"])
-        self._writing = Writing()
+        self._timer = DecodeTimer()
         self._may_replay = True
-        self._cut: tuple[Transcript, Writing] | None = None  # what is being made again
+        self._cut: tuple[Transcript, DecodeTimer] | None = None  # what is being made again
         self._prompt: str | list[int] | None = None
         self._digest: str | None = None  # of the model that has read the prompt
         self._text: str | None = None  # of the prompt, if its slot is to remember it
         self._reading: str | None = None
 
-    def begun(self, text: str, tokens: list[int], writing: Writing) -> None:
+    def begun(self, text: str, tokens: list[int], timer: DecodeTimer) -> None:
         """The answer goes on behind `text`, which these tokens spell; to be told before the
         prompt is."""
         self._transcript.adopt(text, tokens)
-        self._writing = writing
+        self._timer = timer
 
     @property
     def phase(self) -> str:
@@ -208,8 +208,8 @@ class Generation:
             transcript.start_over()
             return self._prompt
         if transcript.produced and self._may_replay and await self._replay_is_cheap(instance):
-            self._cut = copy.deepcopy(transcript), self._writing
-            self._writing = Writing()
+            self._cut = copy.deepcopy(transcript), self._timer
+            self._timer = DecodeTimer()
             transcript.start_over()
             return self._prompt
         produced = await self._produced_ids(instance)
@@ -227,13 +227,13 @@ class Generation:
             self._prompt = await calls.tokenize(instance, self._prompt)
         conversations = self._gateway.conversations
         reading_s = conversations.reading_s(instance, self._ticket, len(self._prompt))
-        return replay.is_cheap(self._writing.seconds, reading_s)
+        return replay.is_cheap(self._timer.seconds, reading_s)
 
     def _end_replay(self) -> None:
         """Of what was sent nothing is lost, also when it was made again in part only."""
-        self._writing.stops()
+        self._timer.stop()
         if self._cut is not None and self._transcript.is_due():
-            self._transcript, self._writing = self._cut
+            self._transcript, self._timer = self._cut
         self._cut = None
 
     def _take(self, speed: Reading, event: dict[str, Any]) -> str:
@@ -242,7 +242,7 @@ class Generation:
             progress = event["prompt_progress"]
             self._reading = f"reading {progress['processed']}/{progress['total']}"
         else:
-            self._writing.came(time.monotonic())
+            self._timer.tick(time.monotonic())
             if event["stop"] and "timings" in event:
                 speed.done(event["timings"])
         return self._transcript.take(event)

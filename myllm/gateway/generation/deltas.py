@@ -1,11 +1,10 @@
-"""What the events of a stream add to an answer, whichever form the engine tells them in.
+"""Reads what each event of an engine's stream adds to the answer.
 
-    chat    `/v1/chat/completions`: text, thinking, calls of tools
+The engine streams answers in three forms:
+
+    chat    `/v1/chat/completions`: text, thinking, tool calls
     text    `/v1/completions`
     plain   llama.cpp's own `/completion` and `/infill`
-
-`Said` is the sum of the deltas so far. `Due` is what a second run of the same request must say
-again before it says anything new.
 """
 
 from __future__ import annotations
@@ -15,17 +14,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from myllm.gateway.generation.events import Call, CallPart
-from myllm.gateway.generation.transcript import Diverged
+from myllm.gateway.generation.replay import Diverged, skip_sent
 
 Form = Literal["chat", "text", "plain"]
 VERBOSE = "__verbose"
-"""The field of a `verbose` event that has what the engine itself knows."""
+"""The field of a `verbose` event that holds what the engine knows beyond OpenAI's fields."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What one event adds. `usage` and `timings` are the engine's own; the stop string that ended
-    the answer it tells only to those who ask for `verbose` events."""
+    """What one event adds to an answer.
+
+    `usage` and `timings` are the engine's own. It sends `stop_text`, the stop string that ended the
+    answer, only in `verbose` events.
+    """
 
     text: str = ""
     thinking: str = ""
@@ -36,15 +38,17 @@ class Delta:
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
 
-    def says_something(self) -> bool:
-        """Whether it adds to the answer itself."""
+    def has_content(self) -> bool:
+        """Return whether it adds text, thinking or tool calls."""
         return bool(self.text or self.thinking or self.calls)
 
 
 @dataclass
-class Said:
-    """An answer so far. `head` has the fields that its events share, `texts` the pieces of text
-    as they came."""
+class StreamedAnswer:
+    """An answer so far, accumulated from its deltas.
+
+    `head` has the fields that all its events share, `texts` the pieces of text as they came.
+    """
 
     form: Form
     texts: list[str] = field(default_factory=list)
@@ -64,14 +68,14 @@ class Said:
         return "".join(self.texts)
 
     def take(self, events: Iterable[dict[str, Any]]) -> None:
-        """Add what `events` say."""
+        """Add the deltas of `events`."""
         for event in events:
             self.events += 1
             self.head = self.head or _head(event)
             self.add(delta_of(self.form, event))
 
     def add(self, delta: Delta) -> None:
-        """Add what one event says."""
+        """Add the delta of one event."""
         if delta.text:
             self.texts.append(delta.text)
         self.thinking += delta.thinking
@@ -86,48 +90,43 @@ class Said:
         self.timings = delta.timings or self.timings
 
 
-class Due:
-    """What is still to be said again of an answer that was cut."""
+class ReplayFilter:
+    """Drops what was sent before from the deltas of a replay."""
 
-    def __init__(self, said: Said) -> None:
-        self._text = said.text
-        self._thinking = said.thinking
-        self._calls = {index: replace(call) for index, call in said.calls.items()}
+    def __init__(self, sent: StreamedAnswer) -> None:
+        self._text = sent.text
+        self._thinking = sent.thinking
+        self._calls = {index: replace(call) for index, call in sent.calls.items()}
 
-    def new(self, delta: Delta) -> Delta:
-        """What `delta` adds to what was said; raises Diverged when it says something else."""
-        text, self._text = _beyond(delta.text, self._text)
-        thinking, self._thinking = _beyond(delta.thinking, self._thinking)
-        calls = tuple(part for part in map(self._new_call, delta.calls) if part is not None)
-        if delta.finish_reason is not None and self._is_open():
+    def unsent(self, delta: Delta) -> Delta:
+        """Return the unsent part of `delta`; raises Diverged if it differs from what was sent."""
+        text, self._text = skip_sent(delta.text, self._text)
+        thinking, self._thinking = skip_sent(delta.thinking, self._thinking)
+        calls = tuple(part for part in map(self._unsent_call, delta.calls) if part is not None)
+        if delta.finish_reason is not None and self._has_unreplayed():
             raise Diverged
         return replace(delta, text=text, thinking=thinking, calls=calls)
 
-    def _new_call(self, part: CallPart) -> CallPart | None:
-        """Names must agree; ids are drawn anew each time, so the first one stays."""
+    def _unsent_call(self, part: CallPart) -> CallPart | None:
+        """Return the unsent part of a call, or None.
+
+        Names must agree. The engine draws new ids on each run, so the first one stays.
+        """
         call = self._calls.get(part.index)
         if call is None:
             return part
         if part.name and part.name != call.name:
             raise Diverged
-        arguments, call.arguments = _beyond(part.arguments, call.arguments)
+        arguments, call.arguments = skip_sent(part.arguments, call.arguments)
         return CallPart(part.index, arguments=arguments) if arguments else None
 
-    def _is_open(self) -> bool:
+    def _has_unreplayed(self) -> bool:
         calls = any(call.arguments for call in self._calls.values())
         return bool(self._text or self._thinking or calls)
 
 
-def _beyond(said: str, due: str) -> tuple[str, str]:
-    """What of `said` goes beyond `due`, and what of `due` is left."""
-    again = min(len(said), len(due))
-    if said[:again] != due[:again]:
-        raise Diverged
-    return said[again:], due[again:]
-
-
 def delta_of(form: Form, event: dict[str, Any]) -> Delta:
-    """What an event of the engine says."""
+    """Return what an event of the engine adds."""
     if form == "plain":
         reason = (
             ("length" if event.get("stop_type") == "limit" else "stop")
@@ -138,11 +137,11 @@ def delta_of(form: Form, event: dict[str, Any]) -> Delta:
             text=event.get("content") or "", finish_reason=reason, timings=event.get("timings")
         )
     choice = (event.get("choices") or [{}])[0]
-    said = choice.get("delta") or {} if form == "chat" else {"content": choice.get("text")}
+    delta = choice.get("delta") or {} if form == "chat" else {"content": choice.get("text")}
     return Delta(
-        text=said.get("content") or "",
-        thinking=said.get("reasoning_content") or "",
-        calls=tuple(map(_call_part, said.get("tool_calls") or ())),
+        text=delta.get("content") or "",
+        thinking=delta.get("reasoning_content") or "",
+        calls=tuple(map(_call_part, delta.get("tool_calls") or ())),
         logprobs=tuple((choice.get("logprobs") or {}).get("content") or ()),
         finish_reason=choice.get("finish_reason"),
         stop_text=(event.get(VERBOSE) or {}).get("stopping_word") or None,
@@ -159,41 +158,6 @@ def _call_part(part: dict[str, Any]) -> CallPart:
         function.get("name") or "",
         function.get("arguments") or "",
     )
-
-
-def with_delta(form: Form, event: dict[str, Any], delta: Delta) -> dict[str, Any]:
-    """`event`, saying what `delta` says instead."""
-    if form == "plain":
-        return event | {"content": delta.text}
-    if not event.get("choices"):
-        return event
-    choice = dict(event["choices"][0])
-    if form == "text":
-        choice["text"] = delta.text
-    else:
-        choice["delta"] = wire_delta(delta)
-    return event | {"choices": [choice]}
-
-
-def wire_delta(delta: Delta) -> dict[str, Any]:
-    """The `delta` of a chat's event."""
-    said: dict[str, Any] = {}
-    if delta.thinking:
-        said["reasoning_content"] = delta.thinking
-    if delta.text:
-        said["content"] = delta.text
-    if delta.calls:
-        said["tool_calls"] = [wire_part(part) for part in delta.calls]
-    return said
-
-
-def wire_part(part: CallPart) -> dict[str, Any]:
-    """A piece of a call in OpenAI's form."""
-    begun = {"id": part.id, "type": "function"} if part.id else {}
-    function = {"name": part.name} if part.name else {}
-    if part.arguments:
-        function["arguments"] = part.arguments
-    return {"index": part.index, **begun, "function": function}
 
 
 def _head(event: dict[str, Any]) -> dict[str, Any]:

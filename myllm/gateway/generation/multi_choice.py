@@ -14,27 +14,27 @@ from typing import Any, Final
 
 from myllm.gateway.batches import each_in_turn
 from myllm.gateway.engine_io.sse import LAST, event, events_in
-from myllm.gateway.generation.deltas import Said
+from myllm.gateway.generation.deltas import StreamedAnswer
 from myllm.gateway.generation.relay import Relay
 
 AT_ONCE: Final = 8
 
 
-async def whole(relay: Relay) -> Said:
+async def whole(relay: Relay) -> StreamedAnswer:
     """Run one answer to its end and return it."""
-    said = Said(relay.form)
+    said = StreamedAnswer(relay.form)
     async with aclosing(relay.blocks()) as blocks:
         async for block in blocks:
             said.take(events_in(block))
     return said
 
 
-async def all_whole(relays: Sequence[Relay]) -> list[Said]:
+async def all_whole(relays: Sequence[Relay]) -> list[StreamedAnswer]:
     """Run several answers to their ends, at the same time as far as there are slots."""
     if len(relays) == 1:
         return [await whole(relays[0])]
 
-    async def one(relay: Relay, goes_on: bool) -> Said:
+    async def one(relay: Relay, goes_on: bool) -> StreamedAnswer:
         relay.goes_on(goes_on)
         return await whole(relay)
 

@@ -22,17 +22,15 @@ from myllm.gateway.generation.completion import Generation
 from myllm.gateway.generation.deltas import (
     VERBOSE,
     Delta,
-    Due,
     Form,
-    Said,
+    ReplayFilter,
+    StreamedAnswer,
     delta_of,
-    wire_delta,
-    with_delta,
 )
 from myllm.gateway.generation.events import Finished, Token
-from myllm.gateway.generation.replay import Writing
+from myllm.gateway.generation.replay import DecodeTimer, Diverged
 from myllm.gateway.generation.sampling import UNBOUNDED
-from myllm.gateway.generation.transcript import Diverged
+from myllm.gateway.generation.wire_deltas import openai_usage, wire_delta, with_delta
 from myllm.gateway.retries import record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.batch_comparison import Reading
@@ -75,10 +73,10 @@ class Relay:
         self.form: Form = _PATHS.get(path, "plain")
         self._kept: list[bytes] = []
         self._kept_bytes = 0
-        self._said = Said(self.form)
+        self._said = StreamedAnswer(self.form)
         self._digest: str | None = None  # of the model that has begun the answer
         self._reading = False
-        self._writing = Writing()
+        self._timer = DecodeTimer()
 
     @property
     def phase(self) -> str:
@@ -115,7 +113,7 @@ class Relay:
                     async for block in blocks:
                         if self._reading:
                             self._has_delivered(lease)
-                        self._writing.came(time.monotonic())
+                        self._timer.tick(time.monotonic())
                         if ended := self._is_end(block):
                             _measure(speed, block)
                         self._keep(block)
@@ -130,11 +128,11 @@ class Relay:
                         self._ended(lease.instance)
                 if ended:
                     return
-                self._writing.stops()
+                self._timer.stop()
                 self._add_up()
             except EngineDied as death:
                 self._reading = False
-                self._writing.stops()
+                self._timer.stop()
                 record_death(death, self._ticket)
                 self._add_up()
             except Diverged:
@@ -165,19 +163,19 @@ class Relay:
 
     async def _repeated(self, blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         """What `blocks` say beyond what was sent."""
-        due = Due(self._said)
+        due = ReplayFilter(self._said)
         async with aclosing(blocks):
             async for block in blocks:
                 if new := self._beyond(due, block):
                     yield new
 
-    def _beyond(self, due: Due, received: bytes) -> bytes:
+    def _beyond(self, due: ReplayFilter, received: bytes) -> bytes:
         """What of `received` is new, as events of the answer that was begun."""
         made = []
         for each in events_in(received):
             delta = delta_of(self.form, each)
-            new = due.new(delta)
-            if new.says_something() or not (delta.says_something() or _is_opening(self.form, each)):
+            new = due.unsent(delta)
+            if new.has_content() or not (delta.has_content() or _is_opening(self.form, each)):
                 made.append(event(with_delta(self.form, each, new) | self._said.head))
         if received.endswith(LAST):
             made.append(LAST)
@@ -205,7 +203,7 @@ class Relay:
 
         async def make_prompt(instance: Instance) -> str:
             require_same_model(self._digest, instance)
-            generation.begun(said.text, await spell(instance, said.text), self._writing)
+            generation.begun(said.text, await spell(instance, said.text), self._timer)
             if self.form == "text":
                 return str(self._body["prompt"])
             return await calls.apply_template(instance, self._body)
@@ -252,17 +250,6 @@ class Relay:
         """Whether an answer ends with this block."""
         # Inside of a text its quotation marks are escaped, so this cannot be part of one.
         return b'"stop":true' in block if self.form == "plain" else block.endswith(LAST)
-
-
-def openai_usage(end: Finished) -> dict[str, Any]:
-    """The counts of an answer in OpenAI's form."""
-    usage = end.usage
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
 
 
 def _measure(speed: Reading, last: bytes) -> None:

@@ -1,8 +1,9 @@
-"""When an answer that was cut is made again from its start, and when it is gone on with.
+"""Replaying an answer that was cut: when it pays, and which part of a replay is new.
 
-Going on reads the prompt and the tokens so far in batches. Token by token they were computed
-with other roundings, and where two tokens are nearly equally likely, the answer can turn another
-way. Making the same tokens again is exact, but takes as long as it took before.
+A cut answer can go on in two ways. Continuing lets the engine read the prompt and the tokens so far
+in batches. The first time it computed these tokens one by one, with different rounding, so where
+two tokens are almost equally likely the answer can take another turn. Replaying computes the same
+tokens one by one again: that is exact, but takes as long as it did the first time.
 """
 
 from __future__ import annotations
@@ -10,28 +11,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+class Diverged(Exception):
+    """A replay differs from what has been sent."""
+
+
 @dataclass
-class Writing:
-    """The seconds that a text took to be written, without those in which its prompt was read."""
+class DecodeTimer:
+    """Measures for how many seconds an engine has generated text, without reading prompts."""
 
     seconds: float = 0.0
     _last: float | None = None
 
-    def came(self, now: float) -> None:
-        """Another piece of the text has come; `now` is monotonic."""
+    def tick(self, now: float) -> None:
+        """Note that new text has come; `now` is monotonic."""
         if self._last is not None:
             self.seconds += now - self._last
         self._last = now
 
-    def stops(self) -> None:
-        """What comes next was not written in the meantime."""
+    def stop(self) -> None:
+        """Leave out the time until the next text."""
         self._last = None
 
 
-def is_cheap(written_s: float, reading_s: float) -> bool:
-    """Whether to make again what took `written_s` to be written.
+def is_cheap(decode_s: float, prompt_s: float) -> bool:
+    """Return whether to replay an answer that took `decode_s` to generate.
 
-    `reading_s` is what reading the prompt takes, which cannot be avoided either way: the exact
-    way is taken where it costs no more than that, so it doubles the wait at most.
+    Reading the prompt takes `prompt_s` either way. A replay is worth it when it costs no more than
+    that, so it doubles the wait at most.
     """
-    return written_s <= reading_s
+    return decode_s <= prompt_s
+
+
+def skip_sent(text: str, sent: str) -> tuple[str, str]:
+    """Return the part of `text` beyond `sent`, and the part of `sent` that `text` does not reach.
+
+    Raises Diverged if neither begins with the other.
+    """
+    again = min(len(text), len(sent))
+    if text[:again] != sent[:again]:
+        raise Diverged
+    return text[again:], sent[again:]

@@ -21,10 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from myllm.gateway.generation.events import Finished, Usage
-
-
-class Diverged(Exception):
-    """A second run of the same request says something else than what has been sent."""
+from myllm.gateway.generation.replay import Diverged, skip_sent
 
 
 @dataclass(frozen=True)
@@ -194,10 +191,7 @@ class Transcript:
     def _send(self, text: str) -> str:
         """Leave out what is due for the second time."""
         if self._due:
-            again = min(len(text), len(self._due))
-            if text[:again] != self._due[:again]:
-                raise Diverged
-            text, self._due = text[again:], self._due[again:]
+            text, self._due = skip_sent(text, self._due)
         if text:
             self._sent.append(text)
         return text

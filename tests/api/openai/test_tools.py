@@ -21,7 +21,7 @@ import pytest
 
 from myllm.engine.types import Engine
 from myllm.gateway.engine_io.sse import events_in
-from myllm.gateway.generation.deltas import Said
+from myllm.gateway.generation.deltas import StreamedAnswer
 from tests.ggufs import write_model
 from tests.projectors import data_url, png, write_projector
 from tests.serving import Serving, serving, short_home
@@ -107,7 +107,7 @@ def calls(said: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in made]
 
 
-def told(said: Said) -> Any:
+def told(said: StreamedAnswer) -> Any:
     """All that must be the same in two answers to the same question."""
     made = [(call.name, call.arguments) for call in said.calls.values()]
     assert said.usage is not None
@@ -198,7 +198,7 @@ def test_a_schema_is_kept_to(api: httpx.Client) -> None:
     said = ask(api, response_format=schema)["choices"][0]["message"]["content"]
     assert json.loads(said)["city"] in ("Rome", "Paris")
     streamed = api.post(CHAT, json=body(response_format=schema, stream=True))
-    whole = Said("chat")
+    whole = StreamedAnswer("chat")
     whole.take(events_in(streamed.content))
     assert whole.text == said
 
@@ -225,7 +225,7 @@ class Reader(threading.Thread):
 
     def __init__(self, server: Serving, asked: dict[str, Any]) -> None:
         super().__init__()
-        self.said = Said("chat")
+        self.said = StreamedAnswer("chat")
         self._server = server
         self._asked = asked | {"stream": True, "stream_options": {"include_usage": True}}
 
@@ -236,7 +236,7 @@ class Reader(threading.Thread):
                     self.said.take(events_in(f"{line}\n\n".encode()))
 
 
-def whole(server: Serving, asked: dict[str, Any]) -> Said:
+def whole(server: Serving, asked: dict[str, Any]) -> StreamedAnswer:
     reader = Reader(server, asked)
     reader.start()
     reader.join(60)
@@ -289,5 +289,5 @@ def caught(server: Serving, asked: dict[str, Any], engine: psutil.Process) -> Re
     raise AssertionError("every answer was whole before its engine was stopped")
 
 
-def told_so_far(said: Said) -> int:
+def told_so_far(said: StreamedAnswer) -> int:
     return len(said.text) + sum(len(call.arguments) for call in said.calls.values())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from myllm.errors import EngineError
 from myllm.gateway.engine_io import sse
 from myllm.gateway.engine_io.sse import Framing, event, events_in, split_at_error
-from myllm.gateway.generation.deltas import Form, Said
+from myllm.gateway.generation.deltas import Form, StreamedAnswer
 
 RECORDED = Path(__file__).parent / "recorded"
 NAMES = ("chat", "emoji", "call", "completion")
@@ -40,8 +40,8 @@ def cut(stream: bytes, places: Sequence[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def said(form: Form, events: Sequence[dict[str, Any]]) -> Said:
-    whole = Said(form)
+def said(form: Form, events: Sequence[dict[str, Any]]) -> StreamedAnswer:
+    whole = StreamedAnswer(form)
     whole.take(events)
     return whole
 

@@ -18,7 +18,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation import replay
 from myllm.gateway.generation.events import Finished, Token
 from myllm.gateway.generation.relay import Relay
-from myllm.gateway.generation.replay import Writing
+from myllm.gateway.generation.replay import DecodeTimer
 from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor.instance import Instance
 from tests.gateway.generation.cutting import Cutter, kill, running
@@ -60,13 +60,13 @@ def test_what_took_no_longer_than_the_prompt_is_made_again(
 
 
 def test_only_the_time_between_two_pieces_counts() -> None:
-    writing = Writing()
+    timer = DecodeTimer()
     for now in (10.0, 10.5, 11.0):
-        writing.came(now)
-    writing.stops()  # the engine dies, another one reads the prompt
+        timer.tick(now)
+    timer.stop()  # the engine dies, another one reads the prompt
     for now in (60.0, 60.25):
-        writing.came(now)
-    assert writing.seconds == 1.25
+        timer.tick(now)
+    assert timer.seconds == 1.25
 
 
 @pytest.mark.parametrize("cuts", [[1], [20], [20, 5], [5, 30], [20, 5, 25]])

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from myllm.gateway.generation.transcript import Diverged, Transcript
+from myllm.gateway.generation.replay import Diverged
+from myllm.gateway.generation.transcript import Transcript
 
 PROMPT = 14
 END = 1  # the id of the token that ends an answer

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-VALUES: Final = 1_000_000
+VALUES: Final = 300_000
 """Commas and opening brackets in a JSON body, those within texts included: they are counted before
-the body is parsed, and a million of small values takes a hundred megabytes."""
+the body is parsed. So many small values take thirty megabytes, and keep Python busy for tens of
+milliseconds."""
 
 NESTING: Final = 128
 """Lists and objects inside each other. Encoders give up at 254, with what is around them."""
@@ -31,7 +32,7 @@ ANSWERS: Final = 256
 INPUTS: Final = 2_048
 """Texts to embed, or documents to score, in a request."""
 
-TOKENS: Final = 1_000_000
+TOKENS: Final = 262_144
 """Tokens in a prompt or input that is given as tokens."""
 
 STOPS: Final = 128

@@ -30,6 +30,13 @@ def small(engine: Engine) -> Iterator[Serving]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def others(small: Serving) -> Iterator[None]:
+    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    with others_are_served(small):
+        yield
+
+
 def _large(size: int = _SIZE, path: str = "/api/generate") -> bytes:
     """A request whose body is large and asks for little."""
     body = json.dumps(_ASK).encode()
@@ -60,7 +67,7 @@ def _full_for(server: Serving, source: str) -> Iterator[list[socket.socket]]:
 # One route that reads its body itself, and some that FastAPI reads it for.
 @pytest.mark.parametrize("path", ["/api/generate", "/api/sessions/import", "/v1/rerank"])
 def test_a_client_that_has_much_in_memory_is_refused_more(small: Serving, path: str) -> None:
-    with _full_for(small, _OTHERS[0]), others_are_served(small):
+    with _full_for(small, _OTHERS[0]):
         wait_until(lambda: b" 429 " in _asked(small, _OTHERS[0], path)[:15], 10, "refused")
         said = _asked(small, _OTHERS[0], path)
         assert b"retry-after: 5" in said
@@ -70,7 +77,7 @@ def test_a_client_that_has_much_in_memory_is_refused_more(small: Serving, path: 
 
 
 def test_all_together_are_bounded(small: Serving) -> None:
-    with _full_for(small, _OTHERS[0]), _full_for(small, _OTHERS[1]), others_are_served(small):
+    with _full_for(small, _OTHERS[0]), _full_for(small, _OTHERS[1]):
         wait_until(lambda: b" 503 " in _asked(small, _OTHERS[2])[:15], 10, "refused")
         said = _asked(small, _OTHERS[2])
         assert b"retry-after: 5" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
@@ -17,6 +19,13 @@ LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch
 NEIGHBOUR = IMAGE | {"Sec-Fetch-Site": "same-site"}
 
 
+@pytest.fixture(autouse=True)
+def others(server: Serving) -> Iterator[None]:
+    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    with others_are_served(server):
+        yield
+
+
 @pytest.mark.parametrize("sent", [IMAGE, FRAME, LINK, NEIGHBOUR])
 @pytest.mark.parametrize(
     "path", ["/props?model=demo", "/upstream/demo/props", "/upstream/demo/slots", "/api/sessions"]
@@ -24,10 +33,9 @@ NEIGHBOUR = IMAGE | {"Sec-Fetch-Site": "same-site"}
 def test_a_page_starts_no_engine(
     api: httpx.Client, server: Serving, path: str, sent: dict[str, str]
 ) -> None:
-    with others_are_served(server):
-        for method in ("GET", "HEAD", "POST"):
-            assert api.request(method, path, headers=sent).status_code == 403
-        assert "Sec-Fetch-Site" in detail_of(api.get(path, headers=sent))
+    for method in ("GET", "HEAD", "POST"):
+        assert api.request(method, path, headers=sent).status_code == 403
+    assert "Sec-Fetch-Site" in detail_of(api.get(path, headers=sent))
     assert server.engines() == []
 
 

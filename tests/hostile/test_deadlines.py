@@ -30,6 +30,13 @@ def hasty(engine: Engine) -> Iterator[Serving]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def others(hasty: Serving) -> Iterator[None]:
+    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    with others_are_served(hasty):
+        yield
+
+
 _WAITING = {
     "nothing": b"",
     "half a request line": b"GET /heal",
@@ -45,7 +52,7 @@ _WAITING = {
 
 @pytest.mark.parametrize("sent", _WAITING)
 def test_many_connections_that_wait_for_nothing_are_closed(hasty: Serving, sent: str) -> None:
-    with ExitStack() as opened, others_are_served(hasty):
+    with ExitStack() as opened:
         clients = [opened.enter_context(connect(hasty)) for _ in range(300)]
         for client in clients:
             client.sendall(_WAITING[sent])
@@ -63,13 +70,13 @@ def test_whoever_has_begun_is_told_why(hasty: Serving, sent: str) -> None:
 
 
 def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_others(hasty: Serving) -> None:
-    with connect(hasty) as client, others_are_served(hasty):
+    with connect(hasty) as client:
         client.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
         wait_until(lambda: not _can_send(client, b"x"), _SOON_S, "closed")
 
 
 def test_a_body_that_trickles_is_too_slow(hasty: Serving) -> None:
-    with connect(hasty) as client, others_are_served(hasty):
+    with connect(hasty) as client:
         client.sendall(head("POST", "/api/chat", *_LENGTH))
         wait_until(lambda: not _can_send(client, b" "), _SOON_S, "closed")
 

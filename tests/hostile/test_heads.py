@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -28,20 +28,25 @@ _ATTACKS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def others(server: Serving) -> Iterator[None]:
+    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    with others_are_served(server):
+        yield
+
+
 @pytest.mark.parametrize("attack", _ATTACKS)
 def test_what_has_no_end_is_refused_before_it_is_kept(server: Serving, attack: str) -> None:
     status, pieces = _ATTACKS[attack]
-    with others_are_served(server):
-        said = answer_to(server, pieces)
+    said = answer_to(server, pieces)
     assert said.startswith(b"HTTP/1.1 %d " % status), said[:300]
     assert b"connection: close" in said
     assert b'{"detail":"' in said
 
 
 def test_a_value_that_comes_in_small_pieces_is_refused_as_well(server: Serving) -> None:
-    with others_are_served(server):
-        pieces = itertools.chain([_BEGUN + b"X-Long: "], itertools.repeat(b"x" * 50))
-        said = answer_to(server, pieces, total=80 * _KIB)
+    pieces = itertools.chain([_BEGUN + b"X-Long: "], itertools.repeat(b"x" * 50))
+    said = answer_to(server, pieces, total=80 * _KIB)
     assert said.startswith(b"HTTP/1.1 431 ")
 
 
@@ -85,9 +90,8 @@ def test_a_trailer_is_no_header(server: Serving) -> None:
 
 
 def test_thousands_of_requests_in_one_piece(server: Serving) -> None:
-    with others_are_served(server):
-        pieces: Iterable[bytes] = endless(head("GET", "/health"))
-        answer_to(server, pieces, total=2**24)
+    pieces: Iterable[bytes] = endless(head("GET", "/health"))
+    answer_to(server, pieces, total=2**24)
 
 
 def test_the_dialect_of_the_path_tells_the_error(server: Serving) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import structlog
 
-from myllm.gateway.scheduling.tickets import Need, Plan
+from myllm.gateway.scheduling.tickets import Plan
 from myllm.models.registry import Registry
 from myllm.settings import Settings
-from myllm.supervisor.devices import GpuReader, budgets, read_devices
+from myllm.supervisor.devices import GpuReader, MemoryByDevice, budgets, read_devices
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
@@ -38,13 +38,13 @@ class Planner:
         self._footprints = footprints
         self._gpus = gpus
 
-    def budget(self) -> Need:
+    def budget(self) -> MemoryByDevice:
         """What the engines may take together, on each device that is bounded."""
         cap = self._settings.max_loaded_models
         engines = {} if cap is None else {ENGINES: cap}
         return budgets(read_devices(self._gpus), self._settings) | engines
 
-    def free(self, loading: Mapping[str, int]) -> Need:
+    def free(self, loading: Mapping[str, int]) -> MemoryByDevice:
         """What new engines may take now; `loading` is what those have that are loading, whose
         whole need is counted elsewhere."""
         reserve = self._settings.memory_reserve_mb
@@ -75,7 +75,7 @@ class Planner:
             aliases=aliases,
         )
 
-    def measured(self, instance: Instance) -> Need | None:
+    def measured(self, instance: Instance) -> MemoryByDevice | None:
         """Remember what an engine really takes, or took; returns what it is to be charged with,
         or None if nobody could look."""
         if instance.death is not None and instance.death.cause == "too large":
@@ -95,6 +95,6 @@ class Planner:
         self._footprints.save()
 
 
-def without_engines(need: Need) -> dict[str, int]:
+def without_engines(need: MemoryByDevice) -> dict[str, int]:
     """The devices of `need` alone."""
     return {device: mb for device, mb in need.items() if device != ENGINES}

@@ -19,6 +19,9 @@ GPU_CONTEXT_MB: Final = 680
 On an H100 with CUDA 13 it was 564 to 590 MiB after a load and 668 to 700 after long prompts,
 whatever the model; a measured load replaces it."""
 
+MemoryByDevice = Mapping[str, int]
+"""MiB by device name."""
+
 _MIB: Final = 2**20
 
 

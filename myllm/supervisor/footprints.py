@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -14,13 +13,10 @@ import structlog
 from myllm.engine.memory_prediction import DeviceNeed, fit_params
 from myllm.errors import EngineError
 from myllm.models.memory import checkpoint_bytes, estimate_mb
-from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST
+from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, MemoryByDevice
 from myllm.supervisor.spec import InstanceSpec
 
 _log = structlog.get_logger(__name__)
-
-Need = Mapping[str, int]
-"""MiB per device name."""
 
 # llama-server's code, heap and threads, and what it keeps per token of its vocabulary: resident
 # beyond the tool's sum were 18 MiB with 1,500 tokens, 26 with 32,000 and 59 with 152,000.
@@ -67,7 +63,7 @@ class Footprints:
             self._predicted[key] = await self._predict(spec)
         return self._predicted[key]
 
-    def measured(self, spec: InstanceSpec, used: Need, worked: bool) -> dict[str, int]:
+    def measured(self, spec: InstanceSpec, used: MemoryByDevice, worked: bool) -> dict[str, int]:
         """Take in what an instance of `spec` was seen to take; returns what is believed now.
 
         More than was known counts at once. Less counts by and by, and only when the instance

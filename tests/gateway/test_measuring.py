@@ -52,13 +52,13 @@ async def test_an_engine_that_serves_is_charged_with_what_it_has_come_to_take(
         predicted = (await gateway.planner.plan(KEY)).need
         await gateway.load("demo")
         [instance] = gateway.supervisor
-        room = gateway.scheduler.fleet.room
-        charged = room.need_of(instance.run_id)
+        memory = gateway.scheduler.fleet.memory
+        charged = memory.charge(instance.run_id)
         assert charged.keys() == predicted.keys()
         # Its first prompts were read before it served anybody, so some MiB more may be in use.
         assert all(charged[device] >= predicted[device] for device in predicted)
         grown = predicted["host"] + 1000
         async with asyncio.timeout(10):
-            while room.taken()["host"] != grown:
+            while memory.taken()["host"] != grown:
                 instance.used = {"host": grown}
                 await asyncio.sleep(0.05)

@@ -14,7 +14,7 @@ from myllm.api.shared.timestamps import iso
 from myllm.gateway.planner import without_engines
 from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.run import FOREVER, Run
-from myllm.gateway.scheduling.tickets import Need
+from myllm.supervisor.devices import MemoryByDevice
 
 router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
@@ -86,11 +86,11 @@ def _common(services: Services, model: ModelState) -> dict[str, Any]:
 
 def _memory(services: Services) -> dict[str, Any]:
     """The budget and what is taken of it, in MiB per device."""
-    room, free = services.gateway.scheduler.fleet.room, services.gateway.planner.free({})
-    taken = room.taken()
+    budget, free = services.gateway.scheduler.fleet.memory, services.gateway.planner.free({})
+    taken = budget.taken()
     return {
         device: {
-            "budget_mb": room.budget.get(device),
+            "budget_mb": budget.limits.get(device),
             "taken_mb": int(taken.get(device, 0)),
             "free_mb": mb,
         }
@@ -98,5 +98,5 @@ def _memory(services: Services) -> dict[str, Any]:
     }
 
 
-def _sum(need: Need) -> int:
+def _sum(need: MemoryByDevice) -> int:
     return sum(without_engines(need).values())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
-from myllm.gateway.scheduling.memory_budget import Room
+from myllm.gateway.scheduling.memory_budget import MemoryBudget
 from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.run import FOREVER, Run, least_recently_used
-from myllm.gateway.scheduling.tickets import Action, Drain, Need, Plan, Start, Stop
+from myllm.gateway.scheduling.tickets import Action, Drain, Plan, Start, Stop
 from myllm.models.registry import untagged
+from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey, Role
 
 _ROLES: tuple[Role, ...] = ("generate", "embed", "rerank")
@@ -19,7 +20,7 @@ class Fleet:
     """Every model that was ever asked for, and every run that has not ended."""
 
     def __init__(self, budget: Mapping[str, int]) -> None:
-        self.room = Room(budget)
+        self.memory = MemoryBudget(budget)
         self._models: dict[InstanceKey, ModelState] = {}
         self._runs: dict[int, Run] = {}
         self._ids = itertools.count(1)
@@ -65,13 +66,13 @@ class Fleet:
         """Reserve what `plan` needs for a new run."""
         run = Run(next(self._ids), plan, keep_alive_s=plan.keep_alive_s)
         self._runs[run.id] = run
-        self.room.take(run.id, plan.need)
+        self.memory.reserve(run.id, plan.need)
         return run, Start(run.id, plan)
 
-    def ready(self, run_id: int, slots: int, need: Need | None, now: float) -> Run | None:
+    def ready(self, run_id: int, slots: int, need: MemoryByDevice | None, now: float) -> Run | None:
         """A run has loaded; None when it was asked to leave in the meantime."""
         run = self._runs[run_id]
-        self.room.loaded(run_id, need)
+        self.memory.loaded(run_id, need)
         if run.state != "loading":
             return None
         run.become_ready(slots, now)
@@ -80,7 +81,7 @@ class Fleet:
     def ended(self, run_id: int, now: float) -> tuple[Run, ModelState]:
         """A run's process is gone, and its memory with it; its model is to forget it."""
         run = self._runs.pop(run_id)
-        self.room.give_back(run_id, now)
+        self.memory.release(run_id, now)
         return run, self.model_of(run)
 
     def drain(self, run: Run, reason: str, until: float = FOREVER) -> list[Action]:

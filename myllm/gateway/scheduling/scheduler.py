@@ -39,11 +39,11 @@ from myllm.gateway.scheduling.tickets import (
     Grant,
     Keep,
     MakePlan,
-    Need,
     Plan,
     Reject,
     Ticket,
 )
+from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey
 
 
@@ -135,7 +135,7 @@ class Scheduler:
 
     # Plans
 
-    def planned(self, plan: Plan, free: Need, now: float) -> list[Action]:
+    def planned(self, plan: Plan, free: MemoryByDevice, now: float) -> list[Action]:
         """A plan is made; `free` is what is free, with what loading engines took added back."""
         model = self.fleet.model(plan.spec.key)
         replace, model.planning, model.replace = model.replace, False, False
@@ -159,7 +159,9 @@ class Scheduler:
 
     # What the engines tell
 
-    def ready(self, run_id: int, slots: int, need: Need | None, now: float) -> list[Action]:
+    def ready(
+        self, run_id: int, slots: int, need: MemoryByDevice | None, now: float
+    ) -> list[Action]:
         """An engine can serve `slots` requests at a time; `need` is what it really takes."""
         run = self.fleet.ready(run_id, slots, need, now)
         if run is None:
@@ -173,9 +175,9 @@ class Scheduler:
         model.queue.wait_anew(now)  # the load had a bound of its own
         return actions + self._advance(model, now)
 
-    def measured(self, run_id: int, need: Need | None) -> None:
+    def measured(self, run_id: int, need: MemoryByDevice | None) -> None:
         """An engine that serves was seen to take `need`."""
-        self.fleet.room.loaded(run_id, need)
+        self.fleet.memory.loaded(run_id, need)
 
     def exited(self, run_id: int, ended: Ended, now: float) -> list[Action]:
         """An engine's process is gone."""
@@ -336,11 +338,13 @@ class Scheduler:
         waiting = [model for model in self.fleet.models() if model.plan is not None]
         return [action for model in waiting for action in self._make_plan(model)]
 
-    def _place(self, model: ModelState, plan: Plan, free: Need, now: float) -> list[Action]:
+    def _place(
+        self, model: ModelState, plan: Plan, free: MemoryByDevice, now: float
+    ) -> list[Action]:
         if self.fleet.run(model.after) is not None:
             return []
-        match start_decision.decide(model, plan, self.fleet.models(), self.fleet.room, free, now):
-            case start_decision.Start():
+        match start_decision.decide(model, plan, self.fleet.models(), self.fleet.memory, free, now):
+            case start_decision.StartNow():
                 model.stop_waiting()
                 model.wanted, model.after = False, None
                 model.run, start = self.fleet.start(plan)
@@ -351,11 +355,11 @@ class Scheduler:
                 return give_up(model, reason.error(model.key))
 
     def _replace(
-        self, model: ModelState, old: Run, plan: Plan, free: Need, now: float
+        self, model: ModelState, old: Run, plan: Plan, free: MemoryByDevice, now: float
     ) -> list[Action]:
         """Start a successor beside the run, or drain the run first if both do not fit."""
-        match start_decision.beside(old, plan, self.fleet.models(), self.fleet.room, free):
-            case start_decision.Start():
+        match start_decision.beside(old, plan, self.fleet.models(), self.fleet.memory, free):
+            case start_decision.StartNow():
                 model.successor, start = self.fleet.start(plan)
                 return [start]
             case start_decision.Wait(leave):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from myllm.errors import MyLLMError
 from myllm.gateway.prompt.prefixes import Pieces
 from myllm.gateway.scheduling.demand import Demand
+from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
-
-Need = Mapping[str, int]
-"""MiB per device; `host` is the machine's own memory."""
-
 
 ANY_PRIORITY: Final = 10
 """The highest priority that a request can ask for."""
@@ -111,7 +107,7 @@ class Plan:
     """
 
     spec: InstanceSpec
-    need: Need
+    need: MemoryByDevice
     keep_alive_s: float
     pinned: bool = False
     aliases: tuple[str, ...] = ()

@@ -125,7 +125,7 @@ class FleetMachine(RuleBasedStateMachine):
         world = self.world
         assert world.scheduler.totals() == (len(world.waiting), len(world.active))
         runs = {**world.loading, **world.serving, **world.stopping}
-        assert world.scheduler.fleet.room.taken().get("host", 0) == sum(
+        assert world.scheduler.fleet.memory.taken().get("host", 0) == sum(
             plan.need["host"] for plan in runs.values()
         )
         assert all(ticket.run in runs for ticket in world.active)

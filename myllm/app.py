@@ -26,9 +26,11 @@ from myllm.api.native import generation, health, instances, models, sessions
 from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
+from myllm.gateway.event_log import EventLog
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.kv.slot_cache import Conversations
 from myllm.gateway.media.parts import Media, Remote
+from myllm.gateway.observer import Observers
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.launcher.local import LocalLauncher
@@ -148,7 +150,9 @@ class App:
         )
         conversations = Conversations(files, specs.speed)
         store.before_removal = conversations.forget_session
-        gateway = Gateway(registry, supervisor, scheduler, planner, conversations)
+        gateway = Gateway(
+            registry, supervisor, scheduler, planner, conversations, Observers(EventLog())
+        )
         media = Media(gateway.models.find, _remote_media(settings))
         return Services(settings, gateway, specs, store, media, self._access.reload)
 

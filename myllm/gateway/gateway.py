@@ -17,6 +17,7 @@ from myllm.gateway.engine_io.token_counts import TokenCounts
 from myllm.gateway.known_models import KnownModels
 from myllm.gateway.kv.slot_cache import Conversations
 from myllm.gateway.lease import Lease as Lease
+from myllm.gateway.observer import Observers
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import (
@@ -55,12 +56,14 @@ class Gateway:
         scheduler: Scheduler,
         planner: Planner,
         conversations: Conversations,
+        observers: Observers,
     ) -> None:
         self.registry = registry
         self.supervisor = supervisor
         self.scheduler = scheduler
         self.planner = planner
         self.conversations = conversations
+        self.observers = observers
         self.models = KnownModels(registry, scheduler.fleet)
         self.counts = TokenCounts()
         self.draining = False
@@ -101,6 +104,8 @@ class Gateway:
         self._idle.clear()
         try:
             self._carry_out(self.scheduler.request(ticket, time.monotonic()))
+            if not granted.done():
+                self.observers.queued(ticket)
             instance = await granted
             assert ticket.slot is not None
             ticket.granted_at = ticket.granted_at or time.monotonic()
@@ -132,6 +137,9 @@ class Gateway:
         """The engine has given `ticket` something that it did not have before; to be told once
         per lease."""
         lease.instance.delivered = True
+        if not ticket.has_output:
+            ticket.has_output = True
+            self.observers.first_token(ticket)
         self._carry_out(self.scheduler.delivered(ticket, time.monotonic()))
 
     def phase(self, ticket: Ticket) -> str:
@@ -236,12 +244,17 @@ class Gateway:
 
     # What the supervisor tells
 
+    def instance_started(self, instance: Instance) -> None:
+        self.observers.engine_started(instance)
+
     def instance_ready(self, instance: Instance) -> None:
+        self.observers.engine_ready(instance)
         need = self.planner.measured(instance)
         now = time.monotonic()
         self._carry_out(self.scheduler.ready(instance.run_id, instance.spec.slots, need, now))
 
     def instance_exited(self, instance: Instance) -> None:
+        self.observers.engine_exited(instance)
         try:
             self.planner.ended(instance)
             if instance.ready_at is not None:  # before that it has not taken all yet
@@ -341,10 +354,13 @@ class Gateway:
         _log.warning("engine not started", model=str(key), cause=error.detail)
         self._carry_out(self.scheduler.plan_failed(key, error))
 
-    def _drain(self, run: int) -> None:
-        instance = self.supervisor.get(run)
-        if instance is not None:
-            instance.drain()
+    def _drain(self, run_id: int) -> None:
+        instance, run = self.supervisor.get(run_id), self.scheduler.fleet.run(run_id)
+        if instance is None:
+            return
+        instance.drain()
+        if run is not None and run.evicted_for is not None:
+            self.observers.evicted(instance, run.evicted_for)
 
     def _stop(self, run: int, reason: str) -> None:
         """End an engine, after its conversations have been saved."""
@@ -370,11 +386,13 @@ class Gateway:
             granted.set_exception(EngineError(f"the engine of '{ticket.key}' is gone"))
         else:
             granted.set_result(instance)
+            self.observers.granted(ticket, instance)
 
     def _reject(self, ticket: Ticket, error: MyLLMError) -> None:
         granted = self._granted.get(ticket)
         if granted is not None and not granted.done():
             granted.set_exception(error)
+            self.observers.rejected(ticket, error)
 
 
 def _in_words(failure: Exception) -> MyLLMError:

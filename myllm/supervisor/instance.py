@@ -55,7 +55,7 @@ class Instance:
     an engine that was stopped, could not be run or was not ready in time. `delivered` says that a
     client has had a token of it. `takes_tools` is whether its chat template has a place for
     tools, or None until that was asked. `warnings` say what of its model's folder is no longer
-    what it was started with.
+    what it was started with. `stop_reason` is why it was asked to stop; empty until then.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Instance:
         self._launcher = launcher
         self._load_timeout_s = load_timeout_s
         self._stop_grace_s = stop_grace_s
-        self._stop_reason = ""
+        self.stop_reason = ""
         self._before_ready = before_ready
         self._on_ready = on_ready
         self._on_exit = on_exit
@@ -145,7 +145,7 @@ class Instance:
 
         SIGKILL follows SIGTERM after the usual grace, or after `grace_s` if that is less.
         """
-        self._stop_reason = self._stop_reason or reason
+        self.stop_reason = self.stop_reason or reason
         self._stop_grace_s = min(self._stop_grace_s, grace_s)
         self._stop_wanted.set()
 
@@ -220,7 +220,6 @@ class Instance:
         self.state = "ready"
         self.progress = 1.0
         self.ready_at = time.time()
-        _log.info("engine ready", model=str(self.spec.key), seconds=round(self.load_seconds, 3))
         self._on_ready(self)
 
     @property
@@ -243,18 +242,7 @@ class Instance:
             if not self.is_over():
                 self.state = "stopped"
             self.ended.set()
-            try:
-                self._log_end()
-            finally:
-                self._on_exit(self)
-
-    def _log_end(self) -> None:
-        model = str(self.spec.key)
-        if self.error is None:
-            _log.info("engine stopped", model=model, reason=self._stop_reason)
-        else:
-            reason = "failed to start" if self.ready_at is None else "crashed"
-            _log.error("engine stopped", model=model, reason=reason, cause=self.error.detail)
+            self._on_exit(self)
 
     def _take_report(self, report: ChildState) -> None:
         self.sign_of_life()

@@ -31,7 +31,9 @@ COMPARE_AGAIN_S = 60.0
 
 
 class Listener(Protocol):
-    """Who is told what becomes of an instance; called on the event loop."""
+    """Receives what becomes of an instance; called on the event loop."""
+
+    def instance_started(self, instance: Instance) -> None: ...
 
     def instance_ready(self, instance: Instance) -> None: ...
 
@@ -117,9 +119,8 @@ class Supervisor:
         self._tasks[run] = in_background("engine's life", instance.run(), Context())
         self._instances[run] = instance
         self.history(spec.key).starts += 1
-        _log.info(
-            "engine starting", model=str(spec.key), context=spec.context_size, slots=spec.slots
-        )
+        if self.listener is not None:
+            self.listener.instance_started(instance)
         return instance
 
     async def close(self, grace_s: float) -> None:

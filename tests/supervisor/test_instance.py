@@ -19,6 +19,7 @@ import pytest
 import structlog
 
 from myllm.errors import EngineError
+from myllm.gateway.event_log import EventLog
 from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir
@@ -193,7 +194,7 @@ async def test_a_connection_that_cannot_be_closed_does_not_keep_the_process(
 )
 async def test_the_log_gives_the_reason_of_its_end(make: Make, fake: str, reason: str) -> None:
     with structlog.testing.capture_logs() as log:
-        instance = make(fake)
+        instance = make(fake, on_exit=EventLog().engine_exited)
         life = asyncio.create_task(instance.run())
         if reason == "idle":
             await asyncio.sleep(0.2)

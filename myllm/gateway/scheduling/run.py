@@ -19,6 +19,7 @@ from typing import Literal
 from myllm.gateway.prompt.prefixes import Pieces, common
 from myllm.gateway.scheduling.suspects import Absent
 from myllm.gateway.scheduling.tickets import Plan, Ticket
+from myllm.supervisor.spec import InstanceKey
 
 FOREVER = float("inf")
 _MOST_ABSENT = 8
@@ -43,7 +44,8 @@ class Run:
     """One engine from its start to its end. Times are monotonic, in seconds.
 
     `drain_until` bounds how long a draining run may go on answering; `drain_reason` is why it
-    drains, in the words of the log. `absent` are the last that left before it gave them anything.
+    drains, in the words of the log, and `evicted_for` the model that is loaded in its place.
+    `absent` are the last that left before it gave them anything.
     """
 
     id: int
@@ -55,6 +57,7 @@ class Run:
     keep_alive_s: float = 0.0
     drain_until: float = FOREVER
     drain_reason: str = ""
+    evicted_for: InstanceKey | None = None
     stopping: bool = False
     absent: deque[Absent] = field(default_factory=lambda: deque(maxlen=_MOST_ABSENT))
 

@@ -402,5 +402,8 @@ class Scheduler:
 
     def _evict(self, runs: Iterable[Run], model: ModelState) -> list[Action]:
         """Make `runs` leave so that `model` has room."""
-        reason = f"evicted for {model.key}"
-        return [action for run in runs for action in self.fleet.drain(run, reason)]
+        actions: list[Action] = []
+        for run in runs:
+            run.evicted_for = model.key
+            actions += self.fleet.drain(run, f"evicted for {model.key}")
+        return actions

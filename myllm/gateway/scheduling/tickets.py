@@ -47,6 +47,7 @@ class Ticket:
     what it asks of the engine; a load asks nothing. `answered_by` is the run that gave it something
     new last. `unexplained` are the engines that died while they worked for it, and nobody was found
     to blame; `verdict` is why it gets no other one. `gave_up`: its client left.
+    `has_output`: an engine has given it something.
     """
 
     key: InstanceKey
@@ -74,6 +75,7 @@ class Ticket:
     unexplained: int = 0
     verdict: MyLLMError | None = None
     gave_up: bool = False
+    has_output: bool = False
 
 
 @dataclass(frozen=True)

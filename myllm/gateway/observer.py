@@ -1,0 +1,120 @@
+"""The events of requests and engines, for logs, metrics, usage records and traces.
+
+    request   queued ──> granted ──> first_token ──> finished
+                │ ▲          │            │
+                │ └──────────┴── resumed ─┘      its engine died: it queues for another one
+                └──> rejected
+
+    engine    engine_started ──> engine_ready ──> evicted? ──> engine_exited
+
+Nothing is called per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from myllm.errors import EngineDied, MyLLMError
+from myllm.gateway.scheduling.tickets import Ticket
+from myllm.loops import note_failure
+from myllm.supervisor.instance import Instance
+from myllm.supervisor.spec import InstanceKey
+
+
+class Observer:
+    """Receives events. A subclass overrides the methods that it needs; the others do nothing.
+
+    Every method is called on the event loop, must return at once, and must change nothing that it
+    is given. A ticket names the model and role (`key`), the client, and the times of its wait;
+    an instance has the engine's spec, state and times.
+    """
+
+    def queued(self, ticket: Ticket) -> None:
+        """`ticket` waits for its model to load or for a free slot. Called by `Gateway.lease`; not
+        for a request that gets a slot at once, and again for one that comes back."""
+
+    def granted(self, ticket: Ticket, instance: Instance) -> None:
+        """`ticket` holds slot `ticket.slot` of `instance`. Called by the gateway for each lease, so
+        again after `resumed`, and after a lease that was paused for an idle reader."""
+
+    def first_token(self, ticket: Ticket) -> None:
+        """An engine has given `ticket` its first output: a token, a vector, a score. Called by
+        `Gateway.delivered`, once per request."""
+
+    def finished(self, ticket: Ticket, error: BaseException | None) -> None:
+        """The answer to `ticket` is over. Called where the answer's loop ends, once per request.
+        `error` is None for a complete answer, the MyLLMError of a failed one (also of a rejected
+        one), and GeneratorExit or CancelledError when its client left."""
+
+    def rejected(self, ticket: Ticket, error: MyLLMError) -> None:
+        """`ticket` gets no slot; `error` says why. Called by the gateway for the scheduler."""
+
+    def resumed(self, ticket: Ticket, death: EngineDied) -> None:
+        """The engine of `ticket` died: the answer goes on with another engine, unless
+        `ticket.deaths` shows that this was one death too many. Called where the answer's loop
+        counts the death."""
+
+    def engine_started(self, instance: Instance) -> None:
+        """A process is being started. Called by the supervisor, like the next two."""
+
+    def engine_ready(self, instance: Instance) -> None:
+        """The engine has loaded its model and takes requests."""
+
+    def engine_exited(self, instance: Instance) -> None:
+        """The process was reaped. `instance.error` is None if it was asked to stop."""
+
+    def evicted(self, instance: Instance, beneficiary: InstanceKey) -> None:
+        """`instance` takes no new requests and ends after its answers, so that `beneficiary` can be
+        loaded. Called by the gateway for the scheduler; `engine_exited` follows."""
+
+
+class Observers(Observer):
+    """Passes each event on to several observers, in their order.
+
+    One that raises harms neither the request nor the other observers: its failure is counted, and
+    logged once.
+    """
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = list(observers)
+
+    def attach(self, observer: Observer) -> None:
+        """Tell `observer` every event from now on, after those that were attached before."""
+        self._observers.append(observer)
+
+    def queued(self, ticket: Ticket) -> None:
+        self._notify(lambda each: each.queued(ticket))
+
+    def granted(self, ticket: Ticket, instance: Instance) -> None:
+        self._notify(lambda each: each.granted(ticket, instance))
+
+    def first_token(self, ticket: Ticket) -> None:
+        self._notify(lambda each: each.first_token(ticket))
+
+    def finished(self, ticket: Ticket, error: BaseException | None) -> None:
+        self._notify(lambda each: each.finished(ticket, error))
+
+    def rejected(self, ticket: Ticket, error: MyLLMError) -> None:
+        self._notify(lambda each: each.rejected(ticket, error))
+
+    def resumed(self, ticket: Ticket, death: EngineDied) -> None:
+        self._notify(lambda each: each.resumed(ticket, death))
+
+    def engine_started(self, instance: Instance) -> None:
+        self._notify(lambda each: each.engine_started(instance))
+
+    def engine_ready(self, instance: Instance) -> None:
+        self._notify(lambda each: each.engine_ready(instance))
+
+    def engine_exited(self, instance: Instance) -> None:
+        self._notify(lambda each: each.engine_exited(instance))
+
+    def evicted(self, instance: Instance, beneficiary: InstanceKey) -> None:
+        self._notify(lambda each: each.evicted(instance, beneficiary))
+
+    def _notify(self, event: Callable[[Observer], None]) -> None:
+        for observer in self._observers:
+            try:
+                event(observer)
+            except Exception as failure:  # noqa: BLE001 - observing must not break a request
+                note_failure(f"observer {type(observer).__name__}", failure)

@@ -125,8 +125,8 @@ def _sized(model: Model, vector: list[float], dimensions: int | None) -> list[fl
     size = len(vector)
     if dimensions is None or dimensions == size:
         return vector
-    if dimensions > size or not model.matryoshka:
-        at_most = "at most" if model.matryoshka else "exactly"
+    if dimensions > size or not model.config.matryoshka:
+        at_most = "at most" if model.config.matryoshka else "exactly"
         raise InvalidRequest(
             f"dimensions must be {at_most} {size} for model '{model.name}', not {dimensions}"
         )

@@ -274,7 +274,7 @@ class Gateway:
 
     async def _preload(self) -> None:
         for model in await asyncio.to_thread(self.registry.list):
-            if model.engine.preload and model.problem is None:
+            if model.config.engine.preload and model.problem is None:
                 key = InstanceKey(model.name, main_role(model))
                 self._carry_out(self.scheduler.want(key, time.monotonic()))
 

@@ -66,12 +66,12 @@ class Planner:
         # Known already, so that no file is read; and nothing can be removed until the plan is used.
         if self._registry.get(key.model).path != model.path:  # a built-in one has come to light
             return await self.plan(key, smaller)
-        keep_alive_s = model.engine.keep_alive
+        keep_alive_s = model.config.engine.keep_alive
         return Plan(
             spec,
             footprint.need | {ENGINES: 1},
             self._settings.keep_alive if keep_alive_s is None else keep_alive_s,
-            pinned=model.engine.pinned,
+            pinned=model.config.engine.pinned,
             aliases=aliases,
         )
 

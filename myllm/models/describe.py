@@ -17,19 +17,19 @@ def summary(model: Model, context_size: int) -> dict[str, Any]:
         "size_mb": round(model.size_bytes / _MB),
         "quantization": model.quantization,
         "context_size": context_size,
-        "template": model.template or ("gguf" if model.chat.text else None),
-        "parameters": dict(model.parameters),
+        "template": model.config.template or ("gguf" if model.chat.text else None),
+        "parameters": dict(model.config.parameters),
     }
-    if model.aliases:
-        shown["aliases"] = list(model.aliases)
+    if model.config.aliases:
+        shown["aliases"] = list(model.config.aliases)
     return shown | ({"problem": model.problem} if model.problem else {})
 
 
 def details(model: Model, context_size: int) -> dict[str, Any]:
     """Everything known about a model but the memory it takes, which depends on the engine."""
     return summary(model, context_size) | {
-        "description": model.description,
-        "source": model.source,
+        "description": model.config.description,
+        "source": model.config.source,
         "path": str(model.path),
         "files": [file.name for file in model.files],
         "digest": model.digest,

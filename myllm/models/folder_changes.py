@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import replace
 
 from myllm.errors import InvalidModel, ModelNotFound
+from myllm.models.config import ModelConfig
 from myllm.models.model import CONFIG, Model
 from myllm.models.registry import Registry
-
-# What only config.json says, and what it says or else the GGUF.
-_CONFIGURED: Final = (
-    *("context_size", "template", "description", "aliases", "matryoshka", "source"),
-    *("parameters", "engine"),
-)
-_FROM_BOTH: Final = ("family", "quantization")
 
 
 def warnings_on(registry: Registry, loaded: Model) -> tuple[str, ...]:
@@ -46,9 +40,15 @@ def _changes(loaded: Model, found: Model) -> list[str]:
     if found.projector != loaded.projector:
         names = [each.projector.path.name for each in (found, loaded) if each.projector]
         changes.append(f"the projector {names[0]} has been added, removed or replaced")
-    if found.template == loaded.template is not None and found.chat != loaded.chat:
-        changes.append(f"the template {found.template} has changed")
-    configured = _CONFIGURED + (_FROM_BOTH if same_files else ())
-    if any(getattr(found, name) != getattr(loaded, name) for name in configured):
+    template = found.config.template
+    if template == loaded.config.template is not None and found.chat != loaded.chat:
+        changes.append(f"the template {template} has changed")
+    same_labels = (found.family, found.quantization) == (loaded.family, loaded.quantization)
+    if _without_labels(found) != _without_labels(loaded) or (same_files and not same_labels):
         changes.append(f"{CONFIG} has changed")
     return changes
+
+
+def _without_labels(model: Model) -> ModelConfig:
+    """The configuration without the two keys that the GGUF sets if config.json does not."""
+    return replace(model.config, family=None, quantization=None)

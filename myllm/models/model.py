@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from myllm.errors import InvalidModel
-from myllm.models.config import EngineOptions, read_config
+from myllm.models.config import ModelConfig, read_config
 from myllm.models.gguf import PULL_AGAIN, read_projector
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.projector import Projector
@@ -27,12 +27,11 @@ class Model:
     """A model on disk. `files` are its GGUF parts in order, `gguf` the first of them.
 
     `size_bytes` is the sum over `files`, `modified_at` the time (Unix, in seconds) at which `gguf`
-    was last written. `template` is the name in config.json, `chat` the template itself.
-    `parameters` are checked sampler defaults under the API's names. `problem` is None, or the
-    sentence on why the model cannot be used; then `header` and what comes from it is unknown, and
-    there may be no files.
+    was last written. `config` is what config.json says, `chat` the template that it or the GGUF
+    names. `problem` is None, or the sentence on why the model cannot be used; then `config` and
+    `header` are empty, and there may be no files.
 
-    It holds all that serving needs, so that a running model does not depend on its folder.
+    It holds everything that serving needs, so a running model does not depend on its folder.
     """
 
     name: str
@@ -40,19 +39,10 @@ class Model:
     gguf: Path
     files: tuple[Path, ...]
     size_bytes: int
-    family: str
-    quantization: str
     header: Header
+    config: ModelConfig = field(default_factory=ModelConfig)
     modified_at: float = 0.0
     chat: ChatTemplate = field(default_factory=ChatTemplate)
-    context_size: int | None = None
-    template: str | None = None
-    description: str | None = None
-    aliases: tuple[str, ...] = ()
-    matryoshka: bool = False
-    source: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    engine: EngineOptions = field(default_factory=EngineOptions)
     projector: Projector | None = None
     builtin: bool = False
     problem: str | None = None
@@ -61,6 +51,16 @@ class Model:
     def architecture(self) -> str:
         """llama.cpp's name of the architecture, such as `llama` or `qwen2`."""
         return self.header.architecture
+
+    @property
+    def family(self) -> str:
+        """The family that config.json names, else the architecture."""
+        return self.config.family or self.header.architecture
+
+    @property
+    def quantization(self) -> str:
+        """The quantization that config.json names, else the one in the header."""
+        return self.config.quantization or self.header.quantization
 
     @property
     def digest(self) -> str:
@@ -102,7 +102,7 @@ class Model:
     def context_for(self, default_cap: int) -> int:
         """Tokens one conversation gets: what config.json says, else `default_cap`; never more
         than the model was trained for."""
-        wanted = self.context_size or default_cap
+        wanted = self.config.context_size or default_cap
         return min(wanted, self.header.context_length or wanted)
 
 
@@ -121,20 +121,11 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
         gguf=files[0],
         files=files,
         size_bytes=sum(each.st_size for each in status),
-        family=config.family or header.architecture,
-        quantization=config.quantization or header.quantization,
         header=header,
+        config=config,
         modified_at=status[0].st_mtime,
         # A wrong name of a template is told here, not at the first request.
         chat=read_template(config.template, folder, header.chat_template),
-        context_size=config.context_size,
-        template=config.template,
-        description=config.description,
-        aliases=config.aliases,
-        matryoshka=config.matryoshka,
-        source=config.source,
-        parameters=config.parameters,
-        engine=config.engine,
         projector=read_projector(projector) if projector else None,
         builtin=builtin,
     )
@@ -153,8 +144,6 @@ def broken_model(folder: Path, builtin: bool, problem: str) -> Model:
         gguf=folder,
         files=(),
         size_bytes=0,
-        family=UNKNOWN.architecture,
-        quantization=UNKNOWN.quantization,
         header=UNKNOWN,
         builtin=builtin,
         problem=writable(problem),

@@ -110,7 +110,7 @@ class Registry:
     def aliases_of(self, model: Model) -> tuple[str, ...]:
         """The aliases by which `get` finds `model`, untagged: those that are no other model's
         name, and no alias of another one that comes before it."""
-        names = {untagged(alias) for alias in model.aliases}
+        names = {untagged(alias) for alias in model.config.aliases}
         return tuple(sorted(name for name in names if self.find(name).name == model.name))
 
     def removable(self, name: str) -> str:
@@ -183,7 +183,7 @@ class Registry:
     def _called(self, alias: str) -> Model | None:
         """The first model by name that has this alias."""
         bare = untagged(alias)
-        return next((m for m in self.list() if bare in map(untagged, m.aliases)), None)
+        return next((m for m in self.list() if bare in map(untagged, m.config.aliases)), None)
 
     def _load(self, folder: str, builtin: bool) -> Model:
         with self._lock:

@@ -52,7 +52,7 @@ def choose(
     model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
 ) -> Placement:
     """The sizes and the layout for a generating instance of `model`."""
-    given = model.context_size or settings.context_size
+    given = model.config.context_size or settings.context_size
     context_size, slots = _sizes(model, settings, rooms, estimate)
     layout = lay_out(model, estimate(context_size, slots), rooms)
     return Placement(context_size, slots, given is None, layout)
@@ -63,7 +63,7 @@ def lay_out(model: Model, need_mb: int, rooms: Mapping[str, Room]) -> Layout:
 
     Without a known GPU the engine is told only what config.json says.
     """
-    wanted = model.engine.gpu_layers
+    wanted = model.config.engine.gpu_layers
     if wanted == 0:
         return Layout(devices=(), gpu_layers=0)
     usable = _usable(rooms)
@@ -112,7 +112,7 @@ def _sizes(
 def _sizes_within(
     model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
 ) -> tuple[int, int]:
-    given, slots = model.context_size or settings.context_size, _slots(model, settings)
+    given, slots = model.config.context_size or settings.context_size, _slots(model, settings)
     shortest = model.context_for(given or _SHORTEST)
     budget, longest = _budget(model, rooms, estimate(shortest, slots[-1]))
     contexts = [shortest] if given else _contexts(shortest, model.context_for(longest))
@@ -127,7 +127,7 @@ def _sizes_within(
 
 def _slots(model: Model, settings: Settings) -> list[int]:
     """The numbers of slots that may be chosen, most first."""
-    given = model.engine.slots or settings.slots
+    given = model.config.engine.slots or settings.slots
     return [given] if given else list(range(_SLOTS, 0, -1))
 
 
@@ -146,7 +146,7 @@ def _budget(model: Model, rooms: Mapping[str, Room], least_mb: int) -> tuple[int
     """
     host = rooms[HOST].budget_mb
     gpus = [max(room.budget_mb - GPU_CONTEXT_MB, 0) for name, room in rooms.items() if name != HOST]
-    if not gpus or model.engine.gpu_layers == 0:
+    if not gpus or model.config.engine.gpu_layers == 0:
         return host, _LONGEST_ON_CPU
     for budget in (max(gpus), sum(gpus)):
         if least_mb <= budget:

@@ -153,10 +153,10 @@ class InstanceSpec:
             "--metrics",
         ]
         # fmt: on
-        threads = self.model.engine.threads or self.threads
+        threads = self.model.config.engine.threads or self.threads
         if threads is not None:
             arguments += ["--threads", str(threads)]
-        if self.batch_threads is not None and self.model.engine.threads is None:
+        if self.batch_threads is not None and self.model.config.engine.threads is None:
             arguments += ["--threads-batch", str(self.batch_threads)]
         if self.slot_dir is not None:
             arguments += ["--slot-save-path", f"{self.slot_dir}/"]

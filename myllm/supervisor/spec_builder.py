@@ -101,7 +101,9 @@ class Specs:
         needs_folder = keeps or self._settings.api_keys_file is not None
         threads, batch_threads = self._threads(model), self._batch_threads(model)
         speed_key = self._speed_key(model, batch_threads or threads, place.layout)
-        start = GPU_START if self._engine.has_gpu and model.engine.gpu_layers != 0 else CPU_START
+        start = (
+            GPU_START if self._engine.has_gpu and model.config.engine.gpu_layers != 0 else CPU_START
+        )
         return InstanceSpec(
             key,
             model,
@@ -146,7 +148,7 @@ class Specs:
         return self._speeds.expected(spec, self._used_cores())
 
     def _speed_key(self, model: Model, threads: int | None, layout: Layout) -> str:
-        cores = model.engine.threads or threads or usable_cores()
+        cores = model.config.engine.threads or threads or usable_cores()
         parts = (self._engine.identity, cpu_identity(), str(cores), *layout.arguments())
         return f"{model.digest} {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 

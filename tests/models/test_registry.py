@@ -52,7 +52,7 @@ def test_a_model_without_a_config_is_described_by_its_header(registry: Registry)
     assert (model.path, model.gguf) == (folder, folder / "tiny.gguf")
     assert (model.family, model.architecture, model.quantization) == ("llama", "llama", "Q4_K_M")
     assert model.size_bytes == model.gguf.stat().st_size
-    assert model.template is None
+    assert model.config.template is None
     assert model.digest
     assert not model.builtin
 
@@ -76,9 +76,10 @@ def test_a_config_says_more(registry: Registry) -> None:
     )
     model = registry.get("tiny")
     assert (model.name, model.family, model.quantization) == ("tiny", "fam", "Q")
-    assert (model.template, model.description) == ("chatml", "words")
-    assert dict(model.parameters) == parameters
-    assert (model.engine.slots, model.engine.threads, model.engine.gpu_layers) == (2, 3, 0)
+    config = model.config
+    assert (config.template, config.description) == ("chatml", "words")
+    assert dict(config.parameters) == parameters
+    assert (config.engine.slots, config.engine.threads, config.engine.gpu_layers) == (2, 3, 0)
 
 
 @pytest.mark.parametrize(
@@ -273,11 +274,11 @@ def test_changes_on_disk_are_seen(registry: Registry) -> None:
 
 def test_a_config_that_is_being_written_anew_changes_nothing_yet(registry: Registry) -> None:
     config = add(registry, "mine", {"context_size": 512}) / "config.json"
-    assert registry.get("mine").context_size == 512
+    assert registry.get("mine").config.context_size == 512
     config.write_text("")
-    assert registry.get("mine").context_size == 512
+    assert registry.get("mine").config.context_size == 512
     config.write_text('{"context_size": 1024}')
-    assert registry.get("mine").context_size == 1024
+    assert registry.get("mine").config.context_size == 1024
     config.write_text("")
     a_while_ago = config.stat().st_mtime_ns - 10_000_000_000
     os.utime(config, ns=(a_while_ago, a_while_ago))

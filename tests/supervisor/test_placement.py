@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myllm.models.config import EngineOptions
+from myllm.models.config import EngineOptions, ModelConfig
 from myllm.models.header import UNKNOWN
 from myllm.models.model import Model
 from myllm.settings import Settings
@@ -30,8 +30,8 @@ def model(
     path = Path("/models/m")
     header = replace(UNKNOWN, layers=LAYERS, context_length=trained)
     options = EngineOptions(slots=slots, gpu_layers=gpu_layers)
-    found = Model("m", path, path / "m.gguf", (), 0, "llama", "Q4_K_M", header)
-    return replace(found, context_size=context_size, engine=options)
+    config = ModelConfig(context_size=context_size, engine=options)
+    return Model("m", path, path / "m.gguf", (), 0, header, config)
 
 
 def settings(**given: int) -> Settings:

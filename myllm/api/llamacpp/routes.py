@@ -102,7 +102,7 @@ async def _answer(
     request: PlainCompletionRequest | InfillRequest,
 ) -> Response:
     model = await generating_model(services.gateway, name)
-    fields = engine_fields(resolve(request.given(), model.parameters, LLAMA_CPP_DEFAULTS))
+    fields = engine_fields(resolve(request.given(), model.config.parameters, LLAMA_CPP_DEFAULTS))
     body = fields | request.engine_body()
     ticket = request.asking(caller).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
     if isinstance(request.prompt, str):

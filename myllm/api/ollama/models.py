@@ -58,7 +58,7 @@ async def tags(services: ServicesDep) -> dict[str, Any]:
         "models": [
             _named(name, model) | {"modified_at": _modified(model), "size": model.size_bytes}
             for model in usable
-            for name in (model.name, *model.aliases)
+            for name in (model.name, *model.config.aliases)
         ]
     }
 
@@ -77,7 +77,7 @@ async def show(request: NamedRequest, services: ServicesDep) -> dict[str, Any]:
     return {
         "modelfile": "\n".join([f"FROM {model.gguf}", *(f"PARAMETER {p}" for p in parameters)]),
         "parameters": "\n".join(parameters),
-        "template": model.chat.text or model.template or "",
+        "template": model.chat.text or model.config.template or "",
         "details": _details(model),
         "model_info": _info(model),
         "capabilities": list(_capabilities(model, model.chat.text or "")),
@@ -202,7 +202,7 @@ def _expires(run: Run) -> str:
 
 def _parameters(model: Model) -> Iterator[str]:
     """A line for each option in the model's configuration, under Ollama's names."""
-    for name, value in model.parameters.items():
+    for name, value in model.config.parameters.items():
         for each in value if isinstance(value, list) else [value]:
             written = f'"{each}"' if isinstance(each, str) else each
             yield f"{_OPTIONS.get(name, name)} {written}"

@@ -71,7 +71,7 @@ async def list_models(services: ServicesDep) -> dict[str, Any]:
     """All models that can be used, and their aliases."""
     models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
-    named = [(name, model) for model in usable for name in (model.name, *model.aliases)]
+    named = [(name, model) for model in usable for name in (model.name, *model.config.aliases)]
     return {"object": "list", "data": [_shown(name, model) for name, model in named]}
 
 
@@ -91,7 +91,7 @@ async def _relays(
     """One relay for each choice of each prompt; choices differ in their seeds."""
     find = chatting_model if path == CHAT else generating_model
     model = await find(gateway, request.model)
-    body = resolve(request.given(), model.parameters, OPENAI_DEFAULTS)
+    body = resolve(request.given(), model.config.parameters, OPENAI_DEFAULTS)
     choices, made = request.n or 1, []
     if not request.stream or request.tells_usage() or choices * len(prompts) > 1:
         body["stream_options"] = {"include_usage": True}

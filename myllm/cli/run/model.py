@@ -153,7 +153,7 @@ def _is_known(settings: Settings, registry: Registry, name: str) -> bool:
 
 def _check_same(model: Model, wanted: Wanted) -> None:
     """Raises PullFailed unless `model` is what `wanted` says."""
-    repo = (model.source or "").partition("@")[0]
+    repo = (model.config.source or "").partition("@")[0]
     is_file = wanted.file is not None and wanted.file.lower().endswith(".gguf")
     names = {file.name for file in model.files}
     if repo != wanted.repo or (is_file and Path(wanted.file or "").name not in names):

@@ -68,7 +68,7 @@ class _EngineAnswer:
     ) -> None:
         self.gateway = gateway
         self.model = model
-        self.sampling = resolve(options, self.model.parameters, defaults)
+        self.sampling = resolve(options, self.model.config.parameters, defaults)
         fields = engine_fields(self.sampling)
         if json_schema is not None:
             fields["json_schema"] = json_schema

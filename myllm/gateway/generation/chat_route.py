@@ -51,7 +51,7 @@ class EngineChat:
         prepare: Callable[[Instance], Awaitable[Wire]] | None = None,
         ended: Callable[[Instance, str], None] | None = None,
     ) -> None:
-        body = resolve(options, model.parameters, defaults) | dict(fields)
+        body = resolve(options, model.config.parameters, defaults) | dict(fields)
         body |= {"messages": messages, "stream_options": {"include_usage": True}}
         if body.get("stop"):
             body["verbose"] = True  # or nobody would know which one ended the answer

@@ -17,7 +17,7 @@ from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.model_lookup import model_for
 from myllm.gateway.retries import require_same_model, with_retries
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
@@ -38,7 +38,7 @@ class Embeddings:
 
 async def embed(
     gateway: Gateway,
-    asking: Asking,
+    request: RequestInfo,
     model_name: str,
     inputs: Inputs,
     dimensions: int | None = None,
@@ -58,7 +58,7 @@ async def embed(
     async def batch(part: tuple[int, Inputs], goes_on: bool) -> Embeddings:
         first, some = part
         demand = Demand("/v1/embeddings", {"input": some})
-        ticket = asking.ticket(InstanceKey(model.name, "embed"), demand)
+        ticket = request.ticket(InstanceKey(model.name, "embed"), demand)
         ticket.goes_on = goes_on
         names = [f"Input {first + n}" if len(inputs) > 1 else "Input" for n in range(len(some))]
 

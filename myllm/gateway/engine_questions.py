@@ -13,7 +13,7 @@ from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.retries import with_retries
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, main_role
@@ -22,39 +22,43 @@ _T = TypeVar("_T")
 
 
 async def ask(
-    gateway: Gateway, asking: Asking, model: Model, path: str, body: dict[str, Any] | None = None
+    gateway: Gateway,
+    request: RequestInfo,
+    model: Model,
+    path: str,
+    body: dict[str, Any] | None = None,
 ) -> bytes:
     """What the engine of `model` in its main role answers to a GET of `path`, or to a POST of
     `body`."""
     demand = Demand(path, body or {})
     return await _asked(
-        gateway, asking, model, demand, lambda engine: calls.ask(engine, path, body)
+        gateway, request, model, demand, lambda engine: calls.ask(engine, path, body)
     )
 
 
-async def render(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> str:
+async def render(gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]) -> str:
     """The prompt that the chat template of `model` makes of a chat's `body`.
 
     Raises InvalidRequest when the template refuses it.
     """
     demand = Demand("/apply-template", body)
-    return await _asked(gateway, asking, model, demand, lambda e: calls.apply_template(e, body))
+    return await _asked(gateway, request, model, demand, lambda e: calls.apply_template(e, body))
 
 
-async def count(gateway: Gateway, asking: Asking, model: Model, body: dict[str, Any]) -> int:
+async def count(gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]) -> int:
     """How many tokens the prompt has that a chat's `body` makes, pictures included."""
     demand = Demand("/v1/chat/completions/input_tokens", body)
-    return await _asked(gateway, asking, model, demand, lambda e: calls.count_chat(e, body))
+    return await _asked(gateway, request, model, demand, lambda e: calls.count_chat(e, body))
 
 
 async def _asked(
     gateway: Gateway,
-    asking: Asking,
+    request: RequestInfo,
     model: Model,
     demand: Demand,
     question: Callable[[Instance], Awaitable[_T]],
 ) -> _T:
-    ticket = asking.ticket(InstanceKey(model.name, main_role(model)), demand)
+    ticket = request.ticket(InstanceKey(model.name, main_role(model)), demand)
     ticket.only_asks = True
 
     async def work(lease: Lease) -> _T:

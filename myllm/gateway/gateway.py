@@ -29,6 +29,7 @@ from myllm.gateway.scheduling.tickets import (
     MakePlan,
     Pause,
     Reject,
+    RequestInfo,
     Start,
     Stop,
     Ticket,
@@ -167,7 +168,8 @@ class Gateway:
         key = InstanceKey(model.name, main_role(model))
         if self.scheduler.keep(key, keep_alive_s, time.monotonic()):
             return False
-        ticket = Ticket(key, time.monotonic(), keep_alive_s=keep_alive_s, only_asks=True)
+        ticket = RequestInfo(keep_alive_s=keep_alive_s).ticket(key)
+        ticket.only_asks = True
         async with self.lease(ticket):
             return True
 

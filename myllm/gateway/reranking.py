@@ -11,7 +11,7 @@ from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.model_lookup import model_for
 from myllm.gateway.retries import require_same_model, with_retries
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.spec import InstanceKey
 
 
@@ -24,7 +24,7 @@ class Scores:
 
 
 async def rerank(
-    gateway: Gateway, asking: Asking, model_name: str, query: str, documents: Sequence[str]
+    gateway: Gateway, request: RequestInfo, model_name: str, query: str, documents: Sequence[str]
 ) -> Scores:
     """Score each of `documents`; they wait their turn in batches.
 
@@ -36,7 +36,7 @@ async def rerank(
 
     async def batch(part: tuple[int, Sequence[str]], goes_on: bool) -> Scores:
         demand = Demand("/v1/rerank", {"query": query, "documents": part[1]})
-        ticket = asking.ticket(InstanceKey(model.name, "rerank"), demand)
+        ticket = request.ticket(InstanceKey(model.name, "rerank"), demand)
         ticket.goes_on = goes_on
 
         async def work(lease: Lease) -> Scores:

@@ -14,7 +14,7 @@ import structlog
 from myllm.engine.types import Engine
 from myllm.errors import EngineDied, MyLLMError, QueueFull
 from myllm.gateway.observer import Observer, Observers
-from myllm.gateway.scheduling.tickets import Asking, Ticket
+from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running
@@ -75,7 +75,7 @@ def test_there_is_an_event_for_each_step_of_a_request_and_of_an_engine() -> None
 
 
 def test_a_broken_observer_is_logged_once_and_the_next_one_is_told() -> None:
-    recorder, ticket = Recorder(), Asking().ticket(KEY)
+    recorder, ticket = Recorder(), RequestInfo().ticket(KEY)
     observers = Observers(Broken(), recorder)
     with structlog.testing.capture_logs() as log:
         for _ in range(3):
@@ -90,8 +90,8 @@ async def test_the_life_of_requests_and_of_an_engine(engine: Engine, home: Path)
     async with running(engine, home, slots=1, queue_size=1) as gateway:
         gateway.observers.attach(Broken())
         gateway.observers.attach(recorder)
-        first, waiting, refused = (Asking().ticket(KEY) for _ in range(3))
-        async with asyncio.timeout(30), gateway.lease(Asking().ticket(KEY)):
+        first, waiting, refused = (RequestInfo().ticket(KEY) for _ in range(3))
+        async with asyncio.timeout(30), gateway.lease(RequestInfo().ticket(KEY)):
             pass
         async with asyncio.timeout(30), gateway.lease(first) as lease:
             instance = lease.instance

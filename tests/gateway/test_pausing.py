@@ -20,12 +20,12 @@ from myllm.gateway.generation.events import Token
 from myllm.gateway.generation.multi_choice import FanOut
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.scheduling import rejections
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.supervisor.instance import Instance
 from tests.gateway.generation.cutting import running
 from tests.gateway.generation.test_completion import COUNT, GREEDY, KEY, chat_prompt
 
-ANN, BOB = Asking(Caller("ann", "ann")), Asking(Caller("bob", "bob"))
+ANN, BOB = (RequestInfo(Client(owner=name, fair_id=name)) for name in ("ann", "bob"))
 MESSAGES = [{"role": "user", "content": COUNT}]
 OPENAI = {name: value for name, value in GREEDY.items() if name != "n_predict"}
 SCHEMA = {"type": "json_schema", "json_schema": {"schema": {"type": "string", "minLength": 80}}}
@@ -92,11 +92,11 @@ async def several(gateway: Gateway) -> Pieces:
 KINDS: list[Callable[[Gateway], Pieces]] = [generated, chat, constrained, plain, several]
 
 
-async def short(gateway: Gateway, asking: Asking = BOB) -> str:
+async def short(gateway: Gateway, info: RequestInfo = BOB) -> str:
     async def make_prompt(instance: Instance) -> str:
         return "Once"
 
-    generation = Generation(gateway, asking.ticket(KEY), GREEDY | {"n_predict": 2})
+    generation = Generation(gateway, info.ticket(KEY), GREEDY | {"n_predict": 2})
     events = [event async for event in generation.events(make_prompt)]
     return "".join(event.text for event in events if isinstance(event, Token))
 

@@ -21,7 +21,7 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.chat_route import CHAT
 from myllm.gateway.generation.completion import Generation
 from myllm.gateway.generation.relay import Relay
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running
@@ -35,7 +35,7 @@ MESSAGES = [{"role": "user", "content": "Count to one hundred."}]
 
 def relayed(gateway: Gateway, **more: Any) -> AsyncGenerator[object, None]:
     body = {"messages": MESSAGES, "temperature": 0, "seed": 1, **more}
-    return Relay(gateway, Asking().ticket(KEY), CHAT, body).blocks()
+    return Relay(gateway, RequestInfo().ticket(KEY), CHAT, body).blocks()
 
 
 def generated(gateway: Gateway, **more: Any) -> AsyncGenerator[object, None]:
@@ -43,7 +43,7 @@ def generated(gateway: Gateway, **more: Any) -> AsyncGenerator[object, None]:
         return "Count to one hundred."
 
     fields = {"temperature": 0, "seed": 1, "n_predict": 64, **more}
-    return Generation(gateway, Asking().ticket(KEY), fields).events(make_prompt)
+    return Generation(gateway, RequestInfo().ticket(KEY), fields).events(make_prompt)
 
 
 ANSWERS: dict[str, Callable[[Gateway], AsyncGenerator[object, None]]] = {

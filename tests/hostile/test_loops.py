@@ -19,7 +19,7 @@ import pytest_asyncio
 from myllm.engine.types import Engine
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running
 from tests.hostile.attacks import Others, others_are_served
@@ -81,7 +81,7 @@ async def gateway(engine: Engine, home: Path) -> AsyncIterator[Gateway]:
 
 
 async def ask(gateway: Gateway) -> None:
-    async with asyncio.timeout(30), gateway.lease(Asking().ticket(KEY)):
+    async with asyncio.timeout(30), gateway.lease(RequestInfo().ticket(KEY)):
         pass
 
 
@@ -151,7 +151,7 @@ async def test_the_scheduler_keeps_time_while_nothing_can_be_measured(
     async with running(engine, home, queue_timeout=1, slots=1) as gateway:
         await ask(gateway)
         monkeypatch.setattr(gateway.planner, "measured", fail)
-        async with gateway.lease(Asking().ticket(KEY)):
+        async with gateway.lease(RequestInfo().ticket(KEY)):
             with pytest.raises(MyLLMError, match="Waited 1 s"):
                 await ask(gateway)
 

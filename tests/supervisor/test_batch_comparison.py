@@ -16,7 +16,7 @@ from myllm.api.shared.dependencies import Services
 from myllm.engine.types import Engine
 from myllm.gateway.generation.answers import RawAnswer
 from myllm.gateway.generation.events import Finished
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor import batch_comparison, supervisor
 from myllm.supervisor.engine_client import EngineAnswer, EngineClient
 from myllm.supervisor.prompt_speeds import Known
@@ -157,7 +157,7 @@ async def test_a_slow_engine_is_not_waited_for_and_learns_from_its_prompts(
         await services.gateway.load("demo")
         assert known(services, spec) == Known("slow", {})
         model = await services.gateway.models.find("demo")
-        answer = RawAnswer(services.gateway, Asking(), model, PROMPT, {"max_tokens": 4}, None)
+        answer = RawAnswer(services.gateway, RequestInfo(), model, PROMPT, {"max_tokens": 4}, None)
         finished = [event async for event in answer.events() if isinstance(event, Finished)]
         assert finished[0].usage.prompt_tokens >= 512
         assert known(services, spec).tokens_per_s, "it has learned"

@@ -15,7 +15,7 @@ from myllm.engine.types import Engine
 from myllm.errors import EngineDied
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor import memory_limit
 from myllm.supervisor.devices import HOST
 from myllm.supervisor.exit_cause import Death
@@ -40,7 +40,7 @@ async def gateway(engine: Engine, home: Path) -> AsyncIterator[Gateway]:
 async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = None) -> int:
     """Events of an answer whose reader stops for a while behind the first one."""
     seen = 0
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         async for events in calls.complete(lease.instance, BODY | {"id_slot": lease.slot}):
             if not seen:
                 if stalls is not None:
@@ -53,7 +53,7 @@ async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = 
 async def test_what_an_engine_still_has_when_it_ends_is_not_what_it_takes(gateway: Gateway) -> None:
     """Its memory goes before its process does."""
     watcher = Watcher([], HANG_S, None, lambda spec: 0.1)
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         instance = lease.instance
         instance.used = {HOST: 1}
         watcher.measure(instance)
@@ -77,7 +77,7 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
     stalls = asyncio.Event()
     stalling = asyncio.create_task(read(gateway, 60, stalls))
     await stalls.wait()
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied, match="hung: no answer"):
             await calls.tokenize(lease.instance, "one")
@@ -88,7 +88,7 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
 
 async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway: Gateway) -> None:
     """As when a machine is suspended: neither the engine nor the server runs."""
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         process = psutil.Process(lease.instance.pid)
         suspend(process)
         asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
@@ -102,7 +102,7 @@ async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway
 async def test_an_engine_that_stays_stopped_behind_a_suspension_is_replaced(
     gateway: Gateway,
 ) -> None:
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
         await asyncio.sleep(HANG_S / 2)
@@ -112,7 +112,7 @@ async def test_an_engine_that_stays_stopped_behind_a_suspension_is_replaced(
 
 
 async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: Gateway) -> None:
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied):
             await calls.tokenize(lease.instance, "one")
@@ -123,7 +123,7 @@ async def test_one_that_is_caught_in_a_request_whose_client_has_left_is_replaced
     gateway: Gateway,
 ) -> None:
     """Although nobody waits for it: the next one would."""
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         instance = lease.instance
         body = BODY | {"id_slot": lease.slot} | ENDLESS["pattern"]
         answer = asyncio.create_task(anext(calls.complete(instance, body)))
@@ -137,7 +137,7 @@ async def test_an_engine_is_left_alone_when_it_has_answered(gateway: Gateway) ->
     """Without anything to do it may be swapped out, or suspended by a debugger."""
     assert await read(gateway, 0)
     await asyncio.sleep(HANG_S)
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         instance = lease.instance
     suspend(psutil.Process(instance.pid))
     await asyncio.sleep(4 * HANG_S)
@@ -148,7 +148,7 @@ async def test_an_engine_is_left_alone_when_it_has_answered(gateway: Gateway) ->
 async def test_an_engine_that_grows_far_beyond_what_was_expected_is_ended(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with gateway.lease(Asking().ticket(KEY)) as lease:
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         instance = lease.instance
         assert instance.expected_mb is not None
         assert instance.expected_mb > 1
@@ -158,7 +158,7 @@ async def test_an_engine_that_grows_far_beyond_what_was_expected_is_ended(
         assert instance.death == Death("too large", loading=False)
     assert instance.error is not None
     assert "MiB of memory, where 1 MiB were expected" in instance.error.detail
-    async with gateway.lease(Asking().ticket(KEY)) as lease:  # with a prediction of its own
+    async with gateway.lease(RequestInfo().ticket(KEY)) as lease:  # with a prediction of its own
         assert lease.instance.expected_mb is not None
         assert lease.instance.expected_mb > 1
         assert gateway.supervisor.history(KEY).last_error == instance.error.detail

@@ -35,7 +35,7 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 async def messages(request: MessagesRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation with the model's chat template."""
     chat = Chat(messages_of(request), request.options(), _DEFAULTS, fields_of(request))
-    _, answer = await asked(services, request.asking(client.caller), request.model, chat)
+    _, answer = await asked(services, request.info(client), request.model, chat)
     head = _head(request.model)
     if not request.stream:
 
@@ -66,12 +66,12 @@ async def count_tokens(
 ) -> Response:
     """How many tokens the prompt of a conversation has."""
     model = await chatting_model(services.gateway, request.model)
-    gateway, asking = services.gateway, request.asking(client.caller)
+    gateway, info = services.gateway, request.info(client)
     told = await services.media.checked(model.name, messages_of(request))
     body = {"messages": told, **fields_of(request)}
 
     async def make() -> Mapping[str, Any]:
-        return {"input_tokens": await count(gateway, asking, model, body)}
+        return {"input_tokens": await count(gateway, info, model, body)}
 
     return DeferredJson(make)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Messages, Name, Parts, Stops, Tools
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
 
 
@@ -170,9 +170,9 @@ class CountTokensRequest(BaseModel):
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
 
-    def asking(self, caller: Caller) -> Asking:
-        """Who asks, and how urgently."""
-        return Asking(caller, self.priority, self.keep_alive)
+    def info(self, client: Client) -> RequestInfo:
+        """Who sent this request, and how urgent it is."""
+        return RequestInfo(client, self.priority, self.keep_alive)
 
 
 class MessagesRequest(CountTokensRequest):

@@ -25,36 +25,16 @@ from myllm.api.http.hosts import (
 )
 from myllm.api.http.keys import Keys
 from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
-from myllm.gateway.scheduling.tickets import ANY_PRIORITY, Caller
+from myllm.gateway.scheduling.tickets import Client
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
 # No key goes before another one by calling itself urgent; limits of a key's own belong here.
-_KEYS_MOST_PRIORITY = 0
+_KEYS_MAX_PRIORITY = 0
 _SECRET_HEADERS = (b"authorization", b"x-api-key")
 # What of an answer a page of another origin may read besides the body.
 _EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position")
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who sent a request.
-
-    `owner` is whose sessions it sees, `name` the name of its key if keys are asked for, and
-    `fair_id` tells it from others that wait: the key's name, or else the address. `most_priority`
-    is how urgent its requests can be towards those of others.
-    """
-
-    owner: str
-    name: str | None
-    fair_id: str
-    most_priority: int = ANY_PRIORITY
-
-    @property
-    def caller(self) -> Caller:
-        """The same for the queues and slots of the engines."""
-        return Caller(self.fair_id, self.owner, self.most_priority, self.name is not None)
 
 
 @dataclass(frozen=True)
@@ -194,7 +174,7 @@ class _KeyCheck:
                 else "This server asks for a key: send 'Authorization: Bearer <key>' or "
                 "'X-Api-Key: <key>'"
             )
-        return Client(f"key:{name}", name, name, _KEYS_MOST_PRIORITY)
+        return Client(f"key:{name}", name, name, _KEYS_MAX_PRIORITY)
 
 
 def _is_open(path: str) -> bool:

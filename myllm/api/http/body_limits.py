@@ -7,6 +7,7 @@ from collections import Counter
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from myllm.gateway.scheduling.tickets import Client
 from myllm.settings import Settings
 
 _MIB = 2**20
@@ -44,7 +45,7 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        client: str = scope["state"]["client"].fair_id
+        client: Client = scope["state"]["client"]
         read = 0
 
         async def limited() -> Message:
@@ -53,7 +54,7 @@ class BodyLimits:
             if message["type"] == "http.request" and (size := len(message.get("body", b""))):
                 read += size
                 self._together += size
-                self._held[client] += size
+                self._held[client.fair_id] += size
                 if refused := self._refused(client, read):
                     await self._discard(message, receive, read)
                     raise refused
@@ -65,12 +66,12 @@ class BodyLimits:
             if read:
                 self._forget(client, read)
 
-    def _refused(self, client: str, read: int) -> HTTPException | None:
+    def _refused(self, client: Client, read: int) -> HTTPException | None:
         """What is wrong with one more piece of a body, of which `read` bytes have come."""
         if read > self._most:
             return HTTPException(413, f"The body is larger than {self._most / _MIB:g} MiB")
         later = {"Retry-After": str(_RETRY_AFTER_S)}
-        if self._held[client] > self._most_of_one:
+        if self._held[client.fair_id] > self._most_of_one:
             mib = f"{self._most_of_one / _MIB:g} MiB"
             detail = f"Your requests that are under way have bodies of more than {mib} together"
             return HTTPException(429, detail, later)
@@ -79,11 +80,11 @@ class BodyLimits:
             return HTTPException(503, detail, later)
         return None
 
-    def _forget(self, client: str, read: int) -> None:
+    def _forget(self, client: Client, read: int) -> None:
         self._together -= read
-        self._held[client] -= read
-        if not self._held[client]:
-            del self._held[client]
+        self._held[client.fair_id] -= read
+        if not self._held[client.fair_id]:
+            del self._held[client.fair_id]
 
     async def _discard(self, message: Message, receive: Receive, read: int) -> None:
         while message.get("more_body") and read < _DISCARD_FACTOR * self._most:

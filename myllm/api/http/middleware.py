@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from myllm.api.errors.envelopes import dialect_of
 from myllm.api.errors.handlers import error_response
-from myllm.api.http.access import Client, peer_of
+from myllm.api.http.access import peer_of
 from myllm.api.http.connections import RETRY_AFTER_S
 from myllm.api.http.uvicorn_protocol import BEGUN, HOLD_HEAD, SPARE
 from myllm.errors import Unavailable
+from myllm.gateway.scheduling.tickets import Client
 
 _log = structlog.get_logger(__name__)
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")

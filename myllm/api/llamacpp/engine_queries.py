@@ -20,7 +20,7 @@ from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.errors import InvalidRequest, NotFound
 from myllm.gateway.engine_questions import ask, render
 from myllm.gateway.model_lookup import chatting_model, named
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 
 router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 _METRICS = "text/plain; version=0.0.4"
@@ -45,7 +45,7 @@ async def properties(services: ServicesDep, client: ClientDep, model: Name = "")
     name = await named(services.gateway, model)
 
     async def make() -> dict[str, Any]:
-        told = orjson.loads(await _get(services, client.caller, name, "/props"))
+        told = orjson.loads(await _get(services, client, name, "/props"))
         return {key: told[key] for key in _PROPERTIES if key in told}
 
     return DeferredJson(make)
@@ -56,7 +56,7 @@ async def slots(model: str, services: ServicesDep, client: ClientDep) -> Respons
     """What each slot of the engine is doing."""
 
     async def make() -> list[dict[str, Any]]:
-        told = orjson.loads(await _get(services, client.caller, model, "/slots"))
+        told = orjson.loads(await _get(services, client, model, "/slots"))
         owners = services.gateway.slot_owners(model)
         return [_shown(slot, owners.get(slot["id"]) == client.owner) for slot in told]
 
@@ -68,7 +68,7 @@ async def metrics(model: str, services: ServicesDep, client: ClientDep) -> Respo
     """The engine's counters, in the form that Prometheus reads."""
 
     async def make() -> Response:
-        told = await _get(services, client.caller, model, "/metrics")
+        told = await _get(services, client, model, "/metrics")
         return Response(told, media_type=_METRICS)
 
     return DeferredResponse(make)
@@ -84,7 +84,7 @@ async def tokenize(
     await _check(services, name, request.content)
     fields = {"content", "add_special", "parse_special", "with_pieces"}
     body = request.model_dump(include=fields)
-    return await _posted(services, request.asking(client.caller), name, "/tokenize", body)
+    return await _posted(services, request.info(client), name, "/tokenize", body)
 
 
 @router.post("/detokenize")
@@ -96,7 +96,7 @@ async def detokenize(
     name = await named(services.gateway, model or request.model)
     await _check(services, name, request.tokens)
     body = {"tokens": request.tokens}
-    return await _posted(services, request.asking(client.caller), name, "/detokenize", body)
+    return await _posted(services, request.info(client), name, "/detokenize", body)
 
 
 @router.post("/apply-template")
@@ -110,11 +110,11 @@ async def apply_template(
     more = {"messages", "model", "keep_alive", "priority"}
     body = request.model_dump(exclude_none=True, exclude=more)
     body["messages"] = await services.media.checked(name, messages)
-    gateway, asking = services.gateway, request.asking(client.caller)
+    gateway, info = services.gateway, request.info(client)
     rendering = await chatting_model(gateway, name)
 
     async def make() -> dict[str, str]:
-        return {"prompt": await render(gateway, asking, rendering, body)}
+        return {"prompt": await render(gateway, info, rendering, body)}
 
     return DeferredJson(make)
 
@@ -142,19 +142,19 @@ async def _check(services: Services, name: str, content: str | Sequence[int | st
         raise InvalidRequest(f"There is no token {highest}: the model knows {known} tokens")
 
 
-async def _get(services: Services, caller: Caller, name: str, path: str) -> bytes:
+async def _get(services: Services, client: Client, name: str, path: str) -> bytes:
     gateway = services.gateway
-    return await ask(gateway, Asking(caller), await gateway.models.find(name), path)
+    return await ask(gateway, RequestInfo(client), await gateway.models.find(name), path)
 
 
 async def _posted(
-    services: Services, asking: Asking, name: str, path: str, body: dict[str, Any]
+    services: Services, info: RequestInfo, name: str, path: str, body: dict[str, Any]
 ) -> Response:
     gateway = services.gateway
     model = await gateway.models.find(name)
 
     async def make() -> Response:
-        told = await ask(gateway, asking, model, path, body)
+        told = await ask(gateway, info, model, path, body)
         return Response(told, media_type="application/json")
 
     return DeferredResponse(make)

@@ -27,7 +27,7 @@ from myllm.gateway.generation.sampling import LLAMA_CPP_DEFAULTS, engine_fields,
 from myllm.gateway.model_lookup import named
 from myllm.gateway.prompt.prefixes import of_text
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Caller
+from myllm.gateway.scheduling.tickets import Client
 from myllm.supervisor.spec import InstanceKey
 
 router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
@@ -49,14 +49,14 @@ async def completion(
 ) -> Response:
     """Complete a prompt, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "generate")
-    return await _answer(services, client.caller, name, "/completion", request)
+    return await _answer(services, client, name, "/completion", request)
 
 
 @router.post("/infill")
 async def infill(request: InfillRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Fill in the middle, in llama.cpp's form; for models that have tokens for it."""
     name = await named(services.gateway, request.model, "generate")
-    return await _answer(services, client.caller, name, "/infill", request)
+    return await _answer(services, client, name, "/infill", request)
 
 
 @router.post("/upstream/{model:path}/infill")
@@ -64,7 +64,7 @@ async def infill_with(
     model: str, request: InfillRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """The same by a certain model."""
-    return await _answer(services, client.caller, model, "/infill", request)
+    return await _answer(services, client, model, "/infill", request)
 
 
 @router.post("/embedding")
@@ -74,10 +74,10 @@ async def embedding(
 ) -> Response:
     """One vector for each input, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "embed")
-    asking, inputs = request.asking(client.caller), each_of(request.content)
+    info, inputs = request.info(client), each_of(request.content)
 
     async def make() -> list[dict[str, Any]]:
-        made = await embed(services.gateway, asking, name, inputs)
+        made = await embed(services.gateway, info, name, inputs)
         # llama.cpp has a list of vectors for each input: one, or without pooling one per token.
         return [{"index": i, "embedding": [vector]} for i, vector in enumerate(made.vectors)]
 
@@ -96,7 +96,7 @@ async def rerank(
 
 async def _answer(
     services: Services,
-    caller: Caller,
+    client: Client,
     name: str,
     path: str,
     request: PlainCompletionRequest | InfillRequest,
@@ -104,7 +104,7 @@ async def _answer(
     model = await generating_model(services.gateway, name)
     fields = engine_fields(resolve(request.given(), model.config.parameters, LLAMA_CPP_DEFAULTS))
     body = fields | request.engine_body()
-    ticket = request.asking(caller).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
+    ticket = request.info(client).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
     if isinstance(request.prompt, str):
         ticket.pieces = of_text(request.prompt)
     relay = Relay(services.gateway, ticket, path, body)

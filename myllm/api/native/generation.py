@@ -57,7 +57,7 @@ async def generate(request: GenerateRequest, services: ServicesDep, client: Clie
     """Complete a prompt as it is. Streams unless `stream` is false."""
     answer = RawAnswer(
         services.gateway,
-        request.asking(client.caller),
+        request.info(client),
         await generating_model(services.gateway, request.model),
         request.prompt,
         request.options.given(),
@@ -86,7 +86,7 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
     messages = await services.media.checked(request.model, request.wire())
     answer = ChatAnswer(
         services.gateway,
-        request.asking(client.caller),
+        request.info(client),
         services.sessions,
         client.owner,
         await chatting_model(services.gateway, request.model),
@@ -125,7 +125,7 @@ async def embeddings(
         raise InvalidRequest("input must not be empty")
 
     async def make() -> Mapping[str, Any]:
-        made = await embed(services.gateway, request.asking(client.caller), request.model, inputs)
+        made = await embed(services.gateway, request.info(client), request.model, inputs)
         vectors: dict[str, Any] = (
             {"embedding": made.vectors[0]}
             if isinstance(request.input, str)

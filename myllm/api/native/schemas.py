@@ -17,7 +17,7 @@ from pydantic import (
 from myllm.api.shared.bounded import Biases, Inputs, Messages, Name, Parts, Stops, Tools, at_most
 from myllm.api.shared.tools import Tool, ToolCall, ToolChoice
 from myllm.durations import parse_duration
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import OPTIONS, WHOLE
 from myllm.sessions.history import Style, storable
 
@@ -109,9 +109,9 @@ class _Queued(BaseModel):
     )
     priority: Priority = 0
 
-    def asking(self, caller: Caller) -> Asking:
-        """Who asks, and how urgently."""
-        return Asking(caller, self.priority, self.keep_alive)
+    def info(self, client: Client) -> RequestInfo:
+        """Who sent this request, and how urgent it is."""
+        return RequestInfo(client, self.priority, self.keep_alive)
 
 
 class _Generating(_Queued):

@@ -61,19 +61,19 @@ async def generate(
     for name in ("suffix", "template", "context"):
         if getattr(request, name):
             raise InvalidRequest(f"{name} is not supported; leave it out")
-    asking = request.asking(client.caller)
+    info = request.info(client)
     # A model without a chat template completes a prompt as it is, as it does with Ollama.
     model = await generating_model(services.gateway, request.model)
     plain = bool(request.prompt) and not (request.images or request.system)
     if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
-        made = await asked(services, asking, request.model, chat)
+        made = await asked(services, info, request.model, chat)
         return _answered(lines, request.stream, *made)
     if not plain:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
     raw = RawAnswer(
         services.gateway,
-        asking,
+        info,
         model,
         request.prompt or "",
         request.sampling(),
@@ -91,8 +91,8 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
         return _load_or_unload(services, request, lines)
     messages = messages_of(request.messages)
     said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
-    asking = request.asking(client.caller)
-    made = await asked(services, asking, request.model, said)
+    info = request.info(client)
+    made = await asked(services, info, request.model, said)
     return _answered(lines, request.stream, *made)
 
 
@@ -100,14 +100,14 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
 async def embed_texts(request: EmbedRequest, services: ServicesDep, client: ClientDep) -> Response:
     """A vector for each text."""
     lines = Lines(request.model, chat=False)
-    asking = request.asking(client.caller)
+    info = request.info(client)
 
     async def make() -> Mapping[str, Any]:
         if not request.input:
             return {"model": request.model, "embeddings": []}
         made = await embed(
             services.gateway,
-            asking,
+            info,
             request.model,
             request.input,
             request.dimensions,
@@ -128,11 +128,11 @@ async def old_embeddings(
     request: OldEmbeddingsRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """One vector for one text."""
-    asking = request.asking(client.caller)
+    info = request.info(client)
 
     async def make() -> Mapping[str, Any]:
         prompt = request.prompt or ""
-        made = await embed(services.gateway, asking, request.model, [prompt], cut=True)
+        made = await embed(services.gateway, info, request.model, [prompt], cut=True)
         return {"embedding": made.vectors[0]}
 
     return DeferredJson(make)

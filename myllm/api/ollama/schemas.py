@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from myllm.api.native.schemas import KeepAlive
 from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
 from myllm.gateway.generation.sampling import UNBOUNDED
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
 
 
@@ -114,9 +114,9 @@ class _Queued(NamedRequest):
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
     )
 
-    def asking(self, caller: Caller) -> Asking:
-        """Who asks."""
-        return Asking(caller, keep_alive_s=self.keep_alive)
+    def info(self, client: Client) -> RequestInfo:
+        """Who sent this request."""
+        return RequestInfo(client, keep_alive_s=self.keep_alive)
 
 
 class _Generating(_Queued):

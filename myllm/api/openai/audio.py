@@ -21,7 +21,7 @@ from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.chat_route import EngineChat
 from myllm.gateway.generation.events import Finished, Token, Usage
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 
 
 class WithFile(CheckedRoute):
@@ -64,8 +64,8 @@ async def transcriptions(
     """Write down what is said in a recording."""
     task = (prompt or _TASK) + (f" (language: {language})" if language else "")
     options = {} if temperature is None else {"temperature": temperature}
-    asking = Asking(client.caller)
-    chat = await _chat(services, asking, model, task, await file.read(), options)
+    info = RequestInfo(client)
+    chat = await _chat(services, info, model, task, await file.read(), options)
     if stream:
         return Stream(lambda: _events(chat), error_event, lambda: chat.phase)
     if response_format == "text":
@@ -80,7 +80,7 @@ async def transcriptions(
 
 async def _chat(
     services: Services,
-    asking: Asking,
+    info: RequestInfo,
     name: str,
     task: str,
     recording: bytes,
@@ -90,7 +90,7 @@ async def _chat(
         raise InvalidRequest("file must not be empty")
     heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(recording).decode()}}
     messages = [{"role": "user", "content": [{"type": "text", "text": task}, heard]}]
-    _, chat = await asked(services, asking, name, Chat(messages, options, _DEFAULTS, {}))
+    _, chat = await asked(services, info, name, Chat(messages, options, _DEFAULTS, {}))
     return chat
 
 

@@ -30,7 +30,7 @@ from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, resolve
 from myllm.gateway.model_lookup import chatting_model
 from myllm.gateway.prompt.prefixes import Pieces, of_text, of_wire
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
 
@@ -47,8 +47,8 @@ async def chat_completions(
     messages = [message.wire() for message in request.messages]
     messages = await services.media.checked(request.model, messages)
     prompt = {"messages": messages}, of_wire(messages)
-    asking = request.asking(client.caller)
-    relays = await _relays(services.gateway, asking, CHAT, [prompt], request)
+    info = request.info(client)
+    relays = await _relays(services.gateway, info, CHAT, [prompt], request)
     return _answer(relays, request)
 
 
@@ -61,8 +61,8 @@ async def completions(
         ({"prompt": prompt}, of_text(prompt) if isinstance(prompt, str) else ())
         for prompt in request.prompts()
     ]
-    asking = request.asking(client.caller)
-    relays = await _relays(services.gateway, asking, COMPLETIONS, prompts, request)
+    info = request.info(client)
+    relays = await _relays(services.gateway, info, COMPLETIONS, prompts, request)
     return _answer(relays, request)
 
 
@@ -83,7 +83,7 @@ async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
 
 async def _relays(
     gateway: Gateway,
-    asking: Asking,
+    info: RequestInfo,
     path: str,
     prompts: Sequence[tuple[dict[str, Any], Pieces]],
     request: _Request,
@@ -98,7 +98,7 @@ async def _relays(
     demand = Demand(path, body | {"prompts": [prompt for prompt, _ in prompts]})
     for prompt, pieces in prompts:
         for number in range(choices):
-            ticket = asking.ticket(InstanceKey(model.name, "generate"), demand)
+            ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
             ticket.pieces = pieces
             seed = (body["seed"] + number) % 2**32
             made.append(Relay(gateway, ticket, path, body | prompt | {"seed": seed}))

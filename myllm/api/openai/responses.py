@@ -19,7 +19,7 @@ from myllm.gateway.generation.events import Call, Finished
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, UNBOUNDED
 from myllm.gateway.generation.stored_responses import ResponseAnswer, forget, key_of, stored
 from myllm.gateway.model_lookup import chatting_model
-from myllm.gateway.scheduling.tickets import Caller
+from myllm.gateway.scheduling.tickets import Client
 from myllm.sessions.history import Message, from_wire
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
@@ -42,7 +42,7 @@ async def create_response(
 ) -> Response:
     """Answer an input, alone or going on from another response."""
     messages = await services.media.checked(request.model, request.messages())
-    answer = await _answer(request, services, client.caller, messages)
+    answer = await _answer(request, services, client, messages)
     if request.stream:
         return _stream(answer)
 
@@ -75,7 +75,7 @@ async def remove_response(
 async def _answer(
     request: ResponsesRequest,
     services: Services,
-    caller: Caller,
+    client: Client,
     messages: list[dict[str, Any]],
 ) -> ResponseAnswer:
     model, effort = await chatting_model(services.gateway, request.model), request.effort()
@@ -84,9 +84,9 @@ async def _answer(
         fields["reasoning_effort"] = effort
     return ResponseAnswer(
         services.gateway,
-        request.asking(caller),
+        request.info(client),
         services.sessions,
-        caller.owner,
+        client.owner,
         model,
         [from_wire(message) for message in messages],
         None,

@@ -11,7 +11,7 @@ from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Messages, Name, Tools, at_most
 from myllm.api.shared.tools import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import LABELS, WHOLE
 from myllm.sessions.history import storable
 
@@ -126,9 +126,9 @@ class ResponsesRequest(BaseModel):
     def _storable(cls, given: Any) -> Any:
         return storable(given) if isinstance(given, str) else given
 
-    def asking(self, caller: Caller) -> Asking:
-        """Who asks, and how urgently."""
-        return Asking(caller, self.priority, self.keep_alive)
+    def info(self, client: Client) -> RequestInfo:
+        """Who sent this request, and how urgent it is."""
+        return RequestInfo(client, self.priority, self.keep_alive)
 
     def options(self) -> dict[str, Any]:
         """How tokens are chosen, under our names."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Biases, Messages, Name, Parts, Stop, Stops, Tokens, Tools
 from myllm.api.shared.tools import Tool, ToolChoice, tool_fields
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import ANSWERS, WHOLE
 
 _NOT_SAMPLING = frozenset(
@@ -114,9 +114,9 @@ class _Sampled(BaseModel):
         """The engine's seeds are unsigned; OpenAI's may be any whole number."""
         return None if seed is None else seed % 2**32
 
-    def asking(self, caller: Caller) -> Asking:
-        """Who asks, and how urgently."""
-        return Asking(caller, self.priority, self.keep_alive)
+    def info(self, client: Client) -> RequestInfo:
+        """Who sent this request, and how urgent it is."""
+        return RequestInfo(client, self.priority, self.keep_alive)
 
     def given(self) -> dict[str, Any]:
         """The fields that the request has set, of those that are for the engine."""

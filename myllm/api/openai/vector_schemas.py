@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared import bounded
 from myllm.api.shared.bounded import Name, Tokens, at_most
-from myllm.gateway.scheduling.tickets import Asking, Caller
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import INPUTS, WHOLE
 
 _MOST_DIMENSIONS = 2**20
@@ -59,9 +59,9 @@ class Queued(BaseModel):
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
 
-    def asking(self, caller: Caller) -> Asking:
-        """Who asks, and how urgently."""
-        return Asking(caller, self.priority, self.keep_alive)
+    def info(self, client: Client) -> RequestInfo:
+        """Who sent this request, and how urgent it is."""
+        return RequestInfo(client, self.priority, self.keep_alive)
 
 
 class EmbeddingRequest(Queued):

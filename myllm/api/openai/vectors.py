@@ -25,10 +25,10 @@ async def embeddings(
     request: EmbeddingRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """One vector for each input."""
-    asking, inputs = request.asking(client.caller), each_of(request.input)
+    info, inputs = request.info(client), each_of(request.input)
 
     async def make() -> dict[str, Any]:
-        made = await embed(services.gateway, asking, request.model, inputs, request.dimensions)
+        made = await embed(services.gateway, info, request.model, inputs, request.dimensions)
         encode = _in_base64 if request.encoding_format == "base64" else list
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)}
@@ -46,10 +46,10 @@ async def rerank_documents(
     request: RerankRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """The documents' indexes and scores, the best first."""
-    asking, texts = request.asking(client.caller), request.texts()
+    info, texts = request.info(client), request.texts()
 
     async def make() -> dict[str, Any]:
-        made = await rerank(services.gateway, asking, request.model, request.query, texts)
+        made = await rerank(services.gateway, info, request.model, request.query, texts)
         best = sorted(range(len(texts)), key=lambda index: made.scores[index], reverse=True)
         results: list[dict[str, Any]] = [
             {"index": index, "relevance_score": made.scores[index]} for index in best

@@ -9,9 +9,9 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from myllm.api.http.access import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
+from myllm.gateway.scheduling.tickets import Client
 from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings

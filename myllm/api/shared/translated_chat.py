@@ -17,7 +17,7 @@ from myllm.gateway.generation.chat_route import CHAT, EngineChat, Wire
 from myllm.gateway.generation.events import Call
 from myllm.gateway.model_lookup import chatting_model
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Asking, Ticket
+from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.supervisor.spec import InstanceKey
 
 
@@ -36,7 +36,7 @@ class Chat:
 
 
 async def asked(
-    services: Services, asking: Asking, model_name: str, chat: Chat
+    services: Services, info: RequestInfo, model_name: str, chat: Chat
 ) -> tuple[Ticket, EngineChat]:
     """The answer to `chat`, and its place in the queue.
 
@@ -45,7 +45,7 @@ async def asked(
     model = await chatting_model(services.gateway, model_name)
     messages = await services.media.checked(model.name, chat.messages)
     demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
-    ticket = asking.ticket(InstanceKey(model.name, "generate"), demand)
+    ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
     answer = EngineChat(
         services.gateway,
         ticket,

@@ -29,7 +29,7 @@ from myllm.gateway.model_lookup import model_for
 from myllm.gateway.prompt.fit import Prompt, Render, fit
 from myllm.gateway.prompt.prefixes import of_messages, of_text
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
 from myllm.sessions.history import Extra, Merged, Message, Style
 from myllm.sessions.store import Session, SessionStore
@@ -59,7 +59,7 @@ class _EngineAnswer:
     def __init__(
         self,
         gateway: Gateway,
-        asking: Asking,
+        request: RequestInfo,
         model: Model,
         options: Mapping[str, Any],
         json_schema: Any,
@@ -73,7 +73,7 @@ class _EngineAnswer:
         if json_schema is not None:
             fields["json_schema"] = json_schema
         demand = Demand("/completion", {**fields, **asked})
-        self.ticket = asking.ticket(InstanceKey(self.model.name, "generate"), demand)
+        self.ticket = request.ticket(InstanceKey(self.model.name, "generate"), demand)
         self.generation = Generation(gateway, self.ticket, fields)
 
     @property
@@ -87,7 +87,7 @@ class RawAnswer(_EngineAnswer):
     def __init__(
         self,
         gateway: Gateway,
-        asking: Asking,
+        request: RequestInfo,
         model: Model,
         prompt: str,
         options: Mapping[str, Any],
@@ -95,7 +95,7 @@ class RawAnswer(_EngineAnswer):
         defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
         asked = {"prompt": prompt}
-        super().__init__(gateway, asking, model, options, json_schema, defaults, asked)
+        super().__init__(gateway, request, model, options, json_schema, defaults, asked)
         self._prompt = prompt
         self.ticket.pieces = of_text(prompt)
 
@@ -123,7 +123,7 @@ class ChatAnswer(_EngineAnswer):
     def __init__(
         self,
         gateway: Gateway,
-        asking: Asking,
+        request: RequestInfo,
         sessions: SessionStore,
         owner: str,
         model: Model,
@@ -142,7 +142,7 @@ class ChatAnswer(_EngineAnswer):
     ) -> None:
         self._fields = {**(fields or {}), **_switch(model, thinking)}
         asked = {**self._fields, "session": session_id, "messages": messages}
-        super().__init__(gateway, asking, model, options, json_schema, defaults, asked)
+        super().__init__(gateway, request, model, options, json_schema, defaults, asked)
         self._json_schema = json_schema
         self._engine_turn: EngineTurn | None = None
         self._sessions = sessions

@@ -96,9 +96,10 @@ class Conversations:
                 return
             held.session = ticket.session
             held.state, held.saved, held.restored = None, False, 0
-            if held.owner not in (None, ticket.owner):
+            owner = ticket.request.client.owner
+            if held.owner not in (None, owner):
                 await calls.erase_slot(instance, slot)
-            held.owner = ticket.owner
+            held.owner = owner
             if ticket.session is not None and self.problem(instance.spec) is None:
                 await self._restore(instance, ticket, held)
 

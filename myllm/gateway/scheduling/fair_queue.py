@@ -14,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.scheduling.tickets import Client, Ticket
 
 _PATIENCE_S = 30.0
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 300
@@ -60,7 +60,7 @@ class FairQueue:
     def take_next(self, active: Iterable[Ticket], slots: int, now: float) -> Ticket:
         """Take out whose turn it is; `active` are the tickets being answered in `slots` slots."""
         ticket = self._order(active, slots, now)[0]
-        self._turns[ticket.client] = next(self._turn)
+        self._turns[_fair_id(ticket)] = next(self._turn)
         self.discard(ticket)
         return ticket
 
@@ -69,42 +69,42 @@ class FairQueue:
         order = self._order(active, slots, now)
         return order.index(ticket) + 1 if ticket in order else 0
 
-    def newest_of_greediest(self, newcomer: str) -> Ticket | None:
+    def newest_of_greediest(self, newcomer: Client) -> Ticket | None:
         """The last ticket of the client with the most waiting, if `newcomer` has clearly fewer;
         it gives way when the queue is full, so that one client alone cannot fill it. One whose
         answer was cut by a death stays, and so does what has been served in part."""
         newcomers = [t for t in self._tickets if not (t.deaths or t.goes_on)]
-        waiting = Counter(ticket.client for ticket in newcomers)
+        waiting = Counter(map(_fair_id, newcomers))
         if not waiting:
             return None
-        client, most = waiting.most_common(1)[0]
-        if waiting[newcomer] + 1 >= most:
+        greediest, most = waiting.most_common(1)[0]
+        if waiting[newcomer.fair_id] + 1 >= most:
             return None
-        theirs = [ticket for ticket in reversed(newcomers) if ticket.client == client]
+        theirs = [ticket for ticket in reversed(newcomers) if _fair_id(ticket) == greediest]
         return max(theirs, key=lambda ticket: ticket.enqueued_at)
 
     def _order(self, active: Iterable[Ticket], slots: int, now: float) -> list[Ticket]:
         """Everybody in the order of their turns, as things stand."""
         if len(self._tickets) < 2:
             return list(self._tickets)
-        highest = max(ticket.priority for ticket in self._tickets)
+        highest = max(ticket.request.priority for ticket in self._tickets)
         highest_abroad = max(map(_priority_abroad, self._tickets))
 
         def rank(ticket: Ticket) -> tuple[int, int]:
             """Among the requests of others, and of the client itself."""
             if now - ticket.enqueued_at > _PATIENCE_S:
                 return highest_abroad, highest
-            return _priority_abroad(ticket), ticket.priority
+            return _priority_abroad(ticket), ticket.request.priority
 
-        held = Counter(ticket.client for ticket in active)
-        share = fair_share(slots, len(held.keys() | {ticket.client for ticket in self._tickets}))
+        held = Counter(map(_fair_id, active))
+        share = fair_share(slots, len(held.keys() | set(map(_fair_id, self._tickets))))
         nth: dict[Ticket, int] = {}
         for ticket in sorted(self._tickets, key=lambda t: (-rank(t)[1], t.enqueued_at)):
-            nth[ticket] = held[ticket.client]
-            held[ticket.client] += 1
+            nth[ticket] = held[_fair_id(ticket)]
+            held[_fair_id(ticket)] += 1
 
         def turn(ticket: Ticket) -> tuple[bool, int, int, int, float]:
-            last_turn = self._turns.get(ticket.client, 0)
+            last_turn = self._turns.get(_fair_id(ticket), 0)
             too_many = nth[ticket] + 1 > share
             return too_many, -rank(ticket)[0], nth[ticket], last_turn, ticket.enqueued_at
 
@@ -121,9 +121,14 @@ def fair_share(slots: int, clients: int) -> float:
     return max(1.0, slots / max(1, clients))
 
 
+def _fair_id(ticket: Ticket) -> str:
+    """Tickets that have the same one share a client's part of the slots."""
+    return ticket.request.client.fair_id
+
+
 def _priority_abroad(ticket: Ticket) -> int:
     """The priority of `ticket` among those of other clients."""
-    return min(ticket.priority, ticket.most_priority)
+    return min(ticket.request.priority, ticket.request.client.max_priority)
 
 
 class DrainRate:

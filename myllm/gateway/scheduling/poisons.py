@@ -53,7 +53,8 @@ class Poisons:
 
     def refusal(self, ticket: Ticket, now: float) -> MyLLMError | None:
         """Why `ticket` gets no engine; None when it may have one."""
-        if ticket.has_key and (pause_s := self._pause_s(ticket.owner, now)):
+        client = ticket.request.client
+        if client.key_name is not None and (pause_s := self._pause_s(client.owner, now)):
             return KeyPaused(
                 f"{POISONS} requests of this key have each made an engine die, so the key may ask "
                 f"again in {pause_s} s",

@@ -40,7 +40,7 @@ def give_up(model: ModelState, error: MyLLMError) -> list[Action]:
 
 def shed(model: ModelState, newcomer: Ticket) -> list[Action]:
     """The queue is over its bound: the greediest client's last request goes, or the newcomer."""
-    loser = model.queue.newest_of_greediest(newcomer.client) or newcomer
+    loser = model.queue.newest_of_greediest(newcomer.request.client) or newcomer
     model.queue.discard(loser)
     waiting = len(model.queue)
     error = QueueFull(

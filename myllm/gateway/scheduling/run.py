@@ -74,7 +74,9 @@ class Run:
     def owners(self) -> list[str | None]:
         """Whose each slot is, by number: of the request that has it, or else of the last one."""
         return [
-            slot.owner if slot.ticket is None or slot.ticket.only_asks else slot.ticket.owner
+            slot.owner
+            if slot.ticket is None or slot.ticket.only_asks
+            else slot.ticket.request.client.owner
             for slot in self.slots
         ]
 
@@ -111,11 +113,11 @@ class Run:
             if slot.ticket is ticket:
                 slot.ticket = None
                 if not (ticket.only_asks or ticket.untouched):
-                    slot.owner, slot.session = ticket.owner, ticket.session
+                    slot.owner, slot.session = ticket.request.client.owner, ticket.session
                     slot.pieces = ticket.pieces
                 self.idle_since = now
-        if ticket.keep_alive_s is not None:
-            self.keep_alive_s = ticket.keep_alive_s
+        if ticket.request.keep_alive_s is not None:
+            self.keep_alive_s = ticket.request.keep_alive_s
 
 
 def least_recently_used(runs: Iterable[Run]) -> list[Run]:
@@ -127,7 +129,8 @@ def _best_slot(free: list[Slot], ticket: Ticket) -> Slot:
     own = [slot for slot in free if ticket.session is not None and slot.session == ticket.session]
     if own:
         return own[0]
-    unowned = [s for s in free if s.session is None and s.owner in (None, ticket.owner)]
+    owner = ticket.request.client.owner
+    unowned = [slot for slot in free if slot.session is None and slot.owner in (None, owner)]
     alike = max(unowned, key=lambda slot: common(slot.pieces, ticket.pieces), default=None)
     if alike is not None and common(alike.pieces, ticket.pieces):
         return alike

@@ -57,7 +57,9 @@ class Absent:
         """None for one that asked nothing."""
         if ticket.demand is None:
             return None
-        return cls(ticket.demand.digest(), ticket.owner if ticket.has_key else None, now)
+        client = ticket.request.client
+        owner = None if client.key_name is None else client.owner
+        return cls(ticket.demand.digest(), owner, now)
 
 
 @dataclass(eq=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+import structlog
 
 from myllm.errors import MyLLMError
 from myllm.gateway.prompt.prefixes import Pieces
@@ -17,16 +19,43 @@ ANY_PRIORITY: Final = 10
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Whom a request is from. `client` tells it from the others that wait, for the sake of
-    fairness; what `owner` has said no other owner's request may find in a slot. Towards other
-    clients its requests have the priority `most_priority` at most. `has_key`: the owner has shown
-    a key, and is not everybody who can reach the server."""
+class Client:
+    """Who sent a request.
 
-    client: str = ""
+    `owner` names the sessions that it sees: a slot never shows one owner's text to another.
+    `key_name` is the name of its API key; None on a server without keys, where everyone who
+    reaches the server is the same owner. Requests with the same `fair_id` (the key's name, or
+    else the address) share one fair share of the slots. Towards other clients, its requests have
+    the priority `max_priority` at most.
+    """
+
     owner: str = ""
-    most_priority: int = ANY_PRIORITY
-    has_key: bool = False
+    key_name: str | None = None
+    fair_id: str = ""
+    max_priority: int = ANY_PRIORITY
+
+
+def _current_id() -> str:
+    """The id under which the log shows the request that is being handled; "" outside of one."""
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
+
+
+@dataclass(frozen=True)
+class RequestInfo:
+    """What holds for a request whatever it asks of a model: its client, and how urgent it is.
+
+    A higher `priority` goes first. `keep_alive_s` is how long the engine stays loaded afterwards:
+    None leaves it to the model, and a negative number means for ever.
+    """
+
+    client: Client = Client()
+    priority: int = 0
+    keep_alive_s: float | None = None
+    id: str = field(default_factory=_current_id)
+
+    def ticket(self, key: InstanceKey, demand: Demand | None = None) -> Ticket:
+        """A place in the queue of `key`, from now on."""
+        return Ticket(key, time.monotonic(), self, demand=demand)
 
 
 @dataclass(eq=False)
@@ -34,32 +63,25 @@ class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
     `enqueued_at` decides its place, and stays when its engine dies; `waits_since` bounds its
-    wait; `granted_at` is when it first had a slot. `client`, `owner`, `most_priority` and
-    `has_key` are its Caller's. A higher `priority` goes first.
-    `keep_alive_s` is how long the engine stays afterwards: None leaves it to the model, and a
-    negative number means for ever. `deaths` are the engines that died under it since it last
-    had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it gets a slot
-    that has read the same. `only_asks`: it wants to know something of the engine, and leaves
-    alone what its slot has read; `untouched`: it left before the slot was its own. `offered_at`:
-    since then its client has been handed something that it has not taken; None: it waits for more.
-    `begins`: nothing is stored of its session yet. `goes_on`: it is for a later part of a request,
-    of which others have been served, and gives way to nobody when the queue is full. `demand` is
-    what it asks of the engine; a load asks nothing. `answered_by` is the run that gave it something
-    new last. `unexplained` are the engines that died while they worked for it, and nobody was found
-    to blame; `verdict` is why it gets no other one. `gave_up`: its client left.
-    `has_output`: an engine has given it something.
+    wait; `granted_at` is when it first had a slot. `deaths` are the engines that died under it
+    since it last had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it
+    gets a slot that has read the same. `only_asks`: it wants to know something of the engine, and
+    leaves alone what its slot has read; `untouched`: it left before the slot was its own.
+    `offered_at`: since then its client has been handed something that it has not taken; None: it
+    waits for more. `begins`: nothing is stored of its session yet. `goes_on`: it is for a later
+    part of a request, of which others have been served, and gives way to nobody when the queue is
+    full. `demand` is what it asks of the engine; a load asks nothing. `answered_by` is the run
+    that gave it something new last. `unexplained` are the engines that died while they worked for
+    it, and nobody was found to blame; `verdict` is why it gets no other one. `gave_up`: its client
+    left. `has_output`: an engine has given it something.
     """
 
     key: InstanceKey
     enqueued_at: float
-    client: str = ""
-    owner: str = ""
-    most_priority: int = ANY_PRIORITY
+    request: RequestInfo = field(default_factory=RequestInfo)
     session: str | None = None
     begins: bool = False
     pieces: Pieces = ()
-    priority: int = 0
-    keep_alive_s: float | None = None
     run: int | None = None
     slot: int | None = None
     deaths: int = 0
@@ -70,35 +92,11 @@ class Ticket:
     offered_at: float | None = None
     goes_on: bool = False
     demand: Demand | None = None
-    has_key: bool = False
     answered_by: int | None = None
     unexplained: int = 0
     verdict: MyLLMError | None = None
     gave_up: bool = False
     has_output: bool = False
-
-
-@dataclass(frozen=True)
-class Asking:
-    """Who asks, and how urgently; the fields are those of Ticket."""
-
-    caller: Caller = Caller()
-    priority: int = 0
-    keep_alive_s: float | None = None
-
-    def ticket(self, key: InstanceKey, demand: Demand | None = None) -> Ticket:
-        """A place in the queue of `key`, from now on."""
-        return Ticket(
-            key,
-            time.monotonic(),
-            self.caller.client,
-            self.caller.owner,
-            self.caller.most_priority,
-            priority=self.priority,
-            keep_alive_s=self.keep_alive_s,
-            demand=demand,
-            has_key=self.caller.has_key,
-        )
 
 
 @dataclass(frozen=True)

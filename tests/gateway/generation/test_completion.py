@@ -20,7 +20,7 @@ from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.completion import Generation
 from myllm.gateway.generation.events import Finished, Token
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import WHILE_READING, Cutter, running
@@ -43,7 +43,7 @@ def cutter(monkeypatch: pytest.MonkeyPatch) -> Cutter:
 
 
 def ask(gateway: Gateway, **fields: Any) -> Generation:
-    return Generation(gateway, Asking().ticket(KEY), GREEDY | fields)
+    return Generation(gateway, RequestInfo().ticket(KEY), GREEDY | fields)
 
 
 async def chat_prompt(instance: Instance, question: str) -> list[int]:
@@ -261,14 +261,14 @@ async def test_an_engine_that_is_stopped_on_purpose_is_no_death(gateway: Gateway
 
 
 async def test_embeddings_are_asked_for_again(gateway: Gateway, cutter: Cutter) -> None:
-    whole = await embed(gateway, Asking(), "demo", ["one", "two"])
+    whole = await embed(gateway, RequestInfo(), "demo", ["one", "two"])
     cutter.embeds = 2
-    again = await embed(gateway, Asking(), "demo", ["one", "two"])
+    again = await embed(gateway, RequestInfo(), "demo", ["one", "two"])
     assert again.prompt_tokens == whole.prompt_tokens
     assert again.vectors == [pytest.approx(vector, abs=1e-4) for vector in whole.vectors]
     cutter.embeds = 3
     with pytest.raises(EngineDied):
-        await embed(gateway, Asking(), "demo", ["one"])
+        await embed(gateway, RequestInfo(), "demo", ["one"])
 
 
 async def test_a_stream_tells_that_the_engine_is_restarted(

@@ -19,7 +19,7 @@ from myllm.gateway.generation import replay
 from myllm.gateway.generation.events import Finished, Token
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.replay import DecodeTimer
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.instance import Instance
 from tests.gateway.generation.cutting import Cutter, kill, running
 from tests.gateway.generation.test_completion import (
@@ -164,7 +164,7 @@ async def relayed(gateway: Gateway) -> str:
     """What a stream in OpenAI's form says."""
     body = {name: value for name, value in GREEDY.items() if name != "n_predict"}
     body |= {"messages": [{"role": "user", "content": COUNT}]}
-    relay, text = Relay(gateway, Asking().ticket(KEY), "/v1/chat/completions", body), ""
+    relay, text = Relay(gateway, RequestInfo().ticket(KEY), "/v1/chat/completions", body), ""
     async with aclosing(relay.blocks()) as blocks:
         async for block in blocks:
             for event in events_in(block):

@@ -18,7 +18,7 @@ from myllm.gateway.engine_io import calls
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.events import Finished
 from myllm.gateway.kv import slot_cache
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.header import Header
 from myllm.sessions.history import Message
 from myllm.supervisor.instance import Instance
@@ -45,7 +45,7 @@ async def say(
 ) -> Finished:
     answer = ChatAnswer(
         services.gateway,
-        Asking(),
+        RequestInfo(),
         services.sessions,
         "local",
         await services.gateway.models.find(model),
@@ -122,7 +122,7 @@ async def test_a_save_by_itself_waits_for_other_answers(
     """An engine that saves a slot answers nobody meanwhile."""
     monkeypatch.setattr(slot_cache, "_SAVE_AFTER_S", 0.05)
     async with running_services(engine, home, slots=2) as services:
-        async with services.gateway.lease(Asking().ticket(InstanceKey("demo", "generate"))):
+        async with services.gateway.lease(RequestInfo().ticket(InstanceKey("demo", "generate"))):
             await say(services, "s", LONG)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(one_saved(services), 0.3)

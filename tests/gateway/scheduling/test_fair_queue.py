@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from myllm.gateway.scheduling.fair_queue import FairQueue, fair_share
-from myllm.gateway.scheduling.tickets import Ticket
-from tests.gateway.scheduling.world import key_of
+from myllm.gateway.scheduling.tickets import Client, RequestInfo, Ticket
+from tests.gateway.scheduling.world import client_of, key_of
 
 KEY = key_of("demo")
 CLIENTS = st.sampled_from("abc")
@@ -19,7 +19,7 @@ SLOTS = st.integers(1, 6)
 
 def tickets(waiting: list[tuple[str, int]], most: int) -> list[Ticket]:
     return [
-        Ticket(KEY, at, client, most_priority=most, priority=priority)
+        Ticket(KEY, at, RequestInfo(Client(fair_id=client, max_priority=most), priority))
         for at, (client, priority) in enumerate(waiting)
     ]
 
@@ -48,7 +48,7 @@ def test_calling_itself_urgent_brings_a_key_no_turn(
     urgent = [(client, priority if client == "a" else 0) for client, priority in waiting]
     before, now = (order(tickets(each, most=0), slots) for each in (calm, urgent))
     for turns in range(len(waiting)):
-        had, has = (sum(t.client == "a" for t in each[:turns]) for each in (before, now))
+        had, has = (sum(client_of(t) == "a" for t in each[:turns]) for each in (before, now))
         assert has <= had
 
 
@@ -58,7 +58,7 @@ def test_a_clients_own_requests_are_served_by_priority(
 ) -> None:
     served = order(tickets(waiting, most), slots)
     for client in "abc":
-        own = [(-t.priority, t.enqueued_at) for t in served if t.client == client]
+        own = [(-t.request.priority, t.enqueued_at) for t in served if client_of(t) == client]
         assert own == sorted(own)
 
 
@@ -70,7 +70,7 @@ def test_nobody_gets_more_than_a_fair_share_while_somebody_with_less_waits(
     share = fair_share(slots, len({*held, *(client for client, _ in waiting)}))
     next_one = queue_of(tickets(waiting, most)).take_next(active, slots, now=20.0)
     holds = Counter(held)
-    if holds[next_one.client] + 1 > share:
+    if holds[client_of(next_one)] + 1 > share:
         assert all(holds[client] + 1 > share for client, _ in waiting)
 
 

@@ -25,6 +25,7 @@ from tests.gateway.scheduling.world import (
     QUEUE_TIMEOUT_S,
     Kind,
     World,
+    client_of,
     key_of,
 )
 
@@ -156,7 +157,7 @@ def test_clients_take_turns() -> None:
     w.settle()
     order = []
     while w.active:
-        order.append(w.active[0].client)
+        order.append(client_of(w.active[0]))
         w.finish(w.active[0])
     assert order[:6] in (list("ababab"), list("abbaba"))
 
@@ -180,9 +181,9 @@ def test_priority_counts_among_others_only_as_far_as_allowed() -> None:
     w.ask("demo", client="c")
     w.settle()
     single = w.ask("demo", client="single")
-    flood = [w.ask("demo", client="flood", priority=10, most_priority=0) for _ in range(5)]
-    urgent = w.ask("demo", client="trusted", priority=10, most_priority=5)
-    batch = w.ask("demo", client="batch", priority=-10, most_priority=0)
+    flood = [w.ask("demo", client="flood", priority=10, max_priority=0) for _ in range(5)]
+    urgent = w.ask("demo", client="trusted", priority=10, max_priority=5)
+    batch = w.ask("demo", client="batch", priority=-10, max_priority=0)
     assert w.scheduler.position(urgent, w.now) == 1
     w.finish(urgent)
     assert w.scheduler.position(single, w.now) == 1

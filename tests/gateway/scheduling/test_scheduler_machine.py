@@ -34,7 +34,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(model=MODELS, client=CLIENTS, priority=st.integers(-1, 1))
     def arrives(self, model: str, client: str, priority: int) -> None:
-        self.world.ask(model, client, priority=priority, most_priority=MOST_PRIORITY[client])
+        self.world.ask(model, client, priority=priority, max_priority=MOST_PRIORITY[client])
 
     @precondition(lambda self: self.world.active or self.world.waiting)
     @rule(index=INDEX)

@@ -154,7 +154,7 @@ def honest(w: World) -> None:
 
 def test_a_key_that_sends_three_waits_for_ten_minutes() -> None:
     w = world()
-    key = {"owner": "key:eve", "client": "eve", "has_key": True}
+    key = {"owner": "key:eve", "client": "eve", "key_name": "eve"}
     for number in range(POISONS):
         honest(w)
         assert kill_with(w, f"poison {number}", **key) in w.rejected

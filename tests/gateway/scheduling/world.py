@@ -13,7 +13,9 @@ from myllm.gateway.scheduling.rejections import UNREAD_S
 from myllm.gateway.scheduling.run import Run
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import (
+    ANY_PRIORITY,
     Action,
+    Client,
     Drain,
     Ended,
     Grant,
@@ -22,6 +24,7 @@ from myllm.gateway.scheduling.tickets import (
     Pause,
     Plan,
     Reject,
+    RequestInfo,
     Start,
     Stop,
     Ticket,
@@ -79,8 +82,21 @@ class World:
 
     # What people do
 
-    def ask(self, model: str, client: str = "", **more: object) -> Ticket:
-        ticket = Ticket(key_of(model), self.now, client, **more)  # type: ignore[arg-type]
+    def ask(
+        self,
+        model: str,
+        client: str = "",
+        *,
+        owner: str = "",
+        key_name: str | None = None,
+        max_priority: int = ANY_PRIORITY,
+        priority: int = 0,
+        keep_alive_s: float | None = None,
+        **more: object,
+    ) -> Ticket:
+        sender = Client(owner, key_name, client, max_priority)
+        request = RequestInfo(sender, priority, keep_alive_s)
+        ticket = Ticket(key_of(model), self.now, request, **more)  # type: ignore[arg-type]
         self.waiting.append(ticket)
         self.do(self.scheduler.request(ticket, self.now))
         return ticket
@@ -252,11 +268,13 @@ class World:
         less."""
         living = {*self.serving, *self.stopping}
         held = Counter(
-            each.client for each in self.active if each.key == granted.key and each.run in living
+            client_of(each)
+            for each in self.active
+            if each.key == granted.key and each.run in living
         )
-        waiting = {each.client for each in self.waiting if each.key == granted.key}
+        waiting = {client_of(each) for each in self.waiting if each.key == granted.key}
         share = max(1.0, slots / len(waiting | held.keys()))
-        if held[granted.client] + 1 > share:
+        if held[client_of(granted)] + 1 > share:
             fewest = min(held[client] for client in waiting)
             assert fewest + 1 > share, "somebody got more than a fair share while others waited"
 
@@ -287,3 +305,7 @@ class World:
 
 def key_of(model: str) -> InstanceKey:
     return InstanceKey(model, "generate")
+
+
+def client_of(ticket: Ticket) -> str:
+    return ticket.request.client.fair_id

@@ -23,9 +23,9 @@ from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import (
     Action,
     Drain,
-    Ended,
+    EngineExit,
     Grant,
-    Keep,
+    KeepEngine,
     MakePlan,
     Pause,
     Reject,
@@ -166,7 +166,7 @@ class Gateway:
         """Load a model as its main role; False when it was loaded already."""
         model = await self.models.find(name)
         key = InstanceKey(model.name, main_role(model))
-        if self.scheduler.keep(key, keep_alive_s, time.monotonic()):
+        if self.scheduler.keep_loaded(key, keep_alive_s, time.monotonic()):
             return False
         ticket = RequestInfo(keep_alive_s=keep_alive_s).ticket(key)
         ticket.only_asks = True
@@ -215,7 +215,7 @@ class Gateway:
     async def drain(self, grace_s: float) -> None:
         """Let nobody new in and give the running answers `grace_s` seconds to end."""
         self.draining = True
-        self._carry_out(self.scheduler.leave())
+        self._carry_out(self.scheduler.shut_down())
         if not self._granted:
             return
         _log.info("waiting for running answers", answers=len(self._granted), grace_s=grace_s)
@@ -232,7 +232,7 @@ class Gateway:
         """
         ends_at = time.monotonic() + within_s
         self.draining = True
-        self._carry_out(self.scheduler.leave())
+        self._carry_out(self.scheduler.shut_down())
         tasks = [*self._planning, *self._tasks]
         for task in tasks:
             task.cancel()
@@ -264,7 +264,7 @@ class Gateway:
                 self.planner.save()
             self.conversations.forget_run(instance.run_id)
         finally:
-            ended = Ended(
+            ended = EngineExit(
                 instance.error,
                 crashed=instance.crashed,
                 delivered=instance.delivered,
@@ -314,7 +314,7 @@ class Gateway:
             case Pause(ticket):
                 if (lease := self._leases.get(ticket)) is not None:
                     lease.pause(partial(self._give_back, ticket))
-            case Keep(key, error):
+            case KeepEngine(key, error):
                 self.supervisor.history(key).last_error = error.detail
                 _log.warning("engine not replaced", model=str(key), cause=error.detail)
 
@@ -325,7 +325,7 @@ class Gateway:
                 self._no_plan(key, error)
             case Start(run, plan):
                 self.supervisor.history(plan.spec.key).last_error = error.detail
-                self._carry_out(self.scheduler.exited(run, Ended(error), time.monotonic()))
+                self._carry_out(self.scheduler.exited(run, EngineExit(error), time.monotonic()))
             case Stop(run, reason):
                 if (instance := self.supervisor.get(run)) is not None:
                     instance.stop(reason=reason)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
+from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.fleet import Fleet
-from myllm.gateway.scheduling.run import Run
 from myllm.models.registry import Model, Registry
 from myllm.supervisor.spec import Role
 
@@ -61,5 +61,5 @@ class KnownModels:
         return found if run is None else _model(run)
 
 
-def _model(run: Run) -> Model:
+def _model(run: EngineRun) -> Model:
     return run.plan.spec.model

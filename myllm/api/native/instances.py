@@ -12,8 +12,8 @@ from myllm.api.native.response_schemas import InstanceList
 from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.api.shared.timestamps import iso
 from myllm.gateway.planner import without_engines
+from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun
 from myllm.gateway.scheduling.model_state import ModelState
-from myllm.gateway.scheduling.run import FOREVER, Run
 from myllm.supervisor.devices import MemoryByDevice
 
 router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
@@ -25,13 +25,13 @@ async def list_instances(services: ServicesDep) -> dict[str, Any]:
     shown: list[dict[str, Any]] = []
     for model in services.gateway.scheduler.fleet.models():
         shown += [_running(services, model, run) for run in model.runs()]
-        asked_for = model.is_asked_for() or model.strikes.pause_s(time.monotonic())
+        asked_for = model.is_asked_for() or model.backoff.pause_s(time.monotonic())
         if not model.runs() and asked_for:
             shown.append(_absent(services, model))
     return {"instances": shown, "memory": _memory(services)}
 
 
-def _running(services: Services, model: ModelState, run: Run) -> dict[str, Any]:
+def _running(services: Services, model: ModelState, run: EngineRun) -> dict[str, Any]:
     instance = services.gateway.supervisor.get(run.id)
     spec, now = run.plan.spec, time.monotonic()
     expires_at = run.expires_at() if run.state == "ready" and not run.is_busy() else FOREVER
@@ -60,7 +60,7 @@ def _running(services: Services, model: ModelState, run: Run) -> dict[str, Any]:
 
 def _absent(services: Services, model: ModelState) -> dict[str, Any]:
     """A model that has no engine: it waits for memory, or backs off."""
-    pause_s = model.strikes.pause_s(time.monotonic())
+    pause_s = model.backoff.pause_s(time.monotonic())
     return _common(services, model) | {
         "state": "backing off" if pause_s else "waiting",
         "pid": None,
@@ -79,7 +79,7 @@ def _common(services: Services, model: ModelState) -> dict[str, Any]:
         "model": model.key.model,
         "role": model.key.role,
         "restarts": max(0, history.starts - 1),
-        "strikes": model.strikes.count,
+        "strikes": model.backoff.crashes,
         "last_error": history.last_error,
     }
 

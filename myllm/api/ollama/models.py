@@ -20,7 +20,7 @@ from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest, PullFailed
 from myllm.gateway.planner import without_engines
 from myllm.gateway.pull_progress import Step, pulling
-from myllm.gateway.scheduling.run import FOREVER, Run
+from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun
 from myllm.models.copying import copy_model
 from myllm.models.pull_source import Wanted, parse_reference
 from myllm.models.registry import Model
@@ -191,7 +191,7 @@ def _running(services: Services) -> Iterator[dict[str, Any]]:
             }
 
 
-def _expires(run: Run) -> str:
+def _expires(run: EngineRun) -> str:
     """When it leaves, if nobody asks any more."""
     now = time.monotonic()
     at = run.expires_at()

@@ -131,18 +131,18 @@ def _priority_abroad(ticket: Ticket) -> int:
     return min(ticket.request.priority, ticket.request.client.max_priority)
 
 
-class DrainRate:
+class ServiceRate:
     """How many requests per second leave a queue, averaged over the last ones."""
 
     def __init__(self) -> None:
         self._interval_s: float | None = None
         self._last: float | None = None
 
-    def somebody_waits(self, now: float) -> None:
+    def queue_begins(self, now: float) -> None:
         """The queue is no longer empty; that nobody came before is not its pace."""
         self._last = now
 
-    def one_done(self, now: float, was_waited_for: bool) -> None:
+    def request_ended(self, now: float, was_waited_for: bool) -> None:
         """A request has ended; the time between ends counts only while others waited."""
         if self._last is not None and was_waited_for:
             took = now - self._last

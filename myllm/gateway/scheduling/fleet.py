@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun, least_recently_used
 from myllm.gateway.scheduling.memory_budget import MemoryBudget
 from myllm.gateway.scheduling.model_state import ModelState
-from myllm.gateway.scheduling.run import FOREVER, Run, least_recently_used
 from myllm.gateway.scheduling.tickets import Action, Drain, Plan, Start, Stop
 from myllm.models.registry import untagged
 from myllm.supervisor.devices import MemoryByDevice
@@ -22,7 +22,7 @@ class Fleet:
     def __init__(self, budget: Mapping[str, int]) -> None:
         self.memory = MemoryBudget(budget)
         self._models: dict[InstanceKey, ModelState] = {}
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, EngineRun] = {}
         self._ids = itertools.count(1)
 
     def model(self, key: InstanceKey) -> ModelState:
@@ -32,7 +32,7 @@ class Fleet:
             model = self._models[key] = ModelState(key)
         return model
 
-    def model_of(self, run: Run) -> ModelState:
+    def model_of(self, run: EngineRun) -> ModelState:
         """The model that `run` serves."""
         return self.model(run.plan.spec.key)
 
@@ -41,7 +41,7 @@ class Fleet:
         models = self._models.values()
         return [each for each in models if name in (None, each.key.model)]
 
-    def serving(self, name: str, role: Role | None = None) -> Run | None:
+    def serving(self, name: str, role: Role | None = None) -> EngineRun | None:
         """The run that takes the requests for this name or alias, in `role` or else in any.
 
         Of two that have the same alias it is the one that was started first.
@@ -58,18 +58,20 @@ class Fleet:
         ]
         return min(called, key=lambda run: run.id, default=None)
 
-    def run(self, run: int | None) -> Run | None:
+    def run(self, run: int | None) -> EngineRun | None:
         """A run that has not ended."""
         return None if run is None else self._runs.get(run)
 
-    def start(self, plan: Plan) -> tuple[Run, Start]:
+    def start(self, plan: Plan) -> tuple[EngineRun, Start]:
         """Reserve what `plan` needs for a new run."""
-        run = Run(next(self._ids), plan, keep_alive_s=plan.keep_alive_s)
+        run = EngineRun(next(self._ids), plan, keep_alive_s=plan.keep_alive_s)
         self._runs[run.id] = run
         self.memory.reserve(run.id, plan.need)
         return run, Start(run.id, plan)
 
-    def ready(self, run_id: int, slots: int, need: MemoryByDevice | None, now: float) -> Run | None:
+    def ready(
+        self, run_id: int, slots: int, need: MemoryByDevice | None, now: float
+    ) -> EngineRun | None:
         """A run has loaded; None when it was asked to leave in the meantime."""
         run = self._runs[run_id]
         self.memory.loaded(run_id, need)
@@ -78,13 +80,13 @@ class Fleet:
         run.become_ready(slots, now)
         return run
 
-    def ended(self, run_id: int, now: float) -> tuple[Run, ModelState]:
+    def ended(self, run_id: int, now: float) -> tuple[EngineRun, ModelState]:
         """A run's process is gone, and its memory with it; its model is to forget it."""
         run = self._runs.pop(run_id)
         self.memory.release(run_id, now)
         return run, self.model_of(run)
 
-    def drain(self, run: Run, reason: str, until: float = FOREVER) -> list[Action]:
+    def drain(self, run: EngineRun, reason: str, until: float = FOREVER) -> list[Action]:
         """Nobody new for `run`; it ends when its answers have, or at `until`."""
         run.drain_until = min(run.drain_until, until)
         if run.state == "draining":
@@ -94,11 +96,11 @@ class Fleet:
         self.model_of(run).retire(run)
         return self.stop(run) if loading else [Drain(run.id), *self.stop_if_idle(run)]
 
-    def stop_if_idle(self, run: Run) -> list[Action]:
+    def stop_if_idle(self, run: EngineRun) -> list[Action]:
         """End a draining run whose answers have ended."""
         return [] if run.is_busy() else self.stop(run)
 
-    def stop(self, run: Run) -> list[Action]:
+    def stop(self, run: EngineRun) -> list[Action]:
         """End a run, once."""
         if run.stopping:
             return []
@@ -110,7 +112,7 @@ class Fleet:
         late = [run for run in self._runs.values() if now > run.drain_until]
         return [action for run in late for action in self.stop(run)]
 
-    def least_needed(self) -> Run | None:
+    def least_needed(self) -> EngineRun | None:
         """The least recently used idle run, if there is one."""
         idle = [each.run for each in self.models() if each.can_be_evicted() and each.run]
         return next(iter(least_recently_used(idle)), None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from myllm.gateway.scheduling.crash_backoff import Strikes
-from myllm.gateway.scheduling.fair_queue import DrainRate, FairQueue
-from myllm.gateway.scheduling.run import Run
+from myllm.gateway.scheduling.crash_backoff import CrashBackoff
+from myllm.gateway.scheduling.engine_run import EngineRun
+from myllm.gateway.scheduling.fair_queue import FairQueue, ServiceRate
 from myllm.gateway.scheduling.suspects import Suspects
 from myllm.gateway.scheduling.tickets import Plan, Ticket
 from myllm.supervisor.spec import InstanceKey
@@ -18,7 +18,7 @@ ModelStatus = Literal["absent", "waiting", "loading", "ready", "draining"]
 @dataclass
 class ModelState:
     """`run` takes requests, or will when it is loaded; `successor` loads to replace it;
-    `leaving` are runs that take no more.
+    `draining` are runs that take no more.
 
     `plan` is set while it waits for room, since `waiting_since`. `wanted` says that it is to
     be loaded although nobody asks; `replace` that `run` is to be replaced. A run lacked memory:
@@ -27,12 +27,12 @@ class ModelState:
 
     key: InstanceKey
     queue: FairQueue = field(default_factory=FairQueue)
-    rate: DrainRate = field(default_factory=DrainRate)
-    strikes: Strikes = field(default_factory=Strikes)
+    rate: ServiceRate = field(default_factory=ServiceRate)
+    backoff: CrashBackoff = field(default_factory=CrashBackoff)
     suspects: Suspects = field(default_factory=Suspects)
-    run: Run | None = None
-    successor: Run | None = None
-    leaving: list[Run] = field(default_factory=list)
+    run: EngineRun | None = None
+    successor: EngineRun | None = None
+    draining: list[EngineRun] = field(default_factory=list)
     planning: bool = False
     plan: Plan | None = None
     waiting_since: float | None = None
@@ -49,12 +49,12 @@ class ModelState:
             return self.run.state
         if self.planning or self.plan is not None:
             return "waiting"
-        return "draining" if self.leaving else "absent"
+        return "draining" if self.draining else "absent"
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[EngineRun]:
         """Every engine of it that has not ended."""
         own = [run for run in (self.run, self.successor) if run is not None]
-        return own + self.leaving
+        return own + self.draining
 
     def active(self) -> list[Ticket]:
         """The requests being answered."""
@@ -104,17 +104,17 @@ class ModelState:
         """It no longer waits for room."""
         self.plan, self.waiting_since = None, None
 
-    def retire(self, run: Run) -> None:
+    def retire(self, run: EngineRun) -> None:
         """`run` takes no more requests."""
         self.forget(run)
-        self.leaving.append(run)
+        self.draining.append(run)
 
-    def forget(self, run: Run) -> None:
+    def forget(self, run: EngineRun) -> None:
         """`run` has ended, or is no longer what it was; its successor takes its place."""
         if run is self.run:
             self.run, self.successor = self.successor, None
             self.replace = self.replace and self.run is not None
         elif run is self.successor:
             self.successor = None
-        if run in self.leaving:
-            self.leaving.remove(run)
+        if run in self.draining:
+            self.draining.remove(run)

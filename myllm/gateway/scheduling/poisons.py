@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from myllm.errors import KeyPaused, MyLLMError, Poison
-from myllm.gateway.scheduling.suspects import Absent
+from myllm.gateway.scheduling.suspects import DepartedRequest
 from myllm.gateway.scheduling.tickets import Ticket
 
 REMEMBERED_S = 600.0
@@ -35,21 +35,21 @@ class Poisons:
 
     def convict(self, ticket: Ticket, now: float) -> None:
         """`ticket` has killed engines."""
-        if (told := Absent.of(ticket, now)) is not None:
+        if (told := DepartedRequest.of(ticket, now)) is not None:
             self._keep(told.digest, now)
             self._count(told.owner, now)
 
-    def suspect(self, alone: Iterable[Absent], now: float) -> None:
+    def suspect(self, alone: Iterable[DepartedRequest], now: float) -> None:
         """An engine died, and each of these was the only suspect, which could not be tried."""
-        for absent in alone:
-            times, last = self._marked.pop(absent.digest, (0, now))
+        for departed in alone:
+            times, last = self._marked.pop(departed.digest, (0, now))
             times = times + 1 if now - last < REMEMBERED_S else 1
             if times < _SUSPECTED:
-                self._marked[absent.digest] = times, now
+                self._marked[departed.digest] = times, now
                 _shorten(self._marked)
             else:
-                self._keep(absent.digest, now)
-                self._count(absent.owner, now)
+                self._keep(departed.digest, now)
+                self._count(departed.owner, now)
 
     def refusal(self, ticket: Ticket, now: float) -> MyLLMError | None:
         """Why `ticket` gets no engine; None when it may have one."""

@@ -12,18 +12,18 @@ from myllm.gateway.scheduling.tickets import Action, Pause, Reject, Ticket
 UNREAD_S = 10.0
 
 
-def leaving() -> Unavailable:
+def shutting_down() -> Unavailable:
     """The server is shutting down."""
     return Unavailable("The server is shutting down", retry_after_s=5)
 
 
 def backing_off(model: ModelState, now: float) -> Unavailable | None:
     """The model's engine keeps dying, so nobody may start another one for a while."""
-    pause_s = model.strikes.pause_s(now)
+    pause_s = model.backoff.pause_s(now)
     if not pause_s or model.run is not None:
         return None
     return Unavailable(
-        f"The engine of model '{model.key}' failed {model.strikes.count} times; the next try is "
+        f"The engine of model '{model.key}' failed {model.backoff.crashes} times; the next try is "
         f"in {pause_s} s. The last time: {model.cause}",
         pause_s,
     )

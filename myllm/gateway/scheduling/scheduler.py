@@ -20,24 +20,24 @@ from collections.abc import Iterable, Mapping
 
 from myllm.errors import Conflict, EngineDied, InvalidRequest, ModelRemoved, MyLLMError, Poison
 from myllm.gateway.scheduling import start_decision
+from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.fleet import Fleet
 from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.poisons import Poisons
 from myllm.gateway.scheduling.rejections import (
     backing_off,
     give_up,
-    leaving,
     pause_unread,
     reject_late,
     shed,
+    shutting_down,
 )
-from myllm.gateway.scheduling.run import Run
-from myllm.gateway.scheduling.suspects import Absent, Verdict
+from myllm.gateway.scheduling.suspects import DepartedRequest, Verdict
 from myllm.gateway.scheduling.tickets import (
     Action,
-    Ended,
+    EngineExit,
     Grant,
-    Keep,
+    KeepEngine,
     MakePlan,
     Plan,
     Reject,
@@ -69,7 +69,7 @@ class Scheduler:
         self._queue_size = queue_size
         self._drain_grace_s = drain_grace_s
         self._uses = itertools.count(1)
-        self._leaving = False
+        self._shutting_down = False
 
     # What can be asked
 
@@ -91,7 +91,9 @@ class Scheduler:
     def request(self, ticket: Ticket, now: float) -> list[Action]:
         """A request has arrived, or has come back because its engine died or it was paused."""
         model = self.fleet.model(ticket.key)
-        refused: MyLLMError | None = leaving() if self._leaving else backing_off(model, now)
+        refused: MyLLMError | None = (
+            shutting_down() if self._shutting_down else backing_off(model, now)
+        )
         if refused is None and ticket.run is None:
             refused = self._poisons.refusal(ticket, now)
         if refused is not None:
@@ -99,7 +101,7 @@ class Scheduler:
         came_back = ticket.run is not None or ticket.goes_on
         ticket.run, ticket.slot, ticket.waits_since = None, None, now
         if not model.queue:
-            model.rate.somebody_waits(now)
+            model.rate.queue_begins(now)
         model.queue.add(ticket)
         actions = self._advance(model, now)
         if len(model.queue) > self._queue_size and not came_back:
@@ -116,7 +118,7 @@ class Scheduler:
             if not model.is_asked_for():
                 model.stop_waiting()
             return self._advance(model, now)
-        model.rate.one_done(now, was_waited_for=bool(model.queue))
+        model.rate.request_ended(now, was_waited_for=bool(model.queue))
         run.leave(ticket, now)
         if run.state == "draining":
             return self.fleet.stop_if_idle(run)
@@ -139,7 +141,7 @@ class Scheduler:
         """A plan is made; `free` is what is free, with what loading engines took added back."""
         model = self.fleet.model(plan.spec.key)
         replace, model.planning, model.replace = model.replace, False, False
-        if self._leaving:
+        if self._shutting_down:
             return []
         if replace and model.run is not None:
             return self._replace(model, model.run, plan, free, now)
@@ -155,7 +157,7 @@ class Scheduler:
         """No plan can be made: the model is gone or broken. An engine that runs goes on."""
         model = self.fleet.model(key)
         model.planning = model.replace = False
-        return [Keep(key, error)] if model.run is not None else give_up(model, error)
+        return [KeepEngine(key, error)] if model.run is not None else give_up(model, error)
 
     # What the engines tell
 
@@ -179,7 +181,7 @@ class Scheduler:
         """An engine that serves was seen to take `need`."""
         self.fleet.memory.loaded(run_id, need)
 
-    def exited(self, run_id: int, ended: Ended, now: float) -> list[Action]:
+    def exited(self, run_id: int, ended: EngineExit, now: float) -> list[Action]:
         """An engine's process is gone."""
         run, model = self.fleet.ended(run_id, now)
         actions: list[Action] = []
@@ -187,9 +189,9 @@ class Scheduler:
             model.cause = ended.error.detail
             verdict = self._judged(model, run, ended, now)
             if ended.delivered:
-                model.strikes.clear()
+                model.backoff.reset()
             elif not verdict.is_explained:
-                model.strikes.strike(now, None if ended.no_memory else ended.loading_signal)
+                model.backoff.record_crash(now, None if ended.no_memory else ended.loading_signal)
             if model.run is run and model.successor is None:
                 actions = self._after_death(model, run, ended)
         model.forget(run)
@@ -203,11 +205,11 @@ class Scheduler:
         model.wanted = model.run is None
         return self._advance(model, now)
 
-    def keep(self, key: InstanceKey, keep_alive_s: float | None, now: float) -> bool:
+    def keep_loaded(self, key: InstanceKey, keep_alive_s: float | None, now: float) -> bool:
         """Somebody wants `key` loaded; True when it is, and stays from now on for as long as a
         request's `keep_alive_s` says."""
         run = self.fleet.model(key).run
-        if self._leaving or run is None or run.state != "ready":
+        if self._shutting_down or run is None or run.state != "ready":
             return False
         run.idle_since = now
         if keep_alive_s is not None:
@@ -232,7 +234,7 @@ class Scheduler:
         actions: list[Action] = []
         for model in self.fleet.models(name):
             actions += give_up(model, ModelRemoved(name))
-            model.strikes.clear()
+            model.backoff.reset()
         return actions + self._drain_all(name, "removed", now)
 
     def require_idle(self, name: str) -> None:
@@ -265,10 +267,12 @@ class Scheduler:
             actions += self._expire(model, now) + self._advance(model, now)
         return actions + self._plan_for_waiters()
 
-    def leave(self) -> list[Action]:
+    def shut_down(self) -> list[Action]:
         """The server is shutting down: nobody new comes in, those who wait go."""
-        self._leaving = True
-        return [action for model in self.fleet.models() for action in give_up(model, leaving())]
+        self._shutting_down = True
+        return [
+            action for model in self.fleet.models() for action in give_up(model, shutting_down())
+        ]
 
     # Decisions
 
@@ -287,32 +291,34 @@ class Scheduler:
             run.seat(ticket, next(self._uses))
             model.suspects.seated(ticket, now)
             actions.append(Grant(ticket))
-        if run is None and model.is_asked_for() and model.plan is None and not self._leaving:
+        if run is None and model.is_asked_for() and model.plan is None and not self._shutting_down:
             refused = backing_off(model, now)
             actions += self._make_plan(model) if refused is None else give_up(model, refused)
         return actions + self._plan_replacement(model)
 
-    def _let_go(self, model: ModelState, run: Run | None, ticket: Ticket, now: float) -> None:
+    def _let_go(self, model: ModelState, run: EngineRun | None, ticket: Ticket, now: float) -> None:
         """`ticket` is over; if its client left too soon, remember what it asked of `run`."""
         if run is None and not ticket.gave_up:
             return  # its engine died, and it will come back
-        absent = None
+        departed = None
         if ticket.gave_up and (run is None or ticket.answered_by != run.id):
-            absent = Absent.of(ticket, now)
-        if run is not None and absent is not None:
-            run.absent.append(absent)
-        self._poisons.suspect(model.suspects.left(ticket, absent), now)
+            departed = DepartedRequest.of(ticket, now)
+        if run is not None and departed is not None:
+            run.departed.append(departed)
+        self._poisons.suspect(model.suspects.left(ticket, departed), now)
 
-    def _judged(self, model: ModelState, run: Run, ended: Ended, now: float) -> Verdict:
+    def _judged(self, model: ModelState, run: EngineRun, ended: EngineExit, now: float) -> Verdict:
         """Who of those that `run` worked for is to blame for its death; they are told."""
         assert ended.error is not None
         by_itself = not (ended.from_outside or ended.no_memory)
         on_trial = model.suspects.on_trial
-        verdict = model.suspects.died(run.id, run.tickets(), run.absent, by_itself=by_itself)
+        verdict = model.suspects.died(run.id, run.tickets(), run.departed, by_itself=by_itself)
         for ticket in verdict.hopeless:
             ticket.verdict = EngineDied(ended.error.detail)
         if by_itself:
-            tried = [Absent.of(ticket, now) for ticket in verdict.hopeless if ticket is on_trial]
+            tried = [
+                DepartedRequest.of(ticket, now) for ticket in verdict.hopeless if ticket is on_trial
+            ]
             self._poisons.suspect([*verdict.alone, *filter(None, tried)], now)
         if (guilty := verdict.convicted) is not None:
             self._poisons.convict(guilty, now)
@@ -331,7 +337,7 @@ class Scheduler:
     def _plan_replacement(self, model: ModelState) -> list[Action]:
         """One at a time: a configuration that changes again is for the successor's successor."""
         due = model.replace and model.run is not None and model.successor is None
-        return self._make_plan(model) if due and not self._leaving else []
+        return self._make_plan(model) if due and not self._shutting_down else []
 
     def _plan_for_waiters(self) -> list[Action]:
         """Look again for those who wait for room: somebody may have left."""
@@ -355,7 +361,7 @@ class Scheduler:
                 return give_up(model, reason.error(model.key))
 
     def _replace(
-        self, model: ModelState, old: Run, plan: Plan, free: MemoryByDevice, now: float
+        self, model: ModelState, old: EngineRun, plan: Plan, free: MemoryByDevice, now: float
     ) -> list[Action]:
         """Start a successor beside the run, or drain the run first if both do not fit."""
         match start_decision.beside(old, plan, self.fleet.models(), self.fleet.memory, free):
@@ -367,9 +373,9 @@ class Scheduler:
                 actions = [a for run in leave for a in self.fleet.drain(run, "reloaded")]
                 return actions + self._advance(model, now)
             case start_decision.TooBig() as reason:
-                return [Keep(model.key, reason.error(model.key))]
+                return [KeepEngine(model.key, reason.error(model.key))]
 
-    def _after_death(self, model: ModelState, run: Run, ended: Ended) -> list[Action]:
+    def _after_death(self, model: ModelState, run: EngineRun, ended: EngineExit) -> list[Action]:
         """Those who wait are served by a new engine, unless this one said why it cannot start."""
         assert ended.error is not None
         if run.state == "ready":
@@ -377,7 +383,7 @@ class Scheduler:
             return []
         if ended.no_memory and (ended.crashed or not model.shrunk):
             # What kills it may be somebody else once; it is the system when it happens again.
-            model.shrunk = model.shrunk or not ended.crashed or model.strikes.count > 1
+            model.shrunk = model.shrunk or not ended.crashed or model.backoff.crashes > 1
             idle = self.fleet.least_needed()
             model.after = idle.id if idle is not None else None
             return self._evict([idle], model) if idle is not None else []
@@ -400,7 +406,7 @@ class Scheduler:
             return []
         return self.fleet.drain(run, "idle") if now >= run.expires_at() else []
 
-    def _evict(self, runs: Iterable[Run], model: ModelState) -> list[Action]:
+    def _evict(self, runs: Iterable[EngineRun], model: ModelState) -> list[Action]:
         """Make `runs` leave so that `model` has room."""
         actions: list[Action] = []
         for run in runs:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from myllm.errors import NoRoom
+from myllm.gateway.scheduling.engine_run import EngineRun, least_recently_used
 from myllm.gateway.scheduling.memory_budget import (
     Headroom,
     MemoryBudget,
@@ -27,7 +28,6 @@ from myllm.gateway.scheduling.memory_budget import (
     plus,
 )
 from myllm.gateway.scheduling.model_state import ModelState
-from myllm.gateway.scheduling.run import Run, least_recently_used
 from myllm.gateway.scheduling.tickets import Plan
 from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey
@@ -47,7 +47,7 @@ class StartNow:
 class Wait:
     """Memory will come free; `leave` are the runs that must make it."""
 
-    leave: tuple[Run, ...] = ()
+    leave: tuple[EngineRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def decide(
         chosen = _choose(need, coming, idle + _runs(yielding, but=idle), memory)
     if chosen is not None:
         return Wait(tuple(chosen))
-    movable = [r for e in others for r in e.runs() if r not in e.leaving and not r.plan.pinned]
+    movable = [r for e in others for r in e.runs() if r not in e.draining and not r.plan.pinned]
     at_most = plus(memory.headroom(free), *leaving, *(memory.charge(run.id) for run in movable))
     if fits(need, at_most) or now - max(model.waiting_since, memory.freed_at) < SETTLE_S:
         return Wait()
@@ -102,7 +102,11 @@ def decide(
 
 
 def beside(
-    old: Run, plan: Plan, models: Sequence[ModelState], memory: MemoryBudget, free: MemoryByDevice
+    old: EngineRun,
+    plan: Plan,
+    models: Sequence[ModelState],
+    memory: MemoryBudget,
+    free: MemoryByDevice,
 ) -> StartNow | Wait | TooBig:
     """Whether an engine with `plan` may take the place of `old`: now, beside it; or when `old`
     has left, and perhaps idle ones; or never, and `old` is better than none."""
@@ -119,7 +123,7 @@ def beside(
 
 
 def _leaving(models: Iterable[ModelState], memory: MemoryBudget) -> list[MemoryByDevice]:
-    return [memory.charge(run.id) for each in models for run in each.leaving]
+    return [memory.charge(run.id) for each in models for run in each.draining]
 
 
 def _minus_earlier(
@@ -142,15 +146,15 @@ def _minus_earlier(
 
 
 def _choose(
-    need: MemoryByDevice, headroom: Headroom, runs: Sequence[Run], memory: MemoryBudget
-) -> list[Run] | None:
+    need: MemoryByDevice, headroom: Headroom, runs: Sequence[EngineRun], memory: MemoryBudget
+) -> list[EngineRun] | None:
     """Which of `runs` must leave, least recently used first."""
     candidates = [(run.id, memory.charge(run.id)) for run in runs]
     ids = fewest_to_leave(need, headroom, candidates)
     return None if ids is None else [run for run in runs if run.id in ids]
 
 
-def _runs(models: Iterable[ModelState], but: Sequence[Run] = ()) -> list[Run]:
+def _runs(models: Iterable[ModelState], but: Sequence[EngineRun] = ()) -> list[EngineRun]:
     runs = [model.run for model in models if model.run is not None and model.run not in but]
     return least_recently_used(runs)
 

@@ -44,7 +44,7 @@ _MOST_UNEXPLAINED = 6
 
 
 @dataclass(frozen=True)
-class Absent:
+class DepartedRequest:
     """One that left before its engine had given it anything: the digest of what it asked, its
     owner if it has a key, and when it left."""
 
@@ -53,7 +53,7 @@ class Absent:
     left_at: float
 
     @classmethod
-    def of(cls, ticket: Ticket, now: float) -> Absent | None:
+    def of(cls, ticket: Ticket, now: float) -> DepartedRequest | None:
         """None for one that asked nothing."""
         if ticket.demand is None:
             return None
@@ -68,7 +68,7 @@ class _Case:
 
     suspects: set[Ticket]
     present: Sequence[Ticket]
-    absent: list[Absent] = field(default_factory=list)
+    departed: list[DepartedRequest] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Verdict:
     convicted: Ticket | None = None
     hopeless: Sequence[Ticket] = ()
     is_explained: bool = False
-    alone: Sequence[Absent] = ()
+    alone: Sequence[DepartedRequest] = ()
 
 
 class Suspects:
@@ -113,13 +113,18 @@ class Suspects:
             self.on_trial, self._trial_ends = ticket, now + TRIAL_S
 
     def died(
-        self, run: int, present: Sequence[Ticket], gone: Iterable[Absent], *, by_itself: bool
+        self,
+        run: int,
+        present: Sequence[Ticket],
+        gone: Iterable[DepartedRequest],
+        *,
+        by_itself: bool,
     ) -> Verdict:
         """The engine `run` died while it worked for `present`, and perhaps still for those that
         are `gone`; `by_itself`: nobody else can have killed it."""
         trial, self.on_trial = self.on_trial, None
-        absent = list(gone)
-        is_alone = trial is not None and list(present) == [trial] and not absent
+        departed = list(gone)
+        is_alone = trial is not None and list(present) == [trial] and not departed
         most = _MOST_IN_A_ROW if self._has_given else _MOST_AT_FIRST
         if is_alone and by_itself and self._convicted_in_a_row < most:
             assert trial is not None
@@ -130,7 +135,7 @@ class Suspects:
         if len(present) == 1:
             suspects = set(present)
         works = self._has_given or not is_alone
-        is_explained = by_itself and bool(suspects or absent) and works
+        is_explained = by_itself and bool(suspects or departed) and works
         for each in present:
             each.unexplained += by_itself
         hopeless = [each for each in present if _is_hopeless(each, run)]
@@ -138,38 +143,38 @@ class Suspects:
             self._forget(each)
         suspects.difference_update(hopeless)
         if suspects:
-            self._cases.append(_Case(suspects, tuple(present), absent))
+            self._cases.append(_Case(suspects, tuple(present), departed))
         self._first = trial if trial in suspects else None
-        return Verdict(None, hopeless, is_explained, () if suspects else _alone(absent))
+        return Verdict(None, hopeless, is_explained, () if suspects else _alone(departed))
 
-    def delivered(self, ticket: Ticket) -> list[Absent]:
+    def delivered(self, ticket: Ticket) -> list[DepartedRequest]:
         """An engine has given `ticket` something new; returns who is suspected alone now."""
         self._convicted_in_a_row, self._has_given = 0, True
         return self._clear(ticket, None)
 
-    def left(self, ticket: Ticket, absent: Absent | None) -> list[Absent]:
-        """`ticket` is over; with `absent` its client went away before anything came. Returns who
+    def left(self, ticket: Ticket, departed: DepartedRequest | None) -> list[DepartedRequest]:
+        """`ticket` is over; with `departed` its client went away before anything came. Returns who
         is suspected alone now."""
-        return self._clear(ticket, absent)
+        return self._clear(ticket, departed)
 
     def _is_suspected(self, ticket: Ticket) -> bool:
         if ticket.deaths >= MOST_DEATHS - 1:
             return True  # its last chance, which it gets alone
         return any(ticket in case.suspects for case in self._cases)
 
-    def _clear(self, ticket: Ticket, absent: Absent | None) -> list[Absent]:
+    def _clear(self, ticket: Ticket, departed: DepartedRequest | None) -> list[DepartedRequest]:
         if self.on_trial is ticket:
             self.on_trial = None
-        alone: list[Absent] = []
+        alone: list[DepartedRequest] = []
         for case in list(self._cases):
             if ticket not in case.suspects:
                 continue
             case.suspects.discard(ticket)
-            if absent is not None:
-                case.absent.append(absent)
+            if departed is not None:
+                case.departed.append(departed)
             if not case.suspects:
                 self._cases.remove(case)
-                alone += _alone(case.absent)
+                alone += _alone(case.departed)
         return alone
 
     def _forget(self, ticket: Ticket) -> None:
@@ -193,5 +198,5 @@ def _is_hopeless(ticket: Ticket, run: int) -> bool:
     return deaths >= MOST_DEATHS or ticket.unexplained >= _MOST_UNEXPLAINED
 
 
-def _alone(absent: Sequence[Absent]) -> list[Absent]:
-    return list(absent[:1]) if len({each.digest for each in absent}) == 1 else []
+def _alone(departed: Sequence[DepartedRequest]) -> list[DepartedRequest]:
+    return list(departed[:1]) if len({each.digest for each in departed}) == 1 else []

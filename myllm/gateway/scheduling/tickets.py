@@ -171,7 +171,7 @@ class Pause:
 
 
 @dataclass(frozen=True)
-class Keep:
+class KeepEngine:
     """The engine of `key` goes on, for it cannot be replaced."""
 
     key: InstanceKey
@@ -179,7 +179,7 @@ class Keep:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EngineExit:
     """How an engine ended. No `error`: it was stopped.
 
     `crashed`: it was killed, rather than saying why it leaves. `delivered`: it had given a
@@ -195,4 +195,4 @@ class Ended:
     from_outside: bool = False
 
 
-Action = MakePlan | Start | Drain | Stop | Grant | Reject | Pause | Keep
+Action = MakePlan | Start | Drain | Stop | Grant | Reject | Pause | KeepEngine

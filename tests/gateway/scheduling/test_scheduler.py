@@ -16,7 +16,7 @@ from myllm.errors import (
     QueueFull,
     Unavailable,
 )
-from myllm.gateway.scheduling.crash_backoff import FIRST_PAUSE_S, STRIKES
+from myllm.gateway.scheduling.crash_backoff import FIRST_PAUSE_S, MOST_CRASHES
 from myllm.gateway.scheduling.rejections import UNREAD_S
 from myllm.gateway.scheduling.tickets import Ticket
 from tests.gateway.scheduling.world import (
@@ -281,7 +281,7 @@ def test_a_wish_to_load_what_is_loaded_waits_for_nobody() -> None:
     w.ask("demo")
     w.settle()
     key = key_of("demo")
-    assert w.scheduler.keep(key, 100.0, w.now)
+    assert w.scheduler.keep_loaded(key, 100.0, w.now)
     w.finish(w.active[0])
     w.tick(50)
     w.settle()
@@ -289,7 +289,7 @@ def test_a_wish_to_load_what_is_loaded_waits_for_nobody() -> None:
     w.tick(100)
     w.settle()
     assert w.run_of("demo") is None
-    assert not w.scheduler.keep(key, None, w.now)
+    assert not w.scheduler.keep_loaded(key, None, w.now)
 
 
 def test_retry_after_follows_the_measured_drain_rate() -> None:
@@ -635,7 +635,7 @@ def test_an_engine_killed_while_it_loads_is_started_again() -> None:
 def test_strikes_end_the_wait_for_an_engine_that_is_always_killed() -> None:
     w = world()
     ticket = w.ask("demo")
-    for _ in range(STRIKES):
+    for _ in range(MOST_CRASHES):
         assert w.waiting == [ticket]
         w.plan()
         w.fail(next(iter(w.loading)), crashed=True)
@@ -667,7 +667,7 @@ def test_two_deaths_by_different_signals_or_for_lack_of_memory_do_not() -> None:
 
 def test_strikes_back_a_model_off_and_leave_others_alone() -> None:
     w = world(bad=ONE_SLOT, good=ONE_SLOT)
-    for _ in range(STRIKES):
+    for _ in range(MOST_CRASHES):
         w.ask("bad")
         w.plan()
         w.fail(next(iter(w.loading)), crashed=False)
@@ -687,7 +687,7 @@ def test_strikes_back_a_model_off_and_leave_others_alone() -> None:
 def test_an_engine_that_has_delivered_is_restarted_without_strikes() -> None:
     w = world()
     ticket = w.ask("demo")
-    for _ in range(3 * STRIKES):
+    for _ in range(3 * MOST_CRASHES):
         w.settle()
         w.deliver(ticket)
         w.die(next(iter(w.serving)), delivered=True, from_outside=True)
@@ -917,7 +917,7 @@ def test_a_leaving_server_lets_nobody_in() -> None:
     w = world()
     active, waiting = w.ask("demo"), w.ask("demo")
     w.settle()
-    w.do(w.scheduler.leave())
+    w.do(w.scheduler.shut_down())
     assert isinstance(w.rejected[waiting], Unavailable)
     assert w.active == [active]
     assert isinstance(w.rejected[w.ask("demo")], Unavailable)

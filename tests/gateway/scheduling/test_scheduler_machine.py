@@ -163,7 +163,7 @@ class FleetMachine(RuleBasedStateMachine):
         world = self.world
         before = [world.ask(model) for model in sorted(KINDS)]
         active = list(world.active)
-        world.do(world.scheduler.leave())
+        world.do(world.scheduler.shut_down())
         after = world.ask("small")
         assert (world.waiting, world.active) == ([], active)
         assert all(ticket in world.rejected for ticket in (*before, after) if ticket not in active)

@@ -31,7 +31,7 @@ def dies(w: World, delivered: bool = False, from_outside: bool = False) -> None:
 def strikes(w: World) -> int:
     run = w.run_of("demo")
     assert run is not None
-    return w.scheduler.fleet.model_of(run).strikes.count
+    return w.scheduler.fleet.model_of(run).backoff.crashes
 
 
 def test_suspects_are_tried_one_at_a_time_and_the_one_that_kills_again_is_refused() -> None:
@@ -236,7 +236,7 @@ def test_what_somebody_else_may_have_done_convicts_nobody() -> None:
 
 
 def strikes_of_absent(w: World) -> int:
-    return w.scheduler.fleet.models("demo")[0].strikes.count
+    return w.scheduler.fleet.models("demo")[0].backoff.crashes
 
 
 def leaves(w: World, ticket: Ticket) -> None:

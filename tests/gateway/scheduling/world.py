@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from myllm.errors import EngineDied, EngineError, InvalidModel, MyLLMError
+from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.memory_budget import total
 from myllm.gateway.scheduling.rejections import UNREAD_S
-from myllm.gateway.scheduling.run import Run
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import (
     ANY_PRIORITY,
     Action,
     Client,
     Drain,
-    Ended,
+    EngineExit,
     Grant,
-    Keep,
+    KeepEngine,
     MakePlan,
     Pause,
     Plan,
@@ -165,7 +165,7 @@ class World:
         """A load fails."""
         self.loading.pop(run)
         error = EngineError("it cannot start")
-        self._exited(run, Ended(error, crashed, False, no_memory, loading_signal))
+        self._exited(run, EngineExit(error, crashed, False, no_memory, loading_signal))
 
     def deliver(self, ticket: Ticket) -> None:
         """Its engine has given it something."""
@@ -175,7 +175,9 @@ class World:
         """An engine is killed; its requests come back with the same tickets."""
         self.serving.pop(run)
         hit = [ticket for ticket in self.active if ticket.run == run]
-        self._exited(run, Ended(EngineDied("it died"), True, delivered, from_outside=from_outside))
+        self._exited(
+            run, EngineExit(EngineDied("it died"), True, delivered, from_outside=from_outside)
+        )
         for ticket in hit:
             self.active.remove(ticket)
             self.do(self.scheduler.release(ticket, self.now))
@@ -190,7 +192,7 @@ class World:
         """An engine that was told to stop has ended, and with it what it still answered."""
         self.stopping.pop(run)
         cut = [ticket for ticket in self.active if ticket.run == run]
-        self._exited(run, Ended())
+        self._exited(run, EngineExit())
         for ticket in cut:
             self.finish(ticket)
 
@@ -216,7 +218,7 @@ class World:
     def live(self) -> list[Plan]:
         return [*self.loading.values(), *self.serving.values(), *self.stopping.values()]
 
-    def run_of(self, model: str) -> Run | None:
+    def run_of(self, model: str) -> EngineRun | None:
         return self.scheduler.fleet.model(key_of(model)).run
 
     # What the actions say
@@ -248,7 +250,7 @@ class World:
                 self.active.remove(ticket)
                 self.paused.append(ticket)
                 self.do(self.scheduler.release(ticket, self.now))
-            case Keep():
+            case KeepEngine():
                 self.kept.append(action.error)
             case Drain():
                 pass
@@ -299,7 +301,7 @@ class World:
     def _arriving(self) -> int:
         return int(total(plan.need for plan in self.loading.values()).get("host", 0))
 
-    def _exited(self, run: int, ended: Ended) -> None:
+    def _exited(self, run: int, ended: EngineExit) -> None:
         self.do(self.scheduler.exited(run, ended, self.now))
 
 

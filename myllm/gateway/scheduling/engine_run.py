@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from myllm.gateway.prompt.prefixes import Pieces, common
-from myllm.gateway.scheduling.suspects import Absent
+from myllm.gateway.scheduling.suspects import DepartedRequest
 from myllm.gateway.scheduling.tickets import Plan, Ticket
 from myllm.supervisor.spec import InstanceKey
 
 FOREVER = float("inf")
-_MOST_ABSENT = 8
+_MOST_DEPARTED = 8
 # What a request sets off shows within this while the engine goes on giving.
 _SETTLED_S = 1.0
 
@@ -40,12 +40,12 @@ class Slot:
 
 
 @dataclass(eq=False)
-class Run:
+class EngineRun:
     """One engine from its start to its end. Times are monotonic, in seconds.
 
-    `drain_until` bounds how long a draining run may go on answering; `drain_reason` is why it
-    drains, in the words of the log, and `evicted_for` the model that is loaded in its place.
-    `absent` are the last that left before it gave them anything.
+    `drain_until` bounds how long a draining run may go on answering; `drain_reason` says in the
+    log why it drains, and `evicted_for` names the model that is loaded in its place. `departed`
+    are the latest requests whose client left before the engine gave them anything.
     """
 
     id: int
@@ -59,7 +59,7 @@ class Run:
     drain_reason: str = ""
     evicted_for: InstanceKey | None = None
     stopping: bool = False
-    absent: deque[Absent] = field(default_factory=lambda: deque(maxlen=_MOST_ABSENT))
+    departed: deque[DepartedRequest] = field(default_factory=lambda: deque(maxlen=_MOST_DEPARTED))
 
     def tickets(self) -> list[Ticket]:
         """The requests it answers."""
@@ -104,8 +104,8 @@ class Run:
         """Its engine has given `ticket` something new, so it goes on; who left before is not to
         blame for anything from now on."""
         ticket.answered_by = self.id
-        while self.absent and now - self.absent[0].left_at > _SETTLED_S:
-            self.absent.popleft()
+        while self.departed and now - self.departed[0].left_at > _SETTLED_S:
+            self.departed.popleft()
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """Free the slot of `ticket`."""
@@ -120,7 +120,7 @@ class Run:
             self.keep_alive_s = ticket.request.keep_alive_s
 
 
-def least_recently_used(runs: Iterable[Run]) -> list[Run]:
+def least_recently_used(runs: Iterable[EngineRun]) -> list[EngineRun]:
     """The order in which runs are asked to leave."""
     return sorted(runs, key=lambda run: run.idle_since)
 

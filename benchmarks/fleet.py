@@ -2,8 +2,8 @@
 
     python -m benchmarks.fleet [--json] [--only GROUP] [--kills N]
 
-Prints one table and exits 1 when a bound is missed. What each figure means is in the README
-beside this file.
+Prints one table and exits 1 when a bound is missed. docs/benchmarks.md says what
+each figure means.
 """
 
 from __future__ import annotations

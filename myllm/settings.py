@@ -2,7 +2,7 @@
 
 Sources, strongest first: command-line options, environment (`MYLLM_*`), the file named by
 `--env-file`, `config.toml` in the user's configuration directory (or the file named by
-`MYLLM_CONFIG`), the defaults here. A test checks that the README's table lists each of them.
+`MYLLM_CONFIG`), the defaults here. A test checks that the table in docs/settings.md lists each.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from myllm.errors import InvalidSettings
 from myllm.settings import Settings, load_settings, unknown_settings
 from myllm.settings_files import load_env_file
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 PATHS = sorted(
     name for name, field in Settings.model_fields.items() if "pathlib" in str(field.annotation)
 )
@@ -38,11 +38,11 @@ def restored_environment() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
-def test_every_setting_has_help_and_is_in_the_readmes_table(name: str) -> None:
+def test_every_setting_has_help_and_is_in_the_pages_table(name: str) -> None:
     text = Settings.model_fields[name].description
     assert text
     begins = f"| `MYLLM_{name.upper()}` |"
-    [row] = [line for line in README.read_text().splitlines() if line.startswith(begins)]
+    [row] = [line for line in PAGE.read_text().splitlines() if line.startswith(begins)]
     assert text in row
 
 

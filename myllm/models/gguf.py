@@ -1,9 +1,10 @@
 """A bounded reader of GGUF headers: what a model is, without reading its vocabulary.
 
-A GGUF file is: magic, version, counts; key-value pairs; descriptions of the tensors; padding;
-the tensors' data (llama.cpp, `ggml/src/gguf.cpp`). Strings and arrays carry their length in
-front, so a corrupt file could ask for any amount of memory or time: every length is held
-against what is left of the file and against the limits below before anything is read.
+A GGUF file consists of: magic number, version, counts; key-value pairs; descriptions of the
+tensors; padding; the tensors' data (llama.cpp, `ggml/src/gguf.cpp`). Every string and array is
+preceded by its length, so a corrupt file could demand any amount of memory or time. Therefore
+each length is checked against the limits below, and by BoundedReader against the rest of the
+file, before anything is read.
 """
 
 from __future__ import annotations
@@ -19,22 +20,18 @@ from typing import BinaryIO, Final, Protocol, TypeVar
 
 from myllm.errors import InvalidModel
 from myllm.models.architectures import TENSOR_BLOCKS
+from myllm.models.bounded_reader import U32, U64, WINDOW, BoundedReader
 from myllm.models.header import Header, header_from
 from myllm.models.projector import Projector, projector_from
-from myllm.models.read_errors import unreadable
-
-PULL_AGAIN: Final = "pull it again with 'myllm pull --force'"
+from myllm.models.read_errors import PULL_AGAIN, unreadable
 
 _MAGIC: Final = b"GGUF"
-_WINDOW: Final = 1 << 20
 _MAX_PAIRS: Final = 1 << 16
 _MAX_TENSORS: Final = 1 << 16
 _MAX_DIMENSIONS: Final = 4
 _MAX_NAME: Final = 1 << 16
 _MAX_STRING: Final = 1 << 24
 _MAX_ARRAY: Final = 1 << 24
-_MAX_HEADER: Final = 1 << 27
-"""Bytes, ten times what the largest vocabularies take; reading so many takes a second or two."""
 _KEPT_ARRAY: Final = 1024
 """Number arrays up to this length are kept: they are per-layer figures, not vocabularies."""
 
@@ -46,18 +43,16 @@ _SCALARS: Final = {
     1: Struct("<b"),
     2: Struct("<H"),
     3: Struct("<h"),
-    4: Struct("<I"),
+    4: U32,
     5: Struct("<i"),
     6: Struct("<f"),
     7: Struct("<?"),
-    10: Struct("<Q"),
+    10: U64,
     11: Struct("<q"),
     12: Struct("<d"),
 }
 _STRING: Final = 8
 _ARRAY: Final = 9
-_U32: Final = _SCALARS[4]
-_U64: Final = _SCALARS[10]
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def _read_file(path: Path, make: _Maker[_Made]) -> _Made:
 
 def _read(path: Path, file: BinaryIO, make: _Maker[_Made]) -> _Made:
     size = os.fstat(file.fileno()).st_size
-    source = _Source(path, file, size)
+    source = BoundedReader(path, file, size)
     tensor_count, pair_count = _read_counts(source)
     values = dict(_read_pair(source) for _ in range(pair_count))
     parts = values.get("split.count", 0)
@@ -133,7 +128,7 @@ def _read(path: Path, file: BinaryIO, make: _Maker[_Made]) -> _Made:
     )
 
 
-def _read_counts(source: _Source) -> tuple[int, int]:
+def _read_counts(source: BoundedReader) -> tuple[int, int]:
     """Check magic and version; return the numbers of tensors and of key-value pairs."""
     if source.size == 0:
         raise InvalidModel(f"{source.path} is empty; {PULL_AGAIN}")
@@ -141,23 +136,23 @@ def _read_counts(source: _Source) -> tuple[int, int]:
         raise InvalidModel(
             f"{source.path} is not a GGUF file: it does not begin with 'GGUF'; {PULL_AGAIN}"
         )
-    version = source.number(_U32, "its version")
+    version = source.number(U32, "its version")
     if version not in (2, 3):
         old_or_foreign = "big-endian" if version & 0xFFFF == 0 else f"version {version}"
         raise InvalidModel(
             f"{source.path} is a {old_or_foreign} GGUF file; only little-endian versions 2 and 3"
             " are supported"
         )
-    tensors = source.number(_U64, "its number of tensors")
-    pairs = source.number(_U64, "its number of fields")
+    tensors = source.number(U64, "its number of tensors")
+    pairs = source.number(U64, "its number of fields")
     if tensors > _MAX_TENSORS or pairs > _MAX_PAIRS:
         raise source.corrupt(f"it claims {tensors} tensors and {pairs} fields")
     return tensors, pairs
 
 
-def _read_pair(source: _Source) -> tuple[str, Value]:
+def _read_pair(source: BoundedReader) -> tuple[str, Value]:
     key = source.string("the name of a field", _MAX_NAME)
-    kind = source.number(_U32, f"the type of {key}")
+    kind = source.number(U32, f"the type of {key}")
     if kind == _STRING:
         return key, source.string(key, _MAX_STRING)
     if kind == _ARRAY:
@@ -169,10 +164,10 @@ def _read_pair(source: _Source) -> tuple[str, Value]:
     return key, value
 
 
-def _read_array(source: _Source, key: str) -> Value:
+def _read_array(source: BoundedReader, key: str) -> Value:
     """Keep a short array of numbers, skip any other."""
-    kind = source.number(_U32, f"the type of {key}")
-    length = source.number(_U64, f"the length of {key}")
+    kind = source.number(U32, f"the type of {key}")
+    length = source.number(U64, f"the length of {key}")
     if length > _MAX_ARRAY:
         raise source.corrupt(f"{key} claims {length} elements")
     if kind == _STRING:
@@ -188,7 +183,7 @@ def _read_array(source: _Source, key: str) -> Value:
     return tuple(element[0] for element in scalar.iter_unpack(data))
 
 
-def _read_tensors(source: _Source, count: int) -> tuple[int, int]:
+def _read_tensors(source: BoundedReader, count: int) -> tuple[int, int]:
     """Return the number of weights, and where the last tensor ends in the data section.
 
     The size of a tensor of a type that is newer than this table counts as nothing: such a file
@@ -197,14 +192,14 @@ def _read_tensors(source: _Source, count: int) -> tuple[int, int]:
     parameters = end = 0
     for _ in range(count):
         name = source.string("the name of a tensor", _MAX_NAME)
-        dimensions = source.number(_U32, f"the shape of {name}")
+        dimensions = source.number(U32, f"the shape of {name}")
         if not 0 < dimensions <= _MAX_DIMENSIONS:
             raise source.corrupt(f"the tensor {name} has {dimensions} dimensions")
-        weights = math.prod(source.number(_U64, f"the shape of {name}") for _ in range(dimensions))
+        weights = math.prod(source.number(U64, f"the shape of {name}") for _ in range(dimensions))
         if weights >= 1 << 63:
             raise source.corrupt(f"the tensor {name} has {weights} weights")
-        kind = source.number(_U32, f"the type of {name}")
-        offset = source.number(_U64, f"the offset of {name}")
+        kind = source.number(U32, f"the type of {name}")
+        offset = source.number(U64, f"the offset of {name}")
         per_block, block_bytes = TENSOR_BLOCKS.get(kind, (1, 0))
         parameters += weights
         end = max(end, offset + -(-weights // per_block) * block_bytes)
@@ -217,10 +212,10 @@ def _digest(file: BinaryIO, header_end: int, data_start: int, size: int) -> str:
     It tells apart models and versions of one without reading gigabytes. It is no proof that
     every byte is right: that is what the checksum at the end of a pull is for.
     """
-    digest = hashlib.sha256(_U64.pack(size))
+    digest = hashlib.sha256(U64.pack(size))
     file.seek(0)
     left = header_end
-    while left and (chunk := file.read(min(left, _WINDOW))):
+    while left and (chunk := file.read(min(left, WINDOW))):
         digest.update(chunk)
         left -= len(chunk)
     for sample in range(_SAMPLES):
@@ -234,87 +229,3 @@ def _megabytes(has: int, needs: int) -> str:
     if needs < 10_000_000:
         return f"{has:,} bytes of {needs:,}"
     return f"{has / 1e6:,.0f} MB of {needs / 1e6:,.0f} MB"
-
-
-class _Source:
-    """The file, read through a window; nothing is read that goes beyond the file's end."""
-
-    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
-        self.path = path
-        self.size = size
-        self._file = file
-        self._window = b""
-        self._at = 0
-        self._window_start = 0
-
-    @property
-    def position(self) -> int:
-        return self._window_start + self._at
-
-    def corrupt(self, what: str) -> InvalidModel:
-        return InvalidModel(f"{self.path} is corrupt: {what}; {PULL_AGAIN}")
-
-    def take(self, count: int, what: str) -> bytes:
-        """The next `count` bytes."""
-        end = self._at + count
-        if end > len(self._window):
-            self._refill(count, what)
-            end = count
-        data = self._window[self._at : end]
-        self._at = end
-        return data
-
-    def number(self, struct: Struct, what: str) -> int:
-        value: int = struct.unpack(self.take(struct.size, what))[0]
-        return value
-
-    def string(self, what: str, limit: int) -> str:
-        length = self.number(_U64, what)
-        if length > limit:
-            raise self.corrupt(f"{what} claims to be {length} bytes long")
-        return self.take(length, what).decode("utf-8", "replace")
-
-    def skip(self, count: int, what: str) -> None:
-        """Go on `count` bytes without reading them."""
-        self._check(count, what)
-        if self._at + count <= len(self._window):
-            self._at += count
-            return
-        self._window_start += self._at + count
-        self._window, self._at = b"", 0
-        self._file.seek(self._window_start)
-
-    def skip_strings(self, count: int, what: str) -> None:
-        """Go on over `count` strings. A vocabulary has 10^5 of them, so this loop is tight."""
-        length_at = _U64.unpack_from
-        while count:
-            window, at = self._window, self._at
-            last = len(window) - _U64.size
-            while count and at <= last:
-                at += _U64.size + length_at(window, at)[0]
-                count -= 1
-            if at <= len(window):
-                self._at = at
-            else:
-                beyond, self._at = at - len(window), len(window)
-                self.skip(beyond, what)
-            if count:
-                self._refill(_U64.size, what)
-
-    def _refill(self, count: int, what: str) -> None:
-        """Make the window begin at the position and hold at least `count` bytes."""
-        self._check(count, what)
-        self._window_start, rest = self.position, self._window[self._at :]
-        wanted = min(max(count, _WINDOW), self.size - self._window_start)
-        self._window = rest + self._file.read(max(wanted - len(rest), 0))
-        self._at = 0
-        if len(self._window) < count:
-            raise self.corrupt(f"it ends within {what}")
-
-    def _check(self, count: int, what: str) -> None:
-        if count > self.size - self.position:
-            raise InvalidModel(
-                f"{self.path} is truncated or corrupt: it ends within {what}; {PULL_AGAIN}"
-            )
-        if self.position + count > _MAX_HEADER:
-            raise self.corrupt(f"its header is longer than {_MAX_HEADER >> 20} MiB at {what}")

@@ -11,10 +11,10 @@ from typing import Final
 
 from myllm.errors import InvalidModel
 from myllm.models.config import ModelConfig, read_config
-from myllm.models.gguf import PULL_AGAIN, read_projector
+from myllm.models.gguf import read_projector
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.projector import Projector
-from myllm.models.read_errors import unreadable
+from myllm.models.read_errors import PULL_AGAIN, unreadable
 from myllm.models.templates import ChatTemplate, read_template
 
 CONFIG: Final = "config.json"

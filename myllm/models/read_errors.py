@@ -1,15 +1,18 @@
-"""The error for a file or folder that the system does not let us read."""
+"""The words of errors about model files that cannot be read."""
 
 from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Final
 
 from myllm.errors import InvalidModel
 
+PULL_AGAIN: Final = "pull it again with 'myllm pull --force'"
+
 
 def unreadable(path: Path | str, failure: OSError) -> InvalidModel:
-    """The error to raise: the system's reason, and what to do where it is the permissions."""
+    """Return the error to raise: the system's reason, and what to do about missing permissions."""
     advice = ""
     if failure.errno in (errno.EACCES, errno.EPERM):
         advice = "; let the user who runs MyLLM read it, with chmod or chown"

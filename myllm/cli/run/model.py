@@ -69,8 +69,9 @@ def _link(file: Path, models_dir: Path) -> str:
 
     Returns the model's name, which comes from the file's. Raises InvalidModel, naming the file.
     """
-    from myllm.models.gguf import PULL_AGAIN, read_header
+    from myllm.models.gguf import read_header
     from myllm.models.model import PART, part_names
+    from myllm.models.read_errors import PULL_AGAIN
 
     if not file.is_file():
         raise InvalidModel(f"{file} is a folder" if file.is_dir() else f"there is no file {file}")

@@ -18,8 +18,7 @@ from myllm.errors import InvalidRequest, NotFound
 from myllm.sessions import rows
 from myllm.sessions.database import Database
 from myllm.sessions.history import Merged, Message
-from myllm.sessions.rows import StoredMessage, Summary
-from myllm.sessions.store import Session
+from myllm.sessions.session import Session, SessionRef, StoredMessage, Summary
 from myllm.sessions.tables import kv_files, messages, sessions
 
 _TITLE_CHARS: Final = 60
@@ -32,17 +31,13 @@ class Archive:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def load(self, owner: str, session_id: str) -> tuple[Summary, list[Message]] | None:
+    async def load(self, ref: SessionRef) -> tuple[Summary, list[Message]] | None:
         """A session and its messages in force, the system message among them; None if unknown."""
-        return await self._database.read(
-            lambda connection: rows.in_force(connection, owner, session_id)
-        )
+        return await self._database.read(lambda connection: rows.in_force(connection, ref))
 
-    async def listed(self, owner: str, session_id: str) -> tuple[Summary, list[StoredMessage]]:
+    async def listed(self, ref: SessionRef) -> tuple[Summary, list[StoredMessage]]:
         """A session and all its messages, oldest first. Raises NotFound."""
-        return await self._database.read(
-            lambda connection: rows.all_of(connection, owner, session_id)
-        )
+        return await self._database.read(lambda connection: rows.all_of(connection, ref))
 
     async def page(
         self, owner: str, limit: int, cursor: str | None = None, search: str = "", model: str = ""
@@ -100,8 +95,8 @@ class Archive:
         def write(connection: Connection) -> None:
             left_out = session.left_out
             if session.stored is None:
-                title, owner = title_of(turn.new), session.owner
-                rows.insert_whole(connection, owner, session.id, model, title, now, said, left_out)
+                title = title_of(turn.new)
+                rows.insert_whole(connection, session.ref, model, title, now, said, left_out)
                 return
             key = rows.advance(connection, session.stored, model, now, left_out)
             rows.supersede_all_but(connection, key, turn.kept_keys())
@@ -116,46 +111,46 @@ class Archive:
         """Change a stored message."""
         await self._database.write(lambda connection: rows.rewrite(connection, message))
 
-    async def rename(self, owner: str, session_id: str, title: str) -> None:
+    async def rename(self, ref: SessionRef, title: str) -> None:
         """Give a session a title. Raises NotFound."""
 
         def write(connection: Connection) -> None:
-            found = rows.existing(connection, owner, session_id)
+            found = rows.existing(connection, ref)
             change = sessions.update().where(sessions.c.key == found.key)
             connection.execute(change.values(title=title))
 
         await self._database.write(write)
 
-    async def check_exists(self, owner: str, session_id: str) -> None:
+    async def check_exists(self, ref: SessionRef) -> None:
         """Raises NotFound."""
-        await self._database.read(lambda connection: rows.existing(connection, owner, session_id))
+        await self._database.read(lambda connection: rows.existing(connection, ref))
 
-    async def remove(self, owner: str, session_id: str) -> None:
+    async def remove(self, ref: SessionRef) -> None:
         """Forget a session, its messages, and what is known of its states in any folder: their
         tokens are its text. Raises NotFound."""
-        states = kv_files.c.owner == owner, kv_files.c.session == session_id
+        states = kv_files.c.owner == ref.owner, kv_files.c.session == ref.id
 
         def write(connection: Connection) -> None:
-            found = rows.existing(connection, owner, session_id)
+            found = rows.existing(connection, ref)
             connection.execute(sessions.delete().where(sessions.c.key == found.key))
             connection.execute(kv_files.delete().where(*states))
 
         await self._database.write(write)
 
-    async def take_back(self, owner: str, session_id: str, at: int) -> None:
+    async def take_back(self, ref: SessionRef, at: int) -> None:
         """Supersede message `at` and all that follow it; a system message stays in force.
 
         Raises NotFound for the session, and for a message that is not in force.
         """
 
         def write(connection: Connection) -> None:
-            loaded = rows.in_force(connection, owner, session_id)
+            loaded = rows.in_force(connection, ref)
             if loaded is None:
-                raise rows.unknown(session_id)
+                raise rows.unknown(ref.id)
             found, said = loaded
             turns = [each.key or 0 for each in said if each.role != "system"]
             if at not in turns:
-                raise NotFound(f"Session '{session_id}' has no message {at} in force")
+                raise NotFound(f"Session '{ref.id}' has no message {at} in force")
             kept = {key for key in turns if key < at}
             systems = {each.key or 0 for each in said if each.role == "system"}
             left_out = min(found.left_out, len(kept))
@@ -165,32 +160,29 @@ class Archive:
 
         await self._database.write(write)
 
-    async def fork(self, owner: str, session_id: str, new_id: str, at: int | None) -> None:
-        """Begin a session with what `session_id` says up to message `at`, or to its end.
+    async def fork(self, ref: SessionRef, new_id: str, at: int | None) -> None:
+        """Begin the same owner's session `new_id` with the messages up to `at`, or with all.
 
         Raises NotFound for the session or the message, and Conflict when `new_id` is taken.
         """
-        found, listed = await self.listed(owner, session_id)
+        found, listed = await self.listed(ref)
         if at is not None:
             ends = [n for n, s in enumerate(listed) if s.message.key == at and not s.superseded]
             if not ends:
-                raise NotFound(f"Session '{session_id}' has no message {at} in force")
+                raise NotFound(f"Session '{ref.id}' has no message {at} in force")
             listed = listed[: ends[0] + 1]
         # The one that was in force then, which may have been replaced since.
         systems = [each.message for each in listed if each.message.role == "system"][-1:]
         turns = [s.message for s in listed if s.message.role != "system" and not s.superseded]
-        await self.add(owner, new_id, found.model, found.title, [*systems, *turns])
+        new = SessionRef(ref.owner, new_id)
+        await self.add(new, found.model, found.title, [*systems, *turns])
 
-    async def add(
-        self, owner: str, session_id: str, model: str, title: str, said: Sequence[Message]
-    ) -> None:
+    async def add(self, ref: SessionRef, model: str, title: str, said: Sequence[Message]) -> None:
         """Store a whole conversation. Raises Conflict when the id is taken."""
         now = time.time()
         title = title or title_of(said)
         await self._database.write(
-            lambda connection: rows.insert_whole(
-                connection, owner, session_id, model, title, now, said
-            )
+            lambda connection: rows.insert_whole(connection, ref, model, title, now, said)
         )
 
     async def surplus(

@@ -20,6 +20,7 @@ import structlog
 
 from myllm.errors import MyLLMError, StoreFailed
 from myllm.sessions.kv_states import STATE_SUFFIX, KvRecord, KvRecords, State
+from myllm.sessions.session import SessionRef
 
 _log = structlog.get_logger(__name__)
 _ASIDE = ".saving"
@@ -121,9 +122,9 @@ class KvFiles:
         """Remove files and their records."""
         await self._drop(await self._records(), names)
 
-    async def forget(self, owner: str, session: str) -> None:
+    async def forget(self, session: SessionRef) -> None:
         """Remove every state of a session."""
-        await self.drop(*await (await self._records()).of_session(owner, session))
+        await self.drop(*await (await self._records()).of_session(session))
 
     async def _records(self) -> KvRecords:
         async with self._opening:

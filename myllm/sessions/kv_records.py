@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from myllm.sessions.database import Database
 from myllm.sessions.kv_states import KvRecord, Remembered, State
+from myllm.sessions.session import SessionRef
 from myllm.sessions.tables import kv_files, sessions
 
 _ALIKE_MOST: Final = 64
@@ -44,8 +45,8 @@ class DatabaseRecords:
         row = kv_files.insert().values(
             folder=self._folder,
             name=state.file_name,
-            owner=state.owner,
-            session=state.session,
+            owner=state.session.owner,
+            session=state.session.id,
             engine=state.engine,
             sha256=record.sha256,
             size_bytes=record.size_bytes,
@@ -70,8 +71,8 @@ class DatabaseRecords:
         change = kv_files.delete().where(self._here, kv_files.c.name.in_(names))
         await self._database.write(lambda connection: connection.execute(change))
 
-    async def of_session(self, owner: str, session: str) -> list[str]:
-        mine = self._here, kv_files.c.owner == owner, kv_files.c.session == session
+    async def of_session(self, session: SessionRef) -> list[str]:
+        mine = self._here, kv_files.c.owner == session.owner, kv_files.c.session == session.id
         query = sa.select(kv_files.c.name).where(*mine)
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
@@ -99,5 +100,6 @@ def _record(row: Any) -> KvRecord:
     tokens = array("i", row.tokens)
     remembered = Remembered(row.chars, row.text_sha256, tuple(tokens))
     pieces = tuple(json.loads(row.pieces))
-    state = State(row.owner, row.session, row.engine, remembered, row.used, pieces)
+    session = SessionRef(row.owner, row.session)
+    state = State(session, row.engine, remembered, row.used, pieces)
     return KvRecord(state, row.sha256, row.size_bytes)

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from myllm.sessions.store import session_key
+from myllm.sessions.session import SessionRef
 
 STATE_SUFFIX = ".kv"
 
@@ -38,8 +38,7 @@ class State:
     prompt begins, for other conversations that begin alike.
     """
 
-    owner: str
-    session: str
+    session: SessionRef
     engine: str
     remembered: Remembered
     used: float
@@ -48,7 +47,7 @@ class State:
     @property
     def file_name(self) -> str:
         """A name that tells nobody whose conversation it is."""
-        return file_name(self.owner, self.session, self.engine)
+        return file_name(self.session, self.engine)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class KvRecords(Protocol):
 
     async def remove(self, *names: str) -> None: ...
 
-    async def of_session(self, owner: str, session: str) -> list[str]: ...
+    async def of_session(self, session: SessionRef) -> list[str]: ...
 
     async def taken(self) -> int:
         """Bytes of all files together."""
@@ -90,9 +89,9 @@ class KvRecords(Protocol):
         ...
 
 
-def file_name(owner: str, session: str, engine: str) -> str:
+def file_name(session: SessionRef, engine: str) -> str:
     """The name of a session's file for one engine."""
-    return _sha256(f"{engine}\0{session_key(owner, session)}")[:48] + STATE_SUFFIX
+    return _sha256(f"{engine}\0{session.owner}/{session.id}")[:48] + STATE_SUFFIX
 
 
 def _sha256(text: str) -> str:

@@ -10,6 +10,7 @@ import structlog
 
 from myllm.errors import Conflict, NotFound
 from myllm.loops import keep_running
+from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore
 
 _log = structlog.get_logger(__name__)
@@ -63,15 +64,15 @@ class Retention:
         most_bytes = None if limits.max_mb is None else int(limits.max_mb * _MB)
         while True:
             batch = await archive.surplus(before, limits.max_count, most_bytes)
-            gone = [await self._removed(each.owner, each.id) for each in batch]
+            gone = [await self._removed(SessionRef(each.owner, each.id)) for each in batch]
             removed += sum(gone)
             if not any(gone):
                 return removed
 
-    async def _removed(self, owner: str, session_id: str) -> bool:
+    async def _removed(self, ref: SessionRef) -> bool:
         await asyncio.sleep(_BETWEEN_S)  # requests go first
         try:
-            await self._store.remove(owner, session_id)
+            await self._store.remove(ref)
         except (Conflict, NotFound):
             return False
         return True

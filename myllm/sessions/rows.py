@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -16,38 +15,11 @@ from sqlalchemy.exc import IntegrityError
 
 from myllm.errors import Conflict, NotFound
 from myllm.sessions.history import Message
+from myllm.sessions.session import SessionRef, StoredMessage, Summary
 from myllm.sessions.tables import messages, sessions
 
 # PostgreSQL stores no NUL. Nobody may post one, but a model may say it.
 _NO_NUL: Final = "\N{REPLACEMENT CHARACTER}"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A stored session without its messages; times are seconds since 1970, UTC.
-
-    `messages` counts those in force, `left_out` those that the last prompt left out of them.
-    """
-
-    key: int
-    owner: str
-    id: str
-    model: str
-    title: str
-    created: float
-    updated: float
-    messages: int
-    left_out: int
-    version: int
-
-
-@dataclass(frozen=True)
-class StoredMessage:
-    """A message as it is listed; a superseded one is in no prompt any more."""
-
-    message: Message
-    superseded: bool
-    created: float
 
 
 SUMMARY = tuple(sessions.c[name] for name in Summary.__annotations__)
@@ -80,6 +52,10 @@ def unknown(session_id: str) -> NotFound:
     return NotFound(f"Session '{session_id}' not found")
 
 
+def _named(ref: SessionRef) -> dict[str, str]:
+    return {"o": ref.owner, "i": ref.id}
+
+
 def _summary(row: Any) -> Summary:
     return Summary(*row[:_FIRST])
 
@@ -88,39 +64,34 @@ def _message(row: Any) -> Message:
     return Message(*row[_FIRST : _FIRST + len(_MESSAGE)])
 
 
-def in_force(
-    connection: Connection, owner: str, session_id: str
-) -> tuple[Summary, list[Message]] | None:
+def in_force(connection: Connection, ref: SessionRef) -> tuple[Summary, list[Message]] | None:
     """A session and its messages in force, the system message among them; None if unknown."""
-    found = connection.execute(_IN_FORCE, {"o": owner, "i": session_id}).all()
+    found = connection.execute(_IN_FORCE, _named(ref)).all()
     if not found:
         return None
     return _summary(found[0]), [_message(row) for row in found if row[_FIRST] is not None]
 
 
-def all_of(
-    connection: Connection, owner: str, session_id: str
-) -> tuple[Summary, list[StoredMessage]]:
+def all_of(connection: Connection, ref: SessionRef) -> tuple[Summary, list[StoredMessage]]:
     """A session and all its messages, oldest first. Raises NotFound."""
-    found: Sequence[Any] = connection.execute(_ALL, {"o": owner, "i": session_id}).all()
+    found: Sequence[Any] = connection.execute(_ALL, _named(ref)).all()
     if not found:
-        raise unknown(session_id)
+        raise unknown(ref.id)
     said = [row for row in found if row[_FIRST] is not None]
     return _summary(found[0]), [StoredMessage(_message(row), *row[-2:]) for row in said]
 
 
-def existing(connection: Connection, owner: str, session_id: str) -> Summary:
+def existing(connection: Connection, ref: SessionRef) -> Summary:
     """A session without its messages. Raises NotFound."""
-    row = connection.execute(_FIND, {"o": owner, "i": session_id}).first()
+    row = connection.execute(_FIND, _named(ref)).first()
     if row is None:
-        raise unknown(session_id)
+        raise unknown(ref.id)
     return Summary(*row)
 
 
 def insert_whole(
     connection: Connection,
-    owner: str,
-    session_id: str,
+    ref: SessionRef,
     model: str,
     title: str,
     now: float,
@@ -129,8 +100,8 @@ def insert_whole(
 ) -> None:
     """A new session with its messages. Raises Conflict when the id is taken."""
     row = {
-        "owner": owner,
-        "id": session_id,
+        "owner": ref.owner,
+        "id": ref.id,
         "model": model,
         "title": title,
         "created": now,
@@ -143,7 +114,7 @@ def insert_whole(
     try:
         key = connection.execute(_NEW_SESSION, row).inserted_primary_key
     except IntegrityError as failure:
-        raise Conflict(f"Session '{session_id}' exists already") from failure
+        raise Conflict(f"Session '{ref.id}' exists already") from failure
     assert key is not None
     insert_messages(connection, int(key[0]), said, now)
 

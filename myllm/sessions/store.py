@@ -11,9 +11,8 @@ import asyncio
 import importlib
 import re
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
@@ -23,51 +22,17 @@ import structlog
 from myllm.errors import Conflict, InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.loops import note_failure
 from myllm.sessions import schema
-from myllm.sessions.history import Merged, Message, Style, merge
+from myllm.sessions.history import Merged, Message
+from myllm.sessions.session import Session, SessionRef
 
 if TYPE_CHECKING:
     from myllm.sessions.archive import Archive
     from myllm.sessions.database import Database
     from myllm.sessions.kv_states import KvRecords
-    from myllm.sessions.rows import Summary
 
 _log = structlog.get_logger(__name__)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SQLITE = "sqlite:///"
-
-
-@dataclass
-class Session:
-    """One conversation, as it was stored when a request took hold of it.
-
-    `stored` is None for a new one; `left_out` is how many messages its last prompt left out,
-    and is stored with the next turn.
-    """
-
-    owner: str
-    id: str
-    stored: Summary | None = None
-    system: Message | None = None
-    messages: list[Message] = field(default_factory=list)
-    left_out: int = 0
-    writing: asyncio.Task[None] | None = None
-
-    @property
-    def key(self) -> str:
-        """What no other session has: two owners may choose the same id. An id has no slash."""
-        return session_key(self.owner, self.id)
-
-    def merged(self, posted: Sequence[Message], style: Style | None = None) -> Merged:
-        """What the conversation is with `posted`; nothing is stored yet.
-
-        Raises InvalidRequest when nothing is left to be answered.
-        """
-        return merge(self.system, self.messages, posted, style)
-
-
-def session_key(owner: str, session_id: str) -> str:
-    """The name of an owner's session inside the program."""
-    return f"{owner}/{session_id}"
 
 
 class SessionStore:
@@ -78,11 +43,11 @@ class SessionStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[SessionRef, asyncio.Lock] = WeakValueDictionary()
         self._writes: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[Database] | None = None
-        self.before_removal: Callable[[str, str], Awaitable[None]] | None = None
-        """Told owner and id of each session that is to be removed, and waited for: what is kept
+        self.before_removal: Callable[[SessionRef], Awaitable[None]] | None = None
+        """Told of each session that is to be removed, and waited for: what is kept
         beside the database must not outlive it, also when this program is killed."""
 
     async def start(self) -> None:
@@ -134,12 +99,12 @@ class SessionStore:
         """
         if session_id is not None:
             check_id(session_id)
-        session = Session(owner, session_id or str(uuid.uuid4()))
-        lock = self._locks.setdefault(session.key, asyncio.Lock())
+        session = Session(SessionRef(owner, session_id or str(uuid.uuid4())))
+        lock = self._locks.setdefault(session.ref, asyncio.Lock())
         try:
             await asyncio.wait_for(lock.acquire(), timeout_s)
         except TimeoutError:
-            detail = f"Another request on session '{session.id}' is still being answered"
+            detail = f"Another request on session '{session.ref.id}' is still being answered"
             raise Unavailable(detail, retry_after_s=10) from None
         try:
             if session_id is not None:
@@ -162,36 +127,36 @@ class SessionStore:
         task.add_done_callback(self._stored)
         await asyncio.shield(task)
 
-    async def remove(self, owner: str, session_id: str) -> None:
+    async def remove(self, ref: SessionRef) -> None:
         """Forget a session. Raises NotFound, and Conflict when it is being answered."""
         archive = await self.archive()
-        async with self._unused(owner, session_id):
-            await archive.check_exists(owner, session_id)
+        async with self._unused(ref):
+            await archive.check_exists(ref)
             if self.before_removal is not None:
-                await self.before_removal(owner, session_id)
-            await archive.remove(owner, session_id)
+                await self.before_removal(ref)
+            await archive.remove(ref)
 
-    async def take_back(self, owner: str, session_id: str, message: int) -> None:
+    async def take_back(self, ref: SessionRef, message: int) -> None:
         """Supersede the message with this key and all that follow it.
 
         Raises NotFound, and Conflict when the session is being answered.
         """
         archive = await self.archive()
-        async with self._unused(owner, session_id):
-            await archive.take_back(owner, session_id, message)
+        async with self._unused(ref):
+            await archive.take_back(ref, message)
 
     @asynccontextmanager
-    async def _unused(self, owner: str, session_id: str) -> AsyncGenerator[None, None]:
+    async def _unused(self, ref: SessionRef) -> AsyncGenerator[None, None]:
         """Keep requests away from a session; raises Conflict when one is being answered."""
-        lock = self._locks.setdefault(session_key(owner, session_id), asyncio.Lock())
+        lock = self._locks.setdefault(ref, asyncio.Lock())
         if lock.locked():
-            raise Conflict(f"Session '{session_id}' is being answered; try again when it is idle")
+            raise Conflict(f"Session '{ref.id}' is being answered; try again when it is idle")
         async with lock:
             yield
 
     async def _load(self, session: Session) -> None:
         archive = await self.archive()
-        loaded = await archive.load(session.owner, session.id)
+        loaded = await archive.load(session.ref)
         if loaded is None:
             return
         session.stored, said = loaded
@@ -204,7 +169,7 @@ class SessionStore:
             archive = await self.archive()
             await archive.append(session, model, turn, answer)
         except MyLLMError as failure:
-            _log.error("turn not stored", session=session.id, cause=failure.detail)
+            _log.error("turn not stored", session=session.ref.id, cause=failure.detail)
             raise
 
     def _stored(self, task: asyncio.Task[None]) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from myllm.errors import Conflict, InvalidRequest, NotFound
 from myllm.sessions.archive import Archive, title_of
 from myllm.sessions.history import Message
+from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore
 
 # A search that takes about a second in either database.
@@ -22,7 +23,7 @@ COUNTING = """
 async def add(archive: Archive, name: str, *texts: str, owner: str = "local") -> None:
     roles = ("user", "assistant")
     said = [Message(roles[n % 2], text) for n, text in enumerate(texts)]  # type: ignore[arg-type]
-    await archive.add(owner, name, "demo", "", said)
+    await archive.add(SessionRef(owner, name), "demo", "", said)
 
 
 async def test_pages_come_newest_first_and_join(archive: Archive) -> None:
@@ -57,26 +58,26 @@ async def test_search_looks_into_titles_and_messages(archive: Archive) -> None:
     assert await found("france") == ["a"]
     assert await found("100%") == ["b"]
     assert await found("_") == []
-    await archive.rename("local", "c", "Reading")
+    await archive.rename(SessionRef("local", "c"), "Reading")
     assert await found("reading") == ["c"]
 
 
 async def test_a_fork_has_what_was_said_until_there(archive: Archive) -> None:
     await add(archive, "s", "one", "1", "two", "2")
-    _, listed = await archive.listed("local", "s")
+    _, listed = await archive.listed(SessionRef("local", "s"))
     at = listed[1].message.key
-    await archive.fork("local", "s", "branch", at)
-    loaded = await archive.load("local", "branch")
+    await archive.fork(SessionRef("local", "s"), "branch", at)
+    loaded = await archive.load(SessionRef("local", "branch"))
     assert loaded is not None
     assert [message.content for message in loaded[1]] == ["one", "1"]
     assert loaded[0].title == "one"
-    await archive.fork("local", "s", "whole", None)
+    await archive.fork(SessionRef("local", "s"), "whole", None)
     with pytest.raises(Conflict, match="exists already"):
-        await archive.fork("local", "s", "branch", None)
+        await archive.fork(SessionRef("local", "s"), "branch", None)
     with pytest.raises(NotFound, match="no message 12345"):
-        await archive.fork("local", "s", "other", 12345)
+        await archive.fork(SessionRef("local", "s"), "other", 12345)
     with pytest.raises(NotFound, match="'none' not found"):
-        await archive.fork("local", "none", "other", None)
+        await archive.fork(SessionRef("local", "none"), "other", None)
 
 
 async def test_a_fork_has_the_system_message_that_was_in_force_then(
@@ -86,12 +87,12 @@ async def test_a_fork_has_the_system_message_that_was_in_force_then(
         async with store.open("local", "s", 1) as session:
             turn = session.merged([Message("system", system), Message("user", question)])
             await store.save(session, "demo", turn, Message("assistant", "yes"))
-    _, listed = await archive.listed("local", "s")
+    _, listed = await archive.listed(SessionRef("local", "s"))
     first = next(each.message for each in listed if each.message.role == "assistant")
 
     async def forked(name: str, at: int | None) -> list[str]:
-        await archive.fork("local", "s", name, at)
-        loaded = await archive.load("local", name)
+        await archive.fork(SessionRef("local", "s"), name, at)
+        loaded = await archive.load(SessionRef("local", name))
         assert loaded is not None
         return [message.content for message in loaded[1]]
 
@@ -105,7 +106,7 @@ async def test_what_a_model_says_and_no_database_can_store_is_replaced(
     async with store.open("local", "s", 1) as session:
         turn = session.merged([Message("user", "hi")])
         await store.save(session, "demo", turn, Message("assistant", "a\0b"))
-    loaded = await archive.load("local", "s")
+    loaded = await archive.load(SessionRef("local", "s"))
     assert loaded is not None
     assert [message.content for message in loaded[1]] == ["hi", "a\ufffdb"]
 
@@ -127,7 +128,7 @@ async def test_a_search_does_not_keep_a_chat_from_its_history(
     )
     waiting = [asyncio.create_task(archive.page("local", 1, search="one")) for _ in range(9)]
     await asyncio.wait(waiting, timeout=0.1)
-    assert await asyncio.wait_for(archive.load("local", "s"), 5)
+    assert await asyncio.wait_for(archive.load(SessionRef("local", "s")), 5)
     assert not long.done()
     assert await long == 3_000_000
     assert all(await asyncio.gather(*waiting))
@@ -135,13 +136,13 @@ async def test_a_search_does_not_keep_a_chat_from_its_history(
 
 async def test_a_removed_session_is_gone_with_its_messages(archive: Archive) -> None:
     await add(archive, "s", "secret", "yes")
-    await archive.remove("local", "s")
-    assert await archive.load("local", "s") is None
+    await archive.remove(SessionRef("local", "s"))
+    assert await archive.load(SessionRef("local", "s")) is None
     assert (await archive.page("local", 10, search="secret"))[0] == []
     with pytest.raises(NotFound):
-        await archive.remove("local", "s")
+        await archive.remove(SessionRef("local", "s"))
     await add(archive, "s", "anew")
-    loaded = await archive.load("local", "s")
+    loaded = await archive.load(SessionRef("local", "s"))
     assert loaded is not None
     assert [message.content for message in loaded[1]] == ["anew"]
 

@@ -8,9 +8,10 @@ from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
 from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.kv_states import Remembered, State
+from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore
 
-STATE = State("local", "s", "engine", Remembered.of("hi", (1, 2)), 1.0)
+STATE = State(SessionRef("local", "s"), "engine", Remembered.of("hi", (1, 2)), 1.0)
 
 
 async def keep(files: KvFiles) -> None:
@@ -22,14 +23,14 @@ async def keep(files: KvFiles) -> None:
 async def test_servers_that_share_a_database_keep_their_own_files(
     store: SessionStore, archive: Archive, tmp_path: Path
 ) -> None:
-    await archive.add("local", "s", "demo", "", [Message("user", "hi")])
+    await archive.add(SessionRef("local", "s"), "demo", "", [Message("user", "hi")])
     one, other = (KvFiles(tmp_path / name, store.kv_records) for name in ("one", "other"))
     await keep(one)
     await keep(other)
     again = KvFiles(tmp_path / "one", store.kv_records)
     assert await again.checked(STATE.file_name) == STATE
     assert await other.checked(STATE.file_name) == STATE
-    await archive.remove("local", "s")
+    await archive.remove(SessionRef("local", "s"))
     assert await other.checked(STATE.file_name) is None
 
 
@@ -44,7 +45,7 @@ async def test_what_is_left_of_a_removed_session_is_tidied(
 async def test_nothing_is_kept_where_nothing_may_be(
     store: SessionStore, archive: Archive, tmp_path: Path
 ) -> None:
-    await archive.add("local", "s", "demo", "", [Message("user", "hi")])
+    await archive.add(SessionRef("local", "s"), "demo", "", [Message("user", "hi")])
     await keep(KvFiles(tmp_path / "kv", store.kv_records))
     await KvFiles(tmp_path / "kv", store.kv_records, 0).tidy()
     assert list((tmp_path / "kv").glob("*.kv")) == []

@@ -7,6 +7,7 @@ import pytest
 from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
 from myllm.sessions.retention import Limits, Retention
+from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore
 
 
@@ -20,7 +21,7 @@ async def filled(store: SessionStore, archive: Archive) -> SessionStore:
     """Six sessions of 1,000 characters each, of two owners."""
     for number in range(6):
         said = [Message("user", "x" * 1000)]
-        await archive.add(f"owner{number % 2}", f"s{number}", "demo", "", said)
+        await archive.add(SessionRef(f"owner{number % 2}", f"s{number}"), "demo", "", said)
     return store
 
 
@@ -50,9 +51,11 @@ async def test_the_oldest_go(
 async def test_nobody_loses_a_session_to_another_owners(
     filled: SessionStore, archive: Archive
 ) -> None:
-    await archive.add("ann", "old", "demo", "", [Message("user", "x")])
+    await archive.add(SessionRef("ann", "old"), "demo", "", [Message("user", "x")])
     for number in range(6, 26):
-        await archive.add("owner0", f"s{number}", "demo", "", [Message("user", "x" * 1000)])
+        await archive.add(
+            SessionRef("owner0", f"s{number}"), "demo", "", [Message("user", "x" * 1000)]
+        )
     await Retention(filled, Limits(max_count=3, max_mb=0.003)).remove_surplus()
     kept = {
         owner: len((await archive.page(owner, 100))[0]) for owner in ("ann", "owner0", "owner1")
@@ -72,14 +75,14 @@ async def test_a_session_that_is_being_answered_stays_for_now(
 
 
 async def test_what_is_saved_beside_goes_with_a_session(filled: SessionStore) -> None:
-    told: list[tuple[str, str]] = []
+    told: list[SessionRef] = []
 
-    async def listen(owner: str, session_id: str) -> None:
-        told.append((owner, session_id))
+    async def listen(session: SessionRef) -> None:
+        told.append(session)
 
     filled.before_removal = listen
     await Retention(filled, Limits(max_count=2)).remove_surplus()
-    assert told == [("owner0", "s0"), ("owner1", "s1")]
+    assert told == [SessionRef("owner0", "s0"), SessionRef("owner1", "s1")]
 
 
 def test_without_limits_nothing_is_looked_for() -> None:

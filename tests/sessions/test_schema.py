@@ -23,6 +23,7 @@ from alembic.script import ScriptDirectory
 from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.sessions import schema
 from myllm.sessions.history import Message
+from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore, sqlite_path
 from myllm.sessions.tables import metadata
 
@@ -123,7 +124,9 @@ async def test_damage_inside_the_file_is_told_when_it_is_met(tmp_path: Path) -> 
     await store.start()
     archive = await store.archive()
     for number in range(50):
-        await archive.add("local", f"s{number}", "demo", "", [Message("user", "x" * 2000)])
+        await archive.add(
+            SessionRef("local", f"s{number}"), "demo", "", [Message("user", "x" * 2000)]
+        )
     await store.close()
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -249,7 +252,7 @@ async def test_what_a_database_cannot_read_is_the_request_s_fault(url: str) -> N
     store = SessionStore(url)
     await store.start()
     with pytest.raises(InvalidRequest, match=r"U\+0000"):
-        await (await store.archive()).listed("local", "a\0")
+        await (await store.archive()).listed(SessionRef("local", "a\0"))
     await store.close()
 
 

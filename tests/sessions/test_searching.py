@@ -12,6 +12,7 @@ from myllm.errors import Unavailable
 from myllm.sessions import database as databases
 from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
+from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore
 
 # Takes minutes in either database.
@@ -34,7 +35,7 @@ def endless(database: databases.Database, owner: str) -> asyncio.Task[object]:
 
 
 async def add(archive: Archive, owner: str, text: str) -> None:
-    await archive.add(owner, f"s{len(text)}", "demo", "", [Message("user", text)])
+    await archive.add(SessionRef(owner, f"s{len(text)}"), "demo", "", [Message("user", text)])
 
 
 async def test_a_search_that_takes_too_long_is_ended(

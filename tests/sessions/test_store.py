@@ -14,6 +14,7 @@ from myllm.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from myllm.sessions import rows
 from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
+from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore
 from myllm.sessions.tables import sessions
 
@@ -31,7 +32,7 @@ async def turn(
 ) -> str:
     async with store.open("local", session_id, 1) as session:
         await store.save(session, "demo", session.merged(posted), answer)
-        return session.id
+        return session.ref.id
 
 
 async def contents(store: SessionStore, session_id: str) -> list[str]:
@@ -61,7 +62,7 @@ async def test_an_owner_does_not_see_another_s(store: SessionStore, archive: Arc
     async with store.open("somebody", "s", 1) as session:
         assert session.messages == []
     with pytest.raises(NotFound, match="Session 's' not found"):
-        await archive.listed("somebody", "s")
+        await archive.listed(SessionRef("somebody", "s"))
 
 
 @pytest.mark.parametrize("wrong", ["", "../x", "-a", "a b", "é", "x" * 129])
@@ -90,7 +91,7 @@ async def test_that_wait_is_bounded(store: SessionStore) -> None:
             async with store.open("local", "s", 0.01):
                 pass
         with pytest.raises(Conflict, match="being answered"):
-            await store.remove("local", "s")
+            await store.remove(SessionRef("local", "s"))
 
 
 async def test_a_turn_is_stored_although_its_client_has_left(store: SessionStore) -> None:
@@ -121,7 +122,7 @@ async def test_edited_history_supersedes_what_came_after(
     await turn(store, "s", [user("one"), said("1"), user("two")], said("2"))
     await turn(store, "s", [user("one"), said("1"), user("three")], said("3"))
     assert await contents(store, "s") == ["one", "1", "three", "3"]
-    _, listed = await archive.listed("local", "s")
+    _, listed = await archive.listed(SessionRef("local", "s"))
     assert [(each.message.content, each.superseded) for each in listed] == [
         ("one", False),
         ("1", False),
@@ -137,7 +138,7 @@ async def test_one_system_message_is_in_force(store: SessionStore, archive: Arch
     await turn(store, "s", [first, user("one")], said("1"))
     await turn(store, "s", [first, user("two")], said("2"))
     await turn(store, "s", [second, user("three")], said("3"))
-    _, listed = await archive.listed("local", "s")
+    _, listed = await archive.listed(SessionRef("local", "s"))
     systems = [(m.message.content, m.superseded) for m in listed if m.message.role == "system"]
     assert systems == [("be brief", True), ("be long", False)]
     async with store.open("local", "s", 1) as session:
@@ -151,7 +152,7 @@ async def test_a_stored_answer_is_continued_in_its_place(
 ) -> None:
     await turn(store, "s", [user("hi")], said("hel", partial=True))
     await turn(store, "s", [user("hi"), said("hel")], said("lo"))
-    _, listed = await archive.listed("local", "s")
+    _, listed = await archive.listed(SessionRef("local", "s"))
     assert [(each.message.content, each.message.partial) for each in listed] == [
         ("hi", False),
         ("hello", False),
@@ -209,7 +210,7 @@ async def test_a_new_session_is_counted_as_a_changed_one_is(
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"ü": 1}'}}
     answer = Message("assistant", "naïve \0 \N{GRINNING FACE}", extra={"tool_calls": [call]})
     await turn(store, "s", [Message("system", "Be brief."), user("héllo")], answer)
-    (new, listed) = await archive.listed("local", "s")
+    (new, listed) = await archive.listed(SessionRef("local", "s"))
     database = await store.database()
     counts = sa.select(sessions.c.messages, sessions.c.size_bytes)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,11 +21,9 @@ from myllm.errors import InvalidRequest
 from myllm.gateway.media.parts import carried
 from myllm.limits import SEARCH_CHARS
 from myllm.sessions.history import Extra, Message, storable
+from myllm.sessions.session import SessionRef, StoredMessage, Summary
 from myllm.sessions.store import SessionStore, check_id
 from myllm.sessions.transfer import Document, Format, read, write
-
-if TYPE_CHECKING:
-    from myllm.sessions.rows import StoredMessage, Summary
 
 router = APIRouter(prefix="/api/sessions", tags=["Sessions"], route_class=CheckedRoute)
 
@@ -66,7 +64,7 @@ async def list_sessions(
 @router.get("/{session_id}")
 async def show_session(session_id: str, sessions: SessionsDep, client: ClientDep) -> dict[str, Any]:
     """A session with all its messages; superseded ones are in no prompt any more."""
-    found, said = await (await sessions.archive()).listed(client.owner, session_id)
+    found, said = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
     return _summary(found) | {"messages": [_message(each) for each in said]}
 
 
@@ -75,8 +73,9 @@ async def rename_session(
     session_id: str, wish: RenameRequest, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, Any]:
     """Give a session another title."""
-    await (await sessions.archive()).rename(client.owner, session_id, wish.title)
-    return await _shown(sessions, client.owner, session_id)
+    ref = SessionRef(client.owner, session_id)
+    await (await sessions.archive()).rename(ref, wish.title)
+    return await _shown(sessions, ref)
 
 
 @router.delete("/{session_id}")
@@ -84,7 +83,7 @@ async def remove_session(
     session_id: str, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, str]:
     """Forget a session, its messages and its saved state."""
-    await sessions.remove(client.owner, session_id)
+    await sessions.remove(SessionRef(client.owner, session_id))
     return {"status": "success", "message": f"Session '{session_id}' removed"}
 
 
@@ -93,7 +92,7 @@ async def take_back(
     session_id: str, message: int, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, str]:
     """Take a message and all that follow it out of the conversation; they are kept, superseded."""
-    await sessions.take_back(client.owner, session_id, message)
+    await sessions.take_back(SessionRef(client.owner, session_id), message)
     text = f"Session '{session_id}' goes on from before message {message}"
     return {"status": "success", "message": text}
 
@@ -108,8 +107,8 @@ async def fork_session(
     """Begin another session with what this one says up to a message."""
     new_id = _new_id(wish.session_id)
     archive = await sessions.archive()
-    await archive.fork(client.owner, session_id, new_id, wish.message)
-    return await _shown(sessions, client.owner, new_id)
+    await archive.fork(SessionRef(client.owner, session_id), new_id, wish.message)
+    return await _shown(sessions, SessionRef(client.owner, new_id))
 
 
 @router.get("/{session_id}/export")
@@ -120,7 +119,7 @@ async def export_session(
     form: Annotated[Format, Query(alias="format", description="For programs or people.")] = "json",
 ) -> Response:
     """A session as a file, without what was superseded; POST it to /api/sessions/import."""
-    found, said = await (await sessions.archive()).listed(client.owner, session_id)
+    found, said = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
     messages = tuple(each.message for each in said if not each.superseded)
     text = write(Document(found.id, found.model, found.title, messages), form)
     name = f"{session_id.replace(':', '_')}.{_ENDINGS[form]}"
@@ -145,11 +144,11 @@ async def import_session(
     except UnicodeDecodeError as failure:
         raise InvalidRequest(f"The body is not UTF-8: {failure.reason}") from None
     document = await asyncio.to_thread(lambda: _checked(read(text, forms[media])))
-    new_id = _new_id(session_id or document.id)
+    ref = SessionRef(client.owner, _new_id(session_id or document.id))
     archive = await sessions.archive()
     title, said = document.title, document.messages
-    await archive.add(client.owner, new_id, document.model, title, said)
-    return await _shown(sessions, client.owner, new_id)
+    await archive.add(ref, document.model, title, said)
+    return await _shown(sessions, ref)
 
 
 def _checked(document: Document) -> Document:
@@ -186,8 +185,8 @@ def _with_parts(message: Message, content: Any) -> Message:
     return replace(message, extra=extra)
 
 
-async def _shown(sessions: SessionStore, owner: str, session_id: str) -> dict[str, Any]:
-    found, _ = await (await sessions.archive()).listed(owner, session_id)
+async def _shown(sessions: SessionStore, ref: SessionRef) -> dict[str, Any]:
+    found, _ = await (await sessions.archive()).listed(ref)
     return _summary(found)
 
 

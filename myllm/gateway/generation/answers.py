@@ -32,7 +32,8 @@ from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
 from myllm.sessions.history import Extra, Merged, Message, Style
-from myllm.sessions.store import Session, SessionStore
+from myllm.sessions.session import Session
+from myllm.sessions.store import SessionStore
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 
@@ -161,7 +162,7 @@ class ChatAnswer(_EngineAnswer):
     async def events(self) -> AsyncGenerator[Event, None]:
         async with self._opened() as (session, turn):
             if self._keeps:
-                self.ticket.session, self.ticket.begins = session.key, session.stored is None
+                self.ticket.session, self.ticket.begins = session.ref, session.stored is None
             self.ticket.pieces = of_messages(self._shown(turn))
             self.ticket.enqueued_at = time.monotonic()
             dropped = 0
@@ -180,7 +181,7 @@ class ChatAnswer(_EngineAnswer):
                         if isinstance(event, Finished):
                             sent.clear()
                             warning = await self._try_to_store(session, turn, event)
-                            session_id = session.id if self._keeps else None
+                            session_id = session.ref.id if self._keeps else None
                             event = event.in_session(session_id, dropped, warning)
                         yield event
                         # Whoever asks for the next event has sent this one, but for tokens that

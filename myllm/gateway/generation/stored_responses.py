@@ -21,7 +21,8 @@ from myllm.errors import NotFound
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.events import Finished
 from myllm.sessions.history import Extra, Merged, Message, system_in_force
-from myllm.sessions.store import Session, SessionStore
+from myllm.sessions.session import Session, SessionRef
+from myllm.sessions.store import SessionStore
 
 _ID: Final = re.compile(r"resp_([0-9a-f]{32})([0-9a-f]{16})")
 
@@ -82,7 +83,7 @@ class ResponseAnswer(ChatAnswer):
         kept: tuple[Message, ...],
         copied: tuple[Message, ...] = (),
     ) -> tuple[Session, Merged]:
-        self.record["id"] = f"resp_{uuid.UUID(session.id).hex}{secrets.token_hex(8)}"
+        self.record["id"] = f"resp_{uuid.UUID(session.ref.id).hex}{secrets.token_hex(8)}"
         system = system_in_force(system, self._messages)
         turns = tuple(message for message in self._messages if message.role != "system")
         return session, Merged(system, kept, (), (*copied, *turns))
@@ -106,7 +107,7 @@ class ResponseAnswer(ChatAnswer):
 
 async def stored(sessions: SessionStore, owner: str, response_id: str) -> Message:
     """The answer that has this id. Raises NotFound."""
-    found = await (await sessions.archive()).load(owner, _session_of(response_id))
+    found = await (await sessions.archive()).load(SessionRef(owner, _session_of(response_id)))
     if found is None:
         raise _unknown(response_id)
     return found[1][_find(found[1], response_id)]
@@ -117,14 +118,15 @@ async def forget(sessions: SessionStore, owner: str, response_id: str) -> None:
 
     Raises NotFound, and Conflict while the session is being answered.
     """
-    archive, session_id = await sessions.archive(), _session_of(response_id)
-    found = await archive.load(owner, session_id)
+    session = SessionRef(owner, _session_of(response_id))
+    archive = await sessions.archive()
+    found = await archive.load(session)
     if found is None:
         raise _unknown(response_id)
     said = found[1]
     at = _find(said, response_id)
     if sum("response" in (message.extra or {}) for message in said) == 1:
-        await sessions.remove(owner, session_id)
+        await sessions.remove(session)
         return
     kept = {name: value for name, value in (said[at].extra or {}).items() if name != "response"}
     await archive.rewrite(replace(said[at], extra=cast(Extra, kept) or None))

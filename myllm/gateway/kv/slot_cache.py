@@ -28,7 +28,7 @@ from myllm.loops import in_background
 from myllm.sessions.history import Message
 from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.kv_states import Remembered, State, file_name
-from myllm.sessions.store import session_key
+from myllm.sessions.session import SessionRef
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceSpec
 
@@ -136,9 +136,8 @@ class Conversations:
             return
         if held.expected:
             self._verify(instance, held.expected, cached)
-        owner, _, session = ticket.session.rpartition("/")
         engine = instance.spec.state_key
-        held.state = State(owner, session, engine, remembered, time.time(), ticket.pieces)
+        held.state = State(ticket.session, engine, remembered, time.time(), ticket.pieces)
         held.saved, held.noted, held.restored, held.expected = False, True, 0, 0
 
     def unknown(self, instance: Instance, ticket: Ticket) -> None:
@@ -183,15 +182,14 @@ class Conversations:
             if held.timer is not None:
                 held.timer.cancel()
 
-    async def forget_session(self, owner: str, session: str) -> None:
+    async def forget_session(self, session: SessionRef) -> None:
         """A session is to be removed: neither its files nor its slots may bring it back."""
-        key = session_key(owner, session)
         for held in [*self._held.values(), *self._being_saved]:
-            if held.session == key:
+            if held.session == session:
                 held.state = None
                 async with held.lock:  # what is just being saved is not kept
                     pass
-        await self._files.forget(owner, session)
+        await self._files.forget(session)
 
     def _of(self, instance: Instance, ticket: Ticket) -> Held:
         return self._held.setdefault((instance.run_id, ticket.slot or 0), Held())
@@ -267,12 +265,12 @@ class Conversations:
         return len(state.remembered.tokens) / self._speed(instance.spec) > _WORTH_S
 
     async def _restore(self, instance: Instance, ticket: Ticket, held: Held) -> None:
-        assert ticket.session is not None
-        owner, _, session = ticket.session.rpartition("/")
+        session = ticket.session
+        assert session is not None
         try:
-            name = file_name(owner, session, instance.spec.state_key)
+            name = file_name(session, instance.spec.state_key)
             state = None if ticket.begins else await self._files.checked(name)
-            if state is None and (alike := await self._alike(instance, ticket, owner)):
+            if state is None and (alike := await self._alike(instance, ticket, session.owner)):
                 state = await self._files.checked(alike)
             if state is not None:
                 await self._read_back(instance, ticket, held, state)
@@ -287,7 +285,7 @@ class Conversations:
         except InvalidRequest:  # the engine lives, and can do nothing with it
             await self._files.drop(state.file_name)
             raise
-        own = f"{state.owner}/{state.session}" == ticket.session
+        own = state.session == ticket.session
         _log.info("state of a conversation restored", tokens=tokens, own=own)
         if own:
             held.state, held.saved, held.restored = state, True, tokens

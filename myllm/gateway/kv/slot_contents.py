@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.kv_states import State
+from myllm.sessions.session import SessionRef
 
 
 @dataclass(eq=False)
@@ -23,7 +24,7 @@ class Held:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     owner: str | None = None
-    session: str | None = None
+    session: SessionRef | None = None
     state: State | None = None
     saved: bool = False
     in_use: bool = False

@@ -19,6 +19,7 @@ from typing import Literal
 from myllm.gateway.prompt.prefixes import Pieces, common
 from myllm.gateway.scheduling.suspects import DepartedRequest
 from myllm.gateway.scheduling.tickets import Plan, Ticket
+from myllm.sessions.session import SessionRef
 from myllm.supervisor.spec import InstanceKey
 
 FOREVER = float("inf")
@@ -34,7 +35,7 @@ class Slot:
     number: int
     ticket: Ticket | None = None
     owner: str | None = None
-    session: str | None = None
+    session: SessionRef | None = None
     pieces: Pieces = ()
     last_use: int = 0
 

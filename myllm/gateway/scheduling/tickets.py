@@ -11,6 +11,7 @@ import structlog
 from myllm.errors import MyLLMError
 from myllm.gateway.prompt.prefixes import Pieces
 from myllm.gateway.scheduling.demand import Demand
+from myllm.sessions.session import SessionRef
 from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
@@ -79,7 +80,7 @@ class Ticket:
     key: InstanceKey
     enqueued_at: float
     request: RequestInfo = field(default_factory=RequestInfo)
-    session: str | None = None
+    session: SessionRef | None = None
     begins: bool = False
     pieces: Pieces = ()
     run: int | None = None

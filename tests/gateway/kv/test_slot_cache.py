@@ -21,6 +21,7 @@ from myllm.gateway.kv import slot_cache
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.header import Header
 from myllm.sessions.history import Message
+from myllm.sessions.session import SessionRef
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running_services
@@ -80,13 +81,13 @@ async def test_a_session_that_is_removed_while_it_is_saved_leaves_nothing(
     await say(services, "s", LONG)
     other = asyncio.create_task(say(services, "t", "hello"))  # takes the only slot
     await begun.wait()
-    removal = asyncio.create_task(services.sessions.remove("local", "s"))
+    removal = asyncio.create_task(services.sessions.remove(SessionRef("local", "s")))
     await asyncio.wait({removal}, timeout=0.1)
     go_on.set()
     await asyncio.gather(removal, other)
     assert saved(services) == []
     records = await services.sessions.kv_records("any folder")
-    assert await records.of_session("local", "s") == []
+    assert await records.of_session(SessionRef("local", "s")) == []
 
 
 async def test_a_request_that_failed_proves_nothing_about_restoring(services: Services) -> None:

@@ -19,6 +19,7 @@ from myllm.errors import (
 from myllm.gateway.scheduling.crash_backoff import FIRST_PAUSE_S, MOST_CRASHES
 from myllm.gateway.scheduling.rejections import UNREAD_S
 from myllm.gateway.scheduling.tickets import Ticket
+from myllm.sessions.session import SessionRef
 from tests.gateway.scheduling.world import (
     BUDGET_MB,
     DRAIN_GRACE_S,
@@ -75,17 +76,20 @@ def test_who_leaves_the_queue_is_not_granted() -> None:
 
 def test_a_session_gets_the_slot_that_held_it() -> None:
     w = world(demo=Kind(100, slots=3))
-    first, other = w.ask("demo", session="mine"), w.ask("demo", session="other")
+    first, other = (
+        w.ask("demo", session=SessionRef("", "mine")),
+        w.ask("demo", session=SessionRef("", "other")),
+    )
     w.settle()
     slot = first.slot
     w.finish(first)
     w.finish(other)
-    assert w.ask("demo", session="mine").slot == slot
+    assert w.ask("demo", session=SessionRef("", "mine")).slot == slot
 
 
 def test_a_request_without_a_session_spares_the_slots_of_sessions() -> None:
     w = world(demo=Kind(100, slots=2))
-    chat = w.ask("demo", session="mine")
+    chat = w.ask("demo", session=SessionRef("", "mine"))
     w.settle()
     w.finish(chat)
     for _ in range(3):
@@ -96,11 +100,14 @@ def test_a_request_without_a_session_spares_the_slots_of_sessions() -> None:
 
 def test_without_another_choice_the_least_recently_used_session_gives_way() -> None:
     w = world(demo=Kind(100, slots=2))
-    old, new = w.ask("demo", session="old"), w.ask("demo", session="new")
+    old, new = (
+        w.ask("demo", session=SessionRef("", "old")),
+        w.ask("demo", session=SessionRef("", "new")),
+    )
     w.settle()
     w.finish(old)
     w.finish(new)
-    assert w.ask("demo", session="third").slot == old.slot
+    assert w.ask("demo", session=SessionRef("", "third")).slot == old.slot
 
 
 def test_own_and_empty_slots_come_before_what_another_owner_has_left() -> None:
@@ -129,14 +136,17 @@ def test_what_another_owner_has_left_is_no_beginning_of_ones_own() -> None:
 
 def test_of_own_sessions_and_what_others_left_the_least_recently_used_gives_way() -> None:
     w = world(demo=Kind(100, slots=2))
-    others, own = w.ask("demo", owner="ann"), w.ask("demo", owner="bob", session="bob/1")
+    others, own = (
+        w.ask("demo", owner="ann"),
+        w.ask("demo", owner="bob", session=SessionRef("bob", "1")),
+    )
     w.settle()
     w.finish(others)
     w.finish(own)
-    third = w.ask("demo", owner="bob", session="bob/2")
+    third = w.ask("demo", owner="bob", session=SessionRef("bob", "2"))
     assert third.slot == others.slot
     w.finish(third)
-    assert w.ask("demo", owner="bob", session="bob/3").slot == own.slot
+    assert w.ask("demo", owner="bob", session=SessionRef("bob", "3")).slot == own.slot
 
 
 def test_a_client_with_many_requests_does_not_delay_anothers_first() -> None:

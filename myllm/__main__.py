@@ -11,7 +11,7 @@ from myllm.standard_streams import open_closed
 
 
 def main() -> None:
-    """Run one command and exit: 0, 1 failed, 2 usage, 130 interrupted, 141 output not read on."""
+    """Run one command and exit: 0, 1 failed, 2 usage, 130 interrupted, 141 output reader gone."""
     open_closed()
     prepare()
     code: str | int | None = 0
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    """`--version` alone is answered before anything heavy is imported."""
+    """Answer a lone `--version` before importing anything heavy."""
     if sys.argv[1:] == ["--version"]:
         from myllm import __version__
 

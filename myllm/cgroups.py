@@ -1,8 +1,8 @@
 """What a container or a service unit may take of the machine's memory and CPUs (Linux control
 groups, version 1, version 2, or both side by side).
 
-A limit of a group holds for all groups inside of it, so the tightest one from this process's group
-to the top counts. `root` is where `proc` and `sys` are.
+A limit of a group applies to all groups inside it, so the tightest one from this process's group to
+the top counts. `root` is the directory that contains `proc` and `sys`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class MemoryLimit:
 
 
 def memory_limit(root: Path = _ROOT) -> MemoryLimit | None:
-    """The tightest memory limit; None without any.
+    """The tightest memory limit; None if there is none.
 
-    Version 1's "no limit" is a limit beyond any memory.
+    Version 1 writes "no limit" as a number larger than any memory.
     """
     limits = [limit for group in _groups(root, "memory") if (limit := _memory(group))]
     if not limits:
@@ -42,7 +42,7 @@ def memory_limit(root: Path = _ROOT) -> MemoryLimit | None:
 
 
 def cpu_limit(root: Path = _ROOT) -> float | None:
-    """The tightest CPU quota, in CPUs: 1.5 is 150 ms of CPU time in 100 ms; None without any."""
+    """The tightest CPU quota, in CPUs: 1.5 is 150 ms of CPU time per 100 ms; None without one."""
     limits = (_cpus(group) for group in _groups(root, "cpu"))
     return min((limit for limit in limits if limit is not None), default=None)
 
@@ -53,8 +53,8 @@ class _Group(NamedTuple):
 
 
 def _groups(root: Path, controller: str) -> Iterator[_Group]:
-    """This process's groups that can limit `controller`, from the inmost to the top of what is
-    mounted."""
+    """This process's groups that can limit `controller`, from the innermost to the topmost one
+    that is mounted."""
     paths = _memberships(root)
     for mount in _MOUNT.finditer(_text(root / "proc/self/mountinfo")):
         if mount["type"] == "cgroup2":
@@ -64,8 +64,8 @@ def _groups(root: Path, controller: str) -> Iterator[_Group]:
         else:
             continue
         if path is not None:
-            inmost = _below(mount["top"], path)
-            for group in (inmost, *inmost.parents):
+            innermost = _below(mount["top"], path)
+            for group in (innermost, *innermost.parents):
                 yield _Group(root / mount["point"].lstrip("/") / group, version)
 
 
@@ -79,10 +79,10 @@ def _memberships(root: Path) -> dict[str, str]:
 
 
 def _below(top: str, path: str) -> PurePosixPath:
-    """Where the group `path` lies in a mount whose top is the group `top`.
+    """The group `path`, relative to the mounted group `top`.
 
-    A container may see its own group as the top under a path that names the host's, or a path
-    that leads out of what it sees; then the top is all that can be looked at.
+    A container may see its own group as the top, under a path that is the host's or that leads
+    out of what is mounted; then the top is the only group that can be read.
     """
     group = PurePosixPath(path)
     if ".." in group.parts or not group.is_relative_to(top):
@@ -99,7 +99,7 @@ def _memory(group: _Group) -> MemoryLimit | None:
     try:
         most, taken = _number(group.folder / total), _number(group.folder / used)
         found = re.search(rf"^{cache} (\d+)$", _text(group.folder / "memory.stat"), re.MULTILINE)
-        # Cached files that were not used lately make way when memory is asked for.
+        # The kernel evicts cached files that were not used lately when it needs memory.
         evictable = min(int(found[1]), taken) if found else 0
     except (OSError, ValueError):  # ValueError: "max", so there is no limit
         return None

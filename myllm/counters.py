@@ -1,6 +1,6 @@
-"""How often the server met with something that no client was told of, since it started.
+"""Counts of incidents since the server started: failures that no client was told about.
 
-`GET /health` shows the counts as `incidents`.
+`GET /health` shows them as `incidents`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _counts: Counter[str] = Counter()
 
 
 def count(incident: str) -> None:
-    """Count one more `incident`: a few fixed words, for anybody may read them. Thread-safe."""
+    """Count one more `incident`: a few fixed words, since any client may read them. Thread-safe."""
     _counts[incident] += 1
 
 

@@ -1,10 +1,10 @@
-"""How many threads can compute at once: the CPUs that this process may run on, and the quota of CPU
-time that a container or a service unit leaves it.
+"""How many threads can compute at once: limited by the CPUs that this process may run on, and by
+the quota of CPU time of its container or service unit.
 
 A fraction of a CPU is rounded down; a quota below one CPU still gives one thread. An engine's
-threads wait for each other after each operation, so where one is stopped because the quota is used
-up, the others wait, too. And a quota stops everything in the container: more threads than it has
-whole CPUs would use up the time that the server needs to hand out what was computed.
+threads wait for each other after each operation, so when one is stopped because the quota is used
+up, the others wait, too. A quota also stops everything else in the container: more threads than it
+has whole CPUs would use up the time that the server needs to send results to clients.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _ROOT = Path("/")
 
 
 def usable_cpus(root: Path = _ROOT) -> int:
-    """Logical CPUs whose whole time this process can have; at least 1. `root` is as in cgroups."""
+    """Logical CPUs that this process can use fully; at least 1. `root` is as in `cgroups`."""
     return _within_quota(len(_allowed()), root)
 
 
 def usable_cores(root: Path = _ROOT) -> int:
-    """Cores whose whole time this process can have; at least 1.
+    """Cores that this process can use fully; at least 1.
 
-    Computing threads want a core each: two on one core's logical CPUs are hardly faster than one.
+    Each computing thread needs a core: two on one core's logical CPUs are hardly faster than one.
     """
     cpus = root / "sys/devices/system/cpu"
     cores = {_core(cpus / f"cpu{number}" / "topology", number) for number in _allowed()}
@@ -35,7 +35,7 @@ def usable_cores(root: Path = _ROOT) -> int:
 
 
 def machine_cores() -> int:
-    """Cores of the machine, whoever may use them."""
+    """All cores of the machine, including those that this process may not use."""
     return psutil.cpu_count(logical=False) or os.cpu_count() or 1
 
 
@@ -46,7 +46,7 @@ def _allowed() -> set[int]:
 
 
 def _core(topology: Path, number: int) -> str:
-    """What tells the core of a logical CPU from others: the logical CPUs that it has."""
+    """The identity of a logical CPU's core: the list of logical CPUs that share it."""
     try:
         return (topology / "thread_siblings_list").read_text().strip()
     except OSError:

@@ -1,24 +1,25 @@
-"""How many files and sockets this process may have open, and how many of them clients may take."""
+"""How many files and sockets this process may open, and how many of them clients may use."""
 
 from __future__ import annotations
 
 import resource
 from contextlib import suppress
 
-# What the server itself takes (some 40), its store, and 3 pipes, a log and some sockets for each
-# of a few engines; more engines and busier ones are expected where there is more to give.
+# Reserved for the server itself (some 40), its store, and 3 pipes, a log and some sockets for each
+# of a few engines. The share on top allows for more and busier engines where the limit is higher.
 _OWN = 64
 _OWN_SHARE = 8
 
 
 def raise_limit() -> int:
-    """Let this process open as many files as its user may (the hard limit); returns how many.
+    """Raise the soft limit of open files to the hard one; return the new limit.
 
-    What it starts inherits that: llama-server waits with poll(), which knows no largest number.
+    Child processes inherit it. That is safe for llama-server: it waits with poll(), which has no
+    largest descriptor.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(OSError, ValueError):  # macOS says "unlimited", and means fewer
+        with suppress(OSError, ValueError):  # macOS reports "unlimited", but refuses to set it
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     return 2**30 if soft == resource.RLIM_INFINITY else soft

@@ -1,29 +1,29 @@
-"""What can go wrong, told in one sentence that a person can act on.
+"""What can go wrong, each in one sentence that a person can act on.
 
-These classes know no HTTP: `api/errors/handlers.py` maps each of them to a status and an envelope,
-and a test checks that the mapping is complete.
+These classes know nothing of HTTP: `api/errors/handlers.py` maps each of them to a status and an
+envelope, and a test checks that the mapping is complete.
 
     MyLLMError
     ├── InvalidRequest        the request cannot be served as it stands
     │   ├── PromptTooLong     ... because it does not fit the context window
     │   └── Poison            ... because it kills engines
-    ├── KeyRefused            a key is asked for, and it is missing or wrong
+    ├── KeyRefused            the server requires a key, and it is missing or wrong
     ├── Forbidden             the request's Host or Origin is not one of ours
     ├── BodyTooLarge
     ├── NotFound
     │   └── ModelNotFound
-    │       └── ModelRemoved  ... any more, and the request had waited for it
+    │       └── ModelRemoved  ... because it was removed while the request waited
     ├── Conflict              not now: the model is answering
     │   └── AliasGiven        a model is to be deleted by one of its other names
-    ├── Unavailable           waited too long, or the server is leaving: try again later
+    ├── Unavailable           waited too long, or the server is stopping: try again later
     │   ├── QueueFull         too many wait already
-    │   └── KeyPaused         the key has sent too much that kills engines
+    │   └── KeyPaused         the key has sent too many requests that kill engines
     ├── NoRoom                the model does not fit into memory
     ├── InvalidModel          a model folder, a GGUF or its config.json is unusable
     ├── EngineError           llama-server failed; carries its own words
-    │   ├── EngineDied        it was answering, and a new one can
-    │   ├── ModelReplaced     ... but not what was begun, for its GGUF is another one now
-    │   ├── EngineMissing     there is none that can be run
+    │   ├── EngineDied        it was answering; a new one can answer the next request
+    │   ├── ModelReplaced     ... but cannot continue this answer, since the GGUF was replaced
+    │   ├── EngineMissing     no engine can be run
     │   └── BuildFailed       it could not be compiled
     ├── PullFailed            a download did not end with a whole, checked model
     ├── InvalidSettings       a setting, or a file of them, is wrong
@@ -65,15 +65,15 @@ class PromptTooLong(InvalidRequest):
 
 
 class Poison(InvalidRequest):
-    """Engines die of this request, so no other one is given it."""
+    """This request kills engines, so no further engine gets it."""
 
 
 class KeyRefused(MyLLMError):
-    """A key is asked for, and it is missing or wrong."""
+    """The server requires a key, and it is missing or wrong."""
 
 
 class Forbidden(MyLLMError):
-    """The request is for another host, or a page from elsewhere makes it."""
+    """The request names another host, or a web page of another origin sent it."""
 
 
 class BodyTooLarge(MyLLMError):
@@ -100,7 +100,7 @@ class ModelRemoved(ModelNotFound):
 
 
 class Conflict(MyLLMError):
-    """The thing named is in use; later it may not be."""
+    """The thing named is in use; the same request may succeed later."""
 
     retryable = True
 
@@ -120,8 +120,8 @@ class AliasGiven(Conflict):
 class Unavailable(MyLLMError):
     """Waited too long, backing off or shutting down.
 
-    `retry_after_s` is a whole number of seconds; `queue_position` is the place that was lost,
-    counted from 1, if there was one.
+    `retry_after_s` is a whole number of seconds; `queue_position` is the place in the queue that
+    the request had, counted from 1, or None.
     """
 
     retryable = True
@@ -143,7 +143,7 @@ class KeyPaused(Unavailable):
 
 
 class NoRoom(MyLLMError):
-    """The model needs more memory than there is; all numbers are MiB on `device`."""
+    """The model needs more memory than it can get; all numbers are MiB on `device`."""
 
     def __init__(self, model: str, device: str, needs_mb: int, has_mb: int, budget_mb: int) -> None:
         where = "memory" if device == "host" else f"memory of {device}"
@@ -164,13 +164,14 @@ class EngineError(MyLLMError):
 
 
 class EngineDied(EngineError):
-    """llama-server ended while it served; the next request starts a new one."""
+    """llama-server ended while it was answering; the next request starts a new one."""
 
     retryable = True
 
 
 class ModelReplaced(EngineError):
-    """The engine died under an answer, and what its model's folder has now cannot continue it."""
+    """The engine died during an answer, and the files now in the model's folder cannot continue
+    it."""
 
     retryable = True
 
@@ -190,7 +191,7 @@ class BuildFailed(EngineError):
 
 
 class PullFailed(MyLLMError):
-    """A model could not be downloaded whole."""
+    """A model could not be downloaded completely."""
 
 
 class InvalidSettings(MyLLMError):
@@ -202,7 +203,7 @@ class InvalidKeysFile(MyLLMError):
 
 
 class StoreFailed(MyLLMError):
-    """The store of conversations cannot be read or written; nothing that it holds is lost."""
+    """The store of conversations cannot be read or written; its contents are not lost."""
 
 
 class ServeFailed(MyLLMError):

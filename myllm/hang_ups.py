@@ -1,6 +1,6 @@
-"""Noticing that the other side has closed a connection that is not being read at the moment.
+"""Detects that the peer has closed a connection that is not being read at the moment.
 
-The event loop can only watch for data, and an end behind unread data is none.
+The event loop can only watch for data, so it misses a close that comes after unread data.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from contextlib import suppress
 
 
 class HangUps:
-    """Calls back, once, when the other side of a watched socket has closed it."""
+    """Calls back, once, when the peer of a watched socket has closed it."""
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._watched: dict[int, Callable[[], None]] = {}
 
     def watch(self, file: int, on_hang_up: Callable[[], None]) -> None:
-        """Call `on_hang_up` from the event loop; a socket that is watched already stays so."""
+        """Call `on_hang_up` from the event loop when the peer closes. No effect on a socket that is
+        already watched."""
         if file in self._watched:
             return
         if self._epoll is None:
@@ -29,13 +30,13 @@ class HangUps:
         self._watched[file] = on_hang_up
 
     def forget(self, file: int) -> None:
-        """Watch a socket no more; one that is not watched may be forgotten, too."""
+        """Stop watching a socket. No effect on one that is not watched."""
         if self._watched.pop(file, None) is not None and self._epoll is not None:
-            with suppress(OSError):  # which a file that was closed has left by itself
+            with suppress(OSError):  # closing a file removes it from epoll
                 self._epoll.unregister(file)
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching all sockets."""
         self._watched.clear()
         if self._epoll is not None:
             asyncio.get_running_loop().remove_reader(self._epoll.fileno())

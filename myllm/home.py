@@ -1,4 +1,4 @@
-"""A home directory for a process that has none: HOME is not set, and its user is not in passwd."""
+"""A home directory for a process without one: HOME is not set and its user is not in passwd."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from myllm.errors import InvalidSettings
 
 
 def provide_home() -> Path | None:
-    """Set HOME where it is missing or empty, for this process and for what it starts.
+    """Set HOME if it is missing or empty, for this process and its children.
 
-    It becomes the home that passwd names, or else a private directory in the temporary one, which
-    is returned so that the user can be warned. Raises InvalidSettings when neither can be had.
+    It becomes the home that passwd names, or else a private directory below the temporary
+    directory, which is returned so that the caller can warn the user. Raises InvalidSettings when
+    neither is available.
     """
     if os.environ.get("HOME"):
         return None
@@ -32,8 +33,8 @@ def provide_home() -> Path | None:
 
 
 def _private_directory() -> Path:
-    """The same one each time. In a directory that everybody can write to, another user could have
-    made it, and would then choose which engine we run; so only our own one will do."""
+    """The same directory each time. Its parent is writable for all users, so another user may have
+    made it, and could then choose which engine we run; only one that this user owns is accepted."""
     try:
         path = Path(tempfile.gettempdir()) / f"myllm-{os.getuid()}"
         path.mkdir(mode=0o700, exist_ok=True)

@@ -13,10 +13,10 @@ _NESTED = (dict, list)
 
 
 def parse_json(text: bytes, what: str = "The body") -> Any:
-    """What `text` says. It has no NaN and no infinity, and no whole number of more than 64 bits:
-    such a one becomes a float.
+    """The value of `text`. It contains no NaN, no infinity and no integer of more than 64 bits: a
+    larger one becomes a float.
 
-    Raises InvalidRequest about `what` for what is no JSON or beyond `VALUES` or `NESTING`.
+    Raises InvalidRequest about `what` if the text is not JSON or exceeds `VALUES` or `NESTING`.
     """
     brackets = check_values(text, what)
     try:
@@ -31,9 +31,9 @@ def parse_json(text: bytes, what: str = "The body") -> Any:
 
 
 def check_values(text: bytes, what: str) -> int:
-    """Refuse a text that may have too many values; returns how many lists and objects it may have.
+    """Refuse a text that may have too many values; return how many lists and objects it may have.
 
-    Counted before anything is parsed: a million of empty lists take a hundred megabytes.
+    Counts before anything is parsed, since a million empty lists take a hundred megabytes.
     """
     brackets = text.count(b"[") + text.count(b"{")
     separators = brackets + text.count(b",")
@@ -45,7 +45,7 @@ def check_values(text: bytes, what: str) -> int:
 
 
 def _is_too_deep(value: Any) -> bool:
-    """Level by level, since a recursion would be what it is to protect from."""
+    """Descends level by level: a recursion would itself overflow on deep input."""
     level = [value] if type(value) in _NESTED else []
     for _ in range(NESTING):
         level = [

@@ -2,7 +2,7 @@
 
 They are far above what agents send (prompts of 200,000 tokens, 1,000 messages, 200 tools) and low
 enough that checking a request never takes long. `docs/limits.md` lists each. Texts have no bound
-of their own but that of the body, the setting `MYLLM_MAX_BODY_MB`.
+of their own other than that of the body, the setting `MYLLM_MAX_BODY_MB`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ the body is parsed. So many small values take thirty megabytes, and keep Python 
 milliseconds."""
 
 NESTING: Final = 128
-"""Lists and objects inside each other. Encoders give up at 254, with what is around them."""
+"""Lists and objects inside each other. JSON encoders give up at 254, including the levels that our
+own envelopes add."""
 
 MESSAGES: Final = 10_000
 """Messages, or items of an input, in a request or an imported session."""
@@ -27,7 +28,7 @@ TOOLS: Final = 1_000
 """Tools that a request offers."""
 
 ANSWERS: Final = 256
-"""Prompts times `n`: each is a request to the engine, and so many may wait by default."""
+"""Prompts times `n`: each is a request to the engine, and a queue holds as many by default."""
 
 INPUTS: Final = 2_048
 """Texts to embed, or documents to score, in a request."""
@@ -48,7 +49,7 @@ LABELS: Final = 64
 """Pairs of `metadata`, or names in `response_fields`."""
 
 OPTIONS: Final = 64
-"""Fields of an object that takes only those it knows."""
+"""Fields of an object that accepts known fields only."""
 
 NAME_CHARS: Final = 1_024
 """Characters of a name, an id, a title, a cursor."""
@@ -57,7 +58,7 @@ SEARCH_CHARS: Final = 512
 """Characters of a text to search for."""
 
 WHOLE: Final = 2**31 - 1
-"""Largest count, in either direction: what the engine's integers hold."""
+"""Largest absolute value of a count: the range of the engine's integers."""
 
 ERROR_CHARS: Final = 2_000
-"""Characters of an error's text; one that repeats a longer input is cut."""
+"""Characters of an error's text; a longer one, which repeats the input, is cut."""

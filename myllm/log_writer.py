@@ -1,7 +1,7 @@
 """Standard error behind a queue, so that writing to it neither blocks nor raises.
 
-A write to stderr itself can do both: it raises once the reader of the pipe has gone or the terminal
-is closed, and it blocks while nobody reads the pipe. A server must survive either.
+A direct write to stderr can do both: it raises once the reader of the pipe has gone or the terminal
+is closed, and it blocks while the reader does not read the pipe. A server must survive either.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from myllm.counters import count
 STDERR = 2
 # About 20,000 lines of requests.
 MOST_BYTES = 4 * 2**20
-# The thread waits this long for more, so that a busy server writes a hundred lines at once instead
-# of switching threads for each.
+# The thread waits this long for further lines, so that a busy server writes a hundred at once
+# instead of switching threads for each.
 _GATHER_S = 0.02
 _POLL_MS = 1000
 _PAUSE_S = 0.1
@@ -32,8 +32,8 @@ _Queued = bytes | threading.Event
 class LogWriter:
     """Writes lines to the file descriptor `fd` from a thread of its own.
 
-    At most `most_bytes` wait to be written. Further lines are dropped, and so are those that cannot
-    be written; `on_dropped` is called in the thread with their number when writing works again.
+    At most `most_bytes` wait to be written. Further lines are dropped, and so are lines whose write
+    fails. When writing works again, the thread calls `on_dropped` with the number of dropped lines.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class LogWriter:
         self._on_dropped = on_dropped
         self._most_bytes = most_bytes
         self._queue: SimpleQueue[_Queued] = SimpleQueue()
-        # Reentrant, since the garbage collector may run a finalizer that logs in the middle of
-        # `write`; SimpleQueue allows that, too.
+        # Reentrant, since the garbage collector may run a finalizer that logs during `write`;
+        # SimpleQueue is reentrant, too.
         self._lock = threading.RLock()
         self._waiting_bytes = 0
         self._dropped = 0
         self._ends_in_mid_line = False
-        # A daemon: it may be blocked in a write for ever, and must not keep the process.
+        # A daemon: it may be blocked in a write for ever, and must not keep the process alive.
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     def write(self, line: bytes) -> None:
@@ -71,12 +71,12 @@ class LogWriter:
         while True:
             try:
                 self._write_next()
-            except Exception:  # noqa: BLE001 - such as MemoryError; the next lines may fare better
-                count("failed: log writer")  # and where could it be logged?
+            except Exception:  # noqa: BLE001 - such as MemoryError; the next write may work
+                count("failed: log writer")  # logging it would need this writer
                 time.sleep(_PAUSE_S)
 
     def _write_next(self) -> None:
-        """Wait for something to be queued, and write all that is."""
+        """Wait until the queue has an item, then write everything that is queued."""
         batch = [self._queue.get()]
         if isinstance(batch[0], bytes):
             time.sleep(_GATHER_S)
@@ -105,7 +105,7 @@ class LogWriter:
             self._on_dropped(reported)
 
     def _write_some(self, data: bytes) -> int:
-        """How much of `data` could be written: less than all of it if writing failed."""
+        """Write `data`; return how many bytes were written, fewer than all if writing failed."""
         rest = memoryview(data)
         try:
             if self._ends_in_mid_line:

@@ -1,7 +1,7 @@
-"""Structured logs: one event a line, with the request's id, for people or for machines.
+"""Structured logs: one event per line, with the request's id, for people or for machines.
 
-To log neither raises into the caller nor blocks it: an event that cannot be rendered becomes a line
-that says so, and a thread writes the lines (see `log_writer.py`).
+Logging neither raises into the caller nor blocks it: an event that cannot be rendered becomes a
+line that says so, and a thread writes the lines (see `log_writer.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import structlog
 from myllm.escaping import in_json, in_lines, on_one_line
 from myllm.log_writer import STDERR, LogWriter, QueuedStream
 
-# At the end of the process, for a reader of stderr that is slow or has stopped.
+# The last flush of a process waits no longer than this for a slow or stopped reader of stderr.
 _FLUSH_S = 1.0
 
 
@@ -45,8 +45,8 @@ def configure(level: str, form: Literal["auto", "text", "json"]) -> None:
         logger_factory=_Lines,
         cache_logger_on_first_use=True,
     )
-    # What libraries log goes the same way; httpx would say each request of ours, and Alembic
-    # each of its plugins.
+    # Libraries log the same way. Without a higher level, httpx would log each of our requests, and
+    # Alembic each of its plugins.
     handler = _Handler(shared, renderer)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for noisy in ("httpx", "httpcore", "uvicorn", "alembic"):
@@ -54,7 +54,8 @@ def configure(level: str, form: Literal["auto", "text", "json"]) -> None:
 
 
 def take_over_stderr() -> None:
-    """Queue whatever is printed to `sys.stderr`, as warnings and tracebacks are, with the log."""
+    """Send everything printed to `sys.stderr`, such as warnings and tracebacks, through the log's
+    queue."""
     stream = QueuedStream(_writer(), STDERR)
     sys.stderr = io.TextIOWrapper(
         stream,
@@ -65,13 +66,13 @@ def take_over_stderr() -> None:
 
 
 def flush(timeout_s: float = _FLUSH_S) -> bool:
-    """Wait until what was logged is written; False if that takes too long."""
+    """Wait until every logged line is written; False if that takes too long."""
     return _writer().flush(timeout_s)
 
 
 @functools.cache
 def _writer() -> LogWriter:
-    """The one that the process has; its last lines are written before the process ends."""
+    """The process's only log writer; it is flushed before the process ends."""
     log = structlog.get_logger(__name__)
     writer = LogWriter(STDERR, lambda lines: log.warning("log lines dropped", lines=lines))
     atexit.register(writer.flush, _FLUSH_S)
@@ -79,8 +80,8 @@ def _writer() -> LogWriter:
 
 
 class _Console:
-    """Renders events for people: what comes from outside changes neither the terminal nor what
-    looks like an event. Only a traceback has lines of its own, which are indented."""
+    """Renders events for people. Text from outside can neither control the terminal nor imitate an
+    event: every event is one line, and only the lines of a traceback follow it, indented."""
 
     def __init__(self, colours: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(
@@ -93,7 +94,7 @@ class _Console:
 
 
 def _on_one_line(value: Any) -> Any:
-    """Strings within other values come as Python writes them."""
+    """A string without line breaks; other values stay, and show strings inside them by `repr`."""
     return on_one_line(value) if isinstance(value, str) else value
 
 
@@ -104,7 +105,7 @@ def _indented_traceback(out: TextIO, failure: Any) -> None:
 
 
 class _Lines:
-    """The logger below structlog's: each message is a line."""
+    """The logger that structlog writes to: each message is a line."""
 
     def __init__(self, *_: object) -> None:
         self._write = _writer().write
@@ -116,7 +117,7 @@ class _Lines:
 
 
 class _Handler(logging.Handler):
-    """Renders what libraries log through `logging` as the rest of the log."""
+    """Renders records of libraries that use `logging` in the format of our own events."""
 
     def __init__(
         self, shared: Sequence[structlog.typing.Processor], renderer: structlog.typing.Processor
@@ -131,7 +132,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception as failure:  # noqa: BLE001 - to log must not fail
+        except Exception as failure:  # noqa: BLE001 - logging must not fail
             line = _instead(self._renderer, record.name, record.levelname.lower(), failure)
         self._write(_encoded(line))
 
@@ -146,13 +147,13 @@ def _render(
     method: str,
     event: MutableMapping[str, Any],
 ) -> Any:
-    """The line for `event`; where its values cannot be rendered, the line names the cause."""
+    """The line for `event`; if its values cannot be rendered, the line names the cause."""
     name = event.get("event")
     rendered: Any = event
     try:
         for process in processors:
             rendered = process(logger, method, rendered)
-    except Exception as failure:  # noqa: BLE001 - to log must not fail
+    except Exception as failure:  # noqa: BLE001 - logging must not fail
         return _instead(processors[-1], name, method, failure)
     return rendered
 
@@ -169,6 +170,6 @@ def _instead(
 def _json(event: Any, **options: Any) -> str:
     try:
         line = orjson.dumps(event, default=options.get("default")).decode()
-    except TypeError:  # half of a character, as a path may have it, or a very large number
+    except TypeError:  # a lone surrogate, as a path may have it, or a very large number
         line = json.dumps(event, **options)
     return in_json(line)

@@ -1,14 +1,14 @@
-"""Notices when the event loop is blocked: while one piece of work keeps it, nobody is served.
+"""Detects when the event loop is blocked: while one piece of work occupies it, no client is served.
 
-The loop notes the time twenty times a second, and a thread looks whether it still does. How long
-the loop was late tells how long it was blocked, less what was nobody's fault:
+The loop notes the time twenty times a second, and a thread checks that it still does. The time by
+which the loop is late is the time for which it was blocked, less two delays that are not its fault:
 
   - The loop's thread waited for a core, because other programs had them all. Linux counts that.
   - The process did not run at all: it was stopped, or the machine slept. Then the watching thread
-    did not run either, and the process took no CPU time. (When it took some, a thread held
-    Python's lock, and that blocks the loop as its own work does.)
+    did not run either, and the process used no CPU time. (If it did use some, a thread held
+    Python's global lock, which blocks the loop just as its own work does.)
 
-So a block of more than `LIMIT_S` and one interval is always noticed, one of less than `LIMIT_S`
+So a block of more than `LIMIT_S` plus one interval is always detected, one of less than `LIMIT_S`
 never.
 """
 
@@ -34,14 +34,14 @@ _log = structlog.get_logger(__name__)
 LIMIT_S = 0.1
 _EVERY_S = 0.05
 _LATE_LOOK_S = 1.2 * _EVERY_S
-# Only the innermost: what is further out is the loop itself.
+# Only the innermost frames: the outer ones are the loop itself.
 _MOST_FRAMES = 24
 
 
 @dataclass(frozen=True)
 class _Late:
-    """The loop should have noted the time at `due`, and did so at `at`; of that time it computed
-    for `computed_s` at least and waited for a core for `waited_s`."""
+    """The loop should have noted the time at `due`, but did so at `at`; meanwhile it computed for
+    at least `computed_s` and waited for a core for `waited_s`."""
 
     due: float
     at: float
@@ -54,14 +54,14 @@ class _Late:
 
 
 class LoopWatch:
-    """Watches the loop that it is started in; counts blocks (`counted()`), and logs each with the
-    stack."""
+    """Watches the loop that it is started in; counts its blocks (see `counters.py`), and logs each
+    with the stack."""
 
     def __init__(self) -> None:
         self._over = threading.Event()
         self._late: deque[_Late] = deque()
-        # What the thread alone uses: until when for how long the process did not run, and where
-        # the loop was when the thread had waited longest.
+        # Used by the watching thread only: pauses of the process as (end, seconds), and where the
+        # loop was at the check with the longest delay.
         self._losses: list[tuple[float, float]] = []
         self._seen: tuple[float, dict[str, str]] | None = None
 
@@ -75,7 +75,7 @@ class LoopWatch:
         threading.Thread(target=self._watch, name="loop watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no longer; called in the loop's thread."""
+        """Stop watching; called in the loop's thread."""
         self._over.set()
         self._timer.cancel()
 
@@ -90,10 +90,10 @@ class LoopWatch:
         self._timer = self._loop.call_later(_EVERY_S, self._beat)
 
     def _spends(self) -> tuple[float, float]:
-        """How long it has computed, and waited for a core."""
+        """How long this thread has computed, and waited for a core."""
         return time.thread_time(), self._core.seconds()
 
-    # In the thread of its own
+    # In the watching thread
 
     def _watch(self) -> None:
         self._own_core = CoreWaits(threading.get_native_id())
@@ -109,15 +109,15 @@ class LoopWatch:
         self._core.close()
 
     def _clocks(self) -> tuple[float, float, float, float]:
-        """The time; how long this process has computed; how long the loop's thread and this one
-        have waited for a core."""
+        """The time, how long this process has computed, and how long the loop's thread and this
+        thread have waited for a core."""
         waited_s, own_waited_s = self._core.seconds(), self._own_core.seconds()
         return time.monotonic(), time.process_time(), waited_s, own_waited_s
 
     def _look(self) -> None:
-        """Judge the blocks that have ended, and see where one is that lasts."""
-        # Before the clock is read: what is late only afterwards may be so because of a pause that
-        # the next look will notice.
+        """Judge the delays that have ended, and note the stack during one that lasts."""
+        # Read before the clock: a delay that appears only afterwards may come from a pause that
+        # only the next check can measure.
         due, ended = self._due, len(self._late)
         now = self._clocks()
         took, *rest = (new - old for new, old in zip(now, self._now, strict=True))
@@ -125,7 +125,7 @@ class LoopWatch:
         self._losses.append((now[0], _lost_s(took, *rest)))
         is_late = now[0] - due > LIMIT_S / 2
         if is_late and (self._seen is None or took > self._seen[0]):
-            # If Python's lock was held for `took`, it was let go where the loop is now.
+            # If Python's global lock was held for `took`, it was released where the loop is now.
             self._seen = took, self._stacks()
         for _ in range(ended):
             self._judge(self._late.popleft())
@@ -143,8 +143,8 @@ class LoopWatch:
         _log.warning("event loop blocked", seconds=round(blocked, 3), **seen)
 
     def _stacks(self) -> dict[str, str]:
-        """Where the loop's thread is, and where the others are, one of which may keep it waiting
-        for Python's lock; innermost last."""
+        """The stack of the loop's thread, innermost last, and the position of each other thread,
+        one of which may hold Python's global lock."""
         frames, me = sys._current_frames(), threading.get_ident()
         others = [
             f"{each.name}: {_stack(frames.get(each.ident or 0), 1)}"
@@ -156,10 +156,10 @@ class LoopWatch:
 
 
 def _lost_s(took: float, computed: float, loop_waited: float, waited: float) -> float:
-    """How long the process did not run, or not all of it, while a look `took` that long.
+    """How long the process, or a part of it, did not run in the `took` seconds before a check.
 
-    A look that was in time proves that it did. This one may have been late because a thread kept
-    Python's lock, which either computed or waited for a core itself.
+    A check that was in time proves that the process ran. A late one may have waited for Python's
+    global lock, whose holder either computed or waited for a core; those times are not a pause.
     """
     unknown = took - computed - loop_waited if took > _LATE_LOOK_S else 0.0
     return max(unknown, waited)
@@ -179,18 +179,18 @@ class CoreWaits:
 
     def __init__(self, native_id: int) -> None:
         self._file: int | None = None
-        with contextlib.suppress(OSError):  # it is Linux that counts this
+        with contextlib.suppress(OSError):  # only Linux counts this
             path = f"/proc/self/task/{native_id}/schedstat"
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def seconds(self) -> float:
-        """Since the thread began; 0 where the system does not tell."""
+        """Seconds since the thread began; 0 where the system does not count them."""
         if self._file is None:
             return 0.0
         return int(os.pread(self._file, 64, 0).split()[1]) / 1e9
 
     def close(self) -> None:
-        """Ask no more."""
+        """Close the file; `seconds` is 0 from now on."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

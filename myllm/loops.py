@@ -1,7 +1,8 @@
-"""Background work that goes on after a failure, which is counted and logged once.
+"""Background work that continues after a failure, which is counted and logged once.
 
-Whoever starts work that nobody waits for does it with `keep_running` (again and again) or
-`in_background` (once). What escapes these, callbacks and threads, is seen by `see_all_failures`.
+A caller that does not wait for its work starts it with `keep_running` (again and again) or
+`in_background` (once). `see_all_failures` catches the failures outside these: those of callbacks
+and threads.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from myllm.errors import MyLLMError
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 LONGEST_PAUSE_S: Final = 10.0
-"""Work that keeps failing is tried at least this often, or as often as when it works."""
+"""Work that keeps failing is retried at least this often, or as often as when it works."""
 _REMIND_S: Final = 600.0
 _MOST_CAUSES: Final = 1000
 
 _Cause = tuple[str, str, str, int]
 _logged_at: dict[_Cause, float] = {}
-# The event loop itself knows its tasks only weakly.
+# The event loop itself keeps only weak references to its tasks.
 _tasks: set[asyncio.Task[Any]] = set()
 
 
@@ -51,9 +52,9 @@ async def keep_running(
         except asyncio.CancelledError as failure:
             if _is_cancelled():
                 raise
-            was_told = note_failure(name, failure) or was_told  # what it waited for was cancelled
+            was_told = note_failure(name, failure) or was_told  # cancelled was what it waited for
             pause_s = _longer(pause_s, every_s)
-        except Exception as failure:  # noqa: BLE001 - without a next time nobody would notice
+        except Exception as failure:  # noqa: BLE001 - the loop would end unnoticed
             was_told = note_failure(name, failure) or was_told
             pause_s = _longer(pause_s, every_s)
         else:
@@ -66,7 +67,7 @@ async def keep_running(
 def in_background(
     name: str, work: Coroutine[Any, Any, T], context: Context | None = None
 ) -> asyncio.Task[T]:
-    """A task for `work`; when it ends with an exception, that is noted, whoever else awaits it."""
+    """A task for `work`. An exception that ends it is noted, even if a caller awaits the task."""
     task = asyncio.create_task(work, name=name, context=context)
     _tasks.add(task)
     task.add_done_callback(_ended)
@@ -94,7 +95,7 @@ def note_failure(name: str, failure: BaseException) -> bool:
 
 
 def see_all_failures(loop: asyncio.AbstractEventLoop) -> None:
-    """Note what the callbacks of `loop`, its forgotten tasks and all threads raise."""
+    """Note the exceptions of `loop`'s callbacks, of tasks that are never awaited and of threads."""
     loop.set_exception_handler(_callback_failed)
     threading.excepthook = _thread_failed
 
@@ -128,7 +129,8 @@ def _longer(pause_s: float, every_s: float) -> float:
 
 
 def _cause(name: str, failure: BaseException) -> _Cause:
-    """What tells a failure from others: whose, its type, and the line that raised it."""
+    """The identity of a failure: the work's name, the exception's type, and the line that raised
+    it."""
     place = failure.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

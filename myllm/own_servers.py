@@ -1,7 +1,7 @@
-"""Which servers run as this user, so that their key is shown to no other program on this machine.
+"""Which servers run as this user, so that commands send the key to no other program here.
 
-Anybody may listen on a port that nobody has taken. So a server leaves a file in the state folder,
-for its user alone, and whoever asks looks at the process that it names.
+Any user of the machine may listen on a free port. So each server leaves a file in the state folder,
+which only its user can write, and the command line checks the process that the file names.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ import structlog
 _log = structlog.get_logger(__name__)
 _FOLDER: Final = "servers"
 _LARGEST: Final = 4096
-# Linux tells when a process began by the machine's start, which a corrected clock moves a little.
+# Linux reports a process's start relative to the boot time, which moves with clock corrections.
 _CLOCK_S: Final = 2.0
-# A socket that listens on one of these is reached by every address of the machine.
+# A socket that listens on one of these is reachable by every address of the machine.
 _EVERYWHERE: Final = ("0.0.0.0", "::")
 
 
 @contextmanager
 def noted(state_dir: Path, address: str, port: int) -> Iterator[None]:
-    """Tell by a file (mode 0600) that this process listens there, until the block ends.
+    """Keep a file (mode 0600) that says where this process listens, until the block ends.
 
-    Where it cannot be written the log says so: then the key goes to a server that is named only.
+    If it cannot be written, the log says so; commands then send the key only to a server that the
+    user's settings name.
     """
     folder = state_dir / _FOLDER
     path = folder / f"{os.getpid()}.json"
@@ -48,8 +49,8 @@ def noted(state_dir: Path, address: str, port: int) -> Iterator[None]:
 
 
 def is_own(state_dir: Path, address: str, port: int) -> bool:
-    """Whether what listens at `address` is a server of this user, by what one has noted and by
-    what the process does now: it lives, began at that time, is ours, and listens there."""
+    """Whether a server of this user listens at `address`. That needs a file of such a server, and
+    its process must be alive, have the noted start time, be this user's, and listen there."""
     try:
         files = list((state_dir / _FOLDER).glob("*.json"))
     except OSError:
@@ -58,12 +59,12 @@ def is_own(state_dir: Path, address: str, port: int) -> bool:
 
 
 def _identity(pid: int) -> dict[str, Any]:
-    """An id alone is given to another process sooner or later."""
+    """The id and the start time, since ids alone are reused."""
     return {"pid": pid, "created": psutil.Process(pid).create_time()}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Aside and renamed, for the owner alone from the start."""
+    """Write a new file, readable by its owner only from the start, and rename it to `path`."""
     aside = path.with_suffix(".new")
     aside.unlink(missing_ok=True)
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -73,7 +74,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a file says that only this user could have written; None for any other."""
+    """The content of a file that only this user can have written; None for any other file."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -91,7 +92,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _listens(told: dict[str, Any], address: str, port: int) -> bool:
-    """Whether the process that is named is the one that was meant, and listens there."""
+    """Whether the named process is still the one that wrote the file, and listens there."""
     try:
         process = psutil.Process(int(told["pid"]))
         is_same = abs(process.create_time() - told["created"]) < _CLOCK_S
@@ -111,7 +112,7 @@ def _listens(told: dict[str, Any], address: str, port: int) -> bool:
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Remove what servers left that were killed."""
+    """Remove the files of servers that were killed."""
     for path in folder.glob("*.json"):
         told = _read(path)
         with suppress(OSError):

@@ -30,20 +30,20 @@ from myllm.loops import in_background
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
-# What connections get to finish in after the engines are gone; their answers have ended then.
+# Time for connections to close after the engines have stopped; their answers have ended by then.
 _CONNECTIONS_S = 1
 _POLL_S = 0.05
 # uvicorn ticks ten times a second.
 _TICKS_BETWEEN_SEARCHES = 50
-# A client whose machine or network has gone is noticed after two minutes of silence, also while
-# nothing is sent to it: TCP then asks for a sign of life. Accepted connections inherit it.
+# TCP keep-alive detects within two minutes that a client's machine or network has gone, even while
+# the server sends nothing. Accepted connections inherit these options.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; on `::` it takes IPv4 connections, too.
+    """A listening socket; on `::` it accepts IPv4 connections, too.
 
-    Raises ServeFailed with what to do when it cannot be had.
+    If that fails, raises ServeFailed, which says what to do.
     """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -55,9 +55,11 @@ def listen(host: str, port: int) -> socket.socket:
             dualstack_ipv6=everywhere and socket.has_dualstack_ipv6(),
         )
     except socket.gaierror as failure:
-        raise ServeFailed(f"'{host}' is no address of this machine: {failure.strerror}") from None
+        raise ServeFailed(
+            f"'{host}' is not an address of this machine: {failure.strerror}"
+        ) from None
     except OverflowError:
-        raise ServeFailed(f"{port} is no port; choose 0 to 65535") from None
+        raise ServeFailed(f"{port} is not a port; choose 0 to 65535") from None
     except OSError as failure:
         if failure.errno == errno.EADDRINUSE:
             raise ServeFailed(
@@ -73,30 +75,30 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Served(Protocol):
-    """What can be served: an ASGI application that ends in an orderly way."""
+    """What `Server` runs: an ASGI application that can be stopped in an orderly way."""
 
     settings: Settings
     asgi: ASGIApp
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Ready for requests; raises MyLLMError when it cannot be."""
+        """Ready for requests while the context lasts; raises MyLLMError when it cannot start."""
 
     async def drain_and_stop(self) -> None:
-        """Let what runs come to its end."""
+        """Let running answers end, then stop everything."""
 
     def reload(self) -> None:
         """Take in changed configurations."""
 
     def abandon(self) -> None:
-        """Leave at once."""
+        """Stop at once, without waiting for anything."""
 
 
 class Server(uvicorn.Server):
     """uvicorn, but it drains before it stops listening.
 
     The first SIGINT or SIGTERM lets running answers end within their grace, then stops the
-    engines, then closes the connections. A second one leaves at once; the engines notice that
-    we are gone and end by themselves. `on_interrupt` is called on the first SIGINT.
+    engines, then closes the connections. A second one ends the process at once; the engines notice
+    that and end by themselves. `on_interrupt` is called on the first SIGINT.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Server(uvicorn.Server):
             access_log=False,
             timeout_graceful_shutdown=_CONNECTIONS_S,
             server_header=False,
-            # Named, for by itself uvicorn would believe whoever connects from this machine.
+            # Given explicitly: uvicorn's default trusts every client on this machine.
             proxy_headers=bool(app.settings.trusted_proxies),
             forwarded_allow_ips=trusted(app.settings.trusted_proxies),
         )
@@ -167,9 +169,10 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM stop the server. SIGHUP reloads the configurations, unless there is a
-        terminal: it is then sent because the terminal was closed, and stops the server, too. Under
-        `nohup` it stays ignored. The exit code is ours to choose."""
+        """SIGINT and SIGTERM stop the server. SIGHUP reloads the configurations, unless the process
+        has a terminal: then it means that the terminal was closed, and stops the server, too. Under
+        `nohup` it stays ignored. Unlike uvicorn's own, this does not raise the signals again, so
+        that the caller chooses the exit code."""
         loop = asyncio.get_running_loop()
         signals = {signal.SIGINT: self._interrupt, signal.SIGTERM: lambda: self.leave("SIGTERM")}
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -177,7 +180,7 @@ class Server(uvicorn.Server):
         try:
             for number, handler in signals.items():
                 loop.add_signal_handler(number, handler)
-        except (RuntimeError, ValueError):  # not the main thread, which handles them itself
+        except (RuntimeError, ValueError):  # not the main thread, where alone handlers can be set
             yield
             return
         try:
@@ -187,7 +190,7 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def leave(self, reason: str) -> None:
-        """Stop in an orderly way; when called again, at once. The log gives the `reason`."""
+        """Stop in an orderly way; when called again, stop at once. The log gives the `reason`."""
         if self.should_exit:
             self.force_exit = True
             _log.warning("server stops at once", reason=reason)
@@ -202,7 +205,7 @@ class Server(uvicorn.Server):
             self._on_interrupt()
 
     def _hang_up(self) -> None:
-        """The kernel and the shell may each send a SIGHUP, which is no wish to leave at once."""
+        """The kernel and the shell may each send a SIGHUP; two do not mean "stop at once"."""
         if not self.should_exit:
             self.leave("SIGHUP")
 
@@ -212,7 +215,7 @@ class Server(uvicorn.Server):
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal, which may be another than its stdin."""
+    """Whether this process has a controlling terminal, which need not be its stdin."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

@@ -1,4 +1,4 @@
-"""Every knob once, with its description.
+"""Every setting once, with its description.
 
 Sources, strongest first: command-line options, environment (`MYLLM_*`), the file named by
 `--env-file`, `config.toml` in the user's configuration directory (or the file named by
@@ -31,7 +31,7 @@ _DIRS = PlatformDirs("myllm", appauthor=False)
 
 
 def config_file() -> Path:
-    """The TOML file that settings are read from; it need not exist. Raises InvalidSettings."""
+    """The TOML file with settings; it need not exist. Raises InvalidSettings."""
     named = os.environ.get("MYLLM_CONFIG")
     if not named:
         return _DIRS.user_config_path / "config.toml"
@@ -56,33 +56,33 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port that `myllm serve` listens on.")
     api_keys_file: FilePath | None = Field(
         None,
-        description="File with a line `name:sha256-of-key` for each key that may ask; default: "
-        "everybody may.",
+        description="File with a line `name:sha256-of-key` for each key that clients may use; "
+        "default: no key is required.",
     )
     api_key: SecretStr | None = Field(
         None,
-        description="Key that the command line shows to a running server, if `MYLLM_HOST` or "
+        description="Key that the command line sends to a running server, if `MYLLM_HOST` or "
         "`MYLLM_PORT` names it or it runs as the same user.",
     )
     allowed_hosts: Listed[str] = Field(
         (),
-        description="Host names, with commas between them, by which requests may call the server "
-        "besides localhost; default: on a loopback address none, elsewhere any.",
+        description="Host names, separated by commas, that requests may use for the server besides "
+        "localhost; default: on a loopback address none, elsewhere any.",
     )
     cors_origins: Listed[Origin] = Field(
         (),
-        description="Origins of web pages, with commas between them, that may ask besides the "
+        description="Origins of web pages, separated by commas, that may send requests besides the "
         "server's own; `*`: any.",
     )
     trusted_proxies: Listed[IPvAnyNetwork] = Field(
         (),
-        description="Addresses or networks, with commas between them, whose `X-Forwarded-For` is "
-        "believed.",
+        description="Addresses or networks of proxies, separated by commas, whose "
+        "`X-Forwarded-For` is trusted.",
     )
     root_path: UrlPath = Field(
         "",
-        description="Path below which a proxy shows the server, such as `/llm`; for its "
-        "documentation page.",
+        description="Path below which a proxy serves this server, such as `/llm`; its "
+        "documentation page needs it.",
     )
     models_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_data_path / "models",
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         None,
         ge=0,
         description="MiB of disk for saved states of conversations; 0: none are saved; default: a "
-        "tenth of what is free and what they hold.",
+        "tenth of the free space and of what they hold now.",
     )
     session_max_age: Duration | None = Field(
         None,
@@ -109,10 +109,15 @@ class Settings(BaseSettings):
         "default: for ever.",
     )
     session_max_count: int | None = Field(
-        None, ge=1, description="Conversations kept of each key, the last used ones; default: all."
+        None,
+        ge=1,
+        description="Conversations kept for each key, the most recently used ones; default: all.",
     )
     session_max_mb: float | None = Field(
-        None, gt=0, description="MiB of text kept of each key, the last used first; default: all."
+        None,
+        gt=0,
+        description="MiB of text kept for each key, in the most recently used conversations; "
+        "default: all.",
     )
     cache_dir: FilePath = Field(
         default_factory=lambda: _DIRS.user_cache_path,
@@ -188,7 +193,7 @@ class Settings(BaseSettings):
         60.0,
         gt=0,
         description="Seconds without any answer, or without token, progress and work, before an "
-        "engine that is waited for is restarted.",
+        "engine that a request waits for is replaced.",
     )
     stop_grace: float = Field(
         3.0, ge=0, description="Seconds between SIGTERM and SIGKILL when an engine is stopped."
@@ -202,15 +207,15 @@ class Settings(BaseSettings):
     max_bodies_mb: float | None = Field(
         None,
         gt=0,
-        description="MiB that the bodies of all requests under way may have together, and half of "
-        "it those of one key or address; default: 512, or four times the largest body.",
+        description="MiB that the bodies of all requests under way may have together; those of one "
+        "key or address may have half of it; default: 512, or four times the largest body.",
     )
     max_connections: int = Field(
         4096,
         ge=1,
         description="Connections of clients at once; one more takes the place of an idle one, or "
-        "is refused with 503. Fewer where the files that the process may open (`ulimit -n`) "
-        "leave engines and store too few.",
+        "is refused with 503. Fewer if the process may open so few files (`ulimit -n`) that "
+        "engines and store would lack some.",
     )
     max_connections_per_address: int = Field(
         2048,
@@ -236,7 +241,7 @@ class Settings(BaseSettings):
         "then fetches, from public addresses only.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity that is logged."
+        "info", description="Lowest severity that is logged."
     )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="`text` for people, `json` for machines; `auto`: text on a terminal."
@@ -264,7 +269,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; `overrides` whose value is None are left out.
+    """Read the settings; `overrides` whose value is None are ignored.
 
     Raises InvalidSettings, which names each wrong setting and where it was set.
     """
@@ -277,7 +282,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def unknown_settings() -> list[str]:
-    """A sentence for each name in the environment and in `config.toml` that is no setting."""
+    """A sentence for each name in the environment and in `config.toml` that is not a setting."""
     path = config_file()
     return list(unknown_names(Settings.model_fields, os.environ, read_toml(path), path))
 

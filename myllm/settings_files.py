@@ -1,4 +1,4 @@
-"""The files that settings come from, and names in them that are no setting."""
+"""The files that settings come from, and the unknown names in them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from myllm.errors import InvalidSettings
 
 PREFIX = "MYLLM_"
 _LARGEST_BYTES = 2**20
-# MYLLM_ variables that are no setting: of the settings' own reader, the scripts, the examples.
+# MYLLM_ variables that are not settings: used by the settings' own reader, scripts and examples.
 _OTHERS = frozenset({"MYLLM_CONFIG", "MYLLM_PYTHON", "MYLLM_URL"})
-# What Kubernetes and Docker put into the environment of all that may use a service named "myllm".
+# Variables that Kubernetes and Docker set for containers that may use a service named "myllm".
 _SERVICE_LINK = re.compile(r"MYLLM_(SERVICE_(HOST|PORT)\w*|PORT_\d+_(TCP|UDP)\w*|NAME)")
 _LINKED_PORT = re.compile(r"(tcp|udp)://\S+:\d+")
 
 
 def read_text(path: Path) -> str | None:
-    """The text of a settings file; None if there is no such file.
+    """The text of a settings file; None if it does not exist.
 
-    Raises InvalidSettings for one that is no plain file (and never waits for a FIFO's writer),
-    cannot be read, is larger than 1 MiB or is not UTF-8.
+    Raises InvalidSettings if it is not a regular file (and never waits for a FIFO's writer), cannot
+    be read, is larger than 1 MiB or is not UTF-8.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -54,7 +54,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values in a TOML file; none if there is no such file. Raises InvalidSettings."""
+    """The values in a TOML file; empty if it does not exist. Raises InvalidSettings."""
     try:
         return tomllib.loads(read_text(path) or "")
     except tomllib.TOMLDecodeError as wrong:
@@ -62,8 +62,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def load_env_file(path: Path) -> None:
-    """Put the variables in the file, lines `NAME=value`, into the environment, but leave those
-    that are there. Raises InvalidSettings, also if there is no such file."""
+    """Add the variables of the file, lines `NAME=value`, to the environment, without replacing any.
+
+    Raises InvalidSettings, also if the file does not exist."""
     from dotenv import dotenv_values  # late: few starts need it
     from dotenv.parser import parse_stream
 
@@ -88,17 +89,18 @@ def unknown_names(
     known: Collection[str], environment: Mapping[str, str], toml: Mapping[str, Any], path: Path
 ) -> Iterator[str]:
     """A sentence for each variable in the environment, and each key of the TOML file `path`, that
-    is no setting; `known` are the settings' names, in lower case and without prefix."""
+    is not a setting; `known` are the settings' names, in lower case and without prefix."""
     for name in sorted(environment):
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in _OTHERS or _SERVICE_LINK.fullmatch(upper):
             continue
         short = upper.removeprefix(PREFIX).lower()
         if short not in known:
-            yield f"{name} is no setting; did you mean {PREFIX}{_nearest(short, known).upper()}?"
+            nearest = f"{PREFIX}{_nearest(short, known).upper()}"
+            yield f"{name} is not a setting; did you mean {nearest}?"
     for key in toml:
         if key not in known:
-            yield f"'{key}' in {path} is no setting; did you mean '{_nearest(key, known)}'?"
+            yield f"'{key}' in {path} is not a setting; did you mean '{_nearest(key, known)}'?"
 
 
 def _nearest(name: str, known: Collection[str]) -> str:

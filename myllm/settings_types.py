@@ -1,4 +1,4 @@
-"""The types of settings: how each is read from a text."""
+"""The types of settings, and how each is parsed from a text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _split(value: Any) -> Any:
 
 
 def _origin(value: str) -> str:
-    """As browsers write it; raises ValueError for what no browser would send."""
+    """The origin as browsers write it; raises ValueError for one that no browser would send."""
     origin = value.lower().removesuffix("/")
     if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
         raise ValueError("must be scheme://host or scheme://host:port, such as https://a.example")
@@ -33,7 +33,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 
 
 def _url_path(value: str) -> str:
-    """With a slash in front and none at the end; raises ValueError for what is no path."""
+    """The path with a slash in front and none at the end; raises ValueError if it is not a path."""
     path = f"/{value.strip('/')}" if value.strip("/") else ""
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
         raise ValueError("must be a path, such as /llm")
@@ -45,11 +45,11 @@ UrlPath = Annotated[str, AfterValidator(_url_path)]
 
 _Item = TypeVar("_Item")
 Listed = Annotated[tuple[_Item, ...], NoDecode, BeforeValidator(_split)]
-"""Several values, in the environment with commas between them."""
+"""Several values; in the environment, separated by commas."""
 
 
 def expanded(path: Path) -> Path:
-    """The path with the home directory for `~`; raises ValueError if that is not known."""
+    """The path with `~` replaced by the home directory; raises ValueError if that is not known."""
     try:
         return path.expanduser()
     except RuntimeError:
@@ -57,7 +57,7 @@ def expanded(path: Path) -> Path:
 
 
 def _expanded_url(url: str) -> str:
-    """SQLite's URL names a file, too."""
+    """Expand `~` in the path of an SQLite URL."""
     scheme, slashes, path = url.partition(":///")
     if scheme.startswith("sqlite") and path.startswith("~"):
         return f"{scheme}{slashes}{expanded(Path(path))}"

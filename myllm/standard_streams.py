@@ -9,8 +9,8 @@ import sys
 def open_closed() -> None:
     """Open the null device for each stream that is closed (`serve >&-`, `2>&-`).
 
-    Python then has None for it; and the next file that is opened, such as a database, would get
-    its number and whatever a library prints there.
+    Otherwise Python's stream is None, and the next file that is opened, such as a database, gets
+    the stream's number and everything that a library prints to it.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

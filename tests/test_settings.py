@@ -214,9 +214,9 @@ def test_unknown_names_are_told_with_the_nearest_known(
     monkeypatch.setenv("MYLLM_PORT", "1")
     monkeypatch.setenv("MYLLM_PYTHON", "python3")
     assert unknown_settings() == [
-        "MYLLM_KEEPALIVE is no setting; did you mean MYLLM_KEEP_ALIVE?",
-        f"'prot' in {config} is no setting; did you mean 'port'?",
-        f"'keep' in {config} is no setting; did you mean 'keep_alive'?",
+        "MYLLM_KEEPALIVE is not a setting; did you mean MYLLM_KEEP_ALIVE?",
+        f"'prot' in {config} is not a setting; did you mean 'port'?",
+        f"'keep' in {config} is not a setting; did you mean 'keep_alive'?",
     ]
 
 

@@ -55,7 +55,7 @@ def test_json_is_valid_in_any_encoding(home: Path) -> None:
 def test_an_unknown_setting_is_told_once_and_not_in_the_json(home: Path) -> None:
     done = shell(home, '"$@" list --json', MYLLM_KEEPALIVE="5m")
     assert [model["name"] for model in json.loads(done.stdout)] == ["demo"]
-    told = b"warning: MYLLM_KEEPALIVE is no setting; did you mean MYLLM_KEEP_ALIVE?\n"
+    told = b"warning: MYLLM_KEEPALIVE is not a setting; did you mean MYLLM_KEEP_ALIVE?\n"
     assert done.stderr == told
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import ASGIApp
 
 from myllm import __version__
+from myllm.api.dialects import DIALECTS
 from myllm.api.errors import handlers, openapi
 from myllm.api.http import docs_page
 from myllm.api.http.access import Access
@@ -22,7 +22,8 @@ from myllm.api.http.body_limits import BodyLimits
 from myllm.api.http.fast_path import FastPath
 from myllm.api.http.lazy_routes import LazyRoutes
 from myllm.api.http.middleware import HeadAsGet, RequestContext, StripRootPath, Turnstile
-from myllm.api.native import generation, health, instances, models, sessions
+from myllm.api.native import health, sessions
+from myllm.api.native.schemas import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.types import Engine
 from myllm.errors import EngineMissing
@@ -78,24 +79,23 @@ class App:
             servers=[{"url": self.settings.root_path}] if self.settings.root_path else None,
         )
         described = [] if self._access.keys is None else [Depends(each) for each in _KEY_SCHEMES]
-        handlers.install(app)
+        handlers.install(app, Options.model_fields)
         openapi.install(app, asks_for_keys=self._access.keys is not None)
         self._state = app.state
-        direct = FastPath(app)
+        fast_path = FastPath(app)
 
-        def speak(routers: Iterable[APIRouter]) -> None:
+        def include(routers: Iterable[APIRouter]) -> None:
             for router in routers:
                 app.include_router(router, dependencies=described)
-                direct.add(router)
+                fast_path.add(router)
 
-        async def speak_all() -> None:
-            dialects = await asyncio.to_thread(importlib.import_module, "myllm.api.dialects")
-            speak(dialects.ROUTERS)
+        async def include_the_rest() -> None:
+            include(await asyncio.to_thread(_routers, at_start=False))
 
-        speak(rooms.router for rooms in (generation, sessions, models, instances))
-        app.include_router(health.router)
+        include(_routers(at_start=True))
+        app.include_router(health.router)  # for everyone, so described without keys
         app.include_router(docs_page.router)
-        routes = HeadAsGet(LazyRoutes(direct, speak_all))
+        routes = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
         limited = BodyLimits(routes, self.settings)
         served: ASGIApp = Turnstile(RequestContext(self._access.guard(limited)))
         return StripRootPath(served, self.settings.root_path) if self.settings.root_path else served
@@ -186,7 +186,7 @@ class StoreApp:
         self.settings = settings
         app = FastAPI()
         app.include_router(sessions.router)
-        handlers.install(app)
+        handlers.install(app, Options.model_fields)
         self._state = app.state
         self.asgi: ASGIApp = RequestContext(Access().guard(app))
 
@@ -210,6 +210,11 @@ class StoreApp:
 
     def abandon(self) -> None:
         """Nothing is left behind."""
+
+
+def _routers(at_start: bool) -> list[APIRouter]:
+    """Return the routers of the dialects that are loaded at the start, or of the others."""
+    return [router for each in DIALECTS if each.at_start is at_start for router in each.routers()]
 
 
 def _limits(settings: Settings) -> Limits:

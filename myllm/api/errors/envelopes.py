@@ -1,20 +1,14 @@
-"""How each dialect tells an error; the path of a request says which dialect it speaks."""
+"""The form of an error's body in each dialect."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from myllm.api.dialects import Envelope
 from myllm.errors import ModelNotFound, MyLLMError, PromptTooLong
 from myllm.limits import ERROR_CHARS
 
-Dialect = Literal["myllm", "openai", "anthropic", "ollama"]
-
-# llama.cpp's own clients know these paths, and OpenAI's errors.
-_LLAMA_CPP: Final = (
-    "/chat/completions", "/completion", "/completions", "/embedding", "/embeddings", "/rerank",
-    "/reranking", "/tokenize", "/detokenize", "/apply-template", "/infill", "/props", "/upstream/",
-)  # fmt: skip
 _OPENAI_TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -33,17 +27,8 @@ _ANTHROPIC_TYPES: Final = {
 }
 
 
-def dialect_of(path: str) -> Dialect:
-    """The dialect that is spoken at `path`."""
-    if path.startswith("/v1/messages"):
-        return "anthropic"
-    if path.startswith("/v1/") or path.startswith(_LLAMA_CPP):
-        return "openai"
-    return "ollama" if path.startswith("/ollama") else "myllm"
-
-
 def envelope(
-    dialect: Dialect,
+    form: Envelope,
     status: int,
     detail: str,
     error: MyLLMError | None = None,
@@ -54,7 +39,7 @@ def envelope(
     What repeats a long input is cut.
     """
     detail, param = detail[:ERROR_CHARS], param and param[:ERROR_CHARS]
-    match dialect:
+    match form:
         case "openai":
             return {"error": _openai(status, detail, error, param)}
         case "anthropic":
@@ -63,13 +48,13 @@ def envelope(
             return {"type": "error", "error": {"type": kind, "message": detail}}
         case "ollama":
             return {"error": detail}
-        case "myllm":
+        case "detail":
             return {"detail": detail}
 
 
-def extra_headers(dialect: Dialect, error: MyLLMError) -> Mapping[str, str]:
+def extra_headers(form: Envelope, error: MyLLMError) -> Mapping[str, str]:
     """What tells OpenAI's and Anthropic's own clients whether to try again by themselves."""
-    if dialect not in ("openai", "anthropic"):
+    if form not in ("openai", "anthropic"):
         return {}
     return {"x-should-retry": "true" if error.retryable else "false"}
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from myllm.api.errors.envelopes import Dialect, dialect_of
+from myllm.api.dialects import Envelope, dialect_of
 
 PATH: Final = "/openapi.json"
 _ALWAYS: Final = {
@@ -52,8 +52,8 @@ def _described(**properties: Any) -> dict[str, Any]:
     return _object(**properties) | {"description": "The error."}
 
 
-_ERRORS: Final[dict[Dialect, tuple[str, dict[str, Any]]]] = {
-    "myllm": ("Error", _object(detail=_SENTENCE)),
+_ERRORS: Final[dict[Envelope, tuple[str, dict[str, Any]]]] = {
+    "detail": ("Error", _object(detail=_SENTENCE)),
     "openai": (
         "OpenAIError",
         _object(error=_described(message=_SENTENCE, type=_KIND, param=_OPTIONAL, code=_OPTIONAL)),
@@ -106,6 +106,6 @@ def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:
 
 
 def _answer(path: str, reason: str) -> dict[str, Any]:
-    name = _ERRORS[dialect_of(path)][0]
+    name = _ERRORS[dialect_of(path).envelope][0]
     form = {"schema": {"$ref": f"#/components/schemas/{name}"}}
     return {"description": reason, "content": {"application/json": form}}

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from myllm.api.http.json_bodies import CheckedRoute, Handler, is_json, read_json
-from myllm.api.http.uvicorn_protocol import BEGUN
+from myllm.api.http.request_state import BEGUN
 
 _FAILURE = "myllm.failure"
 

@@ -1,4 +1,4 @@
-"""Routes that are there when the first request that may mean one of them comes."""
+"""Loads the dialects that few servers need before the first request that may be for one of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_EARLY = ("/api/", "/health")
+from myllm.api.dialects import dialect_of
+from myllm.api.errors import openapi
 
 
 class LazyRoutes:
-    """Calls `load` once, before the first request of a path that is not there from the start.
+    """Calls `load` once, before the first request of a path that is not served from the start.
 
-    Those that come meanwhile wait for the same load; one that fails is tried again.
+    Requests that come meanwhile wait for the same load; after one that failed, the next request
+    tries again.
     """
 
     def __init__(self, app: ASGIApp, load: Callable[[], Awaitable[None]]) -> None:
@@ -23,7 +25,7 @@ class LazyRoutes:
         self._is_loaded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._is_loaded and scope["type"] == "http" and not _is_early(scope["path"]):
+        if not self._is_loaded and scope["type"] == "http" and _is_lazy(scope["path"]):
             await self._loaded()
         await self._app(scope, receive, send)
 
@@ -40,5 +42,7 @@ class LazyRoutes:
             self._loading = None
 
 
-def _is_early(path: str) -> bool:
-    return path == "/" or path.startswith(_EARLY)
+def _is_lazy(path: str) -> bool:
+    """Whether `path` needs the dialects that are not loaded at the start; the API's description
+    needs all of them."""
+    return path == openapi.PATH or not dialect_of(path).at_start

@@ -12,11 +12,11 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from myllm.api.errors.envelopes import dialect_of
+from myllm.api.dialects import dialect_of
 from myllm.api.errors.handlers import error_response
 from myllm.api.http.access import peer_of
 from myllm.api.http.connections import RETRY_AFTER_S
-from myllm.api.http.uvicorn_protocol import BEGUN, HOLD_HEAD, SPARE
+from myllm.api.http.request_state import BEGUN, HOLD_HEAD, SPARE
 from myllm.errors import Unavailable
 from myllm.gateway.scheduling.tickets import Client
 
@@ -46,7 +46,7 @@ class RequestContext:
                 status, state[BEGUN] = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                if dialect_of(scope["path"]) == "anthropic":
+                if dialect_of(scope["path"]).name == "anthropic":
                     headers["request-id"] = request_id  # where Anthropic's clients look
                 # Nothing follows on the head of an answer to HEAD.
                 if hold_head is not None and scope["method"] != "HEAD":

@@ -6,7 +6,8 @@ import http
 
 import orjson
 
-from myllm.api.errors.envelopes import dialect_of, envelope
+from myllm.api.dialects import dialect_of
+from myllm.api.errors.envelopes import envelope
 
 
 class Refused(Exception):
@@ -20,7 +21,7 @@ class Refused(Exception):
 
 def refusal(refused: Refused, path: str = "", retry_after_s: int | None = None) -> bytes:
     """The whole answer, in the dialect of `path`; the connection is closed behind it."""
-    body = orjson.dumps(envelope(dialect_of(path), refused.status, refused.detail))
+    body = orjson.dumps(envelope(dialect_of(path).envelope, refused.status, refused.detail))
     lines = [
         f"HTTP/1.1 {refused.status} {http.HTTPStatus(refused.status).phrase}",
         "content-type: application/json",

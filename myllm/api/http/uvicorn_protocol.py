@@ -22,16 +22,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
 from myllm.api.http.joining_transport import JoiningTransport
 from myllm.api.http.refusals import Refused, refusal
+from myllm.api.http.request_state import HOLD_HEAD, SPARE
 from myllm.hang_ups import HangUps
 
 _log = structlog.get_logger(__name__)
-HOLD_HEAD = "hold_head"
-"""In a request's state: call it before the head is sent, and it waits for what is sent next."""
-BEGUN = "begun"
-"""In a request's state once a head was sent: it is too late for another answer."""
-SPARE = "spare"
-"""In a request's state when its connection has a spare place, for `/health` alone."""
-
 MOST_HEAD = 2**16
 """Bytes of a request line, of all headers together, and of what else is no body."""
 MOST_HEADERS = 256

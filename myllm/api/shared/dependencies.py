@@ -1,4 +1,4 @@
-"""What the routes work with; built by `app.py` and kept on the application."""
+"""The services and other values that routes declare to receive; `app.py` builds the services."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from myllm.api.http.request_state import client_of, services_of
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
 from myllm.gateway.scheduling.tickets import Client
@@ -20,7 +21,7 @@ from myllm.supervisor.spec_builder import Specs
 
 @dataclass(frozen=True)
 class Services:
-    """The rooms below, ready for use; `reload_keys` reads a changed keys file."""
+    """The layers below the API, ready for use; `reload_keys` reads a changed keys file."""
 
     settings: Settings
     gateway: Gateway
@@ -38,40 +39,29 @@ class Services:
 
 @dataclass(frozen=True)
 class StoreOnly:
-    """For the routes about stored conversations, when there is nothing else."""
+    """The services of a server that has no engines and serves stored conversations alone."""
 
     sessions: SessionStore
     registry: Registry
 
 
-async def _services(request: Request) -> Services:
-    # async, although nothing waits: FastAPI would run a plain function in a thread.
-    return cast(Services, request.app.state.services)
+# What a route declares to receive them.
+ServicesDep = Annotated[Services, Depends(services_of)]
+ClientDep = Annotated[Client, Depends(client_of)]
 
 
-# What a route declares to get them.
-ServicesDep = Annotated[Services, Depends(_services)]
+# Both are async, although nothing waits: FastAPI would run a plain function in a thread.
 
 
 async def _sessions(request: Request) -> SessionStore:
     return cast(Services | StoreOnly, request.app.state.services).sessions
 
 
-# The stored conversations alone, for routes that need nothing else.
-SessionsDep = Annotated[SessionStore, Depends(_sessions)]
-
-
 async def _registry(request: Request) -> Registry:
     return cast(Services | StoreOnly, request.app.state.services).registry
 
 
-# The models on disk, for the same routes.
+# The stored conversations and the models on disk, for routes that need nothing else and so work
+# with `StoreOnly`, too.
+SessionsDep = Annotated[SessionStore, Depends(_sessions)]
 RegistryDep = Annotated[Registry, Depends(_registry)]
-
-
-async def _client(request: Request) -> Client:
-    return cast(Client, request.state.client)
-
-
-# Who sent the request.
-ClientDep = Annotated[Client, Depends(_client)]

@@ -62,10 +62,11 @@ def _option(name: str, text: str) -> Any:
     """The value as the API takes it, checked by the API's own rules."""
     from pydantic import ValidationError
 
-    from myllm.api.errors.handlers import rule
+    from myllm.api.errors.validation import rule
     from myllm.api.native.schemas import Options
 
     try:
         return Options.model_validate({name: text}).given()[name]
     except ValidationError as failure:
-        raise InvalidRequest(f"{name} {rule(name, failure.errors()[0])}") from None
+        must = rule(name, failure.errors()[0], Options.model_fields)
+        raise InvalidRequest(f"{name} {must}") from None

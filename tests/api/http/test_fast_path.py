@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from myllm.api.errors import handlers
 from myllm.api.http.fast_path import DirectRoute, FastPath
 from myllm.api.http.middleware import RequestContext
+from myllm.api.native.schemas import Options
 
 
 class Body(BaseModel):
@@ -43,7 +44,7 @@ async def broken(request: Body, services: Any, client: Any) -> Response:
 
 async def asked(body: bytes) -> list[Message]:
     app = FastAPI()
-    handlers.install(app)
+    handlers.install(app, Options.model_fields)
     app.state.services = None
     direct = FastPath(app)
     direct.add(router)

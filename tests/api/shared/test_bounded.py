@@ -10,16 +10,16 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from myllm.api.dialects import ROUTERS
+from myllm.api.dialects import DIALECTS
 from myllm.api.http.json_bodies import CheckedRoute
-from myllm.api.native import generation, instances, models, sessions
 from myllm.api.native.schemas import ChatRequest
 from myllm.api.openai.schemas import ChatCompletionRequest
 from myllm.json_input import parse_json
 
 ROUTES = [
     route
-    for router in (generation.router, sessions.router, models.router, instances.router, *ROUTERS)
+    for dialect in DIALECTS
+    for router in dialect.routers()
     for route in router.routes
     if isinstance(route, APIRoute)
 ]

@@ -6,9 +6,18 @@ import subprocess
 import sys
 
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from myllm.api.dialects import DIALECTS, Dialect, dialect_of
+from myllm.api.errors import handlers
+from myllm.api.http.fast_path import FastPath
+from myllm.api.native.schemas import Options
+
+FAST = {
+    *("/api/generate", "/api/chat", "/api/embeddings"),
+    *("/v1/chat/completions", "/v1/completions"),
+}
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
@@ -47,3 +56,14 @@ def test_only_the_native_dialect_is_imported_at_the_start() -> None:
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     for dialect in DIALECTS:
         assert (f"myllm.api.{dialect.name}" in loaded) is dialect.at_start
+
+
+def test_the_fast_path_takes_what_is_marked_in_any_dialect() -> None:
+    """A dialect that is loaded later cannot stop the start, so its marks are checked here."""
+    app = FastAPI()
+    handlers.install(app, Options.model_fields)
+    fast_path = FastPath(app)
+    for dialect in DIALECTS:
+        for router in dialect.routers():
+            fast_path.add(router)
+    assert fast_path.paths == FAST

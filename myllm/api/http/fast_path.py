@@ -1,18 +1,23 @@
-"""Routes for what is asked often: straight from the path to the endpoint.
+"""The fast path: frequent requests go straight from their path to the endpoint.
 
 FastAPI's own way (its layers, its search for the route; then parse, solve the dependencies, check,
 copy) costs more than all the rest of a short request. The description of the API is the same, and
-so are the errors.
+so are the errors. What else FastAPI does for a route is skipped, so a route that needs more than
+its body, the services and the client cannot be marked with `@fast_path`: the server does not start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import get_type_hints
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, TypeVar, get_type_hints
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.params import Body, Form
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
@@ -20,35 +25,28 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from myllm.api.http.json_bodies import CheckedRoute, Handler, is_json, read_json
-from myllm.api.http.request_state import BEGUN
+from myllm.api.http.request_state import BEGUN, client_of, services_of
 
-_FAILURE = "myllm.failure"
+Endpoint = Callable[..., Awaitable[Response]]
+E = TypeVar("E", bound=Endpoint)
+_MARK: Final = "_uses_fast_path"
+# The dependencies that an endpoint gets here, in the order of its parameters.
+_PROVIDED: Final = (services_of, client_of)
+_FAILURE: Final = "myllm.failure"
 
 
-class DirectRoute(CheckedRoute):
-    """A route that `FastPath` may answer: its endpoint takes `request` (a pydantic model),
-    `services` and `client`. Others stay what they are.
+def fast_path(endpoint: E) -> E:
+    """Mark the endpoint of a POST for the fast path.
+
+    It takes the body (a pydantic model), ServicesDep and ClientDep, in this order, and returns a
+    Response. `FastPath.add` refuses routes that need anything else.
     """
-
-    def direct_handler(self) -> Handler | None:
-        """The endpoint as a function of the request; None for one of another form."""
-        hints = get_type_hints(self.endpoint)
-        model = hints.get("request")
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return None
-        if set(hints) != {"request", "services", "client", "return"}:
-            return None
-        endpoint: Callable[..., Awaitable[Response]] = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            body = await _checked(model, request, await _body(request.receive))
-            return await endpoint(body, request.app.state.services, request.state.client)
-
-        return handle
+    setattr(endpoint, _MARK, True)
+    return endpoint
 
 
 class FastPath:
-    """Answers POSTs to the paths of direct routes; everything else goes to `app`."""
+    """Answers POSTs to the marked routes; everything else goes to `app`."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -56,13 +54,21 @@ class FastPath:
         handlers = {**app.exception_handlers}
         unexpected = handlers.pop(Exception)
         inner = ExceptionMiddleware(_raise, handlers)
-        self._tell = ServerErrorMiddleware(inner, handler=unexpected)
+        self._answer_failure = ServerErrorMiddleware(inner, handler=unexpected)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The paths that it answers."""
+        return frozenset(self._handlers)
 
     def add(self, router: APIRouter) -> None:
-        """Take over the direct routes of `router`."""
+        """Take over the marked routes of `router`.
+
+        Raises TypeError for a marked route that has what the fast path would skip.
+        """
         for route in router.routes:
-            if isinstance(route, DirectRoute) and (handler := route.direct_handler()):
-                self._handlers[route.path] = handler
+            if isinstance(route, APIRoute) and getattr(route.endpoint, _MARK, False):
+                self._handlers[route.path] = _handler(route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = None
@@ -78,7 +84,62 @@ class FastPath:
         except Exception as failure:
             if BEGUN in scope["state"]:
                 raise
-            await self._tell({**scope, _FAILURE: failure}, receive, send)
+            await self._answer_failure({**scope, _FAILURE: failure}, receive, send)
+
+
+def _handler(route: APIRoute) -> Handler:
+    """The endpoint as a function of the request. Raises TypeError as `FastPath.add` does."""
+    if skipped := list(_skipped(route)):
+        raise TypeError(
+            f"{route.path} is marked with @fast_path, which would skip {', '.join(skipped)}: "
+            "remove the mark, or let the endpoint take a body, ServicesDep and ClientDep alone"
+        )
+    endpoint: Endpoint = route.endpoint
+    model = get_type_hints(endpoint)[route.dependant.body_params[0].name]
+
+    async def handle(request: Request) -> Response:
+        body = await _checked(model, request, await _body(request.receive))
+        return await endpoint(body, request.app.state.services, request.state.client)
+
+    return handle
+
+
+def _skipped(route: APIRoute) -> Iterator[str]:
+    """In words, what FastAPI does for `route` and the fast path does not."""
+    wanted = route.dependant
+    if route.methods != {"POST"}:
+        yield f"its methods {sorted(route.methods or ())}"
+    if type(route) is not CheckedRoute:
+        yield f"the handler of its class {type(route).__name__}"
+    if route.status_code not in (None, 200):
+        yield f"its status {route.status_code}"
+    for kind in ("path", "query", "header", "cookie"):
+        for parameter in getattr(wanted, f"{kind}_params"):
+            yield f"the {kind} parameter '{parameter.name}'"
+    for dependency in wanted.dependencies:
+        if dependency.call not in _PROVIDED:
+            yield f"the dependency {getattr(dependency.call, '__name__', dependency.call)}"
+    yield from _other_forms(route)
+
+
+def _other_forms(route: APIRoute) -> Iterator[str]:
+    """In words, why the endpoint cannot be called with a body, the services and the client."""
+    bodies, hints = route.dependant.body_params, get_type_hints(route.endpoint)
+    if len(bodies) != 1 or not _is_model(bodies[0].field_info, hints[bodies[0].name]):
+        yield "a body that is not one pydantic model"
+    if not issubclass(hints.get("return", object), Response):
+        yield "the conversion of its result to a Response"
+    names = {each.call: each.name for each in route.dependant.dependencies}
+    known = [each.name for each in bodies] + [names.get(each) for each in _PROVIDED]
+    taken = list(inspect.signature(route.endpoint).parameters)
+    if taken != known:
+        yield f"its parameters ({', '.join(taken)})"
+
+
+def _is_model(field: FieldInfo, kind: object) -> bool:
+    """Whether a JSON body is the model itself, and not one of several fields."""
+    is_json = isinstance(field, Body) and not isinstance(field, Form) and not field.embed
+    return is_json and isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 async def _raise(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,8 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from myllm.api.errors.handlers import status_of
-from myllm.api.http.fast_path import DirectRoute
+from myllm.api.http.fast_path import fast_path
+from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, to_the_end
 from myllm.api.native.response_schemas import EmbeddingsResponse
 from myllm.api.native.schemas import (
@@ -32,7 +33,7 @@ from myllm.gateway.generation.wire_deltas import wire_part
 from myllm.gateway.model_lookup import chatting_model
 from myllm.sessions.history import from_wire
 
-router = APIRouter(prefix="/api", tags=["MyLLM"], route_class=DirectRoute)
+router = APIRouter(prefix="/api", tags=["MyLLM"], route_class=CheckedRoute)
 
 _GENERATE_EVENTS = (
     'data: {"token":"Once","done":false}\n\ndata: {"token":" upon","done":false}\n\n'
@@ -53,6 +54,7 @@ def _streams(example: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.post("/generate", response_model=GenerateResponse, responses=_streams(_GENERATE_EVENTS))
+@fast_path
 async def generate(request: GenerateRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Complete a prompt as it is. Streams unless `stream` is false."""
     answer = RawAnswer(
@@ -78,6 +80,7 @@ async def generate(request: GenerateRequest, services: ServicesDep, client: Clie
 
 
 @router.post("/chat", response_model=ChatResponse, responses=_streams(_CHAT_EVENTS))
+@fast_path
 async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
     for index, message in enumerate(request.messages):
@@ -116,6 +119,7 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
 
 
 @router.post("/embeddings", response_model=EmbeddingsResponse)
+@fast_path
 async def embeddings(
     request: EmbeddingsRequest, services: ServicesDep, client: ClientDep
 ) -> Response:

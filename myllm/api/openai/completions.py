@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
-from myllm.api.http.fast_path import DirectRoute
+from myllm.api.http.fast_path import fast_path
+from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream
 from myllm.api.openai.schemas import ChatCompletionRequest, CompletionRequest
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
@@ -34,12 +35,13 @@ from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=DirectRoute)
+router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 _Request = ChatCompletionRequest | CompletionRequest
 COMPLETIONS = "/v1/completions"
 
 
 @router.post("/chat/completions")
+@fast_path
 async def chat_completions(
     request: ChatCompletionRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
@@ -53,6 +55,7 @@ async def chat_completions(
 
 
 @router.post("/completions")
+@fast_path
 async def completions(
     request: CompletionRequest, services: ServicesDep, client: ClientDep
 ) -> Response:

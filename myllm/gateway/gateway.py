@@ -34,6 +34,7 @@ from myllm.gateway.scheduling.tickets import (
     Stop,
     Ticket,
 )
+from myllm.gateway.snapshot import DeviceSnapshot, Snapshot, take_snapshot
 from myllm.loops import in_background, keep_running, note_failure
 from myllm.models.registry import Registry
 from myllm.supervisor.devices import HOST
@@ -142,6 +143,20 @@ class Gateway:
             ticket.has_output = True
             self.observers.first_token(ticket)
         self._carry_out(self.scheduler.delivered(ticket, time.monotonic()))
+
+    def snapshot(self) -> Snapshot:
+        """What runs and what waits at this moment, to be shown. Reads no device."""
+        kv_problem = self.conversations.problem
+        return take_snapshot(self.scheduler.fleet, self.supervisor, kv_problem, self.draining)
+
+    def devices(self) -> dict[str, DeviceSnapshot]:
+        """The memory of each device, as it is now."""
+        budget = self.scheduler.fleet.memory
+        taken = budget.taken()
+        return {
+            name: DeviceSnapshot(budget.limits.get(name), int(taken.get(name, 0)), free_mb)
+            for name, free_mb in self.planner.free({}).items()
+        }
 
     def phase(self, ticket: Ticket) -> str:
         """What a waiting request waits for, in two words: `loading 42%`, `queued 3`."""

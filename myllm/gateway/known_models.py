@@ -11,6 +11,7 @@ import asyncio
 
 from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.fleet import Fleet
+from myllm.gateway.scheduling.tickets import Plan
 from myllm.models.registry import Model, Registry
 from myllm.supervisor.spec import Role
 
@@ -39,6 +40,11 @@ class KnownModels:
         if run is not None:
             return _model(run).name
         return await asyncio.to_thread(self._registry.name_of, name)
+
+    def running_plan(self, name: str) -> Plan | None:
+        """What the engine that serves this name or alias was started with; None if none runs."""
+        run = self._fleet.serving(name)
+        return None if run is None else run.plan
 
     def running(self) -> list[Model]:
         """The models that have an engine which takes requests, or will when it is loaded."""

@@ -29,14 +29,16 @@ async def root(services: ServicesDep) -> dict[str, str]:
 @router.get("/health")
 async def health(services: ServicesDep) -> dict[str, Any]:
     """Whether the server is well; answers at once whatever it is doing."""
-    queued, active = services.gateway.scheduler.totals()
+    snapshot = services.gateway.snapshot()
+    # Of two engines of one model, the younger one is shown.
+    engines = sorted(snapshot.engines(), key=lambda engine: engine.run_id)
     return {
         "status": _status(services),
         "version": __version__,
         "uptime_seconds": round(time.monotonic() - services.started_at, 1),
-        "models": {str(each.spec.key): each.state for each in services.gateway.supervisor},
-        "queued": queued,
-        "active": active,
+        "models": {str(each.spec.key): each.state for each in engines},
+        "queued": snapshot.queued,
+        "active": snapshot.active,
         "incidents": counted(),
     }
 

@@ -1,20 +1,16 @@
-"""The engines that run, and the models that wait for room: what `myllm ps` shows."""
+"""The engines that run, and the models that wait for memory: what `myllm ps` shows."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fastapi import APIRouter
 
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.response_schemas import InstanceList
-from myllm.api.shared.dependencies import Services, ServicesDep
+from myllm.api.shared.dependencies import ServicesDep
 from myllm.api.shared.timestamps import iso
-from myllm.gateway.planner import without_engines
-from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun
-from myllm.gateway.scheduling.model_state import ModelState
-from myllm.supervisor.devices import MemoryByDevice
+from myllm.gateway.snapshot import EngineSnapshot, ModelSnapshot
 
 router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
@@ -23,80 +19,68 @@ router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 async def list_instances(services: ServicesDep) -> dict[str, Any]:
     """The engines that run now, and the models that wait for memory."""
     shown: list[dict[str, Any]] = []
-    for model in services.gateway.scheduler.fleet.models():
-        shown += [_running(services, model, run) for run in model.runs()]
-        asked_for = model.is_asked_for() or model.backoff.pause_s(time.monotonic())
-        if not model.runs() and asked_for:
-            shown.append(_absent(services, model))
-    return {"instances": shown, "memory": _memory(services)}
+    for model in services.gateway.snapshot().models:
+        shown += [_running(model, engine) for engine in model.engines]
+        if not model.engines and (model.is_wanted or model.backoff_s):
+            shown.append(_absent(model))
+    memory = {
+        name: {
+            "budget_mb": device.budget_mb,
+            "taken_mb": device.taken_mb,
+            "free_mb": device.free_mb,
+        }
+        for name, device in services.gateway.devices().items()
+    }
+    return {"instances": shown, "memory": memory}
 
 
-def _running(services: Services, model: ModelState, run: EngineRun) -> dict[str, Any]:
-    instance = services.gateway.supervisor.get(run.id)
-    spec, now = run.plan.spec, time.monotonic()
-    expires_at = run.expires_at() if run.state == "ready" and not run.is_busy() else FOREVER
-    return _common(services, model) | {
-        "state": instance.state if instance else run.state,
-        "kv_restore": services.gateway.conversations.problem(spec) or True,
-        "progress": round(instance.progress, 3) if instance else 0.0,
-        "pid": instance.pid if instance else None,
-        "context_size": spec.context_size,
-        "batch_size": spec.batch,
-        "slots": {"busy": len(run.tickets()), "total": spec.slots},
-        "queued": len(model.queue) if run is model.run else 0,
+def _running(model: ModelSnapshot, engine: EngineSnapshot) -> dict[str, Any]:
+    return _common(model) | {
+        "state": engine.state,
+        "kv_restore": engine.kv_problem or True,
+        "progress": round(engine.progress, 3),
+        "pid": engine.pid,
+        "context_size": engine.spec.context_size,
+        "batch_size": engine.spec.batch,
+        "slots": {"busy": engine.busy_slots, "total": engine.spec.slots},
+        "queued": model.queued if engine.takes_requests else 0,
         "memory": {
-            "estimated_mb": _sum(run.plan.need),
-            "measured_mb": _sum(instance.used) if instance else 0,
-            "devices": without_engines(run.plan.need),
+            "estimated_mb": sum(engine.need_mb.values()),
+            "measured_mb": sum(engine.used_mb.values()),
+            "devices": engine.need_mb,
         },
-        "load_seconds": round(instance.load_seconds, 3) if instance else 0.0,
-        "started_at": iso(instance.started_at) if instance else None,
-        "last_used_at": iso(instance.last_used_at) if instance else None,
-        "expires_at": None if expires_at == FOREVER else iso(time.time() + expires_at - now),
-        "pinned": run.plan.pinned,
-        "warnings": list(instance.warnings) if instance else [],
+        "load_seconds": round(engine.load_s, 3),
+        "started_at": _iso(engine.started_at),
+        "last_used_at": _iso(engine.last_used_at),
+        "expires_at": _iso(engine.expires_at),
+        "pinned": engine.pinned,
+        "warnings": list(engine.warnings),
     }
 
 
-def _absent(services: Services, model: ModelState) -> dict[str, Any]:
-    """A model that has no engine: it waits for memory, or backs off."""
-    pause_s = model.backoff.pause_s(time.monotonic())
-    return _common(services, model) | {
-        "state": "backing off" if pause_s else "waiting",
+def _absent(model: ModelSnapshot) -> dict[str, Any]:
+    """A model without an engine: it waits for memory, or backs off after crashes."""
+    return _common(model) | {
+        "state": "backing off" if model.backoff_s else "waiting",
         "pid": None,
         "slots": {"busy": 0, "total": 0},
-        "queued": len(model.queue),
-        "memory": {"estimated_mb": _sum(model.plan.need) if model.plan else 0, "measured_mb": 0},
-        "retry_in_seconds": pause_s,
+        "queued": model.queued,
+        "memory": {"estimated_mb": sum(model.planned_mb.values()), "measured_mb": 0},
+        "retry_in_seconds": model.backoff_s,
         "kv_restore": "no engine runs",
         "warnings": [],
     }
 
 
-def _common(services: Services, model: ModelState) -> dict[str, Any]:
-    history = services.gateway.supervisor.history(model.key)
+def _common(model: ModelSnapshot) -> dict[str, Any]:
     return {
         "model": model.key.model,
         "role": model.key.role,
-        "restarts": max(0, history.starts - 1),
-        "strikes": model.backoff.crashes,
-        "last_error": history.last_error,
+        "restarts": model.restarts,
+        "strikes": model.crashes,
+        "last_error": model.last_error,
     }
 
 
-def _memory(services: Services) -> dict[str, Any]:
-    """The budget and what is taken of it, in MiB per device."""
-    budget, free = services.gateway.scheduler.fleet.memory, services.gateway.planner.free({})
-    taken = budget.taken()
-    return {
-        device: {
-            "budget_mb": budget.limits.get(device),
-            "taken_mb": int(taken.get(device, 0)),
-            "free_mb": mb,
-        }
-        for device, mb in free.items()
-    }
-
-
-def _sum(need: MemoryByDevice) -> int:
-    return sum(without_engines(need).values())
+def _iso(unix_time: float | None) -> str | None:
+    return None if unix_time is None else iso(unix_time)

@@ -16,6 +16,7 @@ from myllm.api.native.response_schemas import ModelDetails, ModelList
 from myllm.api.native.schemas import LoadRequest
 from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.gateway.planner import without_engines
+from myllm.gateway.snapshot import Snapshot
 from myllm.models.describe import details, summary
 from myllm.models.registry import Model
 from myllm.models.strays import strays
@@ -30,9 +31,10 @@ async def list_models(services: ServicesDep) -> dict[str, Any]:
     them that cannot be one."""
     models = await services.gateway.models.all()
     unused = await asyncio.to_thread(strays, services.gateway.registry.models_dir)
+    snapshot = services.gateway.snapshot()
     return {
         "models": [
-            summary(each, _context(services, each)) | {"loaded": _is_loaded(services, each)}
+            summary(each, _context(services, each)) | {"loaded": _is_loaded(snapshot, each)}
             for each in models
         ],
         "problems": [asdict(each) for each in unused],
@@ -45,15 +47,15 @@ async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
     `warnings` what on disk is different."""
     gateway = services.gateway
     model = await gateway.models.find(name)
-    run = gateway.scheduler.fleet.serving(model.name)
-    plan = run.plan if run else await gateway.planner.plan(_main_key(model))
+    plan = gateway.models.running_plan(model.name) or await gateway.planner.plan(_main_key(model))
+    snapshot = gateway.snapshot()
     return details(model, plan.spec.context_size) | {
         "memory": {
             "estimated_mb": sum(without_engines(plan.need).values()),
             "slots": plan.spec.slots,
         },
-        "loaded": _is_loaded(services, model),
-        "warnings": _warnings(services, model),
+        "loaded": _is_loaded(snapshot, model),
+        "warnings": _warnings(snapshot, model),
     }
 
 
@@ -117,15 +119,14 @@ def _main_key(model: Model) -> InstanceKey:
 
 def _context(services: Services, model: Model) -> int:
     """What one conversation with the model gets, or would if it were loaded now."""
-    run = services.gateway.scheduler.fleet.serving(model.name)
-    spec = run.plan.spec if run else services.specs.spec(_main_key(model), model)
+    plan = services.gateway.models.running_plan(model.name)
+    spec = plan.spec if plan else services.specs.spec(_main_key(model), model)
     return spec.context_size
 
 
-def _warnings(services: Services, model: Model) -> list[str]:
-    running = services.gateway.supervisor.of_model(model.name)
-    return sorted({warning for each in running for warning in each.warnings})
+def _warnings(snapshot: Snapshot, model: Model) -> list[str]:
+    return sorted({warning for each in snapshot.engines(model.name) for warning in each.warnings})
 
 
-def _is_loaded(services: Services, model: Model) -> bool:
-    return any(each.state == "ready" for each in services.gateway.supervisor.of_model(model.name))
+def _is_loaded(snapshot: Snapshot, model: Model) -> bool:
+    return any(each.state == "ready" for each in snapshot.engines(model.name))

@@ -18,9 +18,8 @@ from myllm.api.ollama.schemas import CopyRequest, NamedRequest, PullRequest
 from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest, PullFailed
-from myllm.gateway.planner import without_engines
 from myllm.gateway.pull_progress import Step, pulling
-from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun
+from myllm.gateway.snapshot import EngineSnapshot
 from myllm.models.copying import copy_model
 from myllm.models.pull_source import Wanted, parse_reference
 from myllm.models.registry import Model
@@ -176,28 +175,23 @@ def _modified(model: Model) -> str:
 
 
 def _running(services: Services) -> Iterator[dict[str, Any]]:
-    for model in services.gateway.scheduler.fleet.models():
-        for run in model.runs():
-            instance = services.gateway.supervisor.get(run.id)
-            if run.state != "ready" or instance is None:
-                continue
-            used = instance.used or without_engines(run.plan.need)
-            spec = run.plan.spec
-            yield _named(spec.model.name, spec.model) | {
-                "size": sum(used.values()) * _MB,
-                "size_vram": sum(mb for device, mb in used.items() if device != HOST) * _MB,
-                "expires_at": _expires(run),
-                "context_length": spec.context_size,
-            }
+    for engine in services.gateway.snapshot().engines():
+        if not engine.is_ready:
+            continue
+        used, spec = engine.used_mb or engine.need_mb, engine.spec
+        yield _named(spec.model.name, spec.model) | {
+            "size": sum(used.values()) * _MB,
+            "size_vram": sum(mb for device, mb in used.items() if device != HOST) * _MB,
+            "expires_at": _expires(engine),
+            "context_length": spec.context_size,
+        }
 
 
-def _expires(run: EngineRun) -> str:
-    """When it leaves, if nobody asks any more."""
-    now = time.monotonic()
-    at = run.expires_at()
-    if at == FOREVER:
+def _expires(engine: EngineSnapshot) -> str:
+    """When it will be unloaded if no other request comes."""
+    if engine.keep_alive_s is None:
         return _NEVER
-    return iso(time.time() + (run.keep_alive_s if run.is_busy() else at - now))
+    return iso(engine.expires_at or time.time() + engine.keep_alive_s)
 
 
 def _parameters(model: Model) -> Iterator[str]:

@@ -155,7 +155,7 @@ def _load_or_unload(
             await gateway.load(request.model, request.keep_alive)
             return lines.nothing("load")
         model = await gateway.models.find(request.model)
-        if gateway.scheduler.is_loaded(model.name):
+        if any(gateway.snapshot().engines(model.name)):
             await gateway.unload(model.name)
         return lines.nothing("unload")
 

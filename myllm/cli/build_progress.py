@@ -1,4 +1,4 @@
-"""Show a build: a bar with percentage, rate and time on a terminal, else a line now and then."""
+"""Show a build: a bar with percentage, rate and time on a terminal, otherwise a few lines."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def show_progress() -> Iterator[ProgressListener]:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    # Nothing stays on the screen: what is worth keeping is printed after it.
+    # The bar disappears at the end; the caller prints the results after it.
     with Bar(*columns, console=console(stderr=True), transient=True) as bar:
         yield _TerminalBar(bar).show
 
 
 class _PlainLines:
-    """For logs: a line when a phase begins, and one for each tenth of it."""
+    """For logs: a line when a phase begins, and one per tenth of it."""
 
     def __init__(self) -> None:
         self._phase = ""
@@ -114,11 +114,11 @@ class _TerminalBar:
 
     def _note(self, progress: Progress) -> str:
         if progress.phase == "wait":
-            return progress.detail  # the pace is another one's
+            return progress.detail  # another process sets the pace
         return self._rate(progress) if progress.total else progress.detail[:_NOTE_WIDTH]
 
     def _rate(self, progress: Progress) -> str:
-        """Steps a second of this run alone: what an earlier one finished does not count."""
+        """Steps per second of this run; steps that an earlier run finished do not count."""
         elapsed = time.monotonic() - self._began
         if elapsed < 1:
             return ""

@@ -1,4 +1,4 @@
-"""Finding and asking a running server."""
+"""Finding a running server and sending requests to it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _PROBE_S = 1.0
 _PROBE_AGAIN_S = 5.0
 _PAUSE_S = 0.2
-# Longer than any start, and than what a server gets for an orderly end by default.
+# Longer than any start, and than an orderly stop takes by default.
 _NOT_READY_S = 60.0
-# What a server is reached by that listens on all addresses of this machine.
+# How to reach a server that listens on all addresses of this machine.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def base_url(settings: Settings) -> str:
-    """Where a server with these settings is reached from this machine."""
+    """The URL by which this machine reaches a server with these settings."""
     return url(_EVERYWHERE.get(settings.host, settings.host), settings.port)
 
 
@@ -34,9 +34,9 @@ def url(host: str, port: int) -> str:
 
 
 class _State(Enum):
-    """What listens at an address. The texts complete "the server at URL …"."""
+    """The state of the server at an address. The texts complete "the server at URL …"."""
 
-    ABSENT = "is not there, or is no MyLLM"
+    ABSENT = "is not running, or is not MyLLM"
     SILENT = "does not answer"
     STARTING = "is starting"
     STOPPING = "is stopping"
@@ -46,9 +46,9 @@ class _State(Enum):
 def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Client | None:
     """A client of the server that runs with these settings, or None. The caller closes it.
 
-    A server that is there but cannot answer yet is waited for, and stderr says so; also the end
-    of one that is stopping, if it is `to_generate`. Raises ServeFailed when this takes longer
-    than a minute.
+    If a server runs but cannot answer yet, this waits for it, and says so on stderr; with
+    `to_generate` it also waits for the end of a server that is stopping. Raises ServeFailed when
+    that takes longer than a minute.
     """
     from myllm.cli.http_client import PatientClient
 
@@ -63,9 +63,9 @@ def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Cl
             client.headers.update(key_header(settings))
             if not may_see_key(settings):
                 client.withheld = (
-                    f"the server at {address} asks for a key, and nothing shows that it is yours, "
-                    "so MYLLM_API_KEY was not sent; if it is, say where it listens with MYLLM_HOST "
-                    "or MYLLM_PORT"
+                    f"the server at {address} requires a key, and nothing shows that it is yours, "
+                    "so MYLLM_API_KEY was not sent; if it is yours, name its address with "
+                    "MYLLM_HOST or MYLLM_PORT"
                 )
             return client
     except BaseException:
@@ -76,7 +76,7 @@ def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Cl
 
 
 def _wait_for(client: httpx.Client, address: str, state: _State, passed: set[_State]) -> _State:
-    """Look again until the state is one of `passed`; raises ServeFailed."""
+    """Poll until the state is one of `passed`; raises ServeFailed after a minute."""
     text = f"The server at {address} {state.value}; waiting for it, {_NOT_READY_S:g} s at most ..."
     say(text, stderr=True, flush=True)
     give_up = time.monotonic() + _NOT_READY_S
@@ -103,7 +103,7 @@ def _look(client: httpx.Client, timeout_s: float) -> _State:
             return _State.ABSENT
         return _State.STOPPING if about["status"] == "draining" else _State.READY
     except ServeFailed as failure:
-        # A connection that is accepted, or not even refused, and then nothing.
+        # The connection was accepted, or not even refused, but no answer came.
         silent = isinstance(failure.__cause__, httpx.TimeoutException)
         return _State.SILENT if silent else _State.ABSENT
     except (ValueError, KeyError, TypeError):
@@ -111,8 +111,8 @@ def _look(client: httpx.Client, timeout_s: float) -> _State:
 
 
 def may_see_key(settings: Settings) -> bool:
-    """Whether the server is one that the user has named, or runs as the user; without a key there
-    is nothing to see."""
+    """Whether the user has named this server, or it runs as the user. True without a key, since
+    there is nothing to protect."""
     if settings.api_key is None or settings.model_fields_set & {"host", "port"}:
         return True
     from myllm.own_servers import is_own
@@ -122,7 +122,7 @@ def may_see_key(settings: Settings) -> bool:
 
 
 def key_header(settings: Settings) -> dict[str, str]:
-    """Given to MyLLM alone, not to whatever else may listen there."""
+    """The header with the key; empty unless this server may see the key."""
     key = settings.api_key.get_secret_value().strip() if settings.api_key else ""
     if not key or not may_see_key(settings):
         return {}
@@ -132,12 +132,12 @@ def key_header(settings: Settings) -> dict[str, str]:
 
 
 def long_wait_s(settings: Settings) -> float:
-    """What a request may take that loads or unloads a model."""
+    """The timeout of a request that loads or unloads a model."""
     return settings.queue_timeout + settings.load_timeout + settings.drain_grace
 
 
 def required_server(settings: Settings) -> httpx.Client:
-    """The same; raises ServeFailed when no server runs."""
+    """Like `running_server`, but raises ServeFailed when no server runs."""
     client = running_server(settings)
     if client is None:
         raise ServeFailed(
@@ -147,7 +147,7 @@ def required_server(settings: Settings) -> httpx.Client:
 
 
 def answer_of(answer: httpx.Response) -> Any:
-    """The JSON of an answer; raises the error it tells."""
+    """The JSON of an answer; raises the exception for an error answer."""
     if answer.is_success:
         return answer.json()
     raise error_of(answer.status_code, answer.text)

@@ -1,4 +1,4 @@
-"""What happens around every command: its arguments become usable, its failure becomes one line."""
+"""The classes of all commands: they clean up arguments and turn a failure into one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from myllm.settings_types import expanded
 
 
 class Command(TyperCommand):
-    """A command whose texts are valid Unicode, and in whose paths `~` is the home directory."""
+    """A command whose text arguments are valid Unicode, and in whose paths `~` is expanded."""
 
     def invoke(self, ctx: Any) -> Any:
         ctx.params = {name: _usable(value) for name, value in ctx.params.items()}
@@ -35,7 +35,7 @@ class Commands(TyperGroup):
 
 
 def _usable(value: Any) -> Any:
-    """Bytes of an argument that are no UTF-8 come as lone surrogates, which a path may have and a
+    """Replace lone surrogates, which stand for bytes that are not UTF-8: a path may have them, a
     text may not."""
     if isinstance(value, Path):
         try:

@@ -20,12 +20,12 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
-"""What a shell reports of a program that SIGPIPE has ended."""
+"""The exit code that a shell reports for a program ended by SIGPIPE."""
 
 
 @dataclass(frozen=True)
 class Globals:
-    """The options that stand before the command."""
+    """The options before the command."""
 
     models_dir: Path | None = None
     verbose: bool = False
@@ -42,7 +42,7 @@ class Globals:
 
 @cache
 def _warn_of_unknown_settings() -> None:
-    """Once, however often a command reads the settings."""
+    """Warn once, however often a command reads the settings."""
     from myllm.settings import unknown_settings
 
     for sentence in unknown_settings():
@@ -52,10 +52,10 @@ def _warn_of_unknown_settings() -> None:
 def say(
     text: str = "", *, end: str = "\n", stderr: bool = False, flush: bool = False, style: str = ""
 ) -> None:
-    """Print `text`, with its lines and tabs and nothing else that a terminal would obey.
+    """Print `text` with its line breaks and tabs; other control characters are escaped.
 
-    Commands print with nothing else but a rich `console`. `style` is what an escape sequence calls
-    it (`2`: dim), for streams that show colours.
+    Commands print only with this and with a rich `console`. `style` is the number of an escape
+    sequence (`2`: dim), for streams that show colours.
     """
     shown = in_lines(text)
     if style:
@@ -64,8 +64,7 @@ def say(
 
 
 def pass_on(text: str) -> None:
-    """Print `text` as it is into a file or a pipe, whose reader wants just that; like `say` on a
-    terminal."""
+    """Print `text` unchanged to a file or a pipe; like `say` on a terminal."""
     if sys.stdout.isatty():
         say(text, end="", flush=True)
     else:
@@ -73,8 +72,8 @@ def pass_on(text: str) -> None:
 
 
 def console(stderr: bool = False) -> Console:
-    """A rich console that takes no text for markup; it drops colour by itself when its stream is
-    not a terminal. What comes from outside goes through `on_one_line` or `in_lines` first."""
+    """A rich console without markup, which drops colour when its stream is not a terminal. Pass
+    text from outside through `on_one_line` or `in_lines` first."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -84,13 +83,13 @@ def print_json(value: object) -> None:
     """Print one JSON document, indented for people, parseable by scripts."""
     import json
 
-    # A character that the output's encoding lacks is written as JSON's own escape.
+    # Escapes in JSON's own way the characters that the output's encoding lacks.
     unicode = sys.stdout.encoding.lower().startswith("utf")
     say(in_json(json.dumps(value, indent=2, ensure_ascii=not unicode)))
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Make `path` hold `text`, whole or not at all; raises MyLLMError when it cannot be."""
+    """Write `text` to `path`, completely or not at all; raises MyLLMError on failure."""
     from myllm.errors import MyLLMError
 
     aside = path.with_name(f".{path.name}.part")
@@ -113,5 +112,5 @@ def warning(text: str) -> None:
 
 def _say(kind: str, colour: str, text: str) -> None:
     label = f"\033[{colour}m{kind}:\033[0m" if sys.stderr.isatty() else f"{kind}:"
-    with contextlib.suppress(OSError):  # there is no other place to say it
+    with contextlib.suppress(OSError):  # stderr is gone, so the message is lost
         print(f"{label} {in_lines(text)}", file=sys.stderr)  # noqa: T201

@@ -1,6 +1,6 @@
-"""What the shell offers behind Tab: names of models and ids of sessions.
+"""What the shell offers on Tab: names of models and ids of sessions.
 
-Says nothing but that, whatever goes wrong, and imports little: it runs at every Tab.
+It prints nothing else, whatever goes wrong, and imports little, since it runs at every Tab.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 _PATIENCE_S = 0.2
 _MOST = 500
 _PLAIN = re.compile(r"[\w./:@+-]+")
-# What a shell, or typer's own markup, may take for something else than text.
+# Characters that a shell, or typer's own markup, may interpret.
 _SPECIAL = re.compile(r"[\[\]\\$`\"']")
-# The owner of all sessions on a server without keys, as `api.access` has it.
+# The owner of all sessions on a server without keys, as in `api/http/access.py`.
 _OWNER = "local"
 
 
 def complete_model(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names and aliases of the models on disk, and of those that a running server has."""
+    """Names and aliases of the models on disk and of the running server."""
     try:
         names = _model_names(_settings(ctx))
         return sorted({name for name in names if name.startswith(incomplete) and _is_plain(name)})
-    except Exception:  # noqa: BLE001 - a shell would show it in the middle of the command line
+    except Exception:  # noqa: BLE001 - a shell would show it within the command line
         return []
 
 
 def complete_session(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Ids and titles of the sessions that went on last."""
+    """Ids and titles of the most recent sessions."""
     try:
         found = _sessions(_settings(ctx), incomplete)
         fitting = (each for each in found if each[0].startswith(incomplete) and _is_plain(each[0]))
@@ -47,7 +47,7 @@ def complete_session(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
 
 
 def _is_plain(word: str) -> bool:
-    """Whether a shell takes `word` for nothing but a word."""
+    """Whether a shell treats `word` as plain text."""
     return _PLAIN.fullmatch(word) is not None
 
 
@@ -55,7 +55,7 @@ def _settings(ctx: typer.Context) -> Settings:
     from myllm.settings import load_settings
     from myllm.settings_files import load_env_file
 
-    before = ctx.find_root().params  # the options that stand before the command
+    before = ctx.find_root().params  # the options before the command
     if before.get("env_file") is not None:
         load_env_file(before["env_file"])
     return load_settings(models_dir=before.get("models_dir"))
@@ -70,7 +70,7 @@ def _model_names(settings: Settings) -> Iterator[str]:
     registry = Registry(settings.models_dir)
     for name in registry.names():
         yield name
-        with suppress(InvalidModel):  # without a look into the GGUF
+        with suppress(InvalidModel):  # reads config.json only, not the GGUF
             yield from read_config(registry.models_dir / name / CONFIG).aliases
     for model in (_told(settings, "/api/models") or {}).get("models", ()):
         yield model["name"]
@@ -87,7 +87,7 @@ def _sessions(settings: Settings, beginning: str) -> list[tuple[str, str]]:
 
 
 def _told(settings: Settings, path: str) -> Any:
-    """What a running server answers; None when none does. httpx alone takes too long to import."""
+    """The answer of the running server, or None. Not by httpx, which takes too long to import."""
     import http.client
     import urllib.parse
 
@@ -96,7 +96,7 @@ def _told(settings: Settings, path: str) -> Any:
     address = urllib.parse.urlsplit(base_url(settings))
     connection = http.client.HTTPConnection(address.hostname or "", address.port, _PATIENCE_S)
     try:
-        for asked in ("/", path):  # the key is shown to MyLLM alone
+        for asked in ("/", path):  # only MyLLM gets the key
             headers = {} if asked == "/" else key_header(settings)
             connection.request("GET", asked, headers=headers)
             answer = json.loads(connection.getresponse().read())

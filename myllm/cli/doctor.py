@@ -1,4 +1,4 @@
-"""`myllm doctor`: is everything here that MyLLM needs, and what to do where it is not."""
+"""`myllm doctor`: checks that the machine has all that MyLLM needs, and says what to do if not."""
 
 from __future__ import annotations
 

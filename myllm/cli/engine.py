@@ -21,7 +21,7 @@ engine_app = typer.Typer(no_args_is_help=True)
 
 
 class Backend(StrEnum):
-    """What the engine computes on."""
+    """The device that the engine computes on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -32,14 +32,14 @@ class Backend(StrEnum):
 def build(
     ctx: typer.Context,
     backend: Annotated[
-        Backend, typer.Option(help="auto: CUDA when nvcc and an NVIDIA GPU are there.")
+        Backend, typer.Option(help="auto: CUDA if nvcc and an NVIDIA GPU are present.")
     ] = Backend.auto,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Compilers at once; default: one per CPU.", show_default=False),
     ] = None,
     portable: Annotated[
-        bool, typer.Option("--portable", help="For other CPUs than this one: an image, say.")
+        bool, typer.Option("--portable", help="For any CPU of this architecture, in an image, say.")
     ] = False,
     cuda_archs: Annotated[
         str | None,
@@ -49,7 +49,7 @@ def build(
         ),
     ] = None,
 ) -> None:
-    """Compile llama-server into the cache; an interrupted build goes on where it stopped."""
+    """Compile llama-server into the cache; an interrupted build continues where it stopped."""
     from myllm.engine.plan import BuildOptions
 
     options = BuildOptions(backend.value, jobs, portable, cuda_archs)
@@ -110,7 +110,7 @@ def status(
 
 
 def build_with_progress(settings: Settings, options: BuildOptions | None = None) -> Engine:
-    """Compile an engine (or take the cache's), check it, and show how far it is on stderr."""
+    """Compile an engine (or take the one in the cache), check it, and show progress on stderr."""
     from myllm.engine.ensure import build_proven
     from myllm.engine.plan import BuildOptions
 
@@ -119,7 +119,7 @@ def build_with_progress(settings: Settings, options: BuildOptions | None = None)
 
 
 def ensure_engine_with_progress(settings: Settings) -> Engine:
-    """The engine to use; compiles one at first need, which takes minutes and says so on stderr."""
+    """The engine to use. Compiles one on first use, which takes minutes, and says so on stderr."""
 
     from myllm.engine.ensure import ensure_engine, proven_engine
     from myllm.engine.find import find_engine
@@ -138,7 +138,7 @@ def ensure_engine_with_progress(settings: Settings) -> Engine:
 
 @contextmanager
 def _progress() -> Iterator[ProgressListener]:
-    """Show progress on stderr; after Ctrl+C say that nothing is lost."""
+    """Show progress on stderr; after Ctrl+C, say that the next build continues from here."""
 
     from myllm.cli.build_progress import show_progress
 
@@ -146,7 +146,7 @@ def _progress() -> Iterator[ProgressListener]:
         with show_progress() as listener:
             yield listener
     except KeyboardInterrupt:
-        say("Interrupted; the next build goes on from here.", stderr=True)
+        say("Interrupted; the next build continues from here.", stderr=True)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Commands that ask a running server: `ps`, `load`, `unload`, `reload`."""
+"""Commands about the engines of a running server: `ps`, `load`, `unload`, `reload`."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ Model = Annotated[
 def ps(
     ctx: typer.Context,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show them anew every second, until Ctrl+C.")
+        bool, typer.Option("--watch", "-w", help="Refresh every second, until Ctrl+C.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the engines that run now, and the models that wait for memory."""
+    """Show the running engines, and the models that wait for memory."""
     from myllm.cli.client import required_server
 
     with closing(required_server(ctx.obj.settings())) as server:
         if not watch:
             _print_instances(server, as_json)
             return
-        with suppress(KeyboardInterrupt):  # there is no other end
+        with suppress(KeyboardInterrupt):  # the usual end of --watch
             if as_json or not sys.stdout.isatty():
                 _print_again_and_again(server, as_json)
             _show_live(server)
@@ -84,7 +84,7 @@ def _warnings(instances: list[dict[str, Any]]) -> list[str]:
 
 
 def _print_again_and_again(server: httpx.Client, as_json: bool) -> NoReturn:
-    """For a pipe: block after block. Raises ServeFailed when the server leaves."""
+    """For a pipe: block after block. Raises ServeFailed when the server stops."""
     while True:
         _print_instances(server, as_json)
         if not as_json:
@@ -94,7 +94,7 @@ def _print_again_and_again(server: httpx.Client, as_json: bool) -> NoReturn:
 
 
 def _show_live(server: httpx.Client) -> NoReturn:
-    """For a terminal: one table, in place. Raises ServeFailed when the server leaves."""
+    """For a terminal: one table, in place. Raises ServeFailed when the server stops."""
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -119,7 +119,7 @@ def load(
         str | None, typer.Option(help='How long it stays: seconds or "5m"; -1: for ever.')
     ] = None,
 ) -> None:
-    """Load a model, so that its first answer comes at once."""
+    """Load a model, so that its first answer need not wait for it."""
     body = {} if keep_alive is None else {"keep_alive": keep_alive}
     _act(ctx, f"{path_of(model)}/load", body=body)
 
@@ -145,8 +145,8 @@ def reload(
 
 
 def loaded_model(settings: Settings, name: str) -> dict[str, Any] | None:
-    """What a running server tells of a model of our model folder that it has loaded; None when
-    there is no such server, or it asks for another key."""
+    """What a running server reports about a model that it has loaded from our models folder; None
+    when no such server runs, or it requires another key."""
     from pathlib import Path
 
     from myllm.cli.client import running_server
@@ -166,7 +166,7 @@ def loaded_model(settings: Settings, name: str) -> dict[str, Any] | None:
 
 
 def path_of(model: str) -> str:
-    """The route about a model."""
+    """The path of the route about a model."""
     from urllib.parse import quote
 
     return f"/api/models/{quote(model, safe='')}"
@@ -204,7 +204,7 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _until(one: dict[str, Any]) -> str:
-    """When an idle engine leaves, in the time of this place."""
+    """When an idle engine will be unloaded, in local time."""
     from datetime import datetime
 
     if one.get("pinned"):

@@ -1,4 +1,4 @@
-"""Failures of commands: one line on stderr and an exit code, never a traceback unasked."""
+"""Failures of commands: one line on stderr and an exit code, without a traceback by default."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from myllm.errors import InvalidSettings, MyLLMError
 
 
 def report(failure: Exception, verbose: bool) -> int:
-    """Say on stderr what went wrong; returns the exit code. `verbose` adds where it went wrong,
-    unless it is an error that the program raises on purpose."""
+    """Print the failure to stderr; return the exit code. `verbose` adds the traceback, except for
+    an error that the program raises on purpose."""
     if isinstance(failure, BrokenPipeError):  # the reader has gone, as after `| head`
         return EXIT_BROKEN_PIPE
     if isinstance(failure, MyLLMError):
@@ -27,7 +27,7 @@ def report(failure: Exception, verbose: bool) -> int:
 
 
 def _in_words(failure: OSError) -> str:
-    """What the system says, and about which file."""
+    """The system's message, with the name of the file."""
     reason = failure.strerror or _one_line(failure)
     return f"{failure.filename}: {reason}" if failure.filename is not None else reason
 

@@ -1,4 +1,4 @@
-"""The HTTP client of the commands: it waits long, but not for ever, and its errors are ours."""
+"""The HTTP client of the commands: it waits long, but not for ever, and raises our own errors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import httpx
 
 from myllm.errors import KeyRefused, ServeFailed
 
-# A stream is never silent for longer than five seconds, whatever it waits for.
+# The server sends something at least every five seconds of a stream.
 SILENCE_S = 30.0
-# For an answer in one piece, which may be long in the making.
+# For an answer in one piece, which may take long to generate.
 WHOLE_S = 3600.0
 _CONNECT_S = 5.0
 
 
 class PatientClient(httpx.Client):
-    """Raises ServeFailed when the server leaves, or says nothing for `silence_s` seconds.
+    """Raises ServeFailed when the server stops, or sends nothing for `silence_s` seconds.
 
-    `withheld` says why it was shown no key; it is then raised as KeyRefused by a 401.
+    `withheld` says why the server got no key; a 401 then raises it as KeyRefused.
     """
 
     withheld: str | None = None

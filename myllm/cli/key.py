@@ -1,4 +1,4 @@
-"""`myllm key add`, `list` and `rm`: the file of keys that `serve` asks for."""
+"""`myllm key add`, `list` and `rm`: the file of keys that `serve` requires."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ File = Annotated[
     Path | None,
     typer.Option("--file", help="The keys file.", show_default="MYLLM_API_KEYS_FILE"),
 ]
-Name = Annotated[str, typer.Argument(help="Whom or what the key is for.")]
+Name = Annotated[str, typer.Argument(help="A name for the key, such as its user's.")]
 
 
 @key_app.command("add")
 def add(ctx: typer.Context, name: Name, file: File = None) -> None:
-    """Make a new key, store its hash and print the key, which is nowhere else."""
+    """Make a new key, store its hash and print the key, which is stored nowhere."""
     import secrets
 
     from myllm.api.http.keys import added, read
@@ -64,15 +64,15 @@ def rm(ctx: typer.Context, name: Name, file: File = None) -> None:
 
 
 def _path(ctx: typer.Context, file: Path | None) -> Path:
-    """The keys file; a symbolic link's target, so that writing does not replace the link."""
+    """The keys file; for a symbolic link its target, so that writing does not replace the link."""
     path = file or ctx.obj.settings().api_keys_file
     if path is None:
-        raise typer.BadParameter("say which keys file with --file, or set MYLLM_API_KEYS_FILE")
+        raise typer.BadParameter("name the keys file with --file, or set MYLLM_API_KEYS_FILE")
     return Path(path).resolve()
 
 
 def _write(path: Path, text: str) -> None:
-    """Write for the owner alone, aside and renamed; raises InvalidKeysFile."""
+    """Write a new file, readable by its owner only, and rename it. Raises InvalidKeysFile."""
     import os
     import tempfile
 
@@ -80,14 +80,14 @@ def _write(path: Path, text: str) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A temporary file of this kind has mode 0600 from the start.
+        # mkstemp creates its file with mode 0600.
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".new")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as out:
                 out.write(text)
                 out.flush()
                 os.fsync(out.fileno())
-            if path.exists():  # the server's user keeps it, also when root edits it
+            if path.exists():  # the server's user keeps the file even if root edits it
                 before = path.stat()
                 os.chown(aside, before.st_uid, before.st_gid)
             os.replace(aside, path)

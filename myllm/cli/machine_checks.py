@@ -1,4 +1,4 @@
-"""What `myllm doctor` finds out about the machine: memory, disk, the model folder, the port."""
+"""The checks of `myllm doctor` about the machine: memory, disk, the models folder, the port."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def machine_checks(settings: Settings, has_engine: bool) -> list[Check]:
 def memory() -> Check:
     from myllm.supervisor.devices import HOST, read_devices
 
-    host = read_devices(None)[HOST]  # in a container, what that may take
+    host = read_devices(None)[HOST]  # in a container, its limit
     free, total = host.free_mb / 1024, host.total_mb / 1024
     finding = f"{free:.1f} of {total:.1f} GB available"
     if free < _LITTLE_MEMORY_GB:
@@ -39,7 +39,7 @@ def memory() -> Check:
 
 
 def cache_disk(folder: Path, has_engine: bool) -> Check:
-    """Space to compile in; an engine that is there needs none, such as a container image's."""
+    """Disk space for compiling; not needed if an engine exists, as in a container image."""
     check = disk("cache disk", folder, space_for_build_mb() / 1024, "MYLLM_CACHE_DIR")
     if has_engine and check.level == "failed":
         return Check(check.name, "ok", f"{check.finding}, nor need it be: there is an engine")
@@ -47,7 +47,7 @@ def cache_disk(folder: Path, has_engine: bool) -> Check:
 
 
 def disk(name: str, folder: Path, least_gb: float, setting: str) -> Check:
-    """Space where `folder` is or would be made."""
+    """Disk space where `folder` is or would be created."""
     there = _existing(folder)
     free = shutil.disk_usage(there).free / 2**30
     finding = f"{free:.1f} GB free in {folder}"
@@ -61,7 +61,7 @@ def disk(name: str, folder: Path, least_gb: float, setting: str) -> Check:
 
 
 def model_folder(folder: Path) -> Check:
-    """Whether models can be read from it and pulled into it."""
+    """Whether models can be read from the folder and pulled into it."""
     name = "model folder"
     if not folder.exists():
         return Check(name, "ok", f"{folder} is not there yet; the first pull makes it")
@@ -82,7 +82,7 @@ def model_folder(folder: Path) -> Check:
 
 
 def port(host: str, number: int) -> Check:
-    """Whether `myllm serve` could listen there, or already does."""
+    """Whether `myllm serve` could listen on the port, or already does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -114,7 +114,7 @@ def _is_myllm(host: str, number: int) -> bool:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     name = f"[{reachable}]" if ":" in reachable else reachable
     try:
-        # The environment may name a proxy, which would answer for a server that is not there.
+        # Ignores a proxy in the environment, which would answer even if no server runs.
         answer = httpx.get(f"http://{name}:{number}/", timeout=_ASK_TIMEOUT_S, trust_env=False)
         return bool(answer.json()["name"] == "MyLLM")
     except (httpx.HTTPError, ValueError, KeyError, TypeError):

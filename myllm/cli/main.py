@@ -56,7 +56,7 @@ def global_options(
         ),
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Options before the command."""
     if env_file is not None:
         from myllm.settings_files import load_env_file
 
@@ -79,7 +79,7 @@ app.command("stop", help="Same as unload.")(unload)
 app.command("reload")(reload)
 app.command("doctor")(doctor)
 app.add_typer(sessions_app, name="sessions", help="List, show, remove and move conversations.")
-app.add_typer(key_app, name="key", help="Make, list and remove the keys that `serve` asks for.")
+app.add_typer(key_app, name="key", help="Make, list and remove the keys that `serve` requires.")
 app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
 
 
@@ -89,7 +89,7 @@ for each in (app, sessions_app, key_app, engine_app):
 
 
 def run() -> None:
-    """Run one command; raises SystemExit with its exit code, or what went wrong around it."""
+    """Run one command. Raises SystemExit with its exit code, or a failure outside the command."""
     if (home := provide_home()) is not None:
         warning(f"there is no home directory; MyLLM keeps its files in {home}; set HOME")
     try:

@@ -52,9 +52,11 @@ def pull(
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Give the model another name.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Pull again what is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pull again even if the model exists.")
+    ] = False,
 ) -> None:
-    """Download a model; an interrupted download goes on where it stopped."""
+    """Download a model; an interrupted download continues where it stopped."""
     from myllm.cli.pull_progress import show_progress
     from myllm.models.pull import pull as pull_model
     from myllm.models.pull_source import parse_reference
@@ -78,7 +80,7 @@ def list_models(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the models on disk, and what lies there and cannot be used."""
+    """List the models on disk, and the files there that cannot be used."""
     from myllm.models.describe import summary
     from myllm.models.model import broken_model
     from myllm.models.strays import strays
@@ -93,7 +95,7 @@ def list_models(
     placed = _placements(settings, models)
     if as_json:
         shown = [summary(model, placed[model.name].context_size) for model in models]
-        # Like a broken model, each has a `problem`.
+        # Each has a `problem`, as a broken model has.
         shown += [summary(broken_model(Path(each.path), False, each.problem), 0) for each in unused]
         print_json(shown)
         return
@@ -125,7 +127,7 @@ def _print_problems(problems: Mapping[str, str]) -> None:
 
 
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Show everything that is known about a model; of one that is loaded, what answers now."""
+    """Show everything that is known about a model; for a loaded one, what is running now."""
     from myllm.cli.engines import loaded_model
 
     settings = ctx.obj.settings()
@@ -180,14 +182,14 @@ def copy(
 
 
 def registry_of(ctx: typer.Context) -> Registry:
-    """The models that the command line's options and settings mean."""
+    """The registry of the models folder that the options and settings name."""
     from myllm.models.registry import Registry
 
     return Registry(ctx.obj.settings().models_dir)
 
 
 def _list_catalog(ctx: typer.Context, as_json: bool) -> None:
-    """What can be pulled by name, and whether it is here already."""
+    """The models that can be pulled by name, and whether they are here already."""
     from dataclasses import asdict
 
     from myllm.models.catalog import catalog

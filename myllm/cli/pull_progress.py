@@ -1,4 +1,4 @@
-"""Show a download: size, rate and time left on a terminal, else a line for each tenth."""
+"""Show a download: size, rate and time left on a terminal, otherwise a line for each tenth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STEP_PERCENT = 10
 
 
 class PullProgress(Protocol):
-    """Told how a download goes."""
+    """Receives the progress of a download."""
 
     def show(self, done: int, total: int) -> None: ...
 
@@ -61,7 +61,7 @@ class _TerminalBar:
 
     def show(self, done: int, total: int) -> None:
         if not self._begun:
-            # What came before this run is there at once and must not count as speed.
+            # Bytes that an earlier run downloaded count at once, and not as speed.
             self._bar.reset(self._task, total=total, completed=done)
             self._begun = True
         self._bar.update(self._task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`myllm remove`, or `rm`: models are deleted, by a running server if it has them."""
+"""`myllm remove`, or `rm`: deletes models, through the running server if it has them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def remove(
 
 
 def _is_meant(name: str, model: Model) -> bool:
-    """Whether the user wants to delete `model`, which was called `name`.
+    """Whether the user wants to delete `model`, which the command line calls `name`.
 
     Asks on a terminal. Elsewhere a model's own name is enough, and an alias raises InvalidRequest.
     """
@@ -70,7 +70,7 @@ def _is_meant(name: str, model: Model) -> bool:
 
 
 def _remove_on_server(settings: Settings, model: Model, force: bool) -> bool:
-    """Let a running server remove `model`; False when none runs, or it has another one."""
+    """Let the running server remove `model`; False if none runs, or its model is another one."""
     from contextlib import closing
 
     from myllm.cli.client import answer_of, error_of, long_wait_s, running_server

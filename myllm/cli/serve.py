@@ -30,12 +30,12 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models over HTTP until Ctrl+C or the end of its terminal."""
-    gc.disable()  # to search what is imported takes a tenth of the start; see Garbage
+    gc.disable()  # scanning the imported objects takes a tenth of the start; see Garbage
     settings: Settings = ctx.obj.settings(host=host, port=port)
 
     from myllm.server import Server, listen
 
-    # A port that is taken is told before minutes of compiling, during which nobody is let in.
+    # Listen first: a taken port must fail before minutes of compiling. No request is served yet.
     with listen(settings.host, settings.port) as probe:
         address = probe.getsockname()[0]
     from myllm.api.http.access import Access
@@ -66,19 +66,19 @@ def serve(
 
 
 def _warn_if_open(settings: Settings, listener: socket.socket) -> None:
-    """Say what it means when others than this machine can ask, and no key is asked for."""
+    """Warn when other machines can reach the server and it requires no key."""
     from myllm.api.http.hosts import is_loopback
 
     address, port = listener.getsockname()[:2]
     if settings.api_keys_file is None and not is_loopback(address):
         warning(
-            f"whoever reaches port {port} of this machine can use its models and delete them; "
-            "'myllm key add NAME' and MYLLM_API_KEYS_FILE ask for keys"
+            f"every client that reaches port {port} of this machine can use its models and delete "
+            "them; to require keys, use 'myllm key add NAME' and MYLLM_API_KEYS_FILE"
         )
 
 
 def _greet(settings: Settings, listener: socket.socket) -> None:
-    """Say where the server listens, and one line that works there."""
+    """Print where the server listens, and a command that works there."""
     import structlog
 
     from myllm.cli.client import base_url, url
@@ -102,13 +102,13 @@ def _greet(settings: Settings, listener: socket.socket) -> None:
 
 
 def _kind(address: str) -> str:
-    """Of the addresses that come with an unspecified one."""
+    """The kind of addresses that an unspecified address stands for."""
     return "address" if ":" in address else "IPv4 address"
 
 
 def _print(text: str) -> None:
-    """Print to stdout in a thread: the write blocks while nobody reads the pipe, and fails once
-    its reader has gone, neither of which concerns the server."""
+    """Print to stdout in a thread: the write blocks while the reader does not read the pipe, and
+    fails once the reader has gone, and neither must stop the server."""
 
     def write() -> None:
         try:

@@ -1,4 +1,4 @@
-"""The routes about sessions, for the commands: of the running server, or of one without engines."""
+"""The routes about sessions, for the commands: of the running server, or without engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAGE = 500
 
 
 class Api:
-    """The routes about sessions; each call raises the error that the answer tells."""
+    """The routes about sessions; each call raises the exception for an error answer."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -37,9 +37,9 @@ class Api:
         return self._checked(answer)
 
     def of_one(self, named: str, ask: Callable[[str], httpx.Response]) -> httpx.Response:
-        """What `ask` returns for the session `named`, by its id or the beginning of its id.
+        """The result of `ask` for the session `named`, by its id or the beginning of its id.
 
-        Raises NotFound, and InvalidRequest, which lists them, when several begin so.
+        Raises NotFound, or InvalidRequest, which lists the ids, if several begin so.
         """
         _check(named)
         try:
@@ -55,7 +55,7 @@ class Api:
         return ask(candidates[0]["id"])
 
     def _all(self) -> Iterator[dict[str, Any]]:
-        """The sessions of whoever asks, page by page."""
+        """The sessions of this client's key, page by page."""
         cursor = None
         while True:
             query = {"limit": _PAGE} | ({"cursor": cursor} if cursor else {})
@@ -77,13 +77,13 @@ def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:
     lines = [f"  {one['id']}  {on_one_line(one['title'])}" for one in candidates[:_MOST_CANDIDATES]]
     if len(candidates) > len(lines):
         lines.append(f"  and {len(candidates) - len(lines)} more")
-    several = f"the ids of {len(candidates)} sessions begin with '{named}'; say more of it:"
+    several = f"the ids of {len(candidates)} sessions begin with '{named}'; give more of it:"
     return InvalidRequest("\n".join([several, *lines]))
 
 
 @contextmanager
 def session_api(settings: Settings) -> Iterator[Api]:
-    """The running server, or else its routes about sessions, served for this command alone."""
+    """The running server, or else the routes about sessions, served for this command only."""
     from contextlib import closing
 
     from myllm.cli.client import running_server
@@ -99,7 +99,7 @@ def session_api(settings: Settings) -> Iterator[Api]:
 
 
 def _check(session_id: str) -> None:
-    """So that no id becomes another path; raises InvalidRequest."""
+    """Check that the id cannot become another path. Raises InvalidRequest."""
     from myllm.sessions.store import check_id  # late: `myllm engine build` works without the store
 
     check_id(session_id)

@@ -39,12 +39,14 @@ _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 @sessions_app.command("list")
 def list_sessions(
     ctx: typer.Context,
-    search: Annotated[str, typer.Option(help="A text in a title or a message.")] = "",
-    model: Annotated[str, typer.Option(help="Only this model's.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 50,
+    search: Annotated[
+        str, typer.Option(help="Only those with this text in a title or a message.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Only conversations with this model.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Show at most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List the conversations that went on last."""
+    """List the most recent conversations."""
     query = {"search": search, "model": model, "limit": limit}
     with session_api(ctx.obj.settings()) as api:
         found = api.get("/api/sessions", **query).json()["sessions"]
@@ -56,7 +58,7 @@ def list_sessions(
 
 @sessions_app.command()
 def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
-    """Print a conversation, with what was superseded in it."""
+    """Print a conversation, including superseded messages."""
     with session_api(ctx.obj.settings()) as api:
         session = api.of_one(session_id, lambda one: api.get(f"/api/sessions/{one}")).json()
     if as_json:
@@ -119,7 +121,9 @@ def export(
 def import_(
     ctx: typer.Context,
     path: Annotated[Path, typer.Argument(help="A file that was exported, *.json or *.md.")],
-    session_id: Annotated[str | None, typer.Option(help="Instead of the file's.")] = None,
+    session_id: Annotated[
+        str | None, typer.Option(help="Use this id instead of the file's.")
+    ] = None,
 ) -> None:
     """Store a conversation that was exported."""
     try:

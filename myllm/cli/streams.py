@@ -10,13 +10,13 @@ from typing import TextIO
 
 from myllm.cli.common import EXIT_BROKEN_PIPE, EXIT_FAILED, error
 
-# rich prints nothing at a width of 0; typer takes its own variable for a number without a look.
+# rich prints nothing at a width of 0, and typer does not check that its variable is a number.
 _SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 
 
 def prepare() -> None:
-    """See to it that no character makes a stream fail, and forget a size of the terminal that is
-    none."""
+    """Make the streams accept every character, and drop environment variables with an invalid
+    terminal size."""
     for stream, errors in (
         (sys.stdin, "replace"),
         (sys.stdout, "backslashreplace"),
@@ -31,7 +31,7 @@ def prepare() -> None:
 
 
 def finish(code: str | int | None) -> str | int | None:
-    """Write what is left of the output; returns the exit code, which is `code` if that works."""
+    """Flush the output; return the exit code, which is `code` if that works."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -46,7 +46,7 @@ def finish(code: str | int | None) -> str | int | None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Forget what could not be written; else Python tries once more when it ends, and complains."""
+    """Drop unwritten output; otherwise Python tries again at exit, and prints an error."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

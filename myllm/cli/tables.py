@@ -1,4 +1,4 @@
-"""Tables and lists of fields: made to fit a terminal, or plain and whole when piped."""
+"""Tables and lists of fields: they fit a terminal, and are plain and complete in a pipe."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Column:
     """A column of a table.
 
     On a terminal that is too narrow for all columns, the one with the highest `rank` is left out
-    first; one of rank 0 stays, and is folded when it must be. `prose` is folded before another
-    column is left out. Nothing is ever cut.
+    first; one of rank 0 stays, and wraps if necessary. A column of `prose` wraps before another
+    column is left out. No text is ever cut.
     """
 
     heading: str
@@ -36,7 +36,7 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    """Print a table that fits the terminal; when piped, one aligned line for each row."""
+    """Print a table that fits the terminal; in a pipe, one aligned line per row."""
     if not sys.stdout.isatty():
         say(plain_table(columns, rows))
         return
@@ -47,7 +47,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Print names and values, which are folded beside their names on a terminal."""
+    """Print names and values; on a terminal, long values wrap beside their names."""
     width = max(len(name) for name, _ in fields)
     if not sys.stdout.isatty():
         for name, value in fields:
@@ -66,7 +66,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
 
 
 def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """All columns of all rows, a line each, whatever their width."""
+    """All columns of all rows, one line per row, whatever their width."""
     headings = tuple(column.heading for column in columns)
     lines = [headings, *(tuple(map(on_one_line, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -98,14 +98,14 @@ def fitting_table(columns: Sequence[Column], rows: Sequence[Row], width: int) ->
 
 
 def _text(cell: str) -> Text:
-    """A cell that means what it says, also where it looks like rich's markup."""
+    """A cell with its literal text, even if it looks like rich's markup."""
     from rich.text import Text
 
     return Text(on_one_line(cell), overflow="fold")
 
 
 def _fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> dict[int, int]:
-    """The indexes of the columns that are shown, and the characters that each needs."""
+    """The indexes of the shown columns, and the characters that each needs."""
     from rich.cells import cell_len
 
     shown = {}

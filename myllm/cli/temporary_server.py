@@ -26,7 +26,7 @@ _STOP_S = 15.0
 def server_for_command(settings: Settings) -> Iterator[httpx.Client]:
     """A client of the running server if there is one, else of one started here.
 
-    A server that cannot answer yet is waited for. When the context is left, what was started
+    Waits for a server that cannot answer yet. When the context is left, a server that was started
     here has stopped and its engines are reaped.
     """
     from myllm.cli.client import running_server
@@ -48,14 +48,14 @@ def own_server(settings: Settings) -> Iterator[httpx.Client]:
     from myllm.cli.engine import ensure_engine_with_progress
 
     engine = ensure_engine_with_progress(settings)
-    # Nobody but us can enter the socket's folder, so nobody is asked for a key.
+    # Only this user can enter the socket's folder, so the server requires no key.
     with _served(App(settings, engine, Access())) as client:
         yield client
 
 
 @contextmanager
 def store_for_command(settings: Settings) -> Iterator[httpx.Client]:
-    """A client of the routes about stored conversations alone; no engine is needed for them."""
+    """A client of only the routes about stored conversations, which need no engine."""
     from myllm.app import StoreApp
 
     with _served(StoreApp(settings)) as client:
@@ -64,14 +64,14 @@ def store_for_command(settings: Settings) -> Iterator[httpx.Client]:
 
 @contextmanager
 def _served(app: Served) -> Iterator[httpx.Client]:
-    """Serve `app` for us alone, until the context is left."""
+    """Serve `app` to this process only, until the context is left."""
     import httpx
 
     from myllm.cli.http_client import PatientClient
     from myllm.logs import configure
     from myllm.server import Server
 
-    # The answer is the output; only what went wrong belongs beside it.
+    # The answer is the output of the command, so only warnings and errors are logged beside it.
     configure("debug" if app.settings.log_level == "debug" else "error", "text")
     started = threading.Event()
     server = Server(app, started.set)

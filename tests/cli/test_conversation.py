@@ -136,7 +136,7 @@ def test_another_answer_and_a_turn_taken_back(server: Serving, talked: httpx.Cli
         talk.ready()
         assert [text for _, text in said(talked)][2:] == ["What is my name?", "Your name is Marlo."]
         talk.type("/exit\r")
-        talk.until("Go on with: myllm run demo --session ")
+        talk.until("Continue with: myllm run demo --session ")
         assert talk.process.wait(60) == 0
     [session] = talked.get("/api/sessions").json()["sessions"]
     messages = talked.get(f"/api/sessions/{session['id']}").json()["messages"]

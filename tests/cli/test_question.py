@@ -65,7 +65,7 @@ def test_what_is_no_utf_8_is_replaced_and_told(
 def test_a_binary_is_refused(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InvalidRequest, match="stdin is no text"):
+    with pytest.raises(InvalidRequest, match="stdin is not text"):
         ask("x", content, tmp_path, monkeypatch)
 
 

@@ -99,7 +99,7 @@ def test_the_beginning_of_an_id_is_enough(engine: Engine, home: Path) -> None:
         several = myllm(home, *show, "trip-", port=port)
         assert (several.returncode, several.stdout) == (1, "")
         assert several.stderr.splitlines() == [
-            "error: the ids of 2 sessions begin with 'trip-'; say more of it:",
+            "error: the ids of 2 sessions begin with 'trip-'; give more of it:",
             "  trip-two  [b]trip-two",
             "  trip-one  [b]trip-one",
         ]

@@ -28,24 +28,26 @@ def run(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="One question, which what is piped into stdin follows; without either a "
-            "conversation begins."
+            help="One question; text piped into stdin follows it. Without either, a conversation "
+            "begins."
         ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="Instructions for the model.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 to 2; higher: more random.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling threshold.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Sample from the k likeliest tokens only.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     session: Annotated[
         str | None,
         typer.Option(
-            help="Go on with this conversation, or begin it.", autocompletion=complete_session
+            help="Continue this conversation, or begin it.", autocompletion=complete_session
         ),
     ] = None,
     go_on: Annotated[
-        bool, typer.Option("--continue", "-c", help="Go on with the last one with this model.")
+        bool, typer.Option("--continue", "-c", help="Continue the last one with this model.")
     ] = False,
     store: Annotated[
         bool, typer.Option("--store", help="Keep one question and its answer as a conversation.")
@@ -92,8 +94,8 @@ def run(
 
 
 def _session(server: httpx.Client, model: str, named: str | None, go_on: bool) -> str | None:
-    """The id of the conversation to go on with. Raises InvalidRequest for an id of a wrong form,
-    which could name another route, and when there is none to go on with."""
+    """The id of the conversation to continue. Raises InvalidRequest for an invalid id, which could
+    name another route, and when there is no conversation to continue."""
     from myllm.cli.run.talk import latest
     from myllm.sessions.store import check_id
 
@@ -103,7 +105,7 @@ def _session(server: httpx.Client, model: str, named: str | None, go_on: bool) -
 
 
 def _answer(talk: Talk, question: str, store: bool, as_json: bool) -> None:
-    """Answer one question, which is stored only where that was asked for."""
+    """Answer one question, which is stored only if an option says so."""
     if store and talk.session_id is None:
         talk.start_anew()
     if as_json:

@@ -1,4 +1,4 @@
-"""What begins with a slash: commands about the conversation, not messages to the model."""
+"""Input that begins with a slash: commands about the conversation, not messages to the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from myllm.cli.run.settings import OPTIONS, parse, shown
 from myllm.cli.run.talk import Talk
 from myllm.errors import InvalidRequest
 
-# A path has another slash, or a dot: it is a message.
+# A word with another slash or a dot is a path, and thus part of a message.
 _COMMAND = re.compile(r"/[A-Za-z?]*")
 _OTHER_NAMES = {"/quit": "/exit", "/bye": "/exit", "/?": "/help"}
 
@@ -28,11 +28,11 @@ class _Command:
 
 
 class Leave(Exception):
-    """The user is done."""
+    """The user ends the conversation."""
 
 
 def is_command(text: str) -> bool:
-    """Whether `text` is one; a space before the slash makes it a message."""
+    """Whether `text` is a command; a space before the slash makes it a message."""
     first = text.split(maxsplit=1)[0] if text.strip() else ""
     name = _OTHER_NAMES.get(first, first)
     takes_lines = name in ("/system", "/set")
@@ -47,7 +47,7 @@ class Commands:
         self._talk = talk
         self._saved: set[Path] = set()
         self._commands = {
-            "/set": _Command("/set [NAME VALUE]", "show or change how answers are made", self._set),
+            "/set": _Command("/set [NAME VALUE]", "show or change options of answers", self._set),
             "/show": _Command("/show", "the model, the settings and the conversation", self._show),
             "/system": _Command("/system [TEXT]", "show or set the instructions", self._system),
             "/regenerate": _Command("/regenerate", "answer the last question anew", self._again),
@@ -59,7 +59,7 @@ class Commands:
         }
 
     def do(self, text: str) -> None:
-        """Carry out a command. Raises Leave, and MyLLMError for what cannot be done."""
+        """Carry out a command. Raises Leave, or MyLLMError if the command fails."""
         first, _, rest = text.strip().partition(" ")
         if "\n" in first:
             first, _, rest = text.strip().partition("\n")

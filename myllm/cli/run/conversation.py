@@ -20,9 +20,8 @@ _LINES_SHOWN = 20
 def converse(talk: Talk, history: Path, go_on: bool) -> None:
     """Read messages and print answers until the user leaves.
 
-    Ctrl+C stops an answer; twice in a row it raises KeyboardInterrupt. When the conversation is
-    to `go_on`, its last turns are shown first. Raises InvalidRequest at once for a model that
-    cannot chat.
+    Ctrl+C stops an answer; twice in a row it raises KeyboardInterrupt. With `go_on` the last turns
+    of the conversation are shown first. Raises InvalidRequest at once for a model that cannot chat.
     """
     if (can_chat := talk.about_model()["chat"]) is not True:
         raise InvalidRequest(can_chat)
@@ -60,9 +59,9 @@ def _take(talk: Talk, commands: Commands, text: str) -> None:
 
 
 def _say_how_to_go_on(talk: Talk) -> None:
-    """For people; a script knows what it asked for."""
+    """Print how to continue, on a terminal only: a script knows the session's id."""
     if sys.stdout.isatty() and talk.was_answered:
-        say(f"Go on with: myllm run {talk.model} --session {talk.session_id}")
+        say(f"Continue with: myllm run {talk.model} --session {talk.session_id}")
 
 
 def _show_last_turns(said: list[dict[str, Any]]) -> None:

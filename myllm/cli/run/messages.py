@@ -28,7 +28,7 @@ class Reader(Protocol):
 
 
 def reader(history: Path) -> Reader:
-    """With editing and a history in that file; plain lines where the terminal can do no more."""
+    """A reader with editing and a history file, or one of plain lines on a dumb terminal."""
     is_dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
     if is_dumb or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return PlainReader()
@@ -36,7 +36,7 @@ def reader(history: Path) -> Reader:
 
 
 class PlainReader:
-    """One line is one message, but for blocks."""
+    """One line is one message, except in blocks."""
 
     def __init__(self) -> None:
         import readline  # noqa: F401 - gives `input` its line editing
@@ -49,14 +49,14 @@ class PlainReader:
 
 
 class EditingReader:
-    """Pasted lines are one message, Enter ends it; the arrow keys bring back earlier ones."""
+    """Pasted lines are one message, which Enter ends; the arrow keys recall earlier messages."""
 
     def __init__(self, history: Path) -> None:
         from prompt_toolkit import PromptSession
 
         self._session: PromptSession[str] = PromptSession(
             history=_history(history),
-            multiline=True,  # so that pasted lines are shown as such; Enter is bound below
+            multiline=True,  # keeps the line breaks of pasted text; Enter is bound below
             prompt_continuation=CONTINUATION,
             key_bindings=_bindings(),
             reserve_space_for_menu=0,
@@ -105,7 +105,7 @@ def _bindings() -> KeyBindings:
 
 
 def _history(path: Path) -> History:
-    """The history in a file that only its user can read; in memory when that cannot be."""
+    """The history in a file that only its user can read, or in memory if that fails."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     try:

@@ -1,4 +1,4 @@
-"""Which model `myllm run` talks to: one that is here, one to pull first, or a GGUF file."""
+"""Which model `myllm run` talks to: an existing one, one to pull first, or a GGUF file."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _LONGEST_NAME = 128
 def server_with(settings: Settings, reference: str) -> Iterator[tuple[httpx.Client, str]]:
     """A client of a server that has the model, and the model's name there.
 
-    A GGUF file is served by a server of the command's own, which sees it by a symbolic link; it
-    saves no states of conversations, because the model is gone with the command.
+    A GGUF file is served by a server of the command's own, through a symbolic link. That server
+    saves no KV states, since the model ends with the command.
     """
     from myllm.cli.temporary_server import own_server, server_for_command
 
@@ -50,7 +50,7 @@ def server_with(settings: Settings, reference: str) -> Iterator[tuple[httpx.Clie
 
 
 def _file(reference: str) -> Path | None:
-    """The file that is meant; None for a name, also one that a file happens to have."""
+    """The file that `reference` names; None for a model's name, even if a file has that name."""
     from myllm.models.pull_source import is_hub_address
 
     if is_hub_address(reference):
@@ -81,20 +81,20 @@ def _link(file: Path, models_dir: Path) -> str:
             raise InvalidModel(f"{part} is missing, a part of the model {file.name}")
         try:
             read_header(part)
-        except InvalidModel as failure:  # a file of one's own cannot be pulled again
+        except InvalidModel as failure:  # its advice to pull again does not apply here
             raise InvalidModel(failure.detail.removesuffix(f"; {PULL_AGAIN}")) from None
     split = PART.fullmatch(file.name)
     folder = models_dir / _valid_name(split["stem"] if split else file.stem)
     folder.mkdir()
     for path in (*parts, *_projector(parts)):
-        # An ending in another case, or none, is no matter for one that is named by its user.
+        # The user named the file, so its suffix need not be exactly ".gguf".
         name = path.name if path.suffix.lower() == ".gguf" else f"{path.name}.gguf"
         (folder / name).symlink_to(path)
     return folder.name
 
 
 def _projector(parts: list[Path]) -> list[Path]:
-    """The projector beside the model, if that is the only one in its folder."""
+    """The projector beside the model, if its folder has no other model."""
     from myllm.models.model import find_files
 
     try:
@@ -105,15 +105,15 @@ def _projector(parts: list[Path]) -> list[Path]:
 
 
 def _valid_name(stem: str) -> str:
-    """What is left of `stem` as a model's name."""
+    """The model name that `stem` becomes without disallowed characters."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")
     return name[:_LONGEST_NAME] or "model"
 
 
 def _pulled(settings: Settings, reference: str) -> str:
-    """The name of the model that `reference` means, which is pulled if it is nowhere yet.
+    """The name of the model that `reference` means, pulled first if it is not here yet.
 
-    Raises PullFailed. A name that nothing can be pulled by is left for the server to refuse.
+    Raises PullFailed. A name that cannot be pulled is left for the server to refuse.
     """
     from myllm.models.pull_source import is_hub_address, parse_reference
     from myllm.models.registry import Registry
@@ -147,13 +147,13 @@ def _is_known(settings: Settings, registry: Registry, name: str) -> bool:
         if server is None:
             return False
         with closing(server):
-            # A key that is refused is told by the request that follows.
+            # If the server refuses the key, the next request reports it.
             return server.get(f"/api/models/{quote(name, safe='')}").status_code != 404
     return True
 
 
 def _check_same(model: Model, wanted: Wanted) -> None:
-    """Raises PullFailed unless `model` is what `wanted` says."""
+    """Raises PullFailed unless `model` was pulled from the source that `wanted` names."""
     repo = (model.config.source or "").partition("@")[0]
     is_file = wanted.file is not None and wanted.file.lower().endswith(".gguf")
     names = {file.name for file in model.files}
@@ -166,7 +166,7 @@ def _check_same(model: Model, wanted: Wanted) -> None:
 
 
 def _pull(registry: Registry, wanted: Wanted) -> None:
-    """Pull; on a terminal ask the user first, in a script do not."""
+    """Pull the model; on a terminal, ask the user first."""
     from myllm.cli.models import size_text
     from myllm.cli.pull_progress import show_progress
     from myllm.models.pull import pull, remote_files

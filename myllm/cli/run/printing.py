@@ -1,6 +1,6 @@
-"""Printing an answer as it comes: thoughts dimmed, then the text, then what it took.
+"""Printing an answer as it comes: thoughts dimmed, then the text, then counts and speed.
 
-Only the text goes to a stdout that is no terminal, so that it can be piped on.
+If stdout is not a terminal, only the text goes there, so that it can be piped on.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def print_answer(events: Iterator[Event], model: str, verbose: bool) -> None:
 
 
 class _Thoughts:
-    """What the model thinks, between two lines that say so; on a terminal only."""
+    """The model's thoughts, between two lines that mark them; on a terminal only."""
 
     def __init__(self) -> None:
         self._shown = sys.stdout.isatty()
@@ -61,7 +61,7 @@ class _Thoughts:
         if not self._open:
             self._open = True
             say("Thinking ...", style=self._style)
-        # Each piece by itself, so that nothing stays dim when an answer is stopped.
+        # Dims each piece separately, so that the terminal is not left dim when an answer stops.
         say(text, end="", flush=True, style=self._style)
 
     def end(self) -> None:
@@ -73,7 +73,7 @@ class _Thoughts:
 
 
 class _Clock:
-    """When the first token came and when the last one did, in seconds."""
+    """Measures when the first and the last token came, in seconds."""
 
     def __init__(self) -> None:
         self._asked = time.monotonic()
@@ -98,14 +98,14 @@ class _Clock:
 
 
 def has_colour() -> bool:
-    """Whether stdout shows escape sequences, and its user has not refused them."""
+    """Whether stdout shows escape sequences, and the user has not turned them off."""
     is_capable = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     return sys.stdout.isatty() and is_capable and not os.environ.get("NO_COLOR")
 
 
 @contextmanager
 def _waiting(model: str) -> Iterator[Callable[[str | None], None]]:
-    """A line on a terminal's stderr about what is waited for, until it is told None."""
+    """A function that shows on a terminal's stderr what the command waits for; None clears it."""
     if not sys.stderr.isatty():
         yield lambda phase: None
         return

@@ -1,4 +1,4 @@
-"""The question of a `myllm run` that asks only one: its PROMPT, what is piped into it, or both."""
+"""The question of a `myllm run` with one question: its PROMPT, the piped text, or both."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import typer
 from myllm.cli.common import say, warning
 from myllm.errors import InvalidRequest
 
-# A server takes no more than 16 MiB by default.
+# A server accepts no more than 16 MiB by default.
 _MOST_BYTES = 64 * 2**20
 _NOTICE_S = 2.0
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def one_question(prompt: str | None) -> str | None:
-    """`prompt`, followed by what stdin holds if that is no terminal; None: there is a terminal
-    to talk on, and nothing to ask yet.
+    """`prompt`, followed by the text of stdin if that is not a terminal; None without either, which
+    begins a conversation.
 
-    Stdin is read to its end, like `cat` does. Raises BadParameter when nothing is asked, and
-    InvalidRequest for what is no text.
+    Reads stdin to its end, as `cat` does. Raises BadParameter if the question is empty, and
+    InvalidRequest if stdin is not text.
     """
     is_terminal = sys.stdin.isatty()
     if is_terminal and prompt is None:
@@ -35,7 +35,7 @@ def one_question(prompt: str | None) -> str | None:
 
 
 def _read(stdin: TextIO, may_be_empty: bool) -> str:
-    """All of `stdin`, without empty lines around it."""
+    """The whole of `stdin`, without empty lines around it."""
     ready, _, _ = select.select([stdin], [], [], _NOTICE_S if may_be_empty else 0)
     if may_be_empty and not ready:
         say(
@@ -48,8 +48,8 @@ def _read(stdin: TextIO, may_be_empty: bool) -> str:
     if len(content) > _MOST_BYTES:
         raise InvalidRequest(f"stdin has more than {_MOST_BYTES // 2**20} MiB")
     if b"\0" in content:
-        raise InvalidRequest("stdin is no text: it has bytes of zero, as UTF-16 and binaries have")
+        raise InvalidRequest("stdin is not text: it has zero bytes, like UTF-16 or a binary file")
     text = content.decode("utf-8-sig", errors="replace")
     if _REPLACEMENT in text and _REPLACEMENT.encode() not in content:
-        warning(f"stdin is not all UTF-8; {_REPLACEMENT} stands for what is not")
+        warning(f"stdin is not all UTF-8; {_REPLACEMENT} replaces the bytes that are not")
     return text.rstrip().lstrip("\r\n")

@@ -1,4 +1,4 @@
-"""What `/set` takes: the API's options, whether the model thinks, and whether counts are shown."""
+"""The names that `/set` knows: the API's options, `thinking`, and `verbose`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SWITCHES = {"on": True, "true": True, "yes": True, "off": False, "false": False
 
 
 def parse(name: str, text: str) -> Any:
-    """The value of a setting; None for `default`, which takes it back.
+    """The value of a setting; None for `default`, which resets it.
 
-    Raises InvalidRequest for an unknown name, telling the nearest one, and for a wrong value.
+    Raises InvalidRequest for an unknown name, with the nearest one, and for a wrong value.
     """
     if name not in OPTIONS:
         near = difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.0)[0]
@@ -39,7 +39,7 @@ def parse(name: str, text: str) -> Any:
 
 
 def shown(choices: Choices, everything: bool = False) -> list[str]:
-    """One line for each setting that is not left to the model; with `everything`, for each."""
+    """One line for each setting that was changed; with `everything`, for all settings."""
     values: dict[str, Any] = dict.fromkeys(OPTIONS) | choices.options
     values["thinking"] = choices.thinking
     values["verbose"] = choices.verbose
@@ -59,7 +59,7 @@ def _text(value: Any) -> str:
 
 
 def _option(name: str, text: str) -> Any:
-    """The value as the API takes it, checked by the API's own rules."""
+    """The value as the API accepts it, checked by the API's own rules."""
     from pydantic import ValidationError
 
     from myllm.api.errors.validation import rule

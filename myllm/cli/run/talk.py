@@ -1,6 +1,6 @@
-"""One conversation with a model: what is asked of the server, and what comes back.
+"""One conversation with a model: requests to the server, and its answers.
 
-The server keeps the conversation; nothing is printed here.
+The server keeps the conversation; this module prints nothing.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 """An event of /api/chat: `token`, `thinking` or `tool_calls`, or the last one, with `done` true;
-and `phase`, what the server is waiting for meanwhile."""
+or `phase`, what the server is waiting for."""
 
 
 @dataclass
 class Choices:
-    """What applies to each question; `thinking` None leaves it to the model."""
+    """What applies to every question; None for `thinking` leaves it to the model."""
 
     system: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -45,24 +45,24 @@ class Talk:
         self._last_question: str | None = None
         self._has_begun = False  # the answer to it
         self.was_answered = False
-        """Whether this conversation has got an answer, or a part of one, in this run."""
+        """Whether this conversation has received an answer, or a part of one, in this run."""
 
     def start_anew(self) -> None:
-        """Go on in a new conversation; the old one stays stored."""
+        """Continue in a new conversation; the old one stays stored."""
         self.session_id, self._last_question = str(uuid.uuid4()), None
         self.was_answered = False
 
     def ask(self, text: str) -> Iterator[Event]:
-        """The answer to a new question as it comes. To close the iterator stops the generation.
+        """The answer to a new question as it comes. Closing the iterator stops the generation.
 
-        Raises the error that the server tells.
+        Raises the exception for an error that the server reports.
         """
         self._last_question, self._has_begun = text, False
         history = "full" if self.session_id is None else "append"
         return self._stream([{"role": "user", "content": text}], history)
 
     def ask_again(self) -> Iterator[Event]:
-        """Another answer to the last question, which replaces the first one when it is whole."""
+        """Another answer to the last question, which replaces the first one once it is complete."""
         said = self.said()
         at = _last_turn(said)
         if self._has_no_answer(said):
@@ -94,7 +94,7 @@ class Talk:
         return answer_of(self._server.post("/api/chat", json=body, timeout=WHOLE_S))
 
     def said(self) -> list[dict[str, Any]]:
-        """The messages so far that are in force, as the API lists them."""
+        """The messages so far, without superseded ones, as the API lists them."""
         try:
             session = answer_of(self._server.get(self._path()))
         except NotFound:
@@ -109,7 +109,7 @@ class Talk:
         return answer.content.decode()
 
     def about_model(self) -> dict[str, Any]:
-        """What the server knows of the model."""
+        """What the server knows about the model."""
         from urllib.parse import quote
 
         about: dict[str, Any] = answer_of(
@@ -118,7 +118,7 @@ class Talk:
         return about
 
     def _has_no_answer(self, said: list[dict[str, Any]]) -> bool:
-        """Whether the last question failed or was stopped, so that it is not stored."""
+        """Whether the last question failed or was stopped, and so was not stored."""
         if self._last_question is None:
             return False
         at = _last_turn(said)
@@ -162,22 +162,22 @@ class Talk:
 
 
 def latest(server: httpx.Client, model: str) -> str:
-    """The id of the model's session that went on last. Raises InvalidRequest if there is none."""
+    """The id of the model's most recent session. Raises InvalidRequest if there is none."""
     answer = server.get("/api/sessions", params={"model": model, "limit": 1})
     found = answer_of(answer)["sessions"]
     if not found:
-        raise InvalidRequest(f"there is no conversation with '{model}' to go on with")
+        raise InvalidRequest(f"there is no conversation with '{model}' to continue")
     return str(found[0]["id"])
 
 
 def _last_turn(said: list[dict[str, Any]]) -> int | None:
-    """Where the last question is."""
+    """The index of the last question."""
     places = [index for index, each in enumerate(said) if each["role"] == "user"]
     return places[-1] if places else None
 
 
 def _wire(message: dict[str, Any]) -> dict[str, Any]:
-    """A listed message as it is posted."""
+    """A listed message in the form of a request."""
     names = ("tool_calls", "tool_call_id", "thinking")
     more = {name: message[name] for name in names if name in message}
     return {"role": message["role"], "content": message.get("parts") or message["content"], **more}

@@ -18,7 +18,7 @@ from myllm.api.anthropic.schemas import (
 )
 from myllm.api.shared.translated_chat import content_of, wire_call
 from myllm.errors import InvalidRequest
-from myllm.gateway.generation.chat_route import Wire
+from myllm.gateway.prompt.fit import Wire
 
 # A line of Claude Code's that changes with each request: a prompt that began with it would never
 # be found in a cache.

@@ -23,7 +23,7 @@ from myllm.gateway.embedding import embed
 from myllm.gateway.generation.answers import generating_model
 from myllm.gateway.generation.native_result import picked, plain_whole
 from myllm.gateway.generation.relay import Relay
-from myllm.gateway.generation.sampling import LLAMA_CPP_DEFAULTS, engine_fields, resolve
+from myllm.gateway.generation.sampling import LLAMA_CPP_DEFAULTS, completion_fields, resolve
 from myllm.gateway.model_lookup import named
 from myllm.gateway.prompt.prefixes import of_text
 from myllm.gateway.scheduling.demand import Demand
@@ -102,8 +102,8 @@ async def _answer(
     request: PlainCompletionRequest | InfillRequest,
 ) -> Response:
     model = await generating_model(services.gateway, name)
-    fields = engine_fields(resolve(request.given(), model.config.parameters, LLAMA_CPP_DEFAULTS))
-    body = fields | request.engine_body()
+    sampling = resolve(request.given(), model.config.parameters, LLAMA_CPP_DEFAULTS)
+    body = completion_fields(sampling) | request.engine_body()
     ticket = request.info(client).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
     if isinstance(request.prompt, str):
         ticket.pieces = of_text(request.prompt)

@@ -27,6 +27,7 @@ from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.answers import Answer, ChatAnswer, RawAnswer, generating_model
+from myllm.gateway.generation.chat_job import ChatJob, SessionTurn
 from myllm.gateway.generation.chat_route import wire_calls
 from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token
 from myllm.gateway.generation.wire_deltas import wire_part
@@ -87,20 +88,25 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
         if message.role == "user" and not message.content:
             raise InvalidRequest(f"messages[{index}].content must not be empty")
     messages = await services.media.checked(request.model, request.wire())
-    answer = ChatAnswer(
-        services.gateway,
-        request.info(client),
-        services.sessions,
-        client.owner,
-        await chatting_model(services.gateway, request.model),
+    turn = SessionTurn(
         [from_wire(message) for message in messages],
         request.session_id,
+        request.history,
+        request.store,
+    )
+    job = ChatJob(
+        await chatting_model(services.gateway, request.model),
+        turn,
         request.options.given(),
-        request.json_schema(),
         tool_fields(request.tools, request.tool_choice),
         request.thinking,
-        style=request.history,
-        store=request.store,
+        request.json_schema(),
+    )
+    answer = ChatAnswer(
+        services.gateway,
+        services.sessions,
+        request.info(client),
+        job,
         streamed=request.stream,
         session_timeout_s=services.settings.queue_timeout,
     )

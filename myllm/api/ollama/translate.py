@@ -13,8 +13,8 @@ from myllm.api.ollama.schemas import OllamaGenerateRequest, OllamaMessage
 from myllm.api.shared.timestamps import iso
 from myllm.api.shared.translated_chat import content_of, input_of, wire_call
 from myllm.gateway.generation.answers import Answer
-from myllm.gateway.generation.chat_route import Wire
 from myllm.gateway.generation.events import Call, Finished, Thinking, Token
+from myllm.gateway.prompt.fit import Wire
 from myllm.gateway.scheduling.tickets import Ticket
 
 

@@ -15,9 +15,11 @@ from myllm.api.openai.responses_events import Events, output, whole
 from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
 from myllm.errors import MyLLMError
+from myllm.gateway.generation.answers import ChatAnswer
+from myllm.gateway.generation.chat_job import ChatJob
 from myllm.gateway.generation.events import Call, Finished
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, UNBOUNDED
-from myllm.gateway.generation.stored_responses import ResponseAnswer, forget, key_of, stored
+from myllm.gateway.generation.stored_responses import ResponseTurn, forget, key_of, stored
 from myllm.gateway.model_lookup import chatting_model
 from myllm.gateway.scheduling.tickets import Client
 from myllm.sessions.history import Message, from_wire
@@ -42,15 +44,15 @@ async def create_response(
 ) -> Response:
     """Answer an input, alone or going on from another response."""
     messages = await services.media.checked(request.model, request.messages())
-    answer = await _answer(request, services, client, messages)
+    answer, turn = await _answer(request, services, client, messages)
     if request.stream:
-        return _stream(answer)
+        return _stream(answer, turn)
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
         status = "incomplete" if end.finish_reason == "length" else "completed"
-        items = output(answer.key, end.full_text, end.thinking, end.calls, status)
-        return whole(answer.record, items) | end.unstored()
+        items = output(turn.key, end.full_text, end.thinking, end.calls, status)
+        return whole(turn.record, items) | end.unstored()
 
     return DeferredJson(make)
 
@@ -77,34 +79,40 @@ async def _answer(
     services: Services,
     client: Client,
     messages: list[dict[str, Any]],
-) -> ResponseAnswer:
+) -> tuple[ChatAnswer, ResponseTurn]:
     model, effort = await chatting_model(services.gateway, request.model), request.effort()
     fields = request.fields()
     if model.thinks and effort not in (None, "none"):
         fields["reasoning_effort"] = effort
-    return ResponseAnswer(
-        services.gateway,
-        request.info(client),
-        services.sessions,
-        client.owner,
-        model,
+    turn = ResponseTurn(
         [from_wire(message) for message in messages],
-        None,
+        request.previous_response_id,
+        request.instructions,
+        request.store is not False,
+        model.name,
+        request.echo(),
+    )
+    job = ChatJob(
+        model,
+        turn,
         request.options(),
-        request.json_schema(),
         fields,
         effort != "none" if model.thinks and effort is not None else None,
+        request.json_schema(),
         _DEFAULTS,
-        session_timeout_s=services.settings.queue_timeout,
-        streamed=bool(request.stream),
-        previous=request.previous_response_id,
-        instructions=request.instructions,
-        store=request.store is not False,
-        asked=request.echo(),
     )
+    answer = ChatAnswer(
+        services.gateway,
+        services.sessions,
+        request.info(client),
+        job,
+        streamed=bool(request.stream),
+        session_timeout_s=services.settings.queue_timeout,
+    )
+    return answer, turn
 
 
-def _stream(answer: ResponseAnswer) -> Stream:
+def _stream(answer: ChatAnswer, turn: ResponseTurn) -> Stream:
     events: Events | None = None
 
     async def frames() -> AsyncGenerator[bytes, None]:
@@ -112,7 +120,7 @@ def _stream(answer: ResponseAnswer) -> Stream:
         async with aclosing(answer.events()) as said:
             async for made in said:
                 if events is None:
-                    events = Events(answer.key, answer.record)
+                    events = Events(turn.key, turn.record)
                     yield events.begin()
                 yield events.end(made) if isinstance(made, Finished) else events.say(made)
 

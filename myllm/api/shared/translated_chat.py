@@ -13,9 +13,11 @@ import orjson
 
 from myllm.api.shared.dependencies import Services
 from myllm.errors import InvalidRequest
-from myllm.gateway.generation.chat_route import CHAT, EngineChat, Wire
+from myllm.gateway.generation.chat_route import CHAT, EngineChat, chat_body
 from myllm.gateway.generation.events import Call
+from myllm.gateway.generation.sampling import resolve
 from myllm.gateway.model_lookup import chatting_model
+from myllm.gateway.prompt.fit import Wire
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.supervisor.spec import InstanceKey
@@ -46,16 +48,9 @@ async def asked(
     messages = await services.media.checked(model.name, chat.messages)
     demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
     ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
-    answer = EngineChat(
-        services.gateway,
-        ticket,
-        model,
-        messages,
-        chat.options,
-        chat.defaults,
-        chat.fields,
-    )
-    return ticket, answer
+    sampling = resolve(chat.options, model.config.parameters, chat.defaults)
+    body = chat_body(messages, sampling, chat.fields)
+    return ticket, EngineChat(services.gateway, ticket, body)
 
 
 def content_of(texts: list[str], images: list[str]) -> str | list[dict[str, Any]]:

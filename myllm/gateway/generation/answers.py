@@ -1,9 +1,9 @@
 """One request's answer, from the queue to the last token.
 
-An answer is an asynchronous generator of events, so its cleanup (the upstream connection
-closed, then the slot released) runs in one place. Whoever iterates must close it on every way
-out (`contextlib.aclosing`): a client can leave while an event is being sent, and then nothing
-else would.
+An answer is an asynchronous generator of events, so that its cleanup (the upstream connection is
+closed, then the slot released) runs in one place. The caller must close the generator on every way
+out (`contextlib.aclosing`): a client can leave while an event is being sent, and then nothing else
+would close it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import replace
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from typing import Any, Protocol
 
 import orjson
 
-from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
-from myllm.gateway.engine_io import calls
+from myllm.errors import MyLLMError, StoreFailed, Unavailable
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.generation.chat_route import wire_calls
+from myllm.gateway.generation.chat_job import ChatJob
+from myllm.gateway.generation.chat_route import EngineChat, chat_body, wire_calls
 from myllm.gateway.generation.completion import Generation
-from myllm.gateway.generation.engine_turn import EngineTurn, Fit
 from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token
-from myllm.gateway.generation.sampling import DEFAULTS, engine_fields, resolve
+from myllm.gateway.generation.prompt_builder import PromptBuilder
+from myllm.gateway.generation.sampling import DEFAULTS, completion_fields, resolve
 from myllm.gateway.model_lookup import model_for
-from myllm.gateway.prompt.fit import Prompt, Render, fit
 from myllm.gateway.prompt.prefixes import of_messages, of_text
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
-from myllm.sessions.history import Extra, Merged, Message, Style
+from myllm.sessions.history import Extra, Merged, Message
 from myllm.sessions.session import Session
 from myllm.sessions.store import SessionStore
 from myllm.supervisor.instance import Instance
@@ -43,7 +41,7 @@ class Answer(Protocol):
 
     @property
     def phase(self) -> str:
-        """What it is waiting for, in two words; for people who watch the stream."""
+        """What the answer is waiting for, in few words, for people who watch the stream."""
         ...
 
     def events(self) -> AsyncGenerator[Event, None]:
@@ -51,39 +49,12 @@ class Answer(Protocol):
         ...
 
 
-class _EngineAnswer:
-    """What raw and chat answers share: the model, how tokens are chosen, the place in the queue.
+class RawAnswer:
+    """The completion of a prompt as it is, without a chat template.
 
-    `asked` is what else of the request is for the engine.
+    `options` are sampler values under our names. They precede the model's own, and those precede
+    `defaults`, which are the dialect's.
     """
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        request: RequestInfo,
-        model: Model,
-        options: Mapping[str, Any],
-        json_schema: Any,
-        defaults: Mapping[str, Any],
-        asked: Mapping[str, Any],
-    ) -> None:
-        self.gateway = gateway
-        self.model = model
-        self.sampling = resolve(options, self.model.config.parameters, defaults)
-        fields = engine_fields(self.sampling)
-        if json_schema is not None:
-            fields["json_schema"] = json_schema
-        demand = Demand("/completion", {**fields, **asked})
-        self.ticket = request.ticket(InstanceKey(self.model.name, "generate"), demand)
-        self.generation = Generation(gateway, self.ticket, fields)
-
-    @property
-    def phase(self) -> str:
-        return self.generation.phase
-
-
-class RawAnswer(_EngineAnswer):
-    """The completion of a prompt as it is, without a chat template."""
 
     def __init__(
         self,
@@ -95,97 +66,83 @@ class RawAnswer(_EngineAnswer):
         json_schema: Any = None,
         defaults: Mapping[str, Any] = DEFAULTS,
     ) -> None:
-        asked = {"prompt": prompt}
-        super().__init__(gateway, request, model, options, json_schema, defaults, asked)
-        self._prompt = prompt
+        sampling = resolve(options, model.config.parameters, defaults)
+        fields = completion_fields(sampling, json_schema)
+        demand = Demand("/completion", {**fields, "prompt": prompt})
+        self.ticket = request.ticket(InstanceKey(model.name, "generate"), demand)
         self.ticket.pieces = of_text(prompt)
+        self._prompt = prompt
+        self._generation = Generation(gateway, self.ticket, fields)
+
+    @property
+    def phase(self) -> str:
+        """What the answer is waiting for, in few words."""
+        return self._generation.phase
 
     def events(self) -> AsyncGenerator[Event, None]:
-        async def make_prompt(instance: Instance) -> str:
-            return self._prompt
+        """Tokens, then one Finished."""
+        return self._generation.events(self._build_prompt)
 
-        return self.generation.events(make_prompt)
+    async def _build_prompt(self, instance: Instance) -> str:
+        return self._prompt
 
 
-class ChatAnswer(_EngineAnswer):
-    """The next message of a conversation, which is stored with it unless `store` is false.
+class ChatAnswer:
+    """The next message of a conversation, which is stored with it unless the turn says otherwise.
 
-    What is not stored goes on from the session `session_id`, if there is one, and belongs to
-    none: its text reaches neither the database nor a file, and its slot is nobody's. `style`
-    states what the messages are, where the client knows.
-
-    `fields` are others of `/v1/chat/completions`: tools and what goes with them. `thinking`
-    switches thoughts on or off; raises InvalidRequest when the model has none, and what
-    `chatting_model` raises.
-    `streamed`: the client gets every event as it comes, and so has a part of the answer when it
-    leaves in the middle.
+    Raises InvalidRequest if `job` wants what its model cannot do. `streamed`: the client gets every
+    event as it comes, and so has a part of the answer when it leaves in the middle.
+    `session_timeout_s` bounds the wait for a session that another request has.
     """
 
     def __init__(
         self,
         gateway: Gateway,
-        request: RequestInfo,
         sessions: SessionStore,
-        owner: str,
-        model: Model,
-        messages: Sequence[Message],
-        session_id: str | None,
-        options: Mapping[str, Any],
-        json_schema: Any = None,
-        fields: Mapping[str, Any] | None = None,
-        thinking: bool | None = None,
-        defaults: Mapping[str, Any] = DEFAULTS,
+        request: RequestInfo,
+        job: ChatJob,
         *,
-        style: Style | None = None,
-        store: bool = True,
         streamed: bool,
         session_timeout_s: float,
     ) -> None:
-        self._fields = {**(fields or {}), **_switch(model, thinking)}
-        asked = {**self._fields, "session": session_id, "messages": messages}
-        super().__init__(gateway, request, model, options, json_schema, defaults, asked)
-        self._json_schema = json_schema
-        self._engine_turn: EngineTurn | None = None
+        self._gateway = gateway
         self._sessions = sessions
-        self._owner = owner
-        self._messages = messages
-        self._session_id = session_id
-        self._style = style
-        self._keeps = store
+        self._job = job
         self._streamed = streamed
         self._session_timeout_s = session_timeout_s
+        self._sampling = resolve(job.options, job.model.config.parameters, job.defaults)
+        self._fields = completion_fields(self._sampling, job.json_schema)
+        self._chat_fields = job.chat_fields()
+        self._source: Generation | EngineChat | None = None  # once the session is opened
+        demand = {
+            **self._fields,
+            **self._chat_fields,
+            "session": job.turn.session_id,
+            "messages": job.turn.messages,
+        }
+        self.ticket = request.ticket(
+            InstanceKey(job.model.name, "generate"), Demand("/completion", demand)
+        )
 
     @property
     def phase(self) -> str:
-        return super().phase if self._engine_turn is None else self._engine_turn.phase
+        """What the answer is waiting for, in few words."""
+        return self._source.phase if self._source else self._gateway.phase(self.ticket)
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        async with self._opened() as (session, turn):
-            if self._keeps:
-                self.ticket.session, self.ticket.begins = session.ref, session.stored is None
-            self.ticket.pieces = of_messages(self._shown(turn))
-            self.ticket.enqueued_at = time.monotonic()
-            dropped = 0
-
-            async def make_prompt(instance: Instance, render: Render) -> Prompt:
-                nonlocal dropped, turn
-                turn = await self._counted(instance, turn)
-                prompt = await self._fitted(instance, turn, session.left_out, render)
-                dropped = session.left_out = prompt.dropped_messages
-                return prompt
-
+        """Tokens, thoughts and calls as they come, then one Finished."""
+        async with self._job.turn.opened(self._open_session) as (session, conversation):
+            prompts = self._enqueue(session, conversation)
             sending, sent, thought = list[str](), list[str](), list[str]()
             try:
-                async with aclosing(self._answered(turn, make_prompt)) as events:
+                async with aclosing(self._generated(prompts)) as events:
                     async for event in events:
                         if isinstance(event, Finished):
                             sent.clear()
-                            warning = await self._try_to_store(session, turn, event)
-                            session_id = session.ref.id if self._keeps else None
-                            event = event.in_session(session_id, dropped, warning)
+                            event = await self._finish(session, prompts, event)
                         yield event
-                        # Whoever asks for the next event has sent this one, but for tokens that
-                        # go out together with the next.
+                        # The caller has sent this event when it asks for the next one, except for
+                        # tokens that go out together with the next.
                         if self._streamed and isinstance(event, Token):
                             sending.append(event.text)
                             if not event.more:
@@ -194,98 +151,79 @@ class ChatAnswer(_EngineAnswer):
                         elif isinstance(event, Thinking):
                             thought.append(event.text)
             except (GeneratorExit, asyncio.CancelledError):
-                if sent:  # the client has seen this much
+                if sent:
                     extra = Extra(thinking="".join(thought)) if thought else None
                     answer = Message("assistant", "".join(sent), partial=True, extra=extra)
-                    with suppress(MyLLMError):  # which is logged; nobody is there to be told
-                        await self._store(session, turn, answer, None)
+                    with suppress(MyLLMError):  # the store has logged it, and the client has left
+                        await self._store(session, prompts, answer, None)
                 raise
 
-    @asynccontextmanager
-    async def _opened(self) -> AsyncGenerator[tuple[Session, Merged], None]:
-        """The session, held until the context is left, and what it is with the posted messages.
+    def _open_session(self, session_id: str | None) -> AbstractAsyncContextManager[Session]:
+        owner = self.ticket.request.client.owner
+        return self._sessions.open(owner, session_id, self._session_timeout_s)
 
-        One that only is gone on from is let go at once.
+    def _enqueue(self, session: Session, conversation: Merged) -> PromptBuilder:
+        """Begin the wait for a slot, and return what will build the prompt in it."""
+        messages = self._job.turn.visible(conversation)
+        if self._job.turn.stores:
+            self.ticket.session, self.ticket.begins = session.ref, session.stored is None
+        self.ticket.pieces = of_messages(messages)
+        self.ticket.enqueued_at = time.monotonic()
+        return PromptBuilder(
+            self._gateway,
+            self.ticket,
+            conversation,
+            messages,
+            session.left_out,
+            self._sampling["max_tokens"],
+            self._chat_route_fields(messages),
+        )
+
+    def _chat_route_fields(self, messages: Sequence[Message]) -> dict[str, Any] | None:
+        """Return the fields for the engine's chat route, or None if `/completion` will do: it can
+        resume anywhere, but knows no tools, thoughts and pictures."""
+        text_only = not any(message.said() for message in messages)
+        if text_only and not self._job.model.thinks and "tools" not in self._chat_fields:
+            return None
+        schema = self._job.json_schema
+        return self._chat_fields | ({} if schema is None else {"json_schema": schema})
+
+    def _generated(self, prompts: PromptBuilder) -> AsyncGenerator[Event, None]:
+        if prompts.chat_fields is None:
+            self._source = Generation(self._gateway, self.ticket, self._fields)
+            return self._source.events(prompts.build)
+        wire = [message.wire() for message in prompts.messages]
+        body = chat_body(wire, self._sampling, prompts.chat_fields)
+        self._source = EngineChat(self._gateway, self.ticket, body, prompts)
+        return self._source.events()
+
+    async def _finish(self, session: Session, prompts: PromptBuilder, end: Finished) -> Finished:
+        """Store the turn, and return `end` with what the client is to know of that.
+
+        If the store cannot write now, the answer is worth more than an error, so it gets a warning.
         """
-        opened = self._sessions.open(self._owner, self._session_id, self._session_timeout_s)
-        async with opened as session:
-            turn = session.merged(self._messages, self._style)
-            if self._keeps:
-                yield session, turn
-                return
-        yield session, turn
-
-    def _shown(self, turn: Merged) -> list[Message]:
-        """What the model is to see of the conversation."""
-        return turn.prompt()
-
-    async def _try_to_store(self, session: Session, turn: Merged, end: Finished) -> str | None:
-        """Keep a turn; where the store cannot write now, the answer is worth more than an error,
-        and the reason is returned."""
+        warning = None
         try:
-            await self._store(session, turn, _answer_of(end), end)
+            await self._store(session, prompts, _answer_of(end), end)
         except (StoreFailed, Unavailable) as failure:
-            return f"This turn is not stored. {failure.detail}"
-        return None
+            warning = f"This turn is not stored. {failure.detail}"
+        session_id = session.ref.id if self._job.turn.stores else None
+        return end.in_session(session_id, prompts.left_out, warning)
 
     async def _store(
-        self, session: Session, turn: Merged, answer: Message, end: Finished | None
+        self, session: Session, prompts: PromptBuilder, answer: Message, end: Finished | None
     ) -> None:
-        """Keep a turn; `end` is None when the client left in the middle of it."""
-        if self._keeps:
-            await self._sessions.save(session, self.model.name, turn, answer)
-
-    def _answered(self, turn: Merged, make_prompt: Fit) -> AsyncGenerator[Event, None]:
-        """The answer, by the engine's chat route where text alone would not do."""
-        shown = self._shown(turn)
-        text_only = not any(message.said() for message in shown)
-        if text_only and not self.model.thinks and "tools" not in self._fields:
-            return self.generation.events(
-                lambda instance: make_prompt(instance, self._plain_render(instance))
-            )
-        fields = dict(self._fields)
-        if self._json_schema is not None:
-            fields["json_schema"] = self._json_schema
-        self._engine_turn = EngineTurn(
-            self.gateway,
-            self.ticket,
-            self.model,
-            self.sampling,
-            fields,
-            [message.wire() for message in shown],
-            make_prompt,
-        )
-        return self._engine_turn.events()
-
-    async def _fitted(
-        self, instance: Instance, turn: Merged, left_out: int, render: Render
-    ) -> Prompt:
-        size, max_tokens = instance.spec.context_size, self.sampling["max_tokens"]
-        return await fit(self._shown(turn), left_out, size, max_tokens, render)
-
-    def _plain_render(self, instance: Instance) -> Render:
-        async def render(wire: list[dict[str, Any]]) -> Prompt:
-            begun = ""
-            if wire[-1]["role"] == "assistant" and not self.model.chat.leaves_answers_open:
-                *wire, last = wire
-                begun = last["content"]
-            text = await calls.apply_template(instance, {"messages": wire}) + begun
-            conversations = self.gateway.conversations
-            return Prompt(text, await conversations.tokens(instance, self.ticket, text))
-
-        return render
-
-    async def _counted(self, instance: Instance, turn: Merged) -> Merged:
-        """`turn` with the tokens of its last new messages, which are stored with them."""
-        *more, last = turn.new or (None,)
-        if last is None or last.tokens is not None:
-            return turn
-        tokens = await self.gateway.counts.count(instance, last.content)
-        return replace(turn, new=(*more, replace(last, tokens=tokens)))
+        """Store the turn, unless it is not to be; `end` is None if the client left before it."""
+        turn = self._job.turn
+        answer = turn.complete(answer, end)
+        if turn.stores:
+            session.left_out = prompts.left_out
+            await self._sessions.save(session, self._job.model.name, prompts.conversation, answer)
 
 
 def _answer_of(end: Finished) -> Message:
-    """A whole answer, to be stored; calls that were cut would be no use to any later prompt."""
+    """Convert a whole answer to a message, without tool calls that were cut: no later prompt could
+    use them."""
     extra = Extra()
     if end.thinking:
         extra["thinking"] = end.thinking
@@ -302,18 +240,9 @@ def _is_whole(call: Call) -> bool:
         return False
 
 
-def _switch(model: Model, thinking: bool | None) -> dict[str, Any]:
-    """What tells an engine to think or not to; nothing of a model that cannot."""
-    if thinking and not model.thinks:
-        raise InvalidRequest(
-            f"Model '{model.name}' does not think; leave thinking out, or send false"
-        )
-    if thinking is None or not model.thinks:
-        return {}
-    kwargs = {"chat_template_kwargs": {"enable_thinking": thinking}}
-    return kwargs if thinking else kwargs | {"reasoning_effort": "none"}
-
-
 async def generating_model(gateway: Gateway, name: str) -> Model:
-    """The model called `name`; raises InvalidRequest when it cannot generate."""
+    """Return the model called `name`.
+
+    Raises ModelNotFound, and InvalidRequest if the model cannot generate.
+    """
     return await model_for(gateway, name, "generate")

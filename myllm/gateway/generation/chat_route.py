@@ -1,69 +1,77 @@
-"""A chat through the engine's own chat route, as events: with tools, thinking, pictures.
+"""A chat through the engine's own chat route, as events: tokens, thoughts, calls of tools.
 
-For dialects that tell an answer in another form than the engine's. What is only text could go
-by `/completion` as well, but the engine alone knows how a model writes its thoughts and calls.
+Only the engine knows how a model writes its thoughts and calls, and how it reads pictures. The
+dialects whose answers differ from the engine's form go this way with every chat, and so does a
+turn of a stored conversation that needs more than text.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from myllm.errors import EngineError
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.deltas import Delta, ReplayFilter, StreamedAnswer, delta_of
 from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token, Usage
+from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.generation.relay import Relay
-from myllm.gateway.generation.sampling import resolve
+from myllm.gateway.prompt.fit import Prompt, Wire
 from myllm.gateway.prompt.prefixes import of_wire
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.models.registry import Model
+from myllm.sessions.kv_states import Remembered
 from myllm.supervisor.instance import Instance
 
-CHAT = "/v1/chat/completions"
-Wire = list[dict[str, Any]]
-"""Messages in OpenAI's form."""
+CHAT: Final = "/v1/chat/completions"
+
+
+def chat_body(
+    messages: Wire, sampling: Mapping[str, Any], fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the body of a request to the engine's chat route.
+
+    `sampling` has every sampler value under our names; `fields` are the others: `tools`,
+    `tool_choice`, `response_format`, `reasoning_effort`, `chat_template_kwargs`.
+    """
+    body = {**sampling, **fields, "messages": messages, "stream_options": {"include_usage": True}}
+    if body.get("stop"):
+        body["verbose"] = True  # or the engine would not tell which stop string ended the answer
+    return body
 
 
 class EngineChat:
-    """The next message of a conversation in OpenAI's form.
+    """The answer to a chat route's `body`, as events.
 
-    `options` are sampler values under our names and `defaults` those of the dialect; `fields`
-    are others of `/v1/chat/completions`: tools, tool_choice, response_format, reasoning_effort,
-    chat_template_kwargs. A last message of role assistant is continued, and only the new text
-    is told. `prepare` may choose the messages once an engine is there to count their tokens;
-    `ended` is told the engine and the text of the whole answer, while the slot is still held.
+    A last message of role assistant is continued, and the events have only the new text. With
+    `prompts`, the messages are those of the prompt that it builds, and the slot's session remembers
+    that prompt; without, `body` is sent as it is.
     """
 
     def __init__(
         self,
         gateway: Gateway,
         ticket: Ticket,
-        model: Model,
-        messages: Wire,
-        options: Mapping[str, Any],
-        defaults: Mapping[str, Any],
-        fields: Mapping[str, Any],
-        prepare: Callable[[Instance], Awaitable[Wire]] | None = None,
-        ended: Callable[[Instance, str], None] | None = None,
+        body: dict[str, Any],
+        prompts: PromptBuilder | None = None,
     ) -> None:
-        body = resolve(options, model.config.parameters, defaults) | dict(fields)
-        body |= {"messages": messages, "stream_options": {"include_usage": True}}
-        if body.get("stop"):
-            body["verbose"] = True  # or nobody would know which one ended the answer
+        messages: Wire = body["messages"]
         ticket.pieces = ticket.pieces or of_wire(messages)
-        self._ended = ended
-        self._relay = Relay(gateway, ticket, CHAT, body, prepare, self._end)
+        self._conversations = gateway.conversations
+        self._ticket = ticket
+        self._prompts = prompts
+        self._prompt: Prompt | None = None
+        prepare = None if prompts is None else self._prepare
+        self._relay = Relay(gateway, ticket, CHAT, body, prepare, self._note_slot)
         self._begun = _begun(messages)
         self._said = StreamedAnswer("chat")
 
     @property
     def phase(self) -> str:
-        """What it is waiting for, in few words."""
+        """What the answer is waiting for, in few words."""
         return self._relay.phase
 
     async def events(self) -> AsyncGenerator[Event, None]:
@@ -78,12 +86,22 @@ class EngineChat:
                         yield event
         yield self._finished()
 
-    def _end(self, instance: Instance) -> None:
-        if self._ended is not None:
-            self._ended(instance, self._said.text)
+    async def _prepare(self, instance: Instance) -> Wire:
+        assert self._prompts is not None
+        self._prompt = await self._prompts.build(instance)
+        self._conversations.unknown(instance, self._ticket)
+        return self._prompt.wire
+
+    def _note_slot(self, instance: Instance) -> None:
+        """Note that the slot holds the prompt. The engine does not tell the tokens of the answer
+        behind it."""
+        prompt = self._prompt
+        if prompt is not None and prompt.tokens:
+            remembered = Remembered.of(prompt.text, tuple(prompt.tokens))
+            self._conversations.note(instance, self._ticket, remembered, self._said.text, 0)
 
     def _named(self, delta: Delta) -> Delta:
-        """Some models' calls have no ids; clients need one to tell the tool's result."""
+        """Give an id to each call that has none: clients need it to return the tool's result."""
         calls = tuple(
             replace(part, id=new_call_id())
             if part.index not in self._said.calls and not part.id
@@ -107,7 +125,7 @@ class EngineChat:
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """The engine's counts of tokens as ours."""
+    """Convert the engine's token counts."""
     details = usage.get("prompt_tokens_details") or {}
     return Usage(
         usage.get("prompt_tokens", 0),
@@ -117,12 +135,12 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
 
 
 def new_call_id() -> str:
-    """A name for a call that the model has given none."""
+    """Return an id for a call to which the model gave none."""
     return f"call_{uuid.uuid4().hex[:24]}"
 
 
 def wire_calls(calls: Iterable[Call]) -> list[dict[str, Any]]:
-    """Calls of tools as a message in OpenAI's form has them."""
+    """Convert tool calls to the form that a message has in OpenAI's API."""
     return [
         {
             "id": call.id,
@@ -134,7 +152,7 @@ def wire_calls(calls: Iterable[Call]) -> list[dict[str, Any]]:
 
 
 def _begun(messages: Wire) -> str:
-    """The message that is to be continued; the engine's answer begins with it."""
+    """Return the text that the engine is to continue: its answer begins with that text."""
     last = messages[-1] if messages else {}
     content = last.get("content")
     return content if last.get("role") == "assistant" and isinstance(content, str) else ""

@@ -1,6 +1,6 @@
-"""How tokens are chosen: the request's options over the model's over the defaults.
+"""Sampler values: the request's options, then the model's parameters, then the dialect's defaults.
 
-Every value is sent to the engine, whose own defaults differ and change between versions.
+Every value is sent to the engine, because its own defaults differ and change between versions.
 """
 
 from __future__ import annotations
@@ -20,26 +20,24 @@ DEFAULTS: dict[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-# For an answer that may fill the context.
 UNBOUNDED = 2**30
-# Ours on the left, the engine's on the right; other names are the same.
-_ENGINE_NAMES = {"max_tokens": "n_predict"}
+"""The `max_tokens` of an answer that may fill the context."""
 
-
-# What OpenAI's clients expect; an answer may fill the context. Of what their API does not know,
-# our own defaults hold.
+# OpenAI's own defaults, under which an answer may fill the context. Ours for the values that
+# OpenAI's API does not have.
 OPENAI_DEFAULTS: dict[str, Any] = {
     name: value for name, value in DEFAULTS.items() if name != "max_tokens"
 } | {"temperature": 1.0, "top_p": 1.0, "repeat_penalty": 1.0}
-# What llama-server does by itself when it is asked on its own paths.
+# The defaults of llama-server's own paths.
 LLAMA_CPP_DEFAULTS: dict[str, Any] = OPENAI_DEFAULTS | {"temperature": 0.8, "top_p": 0.95}
-
-# What Ollama's clients expect; there, an answer may fill the context too.
+# Ollama's own defaults, under which an answer may fill the context, too.
 OLLAMA_DEFAULTS: dict[str, Any] = DEFAULTS | {
     "temperature": 0.8,
     "min_p": 0.0,
     "max_tokens": UNBOUNDED,
 }
+# Names on the engine's `/completion`, where they differ from ours.
+_ENGINE_NAMES = {"max_tokens": "n_predict"}
 
 
 def resolve(
@@ -47,15 +45,19 @@ def resolve(
     parameters: Mapping[str, Any],
     defaults: Mapping[str, Any] = DEFAULTS,
 ) -> dict[str, Any]:
-    """All sampler values of a request: its `options`, then the model's `parameters`, then the
-    dialect's `defaults`."""
+    """Return all sampler values of a request.
+
+    Its `options` precede the model's `parameters`, which precede the dialect's `defaults`. There is
+    always a seed, so that another engine can replay the answer.
+    """
     values = {**defaults, **parameters, **options}
-    # A seed of our own, so that the same answer can be asked for again.
     if values.get("seed", -1) < 0:
         values["seed"] = random.randrange(2**32 - 1)
     return values
 
 
-def engine_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` under the names of the engine's `/completion`."""
-    return {_ENGINE_NAMES.get(name, name): value for name, value in values.items()}
+def completion_fields(sampling: Mapping[str, Any], json_schema: Any = None) -> dict[str, Any]:
+    """Return the fields of the engine's `/completion` for these sampler values, and for an answer
+    that must match `json_schema`, if there is one."""
+    fields = {_ENGINE_NAMES.get(name, name): value for name, value in sampling.items()}
+    return fields if json_schema is None else fields | {"json_schema": json_schema}

@@ -1,9 +1,9 @@
-"""Answers that have ids, from which other requests go on.
+"""Answers with ids, which later requests can continue (OpenAI's `/v1/responses`).
 
 They are kept in the store of conversations: an id names its session and, in there, the answer
-that has it. Going on from the last answer of a session continues that; going on from an older
-one begins another session with a copy of what was said until there, which is stored with the
-new answer, in one transaction.
+that has it. A request that continues the last answer of a session continues the session. One
+that continues an older answer begins another session, with a copy of the conversation up to
+there, which is stored with the new answer in one transaction.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from myllm.errors import NotFound
-from myllm.gateway.generation.answers import ChatAnswer
+from myllm.gateway.generation.chat_job import OpenSession
 from myllm.gateway.generation.events import Finished
 from myllm.sessions.history import Extra, Merged, Message, system_in_force
 from myllm.sessions.session import Session, SessionRef
@@ -27,54 +27,73 @@ from myllm.sessions.store import SessionStore
 _ID: Final = re.compile(r"resp_([0-9a-f]{32})([0-9a-f]{16})")
 
 
-class ResponseAnswer(ChatAnswer):
-    """The answer to `messages`, which go on from the answer `previous`.
+class ResponseTurn:
+    """Messages that continue the answer `previous`; a new conversation, if that is None.
 
-    `record` is what will be known of the answer beside what it says: its id (once the first
-    event is there), what the request `asked`, and in the end its usage and how it `ended`: as
-    Finished says it, or "left" when the client was gone.
+    `instructions` are a system message for this answer only. `record` is what is known of the
+    answer besides its text, for clients that ask for it later: its id (once the session is
+    opened), what the request `asked`, and in the end its usage and how it `ended`: as Finished
+    has it, or "left" if the client left before.
     """
+
+    session_id: None = None
 
     def __init__(
         self,
-        *args: Any,
+        messages: Sequence[Message],
         previous: str | None,
         instructions: str | None,
+        stores: bool,
+        model: str,
         asked: Mapping[str, Any],
-        **fields: Any,
     ) -> None:
-        super().__init__(*args, **fields)
+        self.messages = messages
+        self.stores = stores
         self._previous = previous
         self._instructions = instructions
         self.record: dict[str, Any] = {
             "id": "",
             "created_at": int(time.time()),
-            "model": self.model.name,
+            "model": model,
             "asked": dict(asked),
         }
 
     @property
     def key(self) -> str:
-        """What the ids of its parts are made of."""
+        """The common part of the ids of the answer's parts."""
         return key_of(self.record["id"])
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncGenerator[tuple[Session, Merged], None]:
+    async def opened(
+        self, open_session: OpenSession
+    ) -> AsyncGenerator[tuple[Session, Merged], None]:
+        """The previous answer's session, or a new one with a copy of the conversation so far."""
         system: Message | None = None
         before: tuple[Message, ...] = ()
         if self._previous is not None:
-            session_id = _session_of(self._previous)
-            opened = self._sessions.open(self._owner, session_id, self._session_timeout_s)
-            async with opened as session:
+            async with open_session(_session_of(self._previous)) as session:
                 system, at = session.system, _find(session.messages, self._previous)
-                if self._keeps and at == len(session.messages) - 1:
+                if self.stores and at == len(session.messages) - 1:
                     yield self._begun(session, system, tuple(session.messages))
                     return
                 before = tuple(replace(each, key=None) for each in session.messages[: at + 1])
-        opened = self._sessions.open(self._owner, None, self._session_timeout_s)
-        async with opened as session:
+        async with open_session(None) as session:
             system = None if system is None else replace(system, key=None)
             yield self._begun(session, system, (), before)
+
+    def visible(self, conversation: Merged) -> list[Message]:
+        """The conversation under the instructions."""
+        if self._instructions is None:
+            return conversation.prompt()
+        stored = [conversation.system.content] if conversation.system else []
+        system = Message("system", "\n\n".join([self._instructions, *stored]))
+        return [system, *conversation.kept, *conversation.new]
+
+    def complete(self, answer: Message, end: Finished | None) -> Message:
+        """`answer` with the record, from which it can be shown and continued."""
+        self.record["ended"] = "left" if end is None else end.finish_reason
+        self.record["usage"] = None if end is None else end.usage.as_dict()
+        return replace(answer, extra=cast(Extra, {**(answer.extra or {}), "response": self.record}))
 
     def _begun(
         self,
@@ -84,29 +103,13 @@ class ResponseAnswer(ChatAnswer):
         copied: tuple[Message, ...] = (),
     ) -> tuple[Session, Merged]:
         self.record["id"] = f"resp_{uuid.UUID(session.ref.id).hex}{secrets.token_hex(8)}"
-        system = system_in_force(system, self._messages)
-        turns = tuple(message for message in self._messages if message.role != "system")
+        system = system_in_force(system, self.messages)
+        turns = tuple(message for message in self.messages if message.role != "system")
         return session, Merged(system, kept, (), (*copied, *turns))
-
-    def _shown(self, turn: Merged) -> list[Message]:
-        """With the instructions, which are for this answer only."""
-        if self._instructions is None:
-            return turn.prompt()
-        given = [self._instructions, *([turn.system.content] if turn.system else [])]
-        system = Message("system", "\n\n".join(given))
-        return [system, *turn.kept, *turn.new]
-
-    async def _store(
-        self, session: Session, turn: Merged, answer: Message, end: Finished | None
-    ) -> None:
-        self.record["ended"] = "left" if end is None else end.finish_reason
-        self.record["usage"] = None if end is None else end.usage.as_dict()
-        extra = cast(Extra, {**(answer.extra or {}), "response": self.record})
-        await super()._store(session, turn, replace(answer, extra=extra), end)
 
 
 async def stored(sessions: SessionStore, owner: str, response_id: str) -> Message:
-    """The answer that has this id. Raises NotFound."""
+    """Return the answer with this id. Raises NotFound."""
     found = await (await sessions.archive()).load(SessionRef(owner, _session_of(response_id)))
     if found is None:
         raise _unknown(response_id)
@@ -114,7 +117,7 @@ async def stored(sessions: SessionStore, owner: str, response_id: str) -> Messag
 
 
 async def forget(sessions: SessionStore, owner: str, response_id: str) -> None:
-    """Nobody can go on from this answer any more; the session goes with its last one.
+    """Make this answer impossible to continue; remove its session with its last such answer.
 
     Raises NotFound, and Conflict while the session is being answered.
     """
@@ -123,17 +126,17 @@ async def forget(sessions: SessionStore, owner: str, response_id: str) -> None:
     found = await archive.load(session)
     if found is None:
         raise _unknown(response_id)
-    said = found[1]
-    at = _find(said, response_id)
-    if sum("response" in (message.extra or {}) for message in said) == 1:
+    messages = found[1]
+    at = _find(messages, response_id)
+    if sum("response" in (message.extra or {}) for message in messages) == 1:
         await sessions.remove(session)
         return
-    kept = {name: value for name, value in (said[at].extra or {}).items() if name != "response"}
-    await archive.rewrite(replace(said[at], extra=cast(Extra, kept) or None))
+    kept = {name: value for name, value in (messages[at].extra or {}).items() if name != "response"}
+    await archive.rewrite(replace(messages[at], extra=cast(Extra, kept) or None))
 
 
 def key_of(response_id: str) -> str:
-    """What the ids of a response's parts are made of."""
+    """Return the common part of the ids of a response's parts."""
     return response_id[-16:]
 
 
@@ -144,8 +147,8 @@ def _session_of(response_id: str) -> str:
     return str(uuid.UUID(found[1]))
 
 
-def _find(said: Sequence[Message], response_id: str) -> int:
-    for index, message in enumerate(said):
+def _find(messages: Sequence[Message], response_id: str) -> int:
+    for index, message in enumerate(messages):
         if (message.extra or {}).get("response", {}).get("id") == response_id:
             return index
     raise _unknown(response_id)

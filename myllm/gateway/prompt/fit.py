@@ -25,6 +25,10 @@ _WIDEST = 64
 _LIKELY = 1.5
 
 
+Wire = list[dict[str, Any]]
+"""Messages in OpenAI's form."""
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A rendered conversation: its text, its tokens, and how many messages did not fit.
@@ -35,7 +39,7 @@ class Prompt:
     text: str
     tokens: list[int]
     dropped_messages: int = 0
-    wire: list[dict[str, Any]] = field(default_factory=list)
+    wire: Wire = field(default_factory=list)
     other_tokens: int = 0
 
     @property
@@ -44,7 +48,7 @@ class Prompt:
         return len(self.tokens) + self.other_tokens
 
 
-Render = Callable[[list[dict[str, Any]]], Awaitable[Prompt]]
+Render = Callable[[Wire], Awaitable[Prompt]]
 
 
 async def fit(

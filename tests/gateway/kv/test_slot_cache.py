@@ -16,9 +16,10 @@ from myllm.engine.types import Engine
 from myllm.errors import EngineDied, InvalidRequest
 from myllm.gateway.engine_io import calls
 from myllm.gateway.generation.answers import ChatAnswer
+from myllm.gateway.generation.chat_job import ChatJob, SessionTurn
 from myllm.gateway.generation.events import Finished
 from myllm.gateway.kv import slot_cache
-from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.models.header import Header
 from myllm.sessions.history import Message
 from myllm.sessions.session import SessionRef
@@ -44,16 +45,17 @@ async def say(
     json_schema: Any = None,
     **options: Any,
 ) -> Finished:
+    job = ChatJob(
+        await services.gateway.models.find(model),
+        SessionTurn([Message("user", text)], session),
+        {"temperature": 0, "repeat_penalty": 1.0, "max_tokens": 16} | options,
+        json_schema=json_schema,
+    )
     answer = ChatAnswer(
         services.gateway,
-        RequestInfo(),
         services.sessions,
-        "local",
-        await services.gateway.models.find(model),
-        [Message("user", text)],
-        session,
-        {"temperature": 0, "repeat_penalty": 1.0, "max_tokens": 16} | options,
-        json_schema,
+        RequestInfo(Client(owner="local")),
+        job,
         streamed=True,
         session_timeout_s=10,
     )

@@ -63,7 +63,7 @@ def _settings(ctx: typer.Context) -> Settings:
 
 def _model_names(settings: Settings) -> Iterator[str]:
     from myllm.errors import InvalidModel
-    from myllm.models.config import read_config
+    from myllm.models.config_file import read_config
     from myllm.models.model import CONFIG
     from myllm.models.registry import Registry
 

@@ -1,224 +1,219 @@
-"""A model's `config.json`: what may stand in it, and a sentence for each thing that may not."""
+"""The keys of a model's `config.json`; `config_file` reads them.
+
+`scripts/config_reference.py` writes the documentation's table of keys and the JSON Schema for
+editors from these classes.
+"""
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from functools import cache
+from typing import Annotated, Any, Final
 
-from myllm.durations import ALLOWED, parse_duration
-from myllm.errors import InvalidModel
-from myllm.models.read_errors import unreadable
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-_MAX_BYTES: Final = 1 << 20
+from myllm.durations import ALLOWED
+from myllm.settings_types import Duration
+
 _MAX_STOPS: Final = 64
-ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
-"""Other names of a model, as clients of other services know them, with their slashes and tags."""
+_LARGEST: Final = 1 << 30
+_STRICT: Final = ConfigDict(strict=True, allow_inf_nan=False)  # JSON's 1e999 is infinite
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """Per-model engine settings; None leaves it to the server's settings.
+def _key(allowed: str, description: str, **limits: Any) -> Any:
+    """The description and limits of a key; editors show `errorMessage`, and so do our errors."""
+    message = f"must be {allowed}"
+    return Field(description=description, json_schema_extra={"errorMessage": message}, **limits)
 
-    `keep_alive` is in seconds, negative for ever. A `pinned` model is never unloaded to make
-    room or for being idle; a `preload` one is loaded when the server starts.
+
+def _whole(low: int, high: int, description: str) -> Any:
+    return _key(f"a whole number between {low} and {high}", description, ge=low, le=high)
+
+
+def _number(low: float, high: float | None, description: str) -> Any:
+    between = f"of at least {low}" if high is None else f"between {low} and {high}"
+    return _key(f"a number {between}", description, ge=low, le=high)
+
+
+def _text(description: str) -> Any:
+    return _key("a text that is not empty", description)
+
+
+def _yes_or_no(description: str) -> Any:
+    return _key("true or false", description)
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
+def _as_written(content: Any, check: Callable[[Any], object]) -> Any:
+    """Check the section `content`; keep its order and its numbers: an integer stays an integer."""
+    check(content)
+    return {key: value for key, value in content.items() if value is not None}
+
+
+_Text = Annotated[
+    str, AfterValidator(_not_blank), WithJsonSchema({"type": "string", "pattern": r"\S"})
+]
+_Stop = Annotated[str, Field(min_length=1)]
+_Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+_KeepAlive = Annotated[
+    Duration,
+    WithJsonSchema(
+        {
+            "type": ["number", "string"],
+            "pattern": r"^-?([0-9]+(\.[0-9]+)?|([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+)$",
+        }
+    ),
+]
+
+
+class SamplingDefaults(TypedDict, total=False):
+    """What requests leave out: a dictionary, because each request merges its own options in."""
+
+    __pydantic_config__ = _STRICT | ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    temperature: Annotated[float | None, _number(0.0, 2.0, "Higher is more random.")]
+    top_p: Annotated[float | None, _number(0.0, 1.0, "Nucleus sampling threshold.")]
+    top_k: Annotated[int | None, _whole(0, _LARGEST, "Only the k likeliest tokens; 0: all.")]
+    min_p: Annotated[
+        float | None, _number(0.0, 1.0, "Least probability, relative to the likeliest token.")
+    ]
+    max_tokens: Annotated[int | None, _whole(1, _LARGEST, "Longest answer, in tokens.")]
+    stop: Annotated[
+        list[_Stop] | None,
+        _key(
+            f"a list of at most {_MAX_STOPS} texts that are not empty",
+            "The answer ends before any of these.",
+            max_length=_MAX_STOPS,
+        ),
+    ]
+    repeat_penalty: Annotated[float | None, _number(0.0, None, "Over 1: fewer repetitions.")]
+    presence_penalty: Annotated[
+        float | None, _number(-2.0, 2.0, "Against tokens that have occurred.")
+    ]
+    frequency_penalty: Annotated[
+        float | None, _number(-2.0, 2.0, "Against tokens by how often they have occurred.")
+    ]
+    seed: Annotated[
+        int | None,
+        _whole(-1, (1 << 32) - 1, "The same seed gives the same answer; -1: a new one each time."),
+    ]
+
+
+class _Section(BaseModel):
+    """Keys of a JSON object; one that is null counts as left out."""
+
+    model_config = _STRICT | ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        known = cls.model_fields
+        return {key: each for key, each in content.items() if each is not None or key not in known}
+
+
+class EngineOptions(_Section):
+    """Engine settings of one model; None leaves the choice to the server's settings.
+
+    `keep_alive` is in seconds, negative for ever.
     """
 
-    slots: int | None = None
-    threads: int | None = None
-    gpu_layers: int | None = None
-    keep_alive: float | None = None
-    pinned: bool = False
-    preload: bool = False
+    model_config = ConfigDict(extra="forbid")
 
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The content of `config.json`; None: not told, so the GGUF header says it.
-
-    `matryoshka`: the model was trained so that the beginning of a vector is a good one too.
-    """
-
-    family: str | None = None
-    quantization: str | None = None
-    context_size: int | None = None
-    template: str | None = None
-    description: str | None = None
-    aliases: tuple[str, ...] = ()
-    matryoshka: bool = False
-    source: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    engine: EngineOptions = field(default_factory=EngineOptions)
-
-
-class _Wrong(Exception):
-    """What is allowed instead; the caller knows file and key."""
-
-
-_Check = Callable[[Any], None]
-
-
-def _number(low: float, high: float | None = None) -> _Check:
-    def check(value: Any) -> None:
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        top = sys.float_info.max if high is None else high  # JSON's 1e999 is infinite
-        if not (numeric and low <= value <= top):
-            raise _Wrong(f"a number {_between(low, high)}")
-
-    return check
-
-
-def _whole(low: int, high: int | None = None) -> _Check:
-    def check(value: Any) -> None:
-        if not (type(value) is int and value >= low and (high is None or value <= high)):
-            raise _Wrong(f"a whole number {_between(low, high)}")
-
-    return check
-
-
-def _between(low: float, high: float | None) -> str:
-    return f"of at least {low}" if high is None else f"between {low} and {high}"
-
-
-def _text(value: Any) -> None:
-    if not (isinstance(value, str) and value.strip()):
-        raise _Wrong("a text that is not empty")
-
-
-def _duration(value: Any) -> None:
-    if not isinstance(value, int | float | str):
-        raise _Wrong(ALLOWED)
-    try:
-        parse_duration(value)
-    except ValueError:
-        raise _Wrong(ALLOWED) from None
-
-
-def _yes_or_no(value: Any) -> None:
-    if not isinstance(value, bool):
-        raise _Wrong("true or false")
-
-
-def _stops(value: Any) -> None:
-    texts = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
-    if not texts or len(value) > _MAX_STOPS:
-        raise _Wrong(f"a list of at most {_MAX_STOPS} texts that are not empty")
-
-
-def _aliases(value: Any) -> None:
-    names = isinstance(value, list) and all(
-        isinstance(item, str) and ALIAS.fullmatch(item) for item in value
+    slots: Annotated[
+        int | None, _whole(1, 64, "Requests that the model answers at the same time.")
+    ] = None
+    threads: Annotated[int | None, _whole(1, 1024, "CPU threads.")] = None
+    gpu_layers: Annotated[
+        int | None, _whole(0, 100_000, "Layers on GPUs; 0: none. Default: as many as fit.")
+    ] = None
+    keep_alive: Annotated[
+        _KeepAlive | None, _key(ALLOWED, "How long the model stays loaded while it is idle.")
+    ] = None
+    pinned: Annotated[
+        bool,
+        _yes_or_no("Whether the model stays loaded when it is idle or others need its memory."),
+    ] = False
+    preload: Annotated[bool, _yes_or_no("Whether the model is loaded when the server starts.")] = (
+        False
     )
-    if not names:
-        raise _Wrong("a list of names such as gpt-4o-mini")
 
 
-def _object(value: Any) -> None:
-    if not isinstance(value, dict):
-        raise _Wrong("a JSON object")
+class ModelConfig(_Section):
+    """The content of `config.json`; None leaves the value to the GGUF or to the settings."""
+
+    name: Annotated[_Text | None, _text("Ignored: the folder's name is the model's name.")] = None
+    family: Annotated[
+        _Text | None, _text("Shown as the family. Default: the GGUF's architecture.")
+    ] = None
+    quantization: Annotated[
+        _Text | None, _text("Shown as the quantization. Default: the GGUF's.")
+    ] = None
+    context_size: Annotated[
+        int | None,
+        _whole(
+            1,
+            _LARGEST,
+            "Tokens that one conversation gets, but never more than the model was trained for; "
+            "the engine's cache holds that times `slots`.",
+        ),
+    ] = None
+    template: Annotated[
+        _Text | None,
+        _text(
+            "The chat template: one of llama.cpp's, such as `chatml`, or a `.jinja` file in the "
+            "folder. Default: the GGUF's."
+        ),
+    ] = None
+    description: Annotated[_Text | None, _text("What the model is good for.")] = None
+    aliases: Annotated[
+        tuple[_Alias, ...],
+        _key(
+            "a list of names such as gpt-4o-mini",
+            "Other names under which clients find the model.",
+            strict=False,  # a list becomes a tuple
+        ),
+    ] = ()
+    matryoshka: Annotated[
+        bool,
+        _yes_or_no(
+            "Whether the first numbers of the model's embeddings are embeddings, too, so that "
+            "requests may ask for fewer `dimensions`."
+        ),
+    ] = False
+    source: Annotated[_Text | None, _text("Where the model came from; `myllm pull` writes it.")] = (
+        None
+    )
+    parameters: Annotated[
+        SamplingDefaults,
+        WrapValidator(_as_written),
+        _key("a JSON object", "Sampling options for requests that leave them out."),
+    ] = {}
+    engine: Annotated[EngineOptions, _key("a JSON object", "How the model's engine runs.")] = (
+        EngineOptions()
+    )
 
 
-_TOP: Final[dict[str, _Check]] = {
-    "name": _text,
-    "family": _text,
-    "quantization": _text,
-    "context_size": _whole(1, 1 << 30),
-    "template": _text,
-    "description": _text,
-    "aliases": _aliases,
-    "matryoshka": _yes_or_no,
-    "source": _text,
-    "parameters": _object,
-    "engine": _object,
-}
-_PARAMETERS: Final[dict[str, _Check]] = {
-    "temperature": _number(0.0, 2.0),
-    "top_p": _number(0.0, 1.0),
-    "top_k": _whole(0, 1 << 30),
-    "min_p": _number(0.0, 1.0),
-    "max_tokens": _whole(1, 1 << 30),
-    "stop": _stops,
-    "repeat_penalty": _number(0.0),
-    "presence_penalty": _number(-2.0, 2.0),
-    "frequency_penalty": _number(-2.0, 2.0),
-    "seed": _whole(-1, (1 << 32) - 1),
-}
-_ENGINE: Final[dict[str, _Check]] = {
-    "slots": _whole(1, 64),
-    "threads": _whole(1, 1024),
-    "gpu_layers": _whole(0, 100_000),
-    "keep_alive": _duration,
-    "pinned": _yes_or_no,
-    "preload": _yes_or_no,
-}
-
-
-def read_config(path: Path) -> ModelConfig:
-    """Read `path`; a file that is not there says nothing, and nor does a key set to null.
-
-    Unknown keys are ignored at the top level, for what other programs keep there, and refused
-    in `parameters` and `engine`, where they are typing errors. Raises InvalidModel, naming the
-    file, the key and what is allowed.
-    """
-    content = _read_json(path)
-    top = _checked(path, content, _TOP, "")
-    parameters = _checked(path, top.pop("parameters", {}), _PARAMETERS, "parameters")
-    engine = _checked(path, top.pop("engine", {}), _ENGINE, "engine")
-    if "keep_alive" in engine:
-        engine["keep_alive"] = parse_duration(engine["keep_alive"])
-    top.pop("name", None)  # the folder's name is the model's name
-    top["aliases"] = tuple(top.pop("aliases", ()))
-    return ModelConfig(**top, parameters=parameters, engine=EngineOptions(**engine))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-            raise InvalidModel(f"{path} is no regular file")
-        with path.open("rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        return {}
-    except OSError as failure:
-        raise unreadable(path, failure) from failure
-    if len(raw) > _MAX_BYTES:
-        raise InvalidModel(f"{path} is larger than 1 MiB, so it is no configuration")
-    try:
-        content = json.loads(raw, parse_constant=_refuse_constant)
-        # JSON can spell the half of a surrogate pair, which no answer could repeat.
-        json.dumps(content, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as failure:
-        raise InvalidModel(f"{path} is not valid JSON: {failure}") from failure
-    if not isinstance(content, dict):
-        raise InvalidModel(f"{path} must hold a JSON object")
-    return content
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _checked(
-    path: Path, content: Mapping[str, Any], checks: Mapping[str, _Check], section: str
-) -> dict[str, Any]:
-    """The known keys that have a value, checked."""
-    kept = {}
-    for key, value in content.items():
-        where = f"{section}.{key}" if section else key
-        check = checks.get(key)
-        if check is None:
-            if section:
-                raise InvalidModel(f"{path}: {where} is unknown; known are {', '.join(checks)}")
-            continue
-        if value is None:
-            continue
-        try:
-            check(value)
-        except _Wrong as allowed:
-            raise InvalidModel(f"{path}: {where} must be {allowed}") from None
-        kept[key] = value
-    return kept
+@cache
+def key_schemas() -> dict[str, dict[str, dict[str, Any]]]:
+    """The JSON Schema of each key, by section; the section of the top level is the empty text."""
+    sections = {"": ModelConfig, "parameters": SamplingDefaults, "engine": EngineOptions}
+    return {
+        name: TypeAdapter(section).json_schema()["properties"] for name, section in sections.items()
+    }

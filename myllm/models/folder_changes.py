@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from myllm.errors import InvalidModel, ModelNotFound
 from myllm.models.config import ModelConfig
 from myllm.models.model import CONFIG, Model
@@ -50,5 +48,5 @@ def _changes(loaded: Model, found: Model) -> list[str]:
 
 
 def _without_labels(model: Model) -> ModelConfig:
-    """The configuration without the two keys that the GGUF sets if config.json does not."""
-    return replace(model.config, family=None, quantization=None)
+    """The configuration without its name, which is ignored, and the keys that the GGUF may set."""
+    return model.config.model_copy(update={"name": None, "family": None, "quantization": None})

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from myllm.errors import InvalidModel
-from myllm.models.config import ModelConfig, read_config
+from myllm.models.config import ModelConfig
+from myllm.models.config_file import read_config
 from myllm.models.gguf import read_projector
 from myllm.models.header import UNKNOWN, Header
 from myllm.models.projector import Projector

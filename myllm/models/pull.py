@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from myllm.errors import InvalidModel, PullFailed
-from myllm.models.config import read_config
+from myllm.models.config_file import read_config
 from myllm.models.gguf import read_header
 from myllm.models.hub import RemoteFile, checksum_of, download, list_files
 from myllm.models.model import CONFIG, Model, load_model

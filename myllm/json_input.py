@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from myllm.errors import InvalidRequest
-from myllm.limits import NESTING, VALUES
+from myllm.limits import NESTING, SEPARATORS, VALUES
 
 _NESTED = (dict, list)
 
@@ -16,9 +16,10 @@ def parse_json(text: bytes, what: str = "The body") -> Any:
     """The value of `text`. It contains no NaN, no infinity and no integer of more than 64 bits: a
     larger one becomes a float.
 
-    Raises InvalidRequest about `what` if the text is not JSON or exceeds `VALUES` or `NESTING`.
+    Raises InvalidRequest about `what` if the text is not JSON or exceeds `SEPARATORS`, `VALUES` or
+    `NESTING`.
     """
-    brackets = check_values(text, what)
+    brackets, separators = check_separators(text, what)
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as failure:
@@ -27,21 +28,34 @@ def parse_json(text: bytes, what: str = "The body") -> Any:
         raise InvalidRequest(f"{what} is not valid JSON: {failure}") from None
     if brackets > NESTING and _is_too_deep(value):
         raise InvalidRequest(f"{what} has more than {NESTING} lists and objects inside each other")
+    if separators > VALUES and (values := _count(value)) > VALUES:
+        raise InvalidRequest(f"{what} has {values} values; {VALUES} are taken at most")
     return value
 
 
-def check_values(text: bytes, what: str) -> int:
-    """Refuse a text that may have too many values; return how many lists and objects it may have.
+def check_separators(text: bytes, what: str) -> tuple[int, int]:
+    """Refuse a text that may have too many values, before it is parsed.
 
-    Counts before anything is parsed, since a million empty lists take a hundred megabytes.
+    Returns how many lists and objects it has at most, and how many values of all kinds.
     """
     brackets = text.count(b"[") + text.count(b"{")
     separators = brackets + text.count(b",")
-    if separators > VALUES:
+    if separators > SEPARATORS:
         raise InvalidRequest(
-            f"{what} has {separators} commas and opening brackets; {VALUES} are taken at most"
+            f"{what} has {separators} commas and opening brackets; {SEPARATORS} are taken at most"
         )
-    return brackets
+    return brackets, separators
+
+
+def _count(value: Any) -> int:
+    """The values in a list or object, at any depth."""
+    values, rest = 0, [value] if type(value) in _NESTED else []
+    while rest:
+        each = rest.pop()
+        values += len(each)
+        children = each.values() if type(each) is dict else each
+        rest.extend(child for child in children if type(child) in _NESTED)
+    return values
 
 
 def _is_too_deep(value: Any) -> bool:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Final
 
-VALUES: Final = 300_000
+SEPARATORS: Final = 1_000_000
 """Commas and opening brackets in a JSON body, those within texts included: they are counted before
-the body is parsed. So many small values take thirty megabytes, and keep Python busy for tens of
-milliseconds."""
+the body is parsed, and a million small values take a hundred megabytes."""
+
+VALUES: Final = 300_000
+"""Numbers, texts, lists and objects in a JSON body: to check more of them would keep Python's lock,
+and with it all other requests, for more than some tens of milliseconds."""
 
 NESTING: Final = 128
 """Lists and objects inside each other. JSON encoders give up at 254, including the levels that our

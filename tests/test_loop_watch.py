@@ -22,6 +22,8 @@ from myllm.loop_watch import LIMIT_S
 from tests.loops import BLOCK_S
 from tests.serving import Serving, serving, wait_until
 
+pytestmark = pytest.mark.full  # each waits for seconds
+
 HOG = "while True: pass"
 # A server with this on its path sleeps in its loop's thread when it gets SIGUSR2.
 SLEEPER = """

@@ -13,6 +13,8 @@ import pytest
 from myllm.models.registry import BUILTIN_DIR
 from tests.serving import START_S, Serving, environment, serving, stop, wait_until
 
+pytestmark = pytest.mark.full  # a process for each command
+
 MYLLM = [sys.executable, "-m", "myllm"]
 LIMIT_S = 60
 

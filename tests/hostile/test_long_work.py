@@ -30,6 +30,8 @@ from myllm.sessions.history import Message
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving, serving, short_home
 
+pytestmark = pytest.mark.full  # computes for long
+
 MANY = 12_000
 MEBI = 2**20
 # Ten times what the linear work takes on two slow cores; the quadratic took 14 to 49 s.

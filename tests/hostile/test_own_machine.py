@@ -22,6 +22,8 @@ from tests.api.credentials import ANN, port_of
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving, environment, serving
 
+pytestmark = pytest.mark.full  # a process for each command
+
 # What a command does whose user has not said where the server is: the port, which tests cannot
 # share, takes the place of the default one.
 AT_THE_DEFAULT_PORT = """

@@ -10,6 +10,8 @@ from tests.hub import Repo, serve_hub
 from tests.models.test_pull import FILE, REPO, myllm, refused
 from tests.toys import DEMO
 
+pytestmark = pytest.mark.full  # a process for each pull
+
 CONTENT = next(DEMO.glob("*.gguf")).read_bytes()
 MUCH = 2**30
 # What the sockets and the client's buffers take beyond that before it notices.

@@ -15,6 +15,8 @@ from myllm.engine.types import Engine
 from tests.ggufs import write_header
 from tests.serving import environment, serving
 
+pytestmark = pytest.mark.full  # a process for each command
+
 
 @pytest.fixture
 def models_dir(tmp_path: Path) -> Path:

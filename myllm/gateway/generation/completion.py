@@ -1,141 +1,114 @@
-"""Answers that outlive their engine.
+"""Answers through the engine's own `/completion`, whose events tell which tokens it produced.
 
-When an engine dies under a request, the request takes a lease again, which starts a new
-engine; and so it does when its lease was paused, because its client did not read. An answer that
-was short until then is made again from its start, with the same seed, and goes on where it was cut
-(`replay.py`). A longer one, or one that says something else the second time, goes on behind the
-last token whose text was sent: the prompt is then the old one and the tokens produced so far. What
-a prompt cannot carry (how far a grammar has come) is always made again, and fails if it says
-something else.
+The prompt is a text or tokens, and so is all that another engine needs to continue: the prompt and
+the tokens behind the text that was sent.
 """
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
-import structlog
-
-from myllm.errors import EngineDied, PromptTooLong
 from myllm.gateway.engine_io import calls
 from myllm.gateway.engine_io.token_spelling import spell
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation import replay
-from myllm.gateway.generation.events import Event, Token
-from myllm.gateway.generation.replay import DecodeTimer, Diverged
+from myllm.gateway.generation.events import Event, Finished, Token
+from myllm.gateway.generation.survival import Resumable, SurvivingAnswer, can_be_continued
 from myllm.gateway.generation.transcript import Transcript
 from myllm.gateway.prompt.fit import Prompt
-from myllm.gateway.retries import record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.kv_states import Remembered
-from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
 
-_log = structlog.get_logger(__name__)
-# What constrains an answer by its own beginning.
-_NOT_CARRIED = frozenset({"json_schema", "grammar"})
-
-# A raw prompt, or a rendered one. It is asked for once an engine is there to make it.
+P = TypeVar("P")
+_E = TypeVar("_E", covariant=True)
 MakePrompt = Callable[[Instance], Awaitable[str | Prompt]]
+"""Makes a raw prompt or a rendered one, once an engine is there to count its tokens."""
 
 
 class Generation:
-    """One answer of the engine, from as many engines as it takes.
+    """One answer as events.
 
-    `fields` are those of `/completion`; `n_predict` must be among them.
+    `fields` are those of `/completion`; `n_predict` must be among them, and a seed, so that the
+    answer can be replayed.
     """
 
     def __init__(self, gateway: Gateway, ticket: Ticket, fields: dict[str, Any]) -> None:
-        self._gateway = gateway
-        self._ticket = ticket
-        self._fields = fields
-        self._repeats = not _NOT_CARRIED.isdisjoint(fields)
-        self._transcript = Transcript(fields["n_predict"])
-        self._timer = DecodeTimer()
-        self._may_replay = True
-        self._cut: tuple[Transcript, DecodeTimer] | None = None  # what is being made again
-        self._prompt: str | list[int] | None = None
-        self._digest: str | None = None  # of the model that has read the prompt
-        self._text: str | None = None  # of the prompt, if its slot is to remember it
-        self._reading: str | None = None
-
-    def begun(self, text: str, tokens: list[int], timer: DecodeTimer) -> None:
-        """The answer goes on behind `text`, which these tokens spell; to be told before the
-        prompt is."""
-        self._transcript.adopt(text, tokens)
-        self._timer = timer
+        self._completion = Completion(gateway, ticket, fields, _Events())
+        self._surviving = SurvivingAnswer(gateway, ticket, self._completion)
 
     @property
     def phase(self) -> str:
         """What it is doing or waiting for, in few words."""
-        if self._reading is not None:
-            return self._reading
-        waiting = self._gateway.phase(self._ticket)
-        return f"restarting the engine, {waiting}" if self._ticket.deaths else waiting
+        return self._surviving.phase
 
-    async def events(self, make_prompt: MakePrompt) -> AsyncGenerator[Event, None]:
-        """Tokens, then one Finished.
+    def events(self, make_prompt: MakePrompt) -> AsyncGenerator[Event, None]:
+        """Tokens, then one Finished; raises what `SurvivingAnswer.parts` raises."""
+        self._completion.make_prompt = make_prompt
+        return self._surviving.parts()
 
-        Raises what a lease raises, and EngineDied when three engines died with no new text
-        between them, or when a repeated answer is not the one that was begun.
-        """
-        while not self._transcript.is_complete():
-            try:
-                async with (
-                    self._gateway.lease(self._ticket) as lease,
-                    lease.answering(self._attempt(lease, make_prompt)) as texts,
-                ):
-                    async for *more, last in texts:
-                        self._ticket.offered_at = time.monotonic()
-                        for text in more:
-                            yield Token(text, more=True)
-                        yield Token(last)
-                        if lease.is_paused:
-                            break
-                        self._ticket.offered_at = None
-                if lease.is_paused:
-                    self._reading = None
-                    self._end_replay()
-            except EngineDied as death:
-                self._reading = None
-                self._end_replay()
-                if not self._transcript.is_complete():
-                    record_death(death, self._ticket)
-            except Diverged:
-                if self._repeats:
-                    raise EngineDied(
-                        "The answer was cut, and was begun in other words the second time; "
-                        "please ask again"
-                    ) from None
-                _log.warning("answer not made again: it turned another way")
-                self._may_replay = False
-                self._end_replay()
-        yield self._transcript.finished()
 
-    async def _attempt(
-        self, lease: Lease, make_prompt: MakePrompt
-    ) -> AsyncGenerator[list[str], None]:
-        """The texts that one engine adds, as many at once as have come, until the answer is
-        complete."""
-        self._reading = "reading the prompt"
-        digest = lease.instance.spec.model.digest
-        if self._digest != digest:
-            if self._transcript.text or self._transcript.produced:
-                require_same_model(self._digest, lease.instance)
-            self._prompt, self._digest = None, digest  # another model may have other tokens
-        if self._prompt is None:
-            made = await make_prompt(lease.instance)
-            if isinstance(made, Prompt):
-                self._prompt, self._text = made.tokens, made.text
-            else:
-                self._prompt = made
-        prompt = await self._prompt_now(lease.instance)
+class Encoder(Protocol[_E]):
+    """Puts an answer into the form in which it is sent."""
+
+    def texts(self, texts: Sequence[str]) -> Sequence[_E]:
+        """Encode pieces of text that came at the same time."""
+        ...
+
+    def end(self, end: Finished) -> Sequence[_E]:
+        """Encode the end of the answer."""
+        ...
+
+
+class _Events:
+    """Encodes an answer as events."""
+
+    def texts(self, texts: Sequence[str]) -> Sequence[Event]:
+        *more, last = texts
+        return [*(Token(text, more=True) for text in more), Token(last)]
+
+    def end(self, end: Finished) -> Sequence[Event]:
+        return (end,)
+
+
+class Completion(Resumable[P]):
+    """One answer of `/completion`, which `encoder` puts into the form in which it is sent.
+
+    It continues the text `sent`, if another format has sent some of the answer. `make_prompt` must
+    be set before the answer is opened.
+    """
+
+    make_prompt: MakePrompt
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        ticket: Ticket,
+        fields: dict[str, Any],
+        encoder: Encoder[P],
+        sent: str = "",
+    ) -> None:
+        self._conversations = gateway.conversations
+        self._ticket = ticket
+        self._fields = fields
+        self._encoder = encoder
+        self._adopted = sent
+        self._can_be_continued = can_be_continued(fields)
+        self._has_diverged = False
+        self._transcript = Transcript(fields["n_predict"])
+        self._cut: Transcript | None = None  # what is being replayed, as it was cut
+        self._prompt: str | list[int] = ""
+        self._digest: str | None = None  # of the model that the prompt was made for
+        self._text: str | None = None  # of the prompt, if its slot is to remember it
+
+    async def open(
+        self, lease: Lease, decode_s: float
+    ) -> AsyncGenerator[list[dict[str, Any]], None] | None:
+        prompt = await self._prompt_for(lease.instance, decode_s)
         if self._transcript.is_complete():
-            return
+            return None
         body = self._fields | {
             "prompt": prompt,
             "n_predict": self._transcript.remaining,
@@ -143,37 +116,110 @@ class Generation:
             "cache_prompt": True,
             "return_progress": True,
         }
-        speed, delivered = Reading(self._gateway.supervisor.speeds, lease.instance), False
-        try:
-            async with aclosing(calls.complete(lease.instance, body)) as blocks:
-                async for block in blocks:
-                    texts = [text for event in block if (text := self._take(speed, event))]
-                    if texts and not delivered:
-                        delivered = True
-                        self._gateway.delivered(lease, self._ticket)
-                    if texts:
-                        yield texts
-        except PromptTooLong:
-            self._end_replay()
-            if not self._transcript.produced:
-                raise
-            self._transcript.end_by_length()  # the last token had filled the context
-        except (GeneratorExit, asyncio.CancelledError):  # the client leaves
-            self._remember_cut(lease.instance)
-            raise
-        if self._transcript.is_complete():
-            await self._remember(lease.instance)
-        else:
-            raise EngineDied("The engine ended the answer without finishing it")
+        return calls.complete(lease.instance, body)
 
-    async def _remember(self, instance: Instance) -> None:
-        """Tell what the slot has read and written, so that the next turn can begin with it."""
+    def take(self, block: list[dict[str, Any]]) -> Sequence[P]:
+        texts = [text for event in block if (text := self._take(event))]
+        return self._encoder.texts(texts) if texts else ()
+
+    def _take(self, event: dict[str, Any]) -> str:
+        if "prompt_progress" in event:
+            progress = event["prompt_progress"]
+            self.progress = f"reading {progress['processed']}/{progress['total']}"
+        elif event["stop"]:
+            self.timings = event.get("timings")
+        return self._transcript.take(event)
+
+    def is_complete(self) -> bool:
+        return self._transcript.is_complete()
+
+    def last_parts(self) -> Sequence[P]:
+        return self._encoder.end(self._transcript.finished())
+
+    # When the stream was cut
+
+    def after_cut(self) -> Completion[P]:
+        """A replay that was cut before it was through counts for nothing: what was sent stays."""
+        if self._cut is not None and self._transcript.is_replaying():
+            self._transcript = self._cut
+        self._cut = None
+        return self
+
+    def continue_instead(self) -> bool:
+        self._has_diverged = True
+        return self._can_be_continued
+
+    def ends_at_context_limit(self) -> bool:
+        self.after_cut()
+        if not self._transcript.produced:
+            return False
+        self._transcript.end_by_length()  # the last token had filled the context
+        return True
+
+    # The prompt
+
+    async def _prompt_for(self, instance: Instance, decode_s: float) -> str | list[int]:
+        """Decide how this engine goes on, and return the prompt for that."""
+        transcript = self._transcript
+        if self._digest != instance.spec.model.digest:  # another model may have other tokens
+            await self._make_prompt(instance)
+        if transcript.produced and await self._is_to_replay(instance, decode_s):
+            self.attempt, self._cut = "replaying", copy.deepcopy(transcript)
+            transcript.begin_replay()
+            return self._prompt
+        produced = await self._produced_ids(instance)
+        transcript.begin_continuation()
+        if not transcript.produced:
+            return self._prompt
+        self.attempt = "continuing"
+        tokens = await self._prompt_tokens(instance)
+        transcript.set_prompt_tokens(len(tokens))
+        return tokens + produced
+
+    async def _is_to_replay(self, instance: Instance, decode_s: float) -> bool:
+        if not self._can_be_continued:
+            return True
+        if self._has_diverged:
+            return False
+        tokens = len(await self._prompt_tokens(instance))
+        prompt_s = self._conversations.reading_s(instance, self._ticket, tokens)
+        return replay.is_cheap(decode_s, prompt_s)
+
+    async def _make_prompt(self, instance: Instance) -> None:
+        made = await self.make_prompt(instance)
+        if isinstance(made, Prompt):
+            self._prompt, self._text = made.tokens, made.text
+        else:
+            self._prompt = made
+        if self._adopted:
+            self._transcript.adopt(self._adopted, await spell(instance, self._adopted))
+            self._adopted = ""
+        self._digest = instance.spec.model.digest
+
+    async def _prompt_tokens(self, instance: Instance) -> list[int]:
+        if isinstance(self._prompt, str):
+            self._prompt = await calls.tokenize(instance, self._prompt)
+        return self._prompt
+
+    async def _produced_ids(self, instance: Instance) -> list[int]:
+        """Return the tokens behind the text that was sent."""
+        transcript = self._transcript
+        if transcript.doubtful is not None:
+            transcript.settle((await calls.spellings(instance, [transcript.doubtful]))[0][1])
+        return transcript.ids({text: await spell(instance, text) for text in transcript.gaps()})
+
+    # What the slot holds
+
+    async def completed(self, instance: Instance) -> None:
+        """Note what the slot has read and written, so that the next turn can begin with it."""
         if self._text is not None:
             self._note(instance, self._transcript.text, await self._produced_ids(instance))
 
-    def _remember_cut(self, instance: Instance) -> None:
-        """As `_remember`, where nothing can be waited for: tokens that would have to be asked for
-        are left out, and what comes before them is remembered."""
+    def cut_short(self, instance: Instance) -> None:
+        """Note what the slot has read and written, without waiting for the engine.
+
+        If it takes the engine to know the tokens that were sent, only the prompt is noted.
+        """
         if self._text is None or not self._transcript.has_begun():
             return
         if self._transcript.is_spelled():
@@ -184,65 +230,10 @@ class Generation:
     def _note(self, instance: Instance, answer: str, produced: list[int]) -> None:
         assert isinstance(self._prompt, list)
         assert self._text is not None
-        self._gateway.conversations.note(
+        self._conversations.note(
             instance,
             self._ticket,
             Remembered.of(self._text + answer, (*self._prompt, *produced)),
             answer,
             self._transcript.cached_tokens,
         )
-
-    async def _produced_ids(self, instance: Instance) -> list[int]:
-        """The tokens behind the text that was sent."""
-        transcript = self._transcript
-        if transcript.doubtful is not None:
-            transcript.settle((await calls.spellings(instance, [transcript.doubtful]))[0][1])
-        return transcript.ids({text: await spell(instance, text) for text in transcript.gaps()})
-
-    async def _prompt_now(self, instance: Instance) -> str | list[int]:
-        """The prompt for this engine: the original one, and what was produced since unless that
-        is made again."""
-        assert self._prompt is not None
-        transcript = self._transcript
-        if self._repeats:
-            transcript.start_over()
-            return self._prompt
-        if transcript.produced and self._may_replay and await self._replay_is_cheap(instance):
-            self._cut = copy.deepcopy(transcript), self._timer
-            self._timer = DecodeTimer()
-            transcript.start_over()
-            return self._prompt
-        produced = await self._produced_ids(instance)
-        transcript.go_on()
-        if not transcript.produced:
-            return self._prompt
-        if isinstance(self._prompt, str):
-            self._prompt = await calls.tokenize(instance, self._prompt)
-        transcript.prompt_is(len(self._prompt))
-        return self._prompt + produced
-
-    async def _replay_is_cheap(self, instance: Instance) -> bool:
-        assert self._prompt is not None
-        if isinstance(self._prompt, str):
-            self._prompt = await calls.tokenize(instance, self._prompt)
-        conversations = self._gateway.conversations
-        reading_s = conversations.reading_s(instance, self._ticket, len(self._prompt))
-        return replay.is_cheap(self._timer.seconds, reading_s)
-
-    def _end_replay(self) -> None:
-        """Of what was sent nothing is lost, also when it was made again in part only."""
-        self._timer.stop()
-        if self._cut is not None and self._transcript.is_due():
-            self._transcript, self._timer = self._cut
-        self._cut = None
-
-    def _take(self, speed: Reading, event: dict[str, Any]) -> str:
-        """Tell clients how far the prompt is, and the supervisor how fast it was read."""
-        if "prompt_progress" in event:
-            progress = event["prompt_progress"]
-            self._reading = f"reading {progress['processed']}/{progress['total']}"
-        else:
-            self._timer.tick(time.monotonic())
-            if event["stop"] and "timings" in event:
-                speed.done(event["timings"])
-        return self._transcript.take(event)

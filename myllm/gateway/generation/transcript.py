@@ -1,17 +1,18 @@
-"""What of one answer has been sent, and which tokens stand behind it.
+"""Tracks which text of one answer has been sent, and which tokens produced it.
 
-Fed with the events of the engine's `/completion` stream, of one engine after another. What
-these events tell was found out on the pinned engine:
+A transcript takes the events of the engine's `/completion` stream, of one engine after another. How
+the pinned engine behaves was found by experiment:
 
-  - An event carries its token's id and the count of tokens so far. A token that ends inside a
-    character has no event: the count then rises by more than one, and the next event has the
-    text of all of them, but the last one's id only.
-  - An event without text holds its token back, because the text may begin a stop string. The
-    next event with text has theirs too. So text that was sent never begins a stop string: an
-    engine that goes on behind it finds the same stop strings as one that was never disturbed.
-  - The token that ends an answer has an event, too: without text, or with the text that was
-    held back before it. That the text is not its own only its spelling shows (`doubtful`).
-  - The event in which a stop string was found carries timings.
+  - An event has the id of its token and the count of tokens so far. A token that ends inside a
+    character has no event: the count then rises by more than one, and the next event has the text
+    of all of them, but only the last one's id.
+  - An event without text holds its token back, because the text may begin a stop string. The next
+    event with text has that text, too. So text that was sent never begins a stop string: an engine
+    that continues behind it finds the same stop strings as one that was never disturbed.
+  - The token that ends an answer has an event, too: without text, or with the text that was held
+    back before it. Only detokenizing the token reveals that its text belongs to earlier tokens
+    (`doubtful`).
+  - The event in which a stop string was found has timings.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from myllm.gateway.generation.replay import Diverged, skip_sent
 
 @dataclass(frozen=True)
 class Gap:
-    """`count` tokens of which only the text is known."""
+    """`count` tokens of which only the text is known, not the ids."""
 
     text: str
     count: int
@@ -38,25 +39,23 @@ class Transcript:
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
         self._sent: list[str] = []
-        self._tokens: list[int | Gap] = []  # behind the text that this run has made whole
-        self._produced = 0  # how many those are
-        self._held: list[int] = []  # behind these, with no text yet
-        self._before = 0  # tokens that the engine was given, and does not count
-        self._due = ""  # what a repeated run must say first
+        self._tokens: list[int | Gap] = []  # those whose text is whole
+        self._produced = 0  # the number of those
+        self._held: list[int] = []  # the tokens after those, with no text yet
+        self._before = 0  # tokens of earlier engines, which this one does not count
+        self._unreplayed = ""  # what a replay has yet to repeat of the text that was sent
         self._doubtful: int | None = None
         self._prompt_tokens = 0
         self._cached_tokens: int | None = None
         self._end: tuple[Literal["stop", "length"], int] | None = None
         self._stop_text: str | None = None
 
-    # What happens
-
     def take(self, event: dict[str, Any]) -> str:
-        """Note an event; returns the text to send for it, which may be empty.
+        """Note an event and return the text to send for it, which may be empty.
 
-        Raises Diverged when a repeated run differs from what has been sent.
+        Raises Diverged if a replay differs from what has been sent.
         """
-        self.prompt_is(event["tokens_evaluated"] - self._before)
+        self.set_prompt_tokens(event["tokens_evaluated"] - self._before)
         if event["stop"]:
             self._finish(event)
             return ""
@@ -66,31 +65,32 @@ class Transcript:
             return ""
         return self._send(self._note(event))
 
-    def go_on(self) -> None:
-        """A new engine goes on behind `ids`: it counts from there, and knows of nothing held."""
+    def begin_continuation(self) -> None:
+        """Expect an engine that continues behind `ids`: it counts from there and holds nothing."""
         self._before = self._produced
         self._held.clear()
 
     def adopt(self, text: str, ids: list[int]) -> None:
-        """`text` was sent already, by somebody who knows no more of its tokens than `ids`."""
+        """Begin with `text`, which was sent already and which the tokens `ids` spell."""
         self._sent, self._tokens, self._produced = [text], [*ids], len(ids)
 
-    def prompt_is(self, tokens: int) -> None:
-        """So many tokens are in the prompt; the first to tell is right."""
+    def set_prompt_tokens(self, tokens: int) -> None:
+        """Note the length of the prompt; only the first call counts."""
         self._prompt_tokens = self._prompt_tokens or tokens
 
-    def start_over(self) -> None:
-        """A new engine makes the whole answer again; it must begin with what has been sent."""
+    def begin_replay(self) -> None:
+        """Expect an engine that generates the whole answer again, with the same beginning."""
         self._before = self._produced = 0
         self._tokens.clear()
         self._held.clear()
         self._doubtful = None
-        self._due = self.text
+        self._unreplayed = self.text
 
     def settle(self, spelling: bytes) -> None:
-        """`doubtful` spells this: when the text does not end so, that token ended the answer.
+        """Decide what `doubtful`, which spells `spelling`, was.
 
-        It is then left out, and the next engine makes it again.
+        If the text does not end with it, that token ended the answer. It is then left out, and the
+        next engine produces it again.
         """
         self._doubtful = None
         last = self._tokens[-1]
@@ -103,61 +103,58 @@ class Transcript:
             self._tokens.append(Gap(last.text, last.count - 1))
 
     def end_by_length(self) -> None:
-        """There is no room for another token."""
+        """End the answer because the context is full."""
         self._end = ("length", self._produced)
-
-    # What can be asked
 
     @property
     def produced(self) -> int:
-        """Tokens behind which a new engine can go on."""
+        """The number of tokens behind which another engine can continue."""
         return self._produced
 
     @property
     def remaining(self) -> int:
-        """Tokens that may still come."""
+        """The number of tokens that may still come."""
         return self._max_tokens - self._produced
 
     @property
     def text(self) -> str:
-        """What has been sent."""
+        """The text that has been sent."""
         return "".join(self._sent)
 
     @property
     def cached_tokens(self) -> int:
-        """How many tokens of the prompt the first engine knew already."""
+        """How many tokens of the prompt the first engine had cached."""
         return self._cached_tokens or 0
 
     @property
     def doubtful(self) -> int | None:
-        """A token that may have ended the answer; tell `settle` what it spells."""
+        """A token that may have ended the answer; call `settle` with its spelling."""
         return self._doubtful
 
     def is_complete(self) -> bool:
-        """Whether nothing is missing, so that no engine needs to be asked any more."""
+        """Return whether nothing is missing, so that no engine is needed any more."""
         return self._end is not None or (self.remaining <= 0 and self._doubtful is None)
 
-    def is_due(self) -> bool:
-        """Whether a repeated run has still to say what was sent."""
-        return bool(self._due)
+    def is_replaying(self) -> bool:
+        """Return whether a replay has yet to repeat some of the text that was sent."""
+        return bool(self._unreplayed)
 
     def is_spelled(self) -> bool:
-        """Whether `ids` can tell the tokens of all that was sent, without being told any."""
-        return self._doubtful is None and not self._due and not self.gaps()
+        """Return whether the tokens of all text that was sent are known."""
+        return self._doubtful is None and not self._unreplayed and not self.gaps()
 
     def has_begun(self) -> bool:
-        """Whether an engine has told how much of the prompt it knew already."""
+        """Return whether an engine has begun to read the prompt."""
         return self._cached_tokens is not None
 
     def gaps(self) -> set[str]:
-        """The texts whose tokens `ids` must be told."""
+        """Return the texts whose tokens are not known."""
         return {part.text for part in self._tokens if isinstance(part, Gap)}
 
     def ids(self, spelled: Mapping[str, list[int]]) -> list[int]:
-        """The tokens behind the text that was sent, where `spelled` has those of the gaps.
+        """Return the tokens of the text that was sent; `spelled` has those of the gaps.
 
-        Where a gap had another number of tokens than are told, they are not those that were
-        produced, but spell the same text: from there the answer goes on from its text.
+        The tokens of a gap may not be those that were produced, but they spell the same text.
         """
         ids: list[int] = []
         for part in self._tokens:
@@ -165,12 +162,10 @@ class Transcript:
         return ids
 
     def finished(self) -> Finished:
-        """The end of the answer, as if one engine had made it; only when it is complete."""
+        """Return the end of a complete answer, as if one engine had generated it all."""
         reason, completion_tokens = self._end or ("length", self._produced)
         usage = Usage(self._prompt_tokens, completion_tokens, self.cached_tokens)
         return Finished(self.text, usage, reason, stop_text=self._stop_text)
-
-    # How
 
     def _note(self, event: dict[str, Any]) -> str:
         text: str = event["content"]
@@ -189,15 +184,15 @@ class Transcript:
         return text
 
     def _send(self, text: str) -> str:
-        """Leave out what is due for the second time."""
-        if self._due:
-            text, self._due = skip_sent(text, self._due)
+        """Note text as sent, and return it without what a replay repeats."""
+        if self._unreplayed:
+            text, self._unreplayed = skip_sent(text, self._unreplayed)
         if text:
             self._sent.append(text)
         return text
 
     def _finish(self, event: dict[str, Any]) -> None:
-        if self._due:
+        if self._unreplayed:
             raise Diverged
         if self._cached_tokens is None:
             self._cached_tokens = max(0, event.get("timings", {}).get("cache_n", 0))

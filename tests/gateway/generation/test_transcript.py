@@ -59,7 +59,7 @@ def test_going_on_counts_tokens_of_both_engines_and_the_prompt_once() -> None:
     transcript = fed(progress(), token("Hi", 7, 1), token(" you", 8, 2))
     assert transcript.ids({}) == [7, 8]
     assert transcript.remaining == 98
-    transcript.go_on()
+    transcript.begin_continuation()
     again = [token("!", 9, 1, tokens_evaluated=PROMPT + 2), token("", END, 2), last(2)]
     assert [transcript.take(event) for event in again] == ["!", "", ""]
     end = transcript.finished()
@@ -81,7 +81,7 @@ def test_tokens_inside_a_character_are_a_gap() -> None:
 def test_tokens_held_back_are_made_again() -> None:
     transcript = fed(token("A", 7, 1), token("", 8, 2), token("", 9, 3))
     assert transcript.ids({}) == [7]
-    transcript.go_on()
+    transcript.begin_continuation()
     assert transcript.take(token("", 8, 1)) == ""
     assert transcript.take(token("BC", 9, 2)) == "BC"
     assert transcript.ids({}) == [7, 8, 9]
@@ -139,7 +139,7 @@ def test_a_full_context() -> None:
 
 def test_starting_over_sends_only_what_is_new() -> None:
     transcript = fed(progress(), token("ab", 7, 1), token("cd", 8, 2))
-    transcript.start_over()
+    transcript.begin_replay()
     assert transcript.remaining == 100
     again = [token("a", 5, 1), token("bcde", 6, 2), token("f", 9, 3), last(3)]
     assert [transcript.take(event) for event in again] == ["", "e", "f", ""]
@@ -150,15 +150,15 @@ def test_starting_over_sends_only_what_is_new() -> None:
 
 def test_starting_over_twice() -> None:
     transcript = fed(token("abcd", 7, 1))
-    transcript.start_over()
+    transcript.begin_replay()
     assert transcript.take(token("ab", 5, 1)) == ""
-    transcript.start_over()
+    transcript.begin_replay()
     assert transcript.take(token("abcdef", 5, 1)) == "ef"
 
 
 def test_another_answer_is_noticed() -> None:
     for other in (token("abx", 5, 1), token("x", 5, 1), last(1)):
         transcript = fed(token("abc", 7, 1))
-        transcript.start_over()
+        transcript.begin_replay()
         with pytest.raises(Diverged):
             transcript.take(other)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
-
-import structlog
 
 from myllm.errors import EngineDied, ModelReplaced
 from myllm.gateway.gateway import Gateway, Lease
@@ -13,7 +12,6 @@ from myllm.gateway.scheduling.suspects import MOST_DEATHS
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.instance import Instance
 
-_log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 
@@ -24,25 +22,37 @@ async def with_retries(
 
     Raises what a lease and `work` raise; EngineDied only after the third death.
     """
-    while True:
-        try:
-            async with gateway.lease(ticket) as lease:
-                result = await work(lease)
-                gateway.delivered(lease, ticket)
-                return result
-        except EngineDied as death:
-            record_death(death, ticket)
+    with end_observed(gateway, ticket):
+        while True:
+            try:
+                async with gateway.lease(ticket) as lease:
+                    result = await work(lease)
+                    gateway.delivered(lease, ticket)
+                    return result
+            except EngineDied as death:
+                record_death(gateway, ticket, death)
 
 
-def record_death(death: EngineDied, ticket: Ticket) -> None:
-    """Count an engine's death under `ticket`.
+@contextmanager
+def end_observed(gateway: Gateway, ticket: Ticket) -> Iterator[None]:
+    """Tell the observers how `ticket` ended, when the context is left."""
+    try:
+        yield
+    except BaseException as error:
+        gateway.observers.finished(ticket, error)
+        raise
+    gateway.observers.finished(ticket, None)
+
+
+def record_death(gateway: Gateway, ticket: Ticket, death: EngineDied) -> None:
+    """Count an engine's death under `ticket`, and tell the observers.
 
     Raises `death` if it is one too many, or the scheduler's verdict if there is one.
     """
     if ticket.verdict is not None:
         raise ticket.verdict from death
     ticket.deaths += 1
-    _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
+    gateway.observers.resumed(ticket, death)
     if ticket.deaths >= MOST_DEATHS:
         raise death
 

@@ -39,7 +39,7 @@ import structlog
 from myllm.errors import EngineDied, PromptTooLong
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation.replay import DecodeTimer, Diverged
-from myllm.gateway.retries import record_death, require_same_model
+from myllm.gateway.retries import end_observed, record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
@@ -52,7 +52,7 @@ Attempt = Literal["reading", "replaying", "continuing"]
 State = Literal["waiting", "preparing", "reading", "replaying", "continuing", "writing", "complete"]
 _CUT_OR_COMPLETE: Final = frozenset[State]({"waiting", "complete"})
 NEXT: Final[Mapping[State, frozenset[State]]] = {
-    "waiting": _CUT_OR_COMPLETE | {"preparing"},
+    "waiting": _CUT_OR_COMPLETE | {"preparing"},  # an engine may die when its slot is entered
     "preparing": _CUT_OR_COMPLETE | {"reading", "replaying", "continuing"},
     "reading": _CUT_OR_COMPLETE | {"writing"},
     "replaying": _CUT_OR_COMPLETE | {"writing"},
@@ -156,29 +156,30 @@ class SurvivingAnswer(Generic[P]):
         from what was sent and the answer cannot be continued.
         """
         ticket, timer = self._ticket, self._timer
-        while not self._answer.is_complete():
-            async with self._surviving(), self._gateway.lease(ticket) as lease:
-                answer, stream = self._answer, await self._open(lease)
-                if stream is None:
-                    break
-                speed = Reading(self._gateway.supervisor.speeds, lease.instance)
-                async with self._streaming(lease, stream):
-                    async for block in stream:
-                        parts = answer.take(block)
-                        if answer.timings is not None:
-                            speed.done(answer.timings)
-                        if not parts:
-                            continue
-                        now = time.monotonic()
-                        timer.tick(now)
-                        if self.state != "writing":
-                            self._begin_writing(lease)
-                        ticket.offered_at = now
-                        for part in parts:
-                            yield part
-                        if lease.is_paused:
-                            break
-                        ticket.offered_at = None
+        with end_observed(self._gateway, ticket):
+            while not self._answer.is_complete():
+                async with self._surviving(), self._gateway.lease(ticket) as lease:
+                    answer, stream = self._answer, await self._open(lease)
+                    if stream is None:
+                        break
+                    speed = Reading(self._gateway.supervisor.speeds, lease.instance)
+                    async with self._streaming(lease, stream):
+                        async for block in stream:
+                            parts = answer.take(block)
+                            if answer.timings is not None:
+                                speed.done(answer.timings)
+                            if not parts:
+                                continue
+                            now = time.monotonic()
+                            timer.tick(now)
+                            if self.state != "writing":
+                                self._begin_writing(lease)
+                            ticket.offered_at = now
+                            for part in parts:
+                                yield part
+                            if lease.is_paused:
+                                break
+                            ticket.offered_at = None
         self._enter("complete")
         for part in self._answer.last_parts():
             yield part
@@ -214,10 +215,11 @@ class SurvivingAnswer(Generic[P]):
         except PromptTooLong:
             if not answer.ends_at_context_limit():
                 raise
-        if lease.is_paused:
+        if answer.is_complete():
+            if not lease.is_paused:
+                await answer.completed(instance)
+        elif lease.is_paused:
             self._resume_later()
-        elif answer.is_complete():
-            await answer.completed(instance)
         else:
             raise EngineDied("The engine ended the answer without finishing it")
 
@@ -229,7 +231,7 @@ class SurvivingAnswer(Generic[P]):
         except EngineDied as death:
             self._resume_later()
             if not self._answer.is_complete():
-                record_death(death, self._ticket)
+                record_death(self._gateway, self._ticket, death)
         except Diverged:
             if not self._answer.continue_instead():
                 raise EngineDied(
@@ -240,6 +242,7 @@ class SurvivingAnswer(Generic[P]):
             self._resume_later()
 
     def _resume_later(self) -> None:
+        """Wait for another lease."""
         self._timer.stop()
         self._answer = self._answer.after_cut()
         self._enter("waiting")

@@ -1,8 +1,8 @@
-"""Much work of one request, done in batches that each wait their turn.
+"""Splits the work of a large request into batches that each wait their turn.
 
-An engine is held for a batch at a time, so that somebody else's request comes in between however
-long the whole takes. The next batch queues while one is being worked on: an engine that is to be
-unloaded when it is idle stays, and none of its time is lost where nobody else waits.
+A request holds an engine for one batch at a time, so other requests come in between however long
+the whole takes. The next batch queues while one is being computed: so an engine that unloads when
+it is idle stays, and is never idle while no other request waits.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from typing import Final, TypeVar
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-# An engine notices that nobody waits any more only between requests.
-MOST: Final = 64
-# Of four bytes each a few thousand tokens: some batches of the engine, which take a CPU that reads
-# a thousand tokens a second some seconds.
-BYTES: Final = 32_768
+# An engine notices that its client has left only when a request to it ends.
+MAX_ITEMS: Final = 64
+# At four bytes per token, some thousand tokens: a few batches of the engine, which a CPU that reads
+# a thousand tokens per second computes in a few seconds.
+MAX_BYTES: Final = 32_768
 _AHEAD: Final = 2
 
 
 def batches(items: Sequence[_T], size_of: Callable[[_T], int]) -> Iterator[tuple[int, list[_T]]]:
-    """`items` in batches of at most MOST items and BYTES bytes, of one item at least; each with
-    the number of its first item."""
+    """Yield `items` in batches, each with the index of its first item.
+
+    A batch has at most MAX_ITEMS items and MAX_BYTES bytes, but at least one item.
+    """
     start, size = 0, 0
     for number, item in enumerate(items):
         added = size_of(item)
-        if number > start and (number - start >= MOST or size + added > BYTES):
+        if number > start and (number - start >= MAX_ITEMS or size + added > MAX_BYTES):
             yield start, list(items[start:number])
             start, size = number, 0
         size += added
@@ -38,10 +40,10 @@ def batches(items: Sequence[_T], size_of: Callable[[_T], int]) -> Iterator[tuple
 async def each_in_turn(
     parts: Sequence[_T], do: Callable[[_T, bool], Awaitable[_R]], at_once: int = _AHEAD
 ) -> list[_R]:
-    """What `do` makes of each part; it is told whether others have gone before it.
+    """Return the result of `do` for each part; its second argument is False for the first part.
 
-    At most `at_once` are under way at a time. Raises what the first one raises that fails, when
-    the others have ended.
+    At most `at_once` run at the same time. If one fails, the others are cancelled, and its error is
+    raised when they have ended.
     """
     places = asyncio.Semaphore(at_once)
 

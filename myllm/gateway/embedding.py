@@ -1,7 +1,8 @@
-"""Vectors for texts, made by an instance of the model in the role of embedder.
+"""Embeddings of texts, computed by an instance of the model in the `embed` role.
 
-A generating engine could do both, but embeddings would wipe its conversations' caches and
-limit an input to its batch; so the same file is loaded a second time, on demand.
+A generating engine could compute them, too, but embeddings would wipe the KV caches of its
+conversations, and an input could be no longer than its batch. So the same file is loaded a second
+time, on demand.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from myllm.supervisor.spec import InstanceKey
 
 Inputs = Sequence[str | list[int]]
 """Texts or their tokens."""
-# A token stands for one byte at least, but for those that a tokenizer adds at both ends.
-_MOST_ADDED = 8
+# Every token stands for at least one byte, except those that a tokenizer adds at both ends.
+_MAX_ADDED = 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ async def embed(
 ) -> Embeddings:
     """Embed each of `inputs`, texts or tokens, as vectors of `dimensions` numbers.
 
-    They wait their turn in batches. With `cut`, a text that is too long counts by its beginning.
+    They wait their turn in batches. With `cut`, a text that is too long is truncated.
 
     Raises ModelNotFound, and InvalidRequest when the model cannot embed, or not in so many
     dimensions, or when an input is longer than the model can take, with both numbers.
@@ -80,23 +81,23 @@ async def embed(
 async def _fitting(
     instance: Instance, inputs: Inputs, names: Sequence[str], cut: bool
 ) -> list[str | list[int]]:
-    """The same inputs, of which those that could be too long have been counted: as tokens."""
-    limit, known = instance.spec.context_size, instance.spec.model.header.vocabulary_size
+    """Return `inputs`, as tokens where they could be too long; InvalidRequest if they are."""
+    limit, vocabulary = instance.spec.context_size, instance.spec.model.header.vocabulary_size
     fitting: list[str | list[int]] = []
     for which, given in zip(names, inputs, strict=True):
-        if isinstance(given, str) and _bytes(given) + _MOST_ADDED <= limit:
+        if isinstance(given, str) and _bytes(given) + _MAX_ADDED <= limit:
             fitting.append(given)
             continue
         tokens = await calls.tokenize(instance, given) if isinstance(given, str) else given
         if len(tokens) > limit and cut and isinstance(given, str):
-            tokens = await _beginning(instance, given, tokens)
+            tokens = await _truncated(instance, given, tokens)
         if len(tokens) > limit:
             raise InvalidRequest(
                 f"{which} too long for embeddings ({limit} tokens): {len(tokens)} tokens"
             )
-        if known and max(tokens, default=0) >= known:
+        if vocabulary and max(tokens, default=0) >= vocabulary:
             raise InvalidRequest(
-                f"{which} has token {max(tokens)}, but the model knows {known} tokens; "
+                f"{which} has token {max(tokens)}, but the model knows {vocabulary} tokens; "
                 "send texts, or this model's own tokens"
             )
         fitting.append(tokens)
@@ -104,24 +105,24 @@ async def _fitting(
 
 
 def _size(given: str | list[int]) -> int:
-    """In bytes, of which a token has about four."""
+    """Return the size in bytes; a token has about four."""
     return _bytes(given) if isinstance(given, str) else 4 * len(given)
 
 
 def _bytes(text: str) -> int:
-    """The length of `text` in UTF-8; half a character, which is refused later, counts too."""
+    """Return the length in UTF-8, also of half a character, which is refused later."""
     return len(text.encode(errors="surrogatepass"))
 
 
-async def _beginning(instance: Instance, text: str, tokens: list[int]) -> list[int]:
-    """As many tokens as fit, the last one being what the model ends every text with, if so."""
+async def _truncated(instance: Instance, text: str, tokens: list[int]) -> list[int]:
+    """Return as many tokens as fit, ending with the token that the model adds to every text."""
     bare = await calls.tokenize(instance, text, add_special=False)
     end = tokens[-1:] if tokens[-1:] != bare[-1:] else []
     return tokens[: instance.spec.context_size - len(end)] + end
 
 
 def _sized(model: Model, vector: list[float], dimensions: int | None) -> list[float]:
-    """`vector`, or its beginning, if the model was trained to say the most there."""
+    """Return `vector` with `dimensions` numbers; only a Matryoshka model allows fewer than all."""
     size = len(vector)
     if dimensions is None or dimensions == size:
         return vector

@@ -1,7 +1,7 @@
-"""What somebody wants to know of an engine: its properties, its tokens, its template.
+"""Questions to a model's engine that generate nothing: its properties, tokens and chat template.
 
-Such a question waits for its turn as every request does, and leaves the slots as they are. It
-raises what a lease raises, and the engine's own error.
+A question waits its turn like every request, and leaves the content of the slots alone. It raises
+what a lease raises, and the engine's own error.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ async def ask(
     path: str,
     body: dict[str, Any] | None = None,
 ) -> bytes:
-    """What the engine of `model` in its main role answers to a GET of `path`, or to a POST of
-    `body`."""
+    """Return the answer of the engine of `model`, in its main role, to a GET of `path`, or to a
+    POST if there is a `body`."""
     demand = Demand(path, body or {})
     return await _asked(
         gateway, request, model, demand, lambda engine: calls.ask(engine, path, body)
@@ -37,7 +37,7 @@ async def ask(
 
 
 async def render(gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]) -> str:
-    """The prompt that the chat template of `model` makes of a chat's `body`.
+    """Return the prompt that the chat template of `model` renders from a chat's `body`.
 
     Raises InvalidRequest when the template refuses it.
     """
@@ -46,7 +46,7 @@ async def render(gateway: Gateway, request: RequestInfo, model: Model, body: dic
 
 
 async def count(gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]) -> int:
-    """How many tokens the prompt has that a chat's `body` makes, pictures included."""
+    """Return the number of tokens in the prompt of a chat's `body`, images included."""
     demand = Demand("/v1/chat/completions/input_tokens", body)
     return await _asked(gateway, request, model, demand, lambda e: calls.count_chat(e, body))
 

@@ -1,4 +1,4 @@
-"""How well documents answer a query, scored by a model that was trained for nothing else."""
+"""Scores of how well documents answer a query, computed by a reranking model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from myllm.supervisor.spec import InstanceKey
 
 @dataclass(frozen=True)
 class Scores:
-    """A score per document, in their order; the tokens of all pairs of query and document."""
+    """A score per document, in order, and the tokens of all pairs of query and document."""
 
     scores: list[float]
     prompt_tokens: int
@@ -28,8 +28,8 @@ async def rerank(
 ) -> Scores:
     """Score each of `documents`; they wait their turn in batches.
 
-    Raises ModelNotFound, and InvalidRequest when the model is no reranker, or when a document
-    is longer, with the query, than the model can take, with both numbers.
+    Raises ModelNotFound, and InvalidRequest when the model is no reranker, or when a document and
+    the query are together longer than the model can take, with both numbers.
     """
     model = await model_for(gateway, model_name, "rerank")
     begun_by: str | None = None

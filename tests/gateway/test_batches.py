@@ -1,4 +1,4 @@
-"""Much work in batches, a few at a time."""
+"""Large requests in batches, a few at a time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from myllm.gateway.batches import BYTES, MOST, batches, each_in_turn
+from myllm.gateway.batches import MAX_BYTES, MAX_ITEMS, batches, each_in_turn
 
 
-@given(st.lists(st.integers(0, 2 * BYTES), max_size=300))
+@given(st.lists(st.integers(0, 2 * MAX_BYTES), max_size=300))
 def test_batches_are_small_and_have_everything_in_order(sizes: list[int]) -> None:
     made = list(batches(sizes, lambda size: size))
     assert [size for _, part in made for size in part] == sizes
     first = 0
     for start, part in made:
         assert start == first
-        assert 0 < len(part) <= MOST
-        assert len(part) == 1 or sum(part) <= BYTES
+        assert 0 < len(part) <= MAX_ITEMS
+        assert len(part) == 1 or sum(part) <= MAX_BYTES
         first += len(part)
 
 
@@ -38,7 +38,7 @@ async def test_a_few_at_a_time_and_only_the_first_is_new() -> None:
     assert most == 2
 
 
-async def test_what_fails_ends_the_others() -> None:
+async def test_a_failure_cancels_the_others() -> None:
     begun: list[int] = []
 
     async def do(part: int, goes_on: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a request's answer is made of, whatever the dialect that it is told in."""
+"""The events of an answer, in whatever dialect it is sent."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts of tokens, as the engine made them; `cached_tokens` are part of the prompt's."""
+    """The engine's token counts; `cached_tokens` are part of `prompt_tokens`."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
 
     def as_dict(self) -> dict[str, int]:
-        """The wire form."""
+        """Return the counts in our own wire form."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -26,8 +26,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of the answer; never half a character. `more`: the next one follows at once, so
-    that both can be sent together."""
+    """A piece of the answer's text, of whole characters.
+
+    `more`: the next piece is there already, so that both can be sent together.
+    """
 
     text: str
     more: bool = False
@@ -35,14 +37,14 @@ class Token:
 
 @dataclass(frozen=True)
 class Thinking:
-    """A piece of what a model thinks before it answers; no part of the answer's text."""
+    """A piece of what a model thinks before it answers; not part of the answer's text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class CallPart:
-    """A piece of a call of a tool: the first one of an `index` has its id and name."""
+    """A piece of a tool call; the first piece of each `index` has the call's id and name."""
 
     index: int
     id: str = ""
@@ -52,7 +54,7 @@ class CallPart:
 
 @dataclass
 class Call:
-    """A call of a tool, as far as it has been told; `arguments` are JSON in the end."""
+    """A tool call as far as it has come; its `arguments` are JSON once it is complete."""
 
     id: str
     name: str
@@ -61,10 +63,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of an answer. `stop_text` is the stop string that ended it, where that is known.
+    """The end of an answer. `stop_text` is the stop string that ended it, if known.
 
-    The last three are for chats; one that is not to be stored has no session. `warning` says why
-    an answer is not stored that was to be.
+    The last three fields are for chats; a chat that is not stored has no session. `warning` says
+    why an answer could not be stored.
     """
 
     full_text: str
@@ -80,13 +82,13 @@ class Finished:
     def in_session(
         self, session_id: str | None, dropped_messages: int, warning: str | None
     ) -> Finished:
-        """The same end, with what a chat adds."""
+        """Return the same end with the fields of a chat."""
         return replace(
             self, session_id=session_id, dropped_messages=dropped_messages, warning=warning
         )
 
     def unstored(self) -> dict[str, Any]:
-        """What an answer says of itself that was to be stored and is not; else nothing."""
+        """Return the fields that tell the client that its answer could not be stored; else none."""
         return {} if self.warning is None else {"stored": False, "warning": self.warning}
 
 

@@ -1,8 +1,8 @@
-"""Several answers to one request as one: more than one choice, more than one prompt.
+"""Combines several answers to one request: for more than one choice or prompt.
 
-llama-server could make several choices itself, but counts the tokens of the first one only. So
-each is a request of its own, with its own place in the queue and its own way over a dead engine. A
-few of them are under way at a time, so that they do not fill the queue.
+llama-server could generate several choices itself, but counts only the tokens of the first. So each
+is a request of its own, which queues and survives its engine by itself. Only a few of them are
+under way at a time, so that they do not fill the queue.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ AT_ONCE: Final = 8
 
 async def whole(relay: Relay) -> StreamedAnswer:
     """Run one answer to its end and return it."""
-    said = StreamedAnswer(relay.form)
+    answer = StreamedAnswer(relay.form)
     async with aclosing(relay.blocks()) as blocks:
         async for block in blocks:
-            said.take(events_in(block))
-    return said
+            answer.take(events_in(block))
+    return answer
 
 
 async def all_whole(relays: Sequence[Relay]) -> list[StreamedAnswer]:
-    """Run several answers to their ends, at the same time as far as there are slots."""
+    """Run several answers to their ends, at the same time if there are slots."""
     if len(relays) == 1:
         return [await whole(relays[0])]
 
@@ -42,11 +42,11 @@ async def all_whole(relays: Sequence[Relay]) -> list[StreamedAnswer]:
 
 
 def sum_usage(usages: Sequence[dict[str, Any] | None], choices: int) -> dict[str, Any]:
-    """The tokens of all answers; those of a prompt count once for all its `choices`."""
-    told = [usage or {} for usage in usages]
-    prompts = told[::choices]
+    """Return the token counts of all answers; a prompt counts once for all its `choices`."""
+    counts = [usage or {} for usage in usages]
+    prompts = counts[::choices]
     prompt = sum(usage.get("prompt_tokens", 0) for usage in prompts)
-    completion = sum(usage.get("completion_tokens", 0) for usage in told)
+    completion = sum(usage.get("completion_tokens", 0) for usage in counts)
     details = [usage.get("prompt_tokens_details") or {} for usage in prompts]
     return {
         "prompt_tokens": prompt,
@@ -59,10 +59,10 @@ def sum_usage(usages: Sequence[dict[str, Any] | None], choices: int) -> dict[str
 
 
 class FanOut:
-    """The streams of several relays as one, with a choice for each.
+    """Merges the streams of several relays into one, with a choice for each.
 
-    `choices` is how many of them answer the same prompt; the relays must tell their usage, which
-    is passed on, added up, if `tells_usage`.
+    `choices` of them answer the same prompt. The relays must send their usage; the sum is passed on
+    if `tells_usage`.
     """
 
     def __init__(self, relays: Sequence[Relay], choices: int, tells_usage: bool) -> None:
@@ -74,11 +74,11 @@ class FanOut:
 
     @property
     def phase(self) -> str:
-        """What the first of them is doing or waiting for."""
+        """What the first relay is doing or waiting for."""
         return self._relays[0].phase
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
-        """Whole events; raises what the first relay that fails raises."""
+        """Yield whole events; raises the error of the first relay that fails."""
         async with AsyncExitStack() as stack:
             streams: list[AsyncGenerator[bytes, None]] = []
             coming: dict[asyncio.Task[bytes | None], int] = {}
@@ -111,7 +111,7 @@ class FanOut:
         yield LAST
 
     def _as_choice(self, index: int, each: dict[str, Any]) -> bytes:
-        """An event as one of choice `index`; all events have the first one's id."""
+        """Encode an event as one of choice `index`; all events have the first one's id."""
         if not self._head:
             self._head = {name: each[name] for name in ("id", "object", "created", "model")}
         self._usages[index] = each.get("usage") or self._usages[index]
@@ -126,8 +126,8 @@ async def _next(stream: AsyncGenerator[bytes, None]) -> bytes | None:
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs, and return when its cleanup has run."""
-    left = list(tasks)
-    for task in left:
+    """Cancel `tasks`, and return when their cleanup has run."""
+    running = list(tasks)
+    for task in running:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*running, return_exceptions=True)

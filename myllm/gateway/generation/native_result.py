@@ -1,4 +1,4 @@
-"""An answer in llama.cpp's own form, whole: its last event, with all that was said before."""
+"""Whole answers in llama.cpp's own form: the last event, with the content of all before it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from myllm.errors import EngineError
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.generation.relay import Relay
 
-# What each event of a stream has its own part of.
-_PARTS = ("tokens", "completion_probabilities")
+# Lists of which each event of a stream has its own part.
+_LISTS = ("tokens", "completion_probabilities")
 
 
 async def plain_whole(relay: Relay, tells_tokens: bool) -> dict[str, Any]:
     """Run `relay` to its end and return the answer as one event.
 
-    Streams always tell their tokens; a whole answer does if `tells_tokens`.
+    Streams always have their tokens; a whole answer has them if `tells_tokens`.
     """
     text: list[str] = []
     parts: dict[str, list[Any]] = {}
@@ -26,18 +26,18 @@ async def plain_whole(relay: Relay, tells_tokens: bool) -> dict[str, Any]:
         async for block in blocks:
             for last in events_in(block):
                 text.append(last.get("content") or "")
-                for name in _PARTS:
+                for name in _LISTS:
                     parts.setdefault(name, []).extend(last.get(name) or ())
     if not last.get("stop"):
         raise EngineError("The engine ended the answer without finishing it")
-    told = {name: part for name, part in parts.items() if part or name in last}
+    whole = {name: part for name, part in parts.items() if part or name in last}
     if not tells_tokens:
-        told["tokens"] = []
-    return last | {"content": "".join(text)} | told
+        whole["tokens"] = []
+    return last | {"content": "".join(text)} | whole
 
 
 def picked(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """Only these fields; `timings/prompt_n` is a field within a field, and keeps that name."""
+    """Return only these fields; one like `timings/prompt_n`, of an object, keeps that name."""
     made = {}
     for path in fields:
         value: Any = answer

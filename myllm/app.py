@@ -91,10 +91,12 @@ class App:
 
         async def include_the_rest() -> None:
             include(await asyncio.to_thread(_routers, at_start=False))
+            await asyncio.to_thread(_build_routes, app)
 
         include(_routers(at_start=True))
         app.include_router(health.router)  # for everyone, so described without keys
         app.include_router(docs_page.router)
+        _build_routes(app)
         routes = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
         limited = BodyLimits(routes, self.settings)
         served: ASGIApp = Turnstile(RequestContext(self._access.guard(limited)))
@@ -215,6 +217,13 @@ class StoreApp:
 def _routers(at_start: bool) -> list[APIRouter]:
     """Return the routers of the dialects that are loaded at the start, or of the others."""
     return [router for each in DIALECTS if each.at_start is at_start for router in each.routers()]
+
+
+def _build_routes(app: FastAPI) -> None:
+    """Have FastAPI build the included routes. The first request would do it otherwise, which blocks
+    the event loop for tens of milliseconds."""
+    for route in app.router.routes:
+        route.matches({"type": "http", "method": "GET", "path": "", "headers": [], "app": app})
 
 
 def _limits(settings: Settings) -> Limits:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from pathlib import Path
+from typing import Any
 
+import fastapi
 import httpx
 import pytest
+from fastapi.dependencies.utils import get_dependant
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
+from myllm.api.http.access import Access
 from myllm.api.http.lazy_routes import LazyRoutes
+from myllm.app import App
+from myllm.engine.types import Engine
+from myllm.settings import load_settings
+
+ENGINE = Engine(Path("llama-server"), "setting", "", 0, "", ("CPU",))
 
 
 class Late:
@@ -57,3 +68,24 @@ async def test_whoever_waits_for_it_may_leave() -> None:
         await asyncio.wait_for(late.client.get("/v1/late"), 0.01)
     assert (await late.client.get("/v1/late")).text == "/v1/late"
     assert late.loads == 1
+
+
+@pytest.mark.parametrize("path", ["/api/nowhere", "/v1/nowhere"])
+async def test_no_request_builds_routes_in_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """FastAPI builds those of an included router late, which takes tens of milliseconds."""
+    builders: list[str] = []
+
+    def build(*args: Any, **fields: Any) -> Any:
+        builders.append(threading.current_thread().name)
+        return get_dependant(*args, **fields)
+
+    app = App(load_settings(), ENGINE, Access())
+    monkeypatch.setattr(fastapi.routing, "get_dependant", build)
+    transport = httpx.ASGITransport(app.asgi)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for _ in range(2):
+            assert (await client.get(path)).status_code == 404
+    assert threading.current_thread().name not in builders
+    assert bool(builders) == path.startswith("/v1")

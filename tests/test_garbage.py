@@ -28,7 +28,7 @@ def searcher() -> Iterator[Garbage]:
 
 
 def old_garbage() -> weakref.ref[Cycle]:
-    """A cycle that nobody needs any more, and that has survived what Python does by itself."""
+    """An unreachable cycle that has survived the collections of Python itself."""
     cycle = Cycle()
     gc.collect(1)
     return weakref.ref(cycle)

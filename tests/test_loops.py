@@ -99,7 +99,7 @@ async def test_a_slow_loop_keeps_its_pace(monkeypatch: pytest.MonkeyPatch) -> No
     assert loops._longer(600, 600) == 600
 
 
-async def test_what_nobody_waits_for_is_noted(logged: list[Any]) -> None:
+async def test_a_failure_that_no_caller_awaits_is_noted(logged: list[Any]) -> None:
     async def fail() -> None:
         raise ValueError("unforeseen")
 
@@ -140,7 +140,7 @@ async def forget_a_task() -> None:
     ("fails", "name"),
     [(raise_in_a_callback, "callback"), (raise_in_a_thread, "thread"), (forget_a_task, "callback")],
 )
-async def test_what_escapes_everybody_is_noted(
+async def test_a_failure_outside_of_all_handlers_is_noted(
     monkeypatch: pytest.MonkeyPatch, fails: Callable[[], Any], name: str
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)

@@ -19,16 +19,16 @@ from myllm.cli.main import app
 from tests.serving import environment
 
 LIMIT_S = 60
-"""Far more than a command takes that finds no model, no server and no engine."""
+"""Far more than a command needs when it finds no model, no server and no engine."""
 
-# A command that would do its work also without what it needs, and what makes it stop before that.
+# Commands that would succeed even here, and arguments that make them fail early.
 _HARMLESS = {("serve",): ["--host", "256.0.0.1"]}
 _BROKEN = "port = [\n"
 
 
 @dataclass(frozen=True)
 class Start:
-    """How a command is started; None as a value of `variables` takes one away."""
+    """How a command is started; None as a value of `variables` removes the variable."""
 
     home: Path
     variables: dict[str, str | None] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, with all that it wrote."""
+    """How a command ended, with everything that it wrote."""
 
     command: str
     code: int
@@ -66,7 +66,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def harmless(command: Sequence[str]) -> list[str]:
-    """The command with all arguments that it takes, about things that do not exist."""
+    """The command with all its arguments, which name things that do not exist."""
     found = get_command(app)
     for name in command:
         assert isinstance(found, typer.core.TyperGroup)
@@ -155,7 +155,7 @@ def _fifo(start: Start) -> Start:
 
 
 def _defaults(start: Start, home: str | None) -> Start:
-    """No folder is named, so that all are below HOME."""
+    """Settings name no folder, so all folders are below HOME."""
     names = ("MODELS_DIR", "DATA_DIR", "STATE_DIR", "RUNTIME_DIR", "CACHE_DIR", "CONFIG")
     gone: dict[str, str | None] = {f"MYLLM_{name}": None for name in names}
     gone |= {"XDG_CONFIG_HOME": None, "XDG_DATA_HOME": None, "XDG_RUNTIME_DIR": None}
@@ -202,7 +202,7 @@ SURROUNDINGS: dict[str, Callable[[Start], Start]] = {
     "all streams are closed": _shell('exec "$@" <&- >&- 2>&-'),
     "the disk of stdout is full": _shell('exec "$@" >/dev/full'),
     "all output is full": _shell('exec "$@" >/dev/full 2>&1'),
-    "stdout is read by nobody": _shell('{ "$@"; echo $? >code; } | :; exit $(cat code)'),
+    "stdout has no reader": _shell('{ "$@"; echo $? >code; } | :; exit $(cat code)'),
     "ascii": _with(PYTHONIOENCODING="ascii"),
     "latin-1": _with(PYTHONIOENCODING="latin-1"),
     "LANG=C": _with(LANG="C", LC_ALL=None, LC_CTYPE=None),
@@ -243,4 +243,4 @@ AS_ROOT: dict[str, Callable[[Start], Start]] = {
         'exec unshare -m sh -c "mount -t tmpfs -o ro none . && cd . && exec \\"\\$@\\"" sh "$@"'
     ),
 }
-"""The same for those that only root can make."""
+"""Those that only root can make, by what is wrong."""

@@ -1,4 +1,4 @@
-"""`myllm` on a pseudo-terminal, as a person has it."""
+"""`myllm` on a pseudo-terminal, as a person uses it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UP, PASTE, END_OF_PASTE = "\x1b[A", "\x1b[200~", "\x1b[201~"
 
 
 class Terminal:
-    """What the command under test shows, and the keys that are typed for it."""
+    """The screen of the command under test, and its keyboard."""
 
     def __init__(self, master: int, process: subprocess.Popen[bytes], kind: str) -> None:
         self._master = master
@@ -66,9 +66,9 @@ class Terminal:
 def terminal(
     home: Path, *arguments: str, kind: str = "xterm", port: object = 1, **more: str
 ) -> Iterator[Terminal]:
-    """Run a command on a terminal of that `kind`; it is ended with the context."""
+    """Run a command on a terminal of that `kind`; it ends with the context."""
     master, slave = pty.openpty()
-    # The cursor's position is asked of the terminal otherwise, and this one does not know it.
+    # Otherwise the command asks the terminal for the cursor position, which this one cannot answer.
     own = {"TERM": kind, "PROMPT_TOOLKIT_NO_CPR": "1"} | more
     process = subprocess.Popen(
         [sys.executable, "-m", "myllm", *arguments],

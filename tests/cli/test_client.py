@@ -1,4 +1,4 @@
-"""A server that dies, is silent or asks for a key while a command asks it."""
+"""A server that dies, is silent or requires a key during a command's request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from myllm.errors import ServeFailed
 from tests.serving import environment, serving, wait_until
 
 
-def test_a_silent_server_is_given_up() -> None:
+def test_a_silent_server_is_given_up_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with PatientClient(url, silence_s=0.1) as client:
@@ -49,7 +49,7 @@ def test_a_server_that_dies_is_one_clear_line(engine: Engine, home: Path) -> Non
             assert stderr.count("\n") == 1
 
 
-def test_doctor_knows_a_server_that_asks_for_keys(engine: Engine, home: Path) -> None:
+def test_doctor_recognises_a_server_that_requires_keys(engine: Engine, home: Path) -> None:
     (home / "keys").write_text(f"ann:{hashlib.sha256(b'secret').hexdigest()}\n")
     with serving(home, api_keys_file=home / "keys") as server:
         found = port("127.0.0.1", int(server.url.rsplit(":", 1)[1]))

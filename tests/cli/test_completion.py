@@ -1,4 +1,4 @@
-"""What the shell offers behind Tab."""
+"""What the shell offers on Tab."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.full  # each Tab is a process
 
 
 def completed(env: Mapping[str, str], line: str) -> list[str]:
-    """What bash is told for the last word of `line`; nothing else is said."""
+    """What bash gets for the last word of `line`; nothing else is printed."""
     asked = {
         "_MYLLM_COMPLETE": "complete_bash",
         "COMP_WORDS": line,
@@ -74,7 +74,7 @@ def test_commands(env: dict[str, str]) -> None:
         {"MYLLM_API_KEY": "a key with spaces"},
     ],
 )
-def test_what_goes_wrong_is_not_said(env: dict[str, str], wrong: dict[str, str]) -> None:
+def test_failures_are_silent(env: dict[str, str], wrong: dict[str, str]) -> None:
     completed(env | wrong, "myllm show t")
     assert completed(env | wrong, "myllm sessions show ") == []
 
@@ -95,7 +95,7 @@ def test_ids_of_sessions_with_a_server_and_without(engine: Engine, home: Path) -
     assert completed(env, "myllm sessions export ") == ["other", "trip-two", "trip-one"]
 
 
-def test_a_server_is_asked_with_the_key(engine: Engine, home: Path) -> None:
+def test_the_request_to_a_server_has_the_key(engine: Engine, home: Path) -> None:
     file = home / "keys"
     file.write_text(added("", file, "ann", ANN))
     file.chmod(0o600)

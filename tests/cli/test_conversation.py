@@ -30,14 +30,14 @@ def _compiled(engine: Engine) -> None:
 
 @pytest.fixture
 def talked(server: Serving, api: httpx.Client) -> Iterator[httpx.Client]:
-    """The API of a server without conversations; they go with the test."""
+    """The API of a server without conversations; those of the test are removed after it."""
     yield api
     for each in api.get("/api/sessions").json()["sessions"]:
         api.delete(f"/api/sessions/{each['id']}")
 
 
 def said(api: httpx.Client) -> list[tuple[str, str]]:
-    """Role and text of what is in force in the only conversation."""
+    """Role and text of the messages in the only conversation, without superseded ones."""
     [session] = api.get("/api/sessions").json()["sessions"]
     messages = api.get(f"/api/sessions/{session['id']}").json()["messages"]
     return [(each["role"], each["content"]) for each in messages if not each["superseded"]]
@@ -45,7 +45,7 @@ def said(api: httpx.Client) -> list[tuple[str, str]]:
 
 @contextmanager
 def talking(server: Serving, *more: str, kind: str = "xterm") -> Iterator[Terminal]:
-    """A conversation with the demo model, which says the likeliest."""
+    """A conversation with the demo model, which always picks the likeliest token."""
     line = ("run", "demo", "--temperature", "0", *more)
     with terminal(server.home, *line, kind=kind, port=port_of(server)) as talk:
         yield talk
@@ -57,7 +57,7 @@ def leave(talk: Terminal) -> None:
 
 
 def test_a_plain_terminal(home: Path) -> None:
-    """Without a server, and on a terminal that can do nothing but lines."""
+    """Without a server, on a terminal that knows only lines."""
     with terminal(home, "run", "demo", "--temperature", "0", kind="dumb") as talk:
         talk.say("My name is Tobias.")
         talk.until("Tobias.\r\n")

@@ -1,4 +1,4 @@
-"""Commands that ask a running server."""
+"""Commands about the engines of a running server."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def shell(home: Path, line: str, **variables: str) -> subprocess.CompletedProces
     )
 
 
-def test_output_that_nobody_reads_on_ends_quietly(home: Path) -> None:
+def test_a_reader_that_leaves_ends_the_command_quietly(home: Path) -> None:
     line = '{ "$@" list; echo $? >&2; } | :; { "$@" --help; echo $? >&2; } | :'
     assert shell(home, line).stderr == b"141\n141\n"
 
@@ -54,7 +54,7 @@ def test_json_is_valid_in_any_encoding(home: Path) -> None:
         assert shown["description"] == "caf\u00e9 \u2026 \U0001f600"
 
 
-def test_an_unknown_setting_is_told_once_and_not_in_the_json(home: Path) -> None:
+def test_an_unknown_setting_is_reported_once_and_outside_the_json(home: Path) -> None:
     done = shell(home, '"$@" list --json', MYLLM_KEEPALIVE="5m")
     assert [model["name"] for model in json.loads(done.stdout)] == ["demo"]
     told = b"warning: MYLLM_KEEPALIVE is not a setting; did you mean MYLLM_KEEP_ALIVE?\n"
@@ -129,7 +129,7 @@ def test_a_user_without_a_name_and_a_home(home: Path) -> None:
 
 
 def test_questions_in_another_encoding_are_answered(server: Serving) -> None:
-    """Bytes that are no UTF-8 are replaced, in arguments and on stdin alike."""
+    """Bytes that are not UTF-8 are replaced, in arguments and on stdin alike."""
     port = server.url.rpartition(":")[2]
     for line, warned in (
         ("\"$@\" run demo $'caf\\xe9'", False),

@@ -14,7 +14,7 @@ from myllm.errors import InvalidRequest
 def ask(
     prompt: str | None, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str | None:
-    """What is asked when `content` is on stdin."""
+    """The question when `content` is on stdin."""
     file = tmp_path / "stdin"
     file.write_bytes(content)
     with file.open() as stdin:
@@ -47,14 +47,14 @@ def test_the_prompt_is_followed_by_stdin(
 
 
 @pytest.mark.parametrize("prompt", [None, "", " "])
-def test_nothing_is_no_question(
+def test_an_empty_question_is_refused(
     prompt: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(typer.BadParameter, match="the prompt is empty"):
         ask(prompt, b"\n", tmp_path, monkeypatch)
 
 
-def test_what_is_no_utf_8_is_replaced_and_told(
+def test_bytes_that_are_not_utf_8_are_replaced_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ask("x", b"caf\xe9", tmp_path, monkeypatch) == "x\n\ncaf�"

@@ -32,7 +32,7 @@ def _compiled(engine: Engine) -> None:
 def myllm(
     home: Path, *arguments: str, stdin: str | None = None, port: int = 1
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; no server runs on the port it would look at by default."""
+    """Run a command to its end; no server runs on its default port."""
     return subprocess.run(
         [sys.executable, "-m", "myllm", *arguments],
         env=environment(home, port=port),
@@ -107,7 +107,7 @@ def test_ctrl_c_ends_one_question_with_130_and_leaves_nothing_behind(
 
 
 def models(big_model: Path) -> tuple[str, str]:
-    """The global options that make the big model's folder the model folder."""
+    """The global options that make the big model's folder the models folder."""
     return "--models-dir", str(big_model.parent.parent)
 
 
@@ -120,7 +120,7 @@ def test_the_prompt_is_followed_by_what_is_piped(server: Serving, api: httpx.Cli
     api.delete("/api/sessions/piped").raise_for_status()
 
 
-def test_one_question_is_stored_only_where_that_is_asked_for(
+def test_one_question_is_stored_only_if_an_option_says_so(
     server: Serving, api: httpx.Client
 ) -> None:
     port = port_of(server)
@@ -135,8 +135,8 @@ def test_one_question_is_stored_only_where_that_is_asked_for(
     assert len(api.get(f"/api/sessions/{other}").json()["messages"]) == 4
 
 
-def test_an_open_pipe_that_stays_silent_is_told(server: Serving) -> None:
-    """Its end is waited for all the same: a slow writer's text must not get lost."""
+def test_an_open_pipe_that_stays_silent_causes_a_message(server: Serving) -> None:
+    """The command still waits for its end: a slow writer's text must not get lost."""
     process = subprocess.Popen(
         [sys.executable, "-m", "myllm", "run", "demo", "What is the capital"],
         env=environment(server.home, port=port_of(server)), text=True,
@@ -150,7 +150,7 @@ def test_an_open_pipe_that_stays_silent_is_told(server: Serving) -> None:
         assert out
 
 
-def test_a_closed_stdin_is_an_empty_one(server: Serving) -> None:
+def test_a_closed_stdin_counts_as_empty(server: Serving) -> None:
     line = f'"{sys.executable}" -m myllm run demo "{FRANCE}" <&-'
     done = subprocess.run(
         ["bash", "-c", line], env=environment(server.home, port=port_of(server)),

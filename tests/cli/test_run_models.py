@@ -84,7 +84,7 @@ def test_a_file_is_run_where_it_lies_beside_a_running_server(
         ("./big-00001-of-00002.gguf", "big-00002-of-00002.gguf is missing, a part of the model"),
     ],
 )
-def test_what_is_no_model_is_one_clear_line(home: Path, name: str, words: str) -> None:
+def test_a_file_that_is_not_a_model_is_one_clear_line(home: Path, name: str, words: str) -> None:
     (home / "notes.gguf").write_text("Dear diary")
     (home / "folder").mkdir()
     write_header(home / "big-00001-of-00002.gguf")
@@ -120,7 +120,7 @@ def test_a_model_of_that_name_from_elsewhere_is_not_run_instead(home: Path, hub:
 
 
 @pytest.mark.parametrize(("key", "is_pulled"), [("n", False), ("", True)])
-def test_whoever_sits_at_the_terminal_is_asked(
+def test_a_user_at_a_terminal_is_asked_first(
     home: Path, hub: Hub, key: str, is_pulled: bool
 ) -> None:
     hub.repos[REPO] = Repo({FILE: DEMO.read_bytes()})

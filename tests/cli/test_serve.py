@@ -1,4 +1,4 @@
-"""`myllm serve`: how it starts, drains, leaves, and what it leaves behind."""
+"""`myllm serve`: how it starts, drains and stops, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_taken_port_is_one_clear_line(home: Path) -> None:
     assert str(port) in done.stderr.split("lsof", 1)[1]
 
 
-def test_nobody_is_let_in_while_the_engine_is_compiled(home: Path) -> None:
+def test_no_connection_is_accepted_while_the_engine_is_compiled(home: Path) -> None:
     slow = home / "slow-c++"
     slow.write_text('#!/bin/sh\ncase "$*" in *"-c "*) sleep 60 ;; esac\nexec c++ "$@"\n')
     slow.chmod(0o755)
@@ -86,7 +86,7 @@ def test_sigterm_lets_running_answers_end_and_exits_with_0(home: Path) -> None:
 
         assert api.post("/api/models/demo/load").status_code == 200
         [engine] = server.engines()
-        engine.suspend()  # or else the answer could be whole before anybody looks
+        engine.suspend()  # otherwise the answer could be complete before the test looks
         thread = threading.Thread(target=answer)
         thread.start()
         wait_until(lambda: api.get("/health").json()["active"] == 1, 20, "an active answer")
@@ -102,7 +102,7 @@ def test_sigterm_lets_running_answers_end_and_exits_with_0(home: Path) -> None:
 def test_what_does_not_end_within_the_grace_ends_with_an_error_event(home: Path) -> None:
     with serving(home, drain_grace=0.5) as server, server.client() as api:
         assert api.post("/api/models/demo/load").status_code == 200
-        # A suspended engine stands for one that takes longer than the grace.
+        # A suspended engine simulates one that takes longer than the grace.
         [engine] = server.engines()
         engine.suspend()
         with api.stream(
@@ -122,7 +122,7 @@ def test_what_does_not_end_within_the_grace_ends_with_an_error_event(home: Path)
         assert server.process.wait(15) == 0
 
 
-def test_ctrl_c_leaves_within_the_graces_whatever_the_engine_does(home: Path) -> None:
+def test_ctrl_c_stops_within_the_graces_whatever_the_engine_does(home: Path) -> None:
     question = {"model": "demo", "messages": HI, "stream": False}
     with (
         serving(home, drain_grace=0.5, stop_grace=0.5) as server,
@@ -132,20 +132,20 @@ def test_ctrl_c_leaves_within_the_graces_whatever_the_engine_does(home: Path) ->
         said = api.post("/api/chat", json=question | {"session_id": "unsaved"})
         assert said.status_code == 200
         [engine] = server.engines()
-        engine.suspend()  # it neither answers nor saves nor leaves
+        engine.suspend()  # it neither answers nor saves nor stops
         with ThreadPoolExecutor(1) as pool:
             cut = pool.submit(other.post, "/api/chat", json=question)
             wait_until(lambda: api.get("/health").json()["active"] == 1, 20, "an active answer")
             began = time.monotonic()
             server.process.send_signal(signal.SIGINT)
             assert server.process.wait(30) == 0
-            # Both graces, the second one that closes connections, and a busy machine.
+            # Both graces, a second for closing connections, and a margin for a busy machine.
             assert time.monotonic() - began < 20
             assert "shutting down" in detail(cut.result(), 503)
         assert not engine.is_running()
 
 
-def test_a_second_ctrl_c_leaves_at_once(home: Path) -> None:
+def test_a_second_ctrl_c_quits_at_once(home: Path) -> None:
     question = {"model": "demo", "messages": HI, "stream": False}
     with serving(home, drain_grace=60) as server, server.client() as api, server.client() as other:
         assert api.post("/api/models/demo/load").status_code == 200

@@ -1,4 +1,4 @@
-"""`myllm sessions`, with a server and without one, and going on with a conversation."""
+"""`myllm sessions`, with a server and without one, and continuing a conversation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def told(engine: Engine, home: Path) -> Path:
     return home
 
 
-def test_go_on_with_a_conversation(told: Path) -> None:
+def test_a_conversation_is_continued(told: Path) -> None:
     question = ("run", "demo", "What is my name?", "--temperature", "0")
     assert output(told, *question, "--session", "s") == "Your name is Marlo.\n"
     assert output(told, *question, "--continue") == "Your name is Marlo.\n"
@@ -47,7 +47,7 @@ def test_go_on_with_a_conversation(told: Path) -> None:
     assert both.returncode == 2
 
 
-def test_there_is_none_to_go_on_with(engine: Engine, home: Path) -> None:
+def test_no_conversation_to_continue(engine: Engine, home: Path) -> None:
     done = myllm(home, "run", "demo", "hello", "--continue")
     assert (done.returncode, "no conversation with 'demo'" in done.stderr) == (1, True)
 
@@ -141,7 +141,7 @@ def test_an_id_never_names_another_route(told: Path) -> None:
 
 @pytest.mark.parametrize(("form", "name"), [("json", "s.json"), ("markdown", "s.md")])
 @pytest.mark.more
-def test_out_and_in_again(told: Path, form: str, name: str) -> None:
+def test_an_export_can_be_imported(told: Path, form: str, name: str) -> None:
     file = told / name
     output(told, "sessions", "export", "s", "--format", form, "--output", str(file))
     output(told, "sessions", "rm", "s")

@@ -1,4 +1,4 @@
-"""Which signals stop `myllm serve`, and what it says on the way."""
+"""Which signals stop `myllm serve`, and what it logs meanwhile."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _compiled(engine: Engine) -> None:
 
 
 def events(server: Serving) -> list[dict[str, Any]]:
-    """What it has logged."""
+    """The events of its log."""
     return [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
 
 
 def stop_reasons(server: Serving) -> list[str]:
-    """Why its engines have stopped, in this order."""
+    """The reasons why its engines stopped, in order."""
     return [each["reason"] for each in events(server) if each["event"] == "engine stopped"]
 
 
@@ -50,7 +50,7 @@ def is_answering(client: httpx.Client) -> bool:
 
 
 class Terminal:
-    """A server that has a terminal of its own, and the other end of that terminal."""
+    """A server with a terminal of its own, and the other end of that terminal."""
 
     def __init__(self, home: Path) -> None:
         self.pid, self._end = pty.fork()
@@ -75,7 +75,7 @@ class Terminal:
         self._end = -1
 
     def exit_code(self) -> int:
-        """Of the server, which is to end now; unread output does not keep it."""
+        """The exit code of the server, which must end now; unread output does not delay it."""
         ends_at = time.monotonic() + 20
         while True:
             done, status = os.waitpid(self.pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""`myllm serve` while nobody reads what it prints, or nobody can."""
+"""`myllm serve` when its output is not read, or cannot be written."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def started(home: Path, redirections: str) -> Iterator[tuple[subprocess.Popen[st
 
 
 def url_of(pid: int) -> str:
-    """Where the server listens and answers, which it cannot say itself."""
+    """The address where the server answers, which it cannot print itself."""
     server = psutil.Process(pid)
 
     def answers() -> bool:
@@ -69,7 +69,7 @@ def url_of(pid: int) -> str:
 def check_work(
     process: subprocess.Popen[str], client: httpx.Client, end: signal.Signals = signal.SIGTERM
 ) -> None:
-    """Loads, answers and unloads come to their end, and so does the server."""
+    """Loads, answers and unloads succeed, and the server stops."""
     for _ in range(2):
         assert client.post("/api/models/demo/load").status_code == 200
         question = {"model": "demo", "prompt": "x", "stream": False, "options": {"max_tokens": 3}}
@@ -107,17 +107,17 @@ def test_streams_that_cannot_be_written_do_not_matter(home: Path, redirections: 
         pytest.param(">&2", signal.SIGINT, marks=pytest.mark.more),  # which prints to stdout
     ],
 )
-def test_a_pipe_that_nobody_reads_neither_blocks_requests_nor_signals(
+def test_an_unread_pipe_blocks_neither_requests_nor_signals(
     home: Path, redirections: str, end: signal.Signals
 ) -> None:
     with started(home, redirections) as (process, client):
-        for _ in range(600):  # a pipe is full of the lines of 320
+        for _ in range(600):  # the lines of 320 requests fill a pipe
             assert client.get("/").status_code == 200
         check_work(process, client, end)
 
 
 @pytest.mark.more
-def test_what_nobody_has_read_is_dropped_and_counted(home: Path) -> None:
+def test_unread_lines_are_dropped_and_counted(home: Path) -> None:
     path = "/" + 3000 * "x"
     with started(home, "") as (process, client):
         for _ in range(1600):  # more than the queue's 4 MiB and the pipe's 64 KiB

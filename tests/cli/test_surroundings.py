@@ -12,12 +12,12 @@ from myllm.engine.types import Engine
 from tests.cli.surroundings import AS_ROOT, SURROUNDINGS, Ended, Start, commands, harmless, run
 
 COMMANDS = commands()
-# 0, failed, usage, interrupted, output that nobody reads.
+# 0, failed, usage, interrupted, output reader gone.
 CODES = {0, 1, 2, 130, 141}
 
 
 def check(ended: Ended, name: str) -> str | None:
-    """What is wrong with how it ended; None if nothing is."""
+    """What is wrong with the way it ended; None if nothing is."""
     said = ended.output + ended.errors
     faults = [
         each
@@ -51,7 +51,8 @@ def check_all(folder: Path, pairs: list[tuple[str, tuple[str, ...]]]) -> None:
 
 @pytest.mark.more
 def test_every_command_and_every_environment_once(tmp_path: Path) -> None:
-    """Of the whole matrix, which takes minutes, as few as meet each of both."""
+    """The fewest pairs that cover every command and every environment; the whole matrix takes
+    minutes."""
     names = list(SURROUNDINGS)
     count = max(len(names), len(COMMANDS))
     pairs = [(names[i % len(names)], COMMANDS[i % len(COMMANDS)]) for i in range(count)]

@@ -1,4 +1,4 @@
-"""What the commands print fits a terminal of 60 columns, and is whole when piped."""
+"""The output of the commands fits a terminal of 60 columns, and is complete in a pipe."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_nothing_is_cut_and_nothing_is_too_wide(width: int) -> None:
     assert text.count("日") == 21
 
 
-def test_a_cell_is_no_markup_and_moves_no_cursor() -> None:
+def test_a_cell_is_not_markup_and_moves_no_cursor() -> None:
     rows = [("[/red]", "[bold]", "\x1b[2J", "two\nlines")]
     shown = "\n".join(drawn(rows, 60))
     assert "[/red]" in shown

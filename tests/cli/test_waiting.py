@@ -1,4 +1,4 @@
-"""Commands that find a server which cannot answer yet: they wait for it, and say so."""
+"""Commands wait for a server that cannot answer yet, and say so."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READY = (200, {"name": "MyLLM", "status": "healthy"})
 
 @contextmanager
 def answering(*answers: tuple[int, object]) -> Iterator[int]:
-    """A port where `answers` are given, the last one again and again."""
+    """A port that gives `answers`, the last one again and again."""
     left = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
@@ -112,7 +112,7 @@ def test_run_waits_for_a_busy_server_and_loads_no_engine_of_its_own(
 
 @pytest.mark.more
 def test_run_outlives_the_end_of_a_stopping_server(engine: Engine, home: Path) -> None:
-    """It waits until the old one is gone, and then answers by itself."""
+    """It waits until the old server has ended, and then starts one of its own."""
     with serving(home, drain_grace=60) as server, server.client() as api:
         body = {"model": "demo", "messages": [{"role": "user", "content": "Count to one hundred."}]}
         options = {"max_tokens": 400}

@@ -12,8 +12,8 @@ import pytest
 import typer
 from fastapi.routing import APIRoute
 
-from myllm.api.dialects import ROUTERS
-from myllm.api.native import generation, health, instances, models, sessions
+from myllm.api.dialects import DIALECTS
+from myllm.api.native import health
 from myllm.cli.main import app
 from tests.pages import DOCS, PAGES, README, ROOT, prose, scripts
 
@@ -50,10 +50,10 @@ def test_links_lead_to_something(page: Path) -> None:
 
 
 def _routes() -> set[str]:
-    native = [each.router for each in (generation, sessions, models, instances, health)]
+    routers = [router for dialect in DIALECTS for router in dialect.routers()]
     return {
         f"{method} {re.sub(r':path}', '}', route.path)}"
-        for router in [*native, *ROUTERS]
+        for router in [health.router, *routers]
         for route in router.routes
         if isinstance(route, APIRoute) and route.include_in_schema
         for method in route.methods

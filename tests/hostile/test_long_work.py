@@ -23,7 +23,13 @@ from myllm.api.ollama.translate import messages_of
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
 from myllm.gateway.media.parts import _base64, _read
 from myllm.gateway.prompt.fit import _Turns
-from myllm.gateway.prompt.prefixes import Pieces, common, of_messages, of_text, of_wire
+from myllm.gateway.prompt.prefixes import (
+    Pieces,
+    common_chars,
+    pieces_of_messages,
+    pieces_of_text,
+    pieces_of_wire,
+)
 from myllm.models import registry as registries
 from myllm.models.registry import Registry
 from myllm.sessions.history import Message
@@ -155,22 +161,25 @@ def test_long_texts_and_pictures_are_told_apart_by_beginning_and_length() -> Non
         picture = {"type": "image_url", "image_url": {"url": url}}
         content = [picture, {"type": "text", "text": text}]
         said = Message("user", text, extra={"parts": content})
-        return (*of_wire([{"role": "user", "content": content}]), *of_messages([said]))
+        return (
+            *pieces_of_wire([{"role": "user", "content": content}]),
+            *pieces_of_messages([said]),
+        )
 
     long = "a" * MEBI
     assert seen(long) == seen(long)
     others = [seen(long + "a"), seen("b" + long[1:]), seen(long, "y"), seen("")]
     assert all(one != other for one, other in zip(seen(long) * 4, sum(others, ()), strict=False))
-    assert common(of_text(long + "b"), of_text(long + "c")) == MEBI
+    assert common_chars(pieces_of_text(long + "b"), pieces_of_text(long + "c")) == MEBI
 
 
 @pytest.mark.usefixtures("timed")
 def test_to_compare_beginnings_takes_no_longer_for_large_ones() -> None:
     picture = [{"type": "image_url", "image_url": {"url": "a" * (14 * MEBI)}}]
     for _ in range(100):
-        of_text("a" * (14 * MEBI))
-        of_wire([{"role": "user", "content": picture}])
-        of_messages([Message("user", "a" * (14 * MEBI), extra={"parts": picture})])
+        pieces_of_text("a" * (14 * MEBI))
+        pieces_of_wire([{"role": "user", "content": picture}])
+        pieces_of_messages([Message("user", "a" * (14 * MEBI), extra={"parts": picture})])
 
 
 # A model that cannot be read

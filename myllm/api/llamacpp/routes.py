@@ -25,7 +25,7 @@ from myllm.gateway.generation.native_result import picked, plain_whole
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import LLAMA_CPP_DEFAULTS, completion_fields, resolve
 from myllm.gateway.model_lookup import named
-from myllm.gateway.prompt.prefixes import of_text
+from myllm.gateway.prompt.prefixes import pieces_of_text
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import Client
 from myllm.supervisor.spec import InstanceKey
@@ -106,7 +106,7 @@ async def _answer(
     body = completion_fields(sampling) | request.engine_body()
     ticket = request.info(client).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
     if isinstance(request.prompt, str):
-        ticket.pieces = of_text(request.prompt)
+        ticket.pieces = pieces_of_text(request.prompt)
     relay = Relay(services.gateway, ticket, path, body)
     if request.stream:
         return Stream(relay.blocks, completions.error_event, lambda: relay.phase)

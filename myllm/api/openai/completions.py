@@ -29,7 +29,7 @@ from myllm.gateway.generation.multi_choice import FanOut, all_whole, sum_usage
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, resolve
 from myllm.gateway.model_lookup import chatting_model
-from myllm.gateway.prompt.prefixes import Pieces, of_text, of_wire
+from myllm.gateway.prompt.prefixes import Pieces, pieces_of_text, pieces_of_wire
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
@@ -48,7 +48,7 @@ async def chat_completions(
     """Answer a conversation with the model's chat template."""
     messages = [message.wire() for message in request.messages]
     messages = await services.media.checked(request.model, messages)
-    prompt = {"messages": messages}, of_wire(messages)
+    prompt = {"messages": messages}, pieces_of_wire(messages)
     info = request.info(client)
     relays = await _relays(services.gateway, info, CHAT, [prompt], request)
     return _answer(relays, request)
@@ -61,7 +61,7 @@ async def completions(
 ) -> Response:
     """Complete a prompt as it is, or several."""
     prompts = [
-        ({"prompt": prompt}, of_text(prompt) if isinstance(prompt, str) else ())
+        ({"prompt": prompt}, pieces_of_text(prompt) if isinstance(prompt, str) else ())
         for prompt in request.prompts()
     ]
     info = request.info(client)

@@ -25,7 +25,7 @@ from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Tok
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.generation.sampling import DEFAULTS, completion_fields, resolve
 from myllm.gateway.model_lookup import model_for
-from myllm.gateway.prompt.prefixes import of_messages, of_text
+from myllm.gateway.prompt.prefixes import pieces_of_messages, pieces_of_text
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
@@ -70,7 +70,7 @@ class RawAnswer:
         fields = completion_fields(sampling, json_schema)
         demand = Demand("/completion", {**fields, "prompt": prompt})
         self.ticket = request.ticket(InstanceKey(model.name, "generate"), demand)
-        self.ticket.pieces = of_text(prompt)
+        self.ticket.pieces = pieces_of_text(prompt)
         self._prompt = prompt
         self._generation = Generation(gateway, self.ticket, fields)
 
@@ -167,7 +167,7 @@ class ChatAnswer:
         messages = self._job.turn.visible(conversation)
         if self._job.turn.stores:
             self.ticket.session, self.ticket.begins = session.ref, session.stored is None
-        self.ticket.pieces = of_messages(messages)
+        self.ticket.pieces = pieces_of_messages(messages)
         self.ticket.enqueued_at = time.monotonic()
         return PromptBuilder(
             self._gateway,

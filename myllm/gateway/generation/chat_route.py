@@ -21,7 +21,7 @@ from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Tok
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.prompt.fit import Prompt, Wire
-from myllm.gateway.prompt.prefixes import of_wire
+from myllm.gateway.prompt.prefixes import pieces_of_wire
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.kv_states import Remembered
 from myllm.supervisor.instance import Instance
@@ -59,7 +59,7 @@ class EngineChat:
         prompts: PromptBuilder | None = None,
     ) -> None:
         messages: Wire = body["messages"]
-        ticket.pieces = ticket.pieces or of_wire(messages)
+        ticket.pieces = ticket.pieces or pieces_of_wire(messages)
         self._conversations = gateway.conversations
         self._ticket = ticket
         self._prompts = prompts

@@ -22,7 +22,7 @@ from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.engine_io import calls
 from myllm.gateway.engine_io.token_spelling import spell_prompt
 from myllm.gateway.kv.slot_contents import Held
-from myllm.gateway.prompt.prefixes import common, of_messages
+from myllm.gateway.prompt.prefixes import common_chars, pieces_of_messages
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.loops import in_background
 from myllm.sessions.history import Message
@@ -130,7 +130,7 @@ class Conversations:
         """The slot of `ticket` has read and written so much, the last of it being `answer`;
         `cached` tokens of the prompt had been in it."""
         if answer:
-            ticket.pieces = (*ticket.pieces, *of_messages([Message("assistant", answer)]))
+            ticket.pieces = (*ticket.pieces, *pieces_of_messages([Message("assistant", answer)]))
         held = self._held.get((instance.run_id, ticket.slot or 0))
         if held is None or ticket.session is None:
             return
@@ -292,10 +292,10 @@ class Conversations:
 
     async def _alike(self, instance: Instance, ticket: Ticket, owner: str) -> str | None:
         """The file of another conversation that begins like this one."""
-        if common(ticket.pieces, ticket.pieces) < _ALIKE_CHARS:
+        if common_chars(ticket.pieces, ticket.pieces) < _ALIKE_CHARS:
             return None
         found = await self._files.alike(owner, instance.spec.state_key)
-        lengths = {name: common(pieces, ticket.pieces) for name, pieces in found}
+        lengths = {name: common_chars(pieces, ticket.pieces) for name, pieces in found}
         best = max(lengths, key=lambda name: lengths[name], default="")
         return best if lengths.get(best, 0) >= _ALIKE_CHARS else None
 

@@ -20,13 +20,13 @@ _LONG: Final = 1 << 16
 _HASH_BYTES: Final = 8
 
 
-def of_messages(messages: Iterable[Message]) -> Pieces:
+def pieces_of_messages(messages: Iterable[Message]) -> Pieces:
     """The pieces of a conversation."""
     said = ((each.role, _told([each.content, each.said()])) for each in messages)
     return tuple(_piece(f"{role}\0{told}", len(told)) for role, told in said)
 
 
-def of_wire(messages: Iterable[Mapping[str, Any]]) -> Pieces:
+def pieces_of_wire(messages: Iterable[Mapping[str, Any]]) -> Pieces:
     """The pieces of a conversation in OpenAI's form; anything may be in its messages."""
     said = ((str(each.get("role")), _told(each.get("content"))) for each in messages)
     return tuple(_piece(f"{role}\0{told}", len(told)) for role, told in said)
@@ -43,14 +43,14 @@ def _told(content: Any) -> str:
     return str(content)
 
 
-def of_text(text: str) -> Pieces:
+def pieces_of_text(text: str) -> Pieces:
     """The pieces of a raw prompt; a last one that is not full says nothing about a longer text."""
     whole = min(len(text) - len(text) % _BLOCK_CHARS, _MOST_BLOCKS * _BLOCK_CHARS)
     blocks = (text[start : start + _BLOCK_CHARS] for start in range(0, whole, _BLOCK_CHARS))
     return tuple(_piece(block, _BLOCK_CHARS) for block in blocks)
 
 
-def common(one: Sequence[str], other: Sequence[str]) -> int:
+def common_chars(one: Sequence[str], other: Sequence[str]) -> int:
     """How many characters the first pieces have that are equal."""
     chars = 0
     for left, right in zip(one, other, strict=False):

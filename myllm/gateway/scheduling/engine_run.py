@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from myllm.gateway.prompt.prefixes import Pieces, common
+from myllm.gateway.prompt.prefixes import Pieces, common_chars
 from myllm.gateway.scheduling.suspects import DepartedRequest
 from myllm.gateway.scheduling.tickets import Plan, Ticket
 from myllm.sessions.session import SessionRef
@@ -132,7 +132,7 @@ def _best_slot(free: list[Slot], ticket: Ticket) -> Slot:
         return own[0]
     owner = ticket.request.client.owner
     unowned = [slot for slot in free if slot.session is None and slot.owner in (None, owner)]
-    alike = max(unowned, key=lambda slot: common(slot.pieces, ticket.pieces), default=None)
-    if alike is not None and common(alike.pieces, ticket.pieces):
+    alike = max(unowned, key=lambda slot: common_chars(slot.pieces, ticket.pieces), default=None)
+    if alike is not None and common_chars(alike.pieces, ticket.pieces):
         return alike
     return min(unowned or free, key=lambda slot: slot.last_use)

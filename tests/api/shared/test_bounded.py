@@ -104,7 +104,7 @@ def test_what_agents_send_is_within_bounds(request_of: Any) -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 2**20}}
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     turn = [
-        {"role": "user", "content": [{"type": "text", "text": "a, [b], {c}\n" * 500}]},
+        {"role": "user", "content": [{"type": "text", "text": "a[b].append([c, {}])\n" * 330}]},
         {"role": "assistant", "content": None, "tool_calls": [call] * 3},
         {"role": "tool", "tool_call_id": "call_1", "content": "done"},
     ]

@@ -11,8 +11,8 @@ from filelock import FileLock
 
 from myllm.engine.fetch import provide_tree
 from myllm.engine.find import find_engine
+from myllm.engine.progress import no_progress
 from myllm.engine.source import find_source
-from myllm.engine.types import no_progress
 from myllm.settings import load_settings
 from scripts import fetch_real_models
 

@@ -25,7 +25,7 @@ from myllm.api.http.middleware import HeadAsGet, RequestContext, StripRootPath, 
 from myllm.api.native import health, sessions
 from myllm.api.native.schemas import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing
 from myllm.gateway.event_log import EventLog
 from myllm.gateway.gateway import Gateway

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from myllm.engine.engine import Engine
 from myllm.engine.fetch import provide_tree
+from myllm.engine.progress import no_progress
 from myllm.engine.source import find_source
-from myllm.engine.types import Engine, no_progress
 from myllm.settings import load_settings
 
 _SCRIPT = Path(__file__).parent.parent / "scripts" / "random_model.py"

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from myllm.engine.engine import Engine
 from myllm.engine.find import find_engine
-from myllm.engine.types import Engine
 from myllm.settings import load_settings
 from tests import postgres
 from tests.big_model import big_model  # noqa: F401 - a fixture

@@ -22,8 +22,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from myllm.engine.engine import Engine
 from myllm.engine.selfcheck_result import Verdict, Verdicts
-from myllm.engine.types import Engine
 from myllm.settings import Settings
 
 START_S = 30.0

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import short_home
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.loop_watch import LIMIT_S
 from tests.loops import BLOCK_S
 from tests.serving import Serving, serving, wait_until

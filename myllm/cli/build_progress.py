@@ -12,7 +12,7 @@ from myllm.cli.common import say
 from myllm.escaping import in_lines, on_one_line
 
 if TYPE_CHECKING:
-    from myllm.engine.types import Progress, ProgressListener
+    from myllm.engine.progress import Progress, ProgressListener
 
 _TITLES = {
     "wait": "Waiting",

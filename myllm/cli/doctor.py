@@ -11,7 +11,7 @@ from myllm.cli.common import say
 from myllm.escaping import on_one_line
 
 if TYPE_CHECKING:
-    from myllm.engine.checks import Check
+    from myllm.engine.doctor_checks import Check
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
@@ -25,7 +25,7 @@ def doctor(
 
     from myllm.cli.common import EXIT_FAILED, print_json
     from myllm.cli.machine_checks import machine_checks
-    from myllm.engine.checks import engine_checks
+    from myllm.engine.doctor_checks import engine_checks
 
     settings = ctx.obj.settings()
     engine, *tools = engine_checks(settings)

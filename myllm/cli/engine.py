@@ -12,9 +12,10 @@ import typer
 from myllm.cli.common import say
 
 if TYPE_CHECKING:
-    from myllm.engine.plan import BuildOptions
+    from myllm.engine.build_options import BuildOptions
+    from myllm.engine.engine import Device, Engine
+    from myllm.engine.progress import ProgressListener
     from myllm.engine.selfcheck_result import Verdict
-    from myllm.engine.types import Device, Engine, ProgressListener
     from myllm.settings import Settings
 
 engine_app = typer.Typer(no_args_is_help=True)
@@ -50,7 +51,7 @@ def build(
     ] = None,
 ) -> None:
     """Compile llama-server into the cache; an interrupted build continues where it stopped."""
-    from myllm.engine.plan import BuildOptions
+    from myllm.engine.build_options import BuildOptions
 
     options = BuildOptions(backend.value, jobs, portable, cuda_archs)
     engine = build_with_progress(ctx.obj.settings(), options)
@@ -111,8 +112,8 @@ def status(
 
 def build_with_progress(settings: Settings, options: BuildOptions | None = None) -> Engine:
     """Compile an engine (or take the one in the cache), check it, and show progress on stderr."""
+    from myllm.engine.build_options import BuildOptions
     from myllm.engine.ensure import build_proven
-    from myllm.engine.plan import BuildOptions
 
     with _progress() as listener:
         return build_proven(settings, options or BuildOptions(), listener)

@@ -7,8 +7,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from myllm.engine.checks import Check, space_for_build_mb
-from myllm.models.strays import strays
+from myllm.engine.doctor_checks import Check, space_for_build_mb
+from myllm.models.unused_entries import unused_entries
 from myllm.settings import Settings
 
 _LITTLE_MEMORY_GB = 2.0
@@ -75,7 +75,7 @@ def model_folder(folder: Path) -> Check:
         return Check(name, "warning", f"{folder} cannot be written", advice)
     count = sum(1 for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
     finding = f"{folder}, {count} model folder{'s' if count != 1 else ''}"
-    if unused := strays(folder):
+    if unused := unused_entries(folder):
         finding += f", and {len(unused)} thing{'s' if len(unused) != 1 else ''} that cannot be used"
         return Check(name, "warning", finding, "'myllm list' says what to do about each")
     return Check(name, "ok", finding)

@@ -81,9 +81,9 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """List the models on disk, and the files there that cannot be used."""
-    from myllm.models.describe import summary
+    from myllm.models.descriptions import model_summary
     from myllm.models.model import broken_model
-    from myllm.models.strays import strays
+    from myllm.models.unused_entries import unused_entries
 
     if available:
         _list_catalog(ctx, as_json)
@@ -91,12 +91,13 @@ def list_models(
 
     settings = ctx.obj.settings()
     registry = registry_of(ctx)
-    models, unused = registry.list(), strays(registry.models_dir)
+    models, unused = registry.list(), unused_entries(registry.models_dir)
     placed = _placements(settings, models)
     if as_json:
-        shown = [summary(model, placed[model.name].context_size) for model in models]
+        shown = [model_summary(model, placed[model.name].context_size) for model in models]
         # Each has a `problem`, as a broken model has.
-        shown += [summary(broken_model(Path(each.path), False, each.problem), 0) for each in unused]
+        broken = [broken_model(Path(each.path), False, each.problem) for each in unused]
+        shown += [model_summary(model, 0) for model in broken]
         print_json(shown)
         return
     rows = [
@@ -106,7 +107,7 @@ def list_models(
             size_text(model.size_bytes),
             model.quantization,
             str(placed[model.name].context_size),
-            summary(model, 0)["template"] or "none",
+            model_summary(model, 0)["template"] or "none",
         )
         for model in models
         if model.problem is None
@@ -142,20 +143,20 @@ def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
 
 
 def _shown_on_disk(settings: Settings, model: Model) -> dict[str, Any]:
-    from myllm.models.describe import details
-    from myllm.models.memory import estimate_mb
+    from myllm.models.descriptions import model_details
+    from myllm.models.memory_estimate import estimate_mb
 
     placed = _placements(settings, [model])[model.name]
     estimated = estimate_mb(model, placed.context_size, placed.slots)
     memory = {"estimated_mb": estimated, "slots": placed.slots}
-    return details(model, placed.context_size) | {"memory": memory}
+    return model_details(model, placed.context_size) | {"memory": memory}
 
 
 def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]:
     """The sizes that a server with these settings would choose here, by the model's name."""
     from functools import partial
 
-    from myllm.models.memory import estimate_mb
+    from myllm.models.memory_estimate import estimate_mb
     from myllm.supervisor.devices import read_devices, rooms
     from myllm.supervisor.nvml import open_nvml
     from myllm.supervisor.placement import choose

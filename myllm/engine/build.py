@@ -19,10 +19,7 @@ from filelock import Timeout
 from myllm.cgroups import memory_limit
 from myllm.cpus import usable_cpus
 from myllm.engine.build_errors import failure_of, shortage_of_space, unusable_cache
-from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
-from myllm.engine.fetch import provide_tree
-from myllm.engine.locks import held
-from myllm.engine.plan import (
+from myllm.engine.build_options import (
     TARGETS,
     BuildOptions,
     build_key,
@@ -30,11 +27,15 @@ from myllm.engine.plan import (
     needed_features,
     wants_cuda,
 )
+from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
+from myllm.engine.engine import Engine
+from myllm.engine.fetch import provide_tree
+from myllm.engine.locks import held
 from myllm.engine.probe import Identity, identify
 from myllm.engine.process import run_logged
+from myllm.engine.progress import Progress, ProgressListener, no_progress
 from myllm.engine.source import Source, find_source
 from myllm.engine.toolchain import Toolchain, provide_toolchain
-from myllm.engine.types import Engine, Progress, ProgressListener, no_progress
 from myllm.errors import BuildFailed, EngineError
 from myllm.settings import Settings
 

@@ -16,8 +16,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from myllm.engine.engine import Engine
 from myllm.engine.hardware import cpu_features, nvidia_driver_is_there
-from myllm.engine.types import Engine
 
 _MANIFEST = "engine.json"
 

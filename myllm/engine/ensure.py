@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from myllm.engine.build_options import BuildOptions, with_fewer_instructions
+from myllm.engine.engine import Engine
 from myllm.engine.find import candidates, find_engine
-from myllm.engine.plan import BuildOptions, with_fewer_instructions
+from myllm.engine.progress import Progress, ProgressListener, no_progress
 from myllm.engine.selfcheck_result import Verdict, Verdicts
-from myllm.engine.types import Engine, Progress, ProgressListener, no_progress
 from myllm.errors import BuildFailed
 from myllm.settings import Settings
 

@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 from myllm.engine.locks import held
-from myllm.engine.pin import Pin
+from myllm.engine.pinned_source import Pin
 from myllm.engine.process import run_logged
+from myllm.engine.progress import Progress, ProgressListener
 from myllm.engine.source import Source
-from myllm.engine.types import Progress, ProgressListener
 from myllm.engine.unpack import unpack, unpacked_from
 from myllm.errors import BuildFailed
 

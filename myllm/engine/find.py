@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from myllm.engine.cache import compiled_engines
-from myllm.engine.pin import load_pin
+from myllm.engine.engine import Engine, Origin
+from myllm.engine.pinned_source import load_pin
 from myllm.engine.probe import identify_once
 from myllm.engine.selfcheck_result import Verdicts
 from myllm.engine.source import find_source
-from myllm.engine.types import Engine, Origin
 from myllm.errors import EngineError, EngineMissing
 from myllm.settings import Settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from myllm.engine.types import Progress, ProgressListener
+from myllm.engine.progress import Progress, ProgressListener
 
 _LOOK_S = 0.5
 

@@ -11,8 +11,8 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from myllm.engine.engine import Device, Engine
 from myllm.engine.process import run_and_read
-from myllm.engine.types import Device, Engine
 from myllm.errors import EngineError, EngineMissing
 
 _TIMEOUT_S = 30.0

@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from myllm.engine.engine import Engine
 from myllm.engine.process import run_and_read
-from myllm.engine.types import Engine
 from myllm.errors import EngineError, EngineMissing
 
 if TYPE_CHECKING:

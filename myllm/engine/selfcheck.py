@@ -20,11 +20,12 @@ from typing import IO, Any
 
 import httpx
 
+from myllm.engine.engine import Engine
 from myllm.engine.hardware import cpu_features, widest_instruction_set
 from myllm.engine.process import clean_environment, die_with_parent
+from myllm.engine.progress import Progress, ProgressListener, no_progress
 from myllm.engine.quantize import Quantizer, find_quantizer
 from myllm.engine.selfcheck_result import Verdict
-from myllm.engine.types import Engine, Progress, ProgressListener, no_progress
 from myllm.errors import EngineError
 
 # The questions and answers in front are among those the demo model was trained on.

@@ -8,9 +8,9 @@ import json
 import os
 from dataclasses import asdict, dataclass
 
+from myllm.engine.engine import Engine
 from myllm.engine.hardware import cpu_identity
 from myllm.engine.probe import file_stamp
-from myllm.engine.types import Engine
 from myllm.settings import Settings
 
 

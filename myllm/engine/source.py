@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from myllm.engine.pin import Pin, load_pin, pinned_tree, vendored_tree
+from myllm.engine.pinned_source import Pin, load_pin, pinned_tree, vendored_tree
 from myllm.engine.unpack import MARKER, is_needed
 from myllm.errors import BuildFailed
 from myllm.settings import Settings

@@ -14,7 +14,7 @@ from pathlib import Path
 from myllm.engine.hardware import nvidia_driver_is_there
 from myllm.engine.locks import held
 from myllm.engine.process import run_logged
-from myllm.engine.types import Progress, ProgressListener
+from myllm.engine.progress import Progress, ProgressListener
 from myllm.errors import BuildFailed
 
 CMAKE_MINIMUM = (3, 20)  # tuning.cmake uses cmake_path

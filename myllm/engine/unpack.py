@@ -8,8 +8,8 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from myllm.engine.pin import Pin
-from myllm.engine.types import Progress, ProgressListener
+from myllm.engine.pinned_source import Pin
+from myllm.engine.progress import Progress, ProgressListener
 from myllm.errors import BuildFailed
 
 MARKER = ".myllm-pin"

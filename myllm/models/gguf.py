@@ -21,7 +21,7 @@ from typing import BinaryIO, Final, Protocol, TypeVar
 from myllm.errors import InvalidModel
 from myllm.models.architectures import TENSOR_BLOCKS
 from myllm.models.bounded_reader import U32, U64, WINDOW, BoundedReader
-from myllm.models.header import Header, header_from
+from myllm.models.gguf_header import Header, header_from
 from myllm.models.projector import Projector, projector_from
 from myllm.models.read_errors import PULL_AGAIN, unreadable
 

@@ -13,7 +13,7 @@ from myllm.errors import InvalidModel
 from myllm.models.config import ModelConfig
 from myllm.models.config_file import read_config
 from myllm.models.gguf import read_projector
-from myllm.models.header import UNKNOWN, Header
+from myllm.models.gguf_header import UNKNOWN, Header
 from myllm.models.projector import Projector
 from myllm.models.read_errors import PULL_AGAIN, unreadable
 from myllm.models.templates import ChatTemplate, read_template

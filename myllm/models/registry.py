@@ -13,7 +13,7 @@ from typing import Final
 
 from myllm.errors import AliasGiven, InvalidModel, InvalidRequest, ModelNotFound
 from myllm.models.gguf import read_header
-from myllm.models.header import Header
+from myllm.models.gguf_header import Header
 from myllm.models.model import Model, broken_model, load_model
 from myllm.models.read_errors import unreadable
 

@@ -12,7 +12,7 @@ import structlog
 
 from myllm.engine.memory_prediction import DeviceNeed, fit_params
 from myllm.errors import EngineError
-from myllm.models.memory import checkpoint_bytes, estimate_mb
+from myllm.models.memory_estimate import checkpoint_bytes, estimate_mb
 from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, MemoryByDevice
 from myllm.supervisor.spec import InstanceSpec
 

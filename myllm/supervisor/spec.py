@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from myllm.models.memory import checkpoint_bytes, kv_bytes
+from myllm.models.memory_estimate import checkpoint_bytes, kv_bytes
 from myllm.models.projector import Projector
 from myllm.models.registry import Model
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 
 from myllm.cpus import machine_cores, usable_cores
+from myllm.engine.engine import Engine
 from myllm.engine.hardware import cpu_identity
-from myllm.engine.types import Engine
-from myllm.models.memory import estimate_mb
+from myllm.models.memory_estimate import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
 from myllm.supervisor.batch_sizes import CPU_START, GPU_START, SMALLEST

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from myllm.cpus import usable_cores
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
 from myllm.loops import in_background
 from myllm.settings import Settings

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from myllm.api.http.keys import added
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, APP, BOB, PROXY
 from tests.serving import Serving, serving, short_home
 

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import serving, short_home
 
 TAGS = ("MyLLM", "OpenAI", "Anthropic", "llama.cpp", "Ollama", "Models", "Sessions", "Status")

@@ -12,7 +12,7 @@ import pytest
 
 from myllm.cli.http_client import PatientClient
 from myllm.cli.machine_checks import port
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import ServeFailed
 from tests.serving import environment, serving, wait_until
 

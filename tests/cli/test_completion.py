@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from myllm.api.http.keys import added
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, bearer
 from tests.ggufs import write_header
 from tests.serving import environment, serving

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import port_of
 from tests.cli.terminal import END_OF_PASTE, PASTE, UP, Terminal, terminal
 from tests.serving import Serving, wait_until

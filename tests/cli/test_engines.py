@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import Serving, environment, serving
 from tests.terminals import on_terminal, read_all
 from tests.toys import add_toy

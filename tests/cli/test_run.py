@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import port_of
 from tests.cli.terminal import terminal
 from tests.serving import Serving, environment, serving

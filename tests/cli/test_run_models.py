@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.models.registry import BUILTIN_DIR
 from tests.api.credentials import port_of
 from tests.cli.terminal import terminal

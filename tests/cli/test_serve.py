@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import detail, parse, stream
 from tests.engine.llama import write_tree
 from tests.serving import environment, serving, stop, wait_until

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from myllm.cli.session_api import Api
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import InvalidRequest
 from tests.serving import environment, serving
 

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import START_S, Serving, environment, serving, wait_until
 
 SERVE = [sys.executable, "-m", "myllm", "serve", "--port", "0"]

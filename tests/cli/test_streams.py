@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import START_S, environment, stop, wait_until
 
 MORE_REDIRECTIONS = ("> >(true)", "2>/dev/full", "2>&-", "<&- >&- 2>&-")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.cli.surroundings import AS_ROOT, SURROUNDINGS, Ended, Start, commands, harmless, run
 
 COMMANDS = commands()

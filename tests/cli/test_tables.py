@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from myllm.cli.tables import Column, fitting_table, plain_table
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.ggufs import write_header
 from tests.serving import Serving, environment, serving
 from tests.terminals import screen_lines

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from myllm.cli import client
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import ServeFailed
 from myllm.settings import load_settings
 from tests.api.credentials import port_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.models.registry import BUILTIN_DIR
 from tests.serving import Serving, serving, short_home
 from tests.tooled import TOOLS, add_model

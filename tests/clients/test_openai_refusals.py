@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from myllm.api.http.keys import added
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, bearer
 from tests.clients.questions import ASKED, UNENDING
 from tests.serving import Serving, serving, short_home, wait_until

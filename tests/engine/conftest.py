@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine import pin
+from myllm.engine import pinned_source
 from myllm.settings import Settings
 from tests.engine.llama import write_tree
 
@@ -44,7 +44,7 @@ def tiny_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
             f'[upstream]\ncommit = "abcdef123"\nbuild = 11400\n[source]\npackage = "tiny-llama"\n'
             f'version = "1.0"\nsha256 = "{sha256}"\nfolder = "vendor/llama"\n'
         )
-        monkeypatch.setattr(pin, "VENDOR_DIR", vendor)
+        monkeypatch.setattr(pinned_source, "VENDOR_DIR", vendor)
         return vendor
 
     return write

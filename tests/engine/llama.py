@@ -7,8 +7,8 @@ import io
 import tarfile
 from pathlib import Path
 
-from myllm.engine.plan import TARGETS
-from myllm.engine.types import Engine
+from myllm.engine.build_options import TARGETS
+from myllm.engine.engine import Engine
 
 VERSION_LINE = "version: 0.5.0-dev (build {build}, commit abcdef123)"
 

@@ -18,11 +18,11 @@ from filelock import FileLock
 
 from myllm.engine import build_errors, fetch
 from myllm.engine.build import BuildOptions, build_engine
+from myllm.engine.build_options import TARGETS
 from myllm.engine.find import find_engine
-from myllm.engine.plan import TARGETS
 from myllm.engine.probe import identify
+from myllm.engine.progress import Progress
 from myllm.engine.source import find_source
-from myllm.engine.types import Progress
 from myllm.errors import BuildFailed
 from myllm.settings import Settings
 from tests.engine.conftest import MakeSettings

@@ -16,8 +16,9 @@ from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app, ensure_engine_with_progress
 from myllm.cli.machine_checks import cache_disk, disk, model_folder, port
 from myllm.engine.build import BuildOptions, build_engine
-from myllm.engine.checks import Check, engine_checks
-from myllm.engine.types import Engine, Progress
+from myllm.engine.doctor_checks import Check, engine_checks
+from myllm.engine.engine import Engine
+from myllm.engine.progress import Progress
 from myllm.settings import Settings
 from tests.engine.conftest import MakeSettings
 from tests.engine.llama import write_server, write_working_tree

@@ -11,13 +11,13 @@ import pytest
 
 from myllm.engine import hardware
 from myllm.engine.build import build_engine
+from myllm.engine.build_options import TARGETS
 from myllm.engine.cache import Manifest, store
+from myllm.engine.engine import Device
 from myllm.engine.find import engine_on_path, find_engine
 from myllm.engine.hardware import cpu_features
-from myllm.engine.plan import TARGETS
 from myllm.engine.probe import list_devices
 from myllm.engine.source import find_source
-from myllm.engine.types import Device
 from myllm.errors import EngineError, EngineMissing
 from myllm.settings import Settings
 from tests.engine.conftest import MakeSettings

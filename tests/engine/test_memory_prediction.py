@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from myllm.engine.engine import Engine
 from myllm.engine.memory_prediction import DeviceNeed, fit_params
-from myllm.engine.types import Engine
 from myllm.errors import EngineError
 from myllm.models.registry import BUILTIN_DIR
 

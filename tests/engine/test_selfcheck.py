@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from myllm.engine import hardware, selfcheck, selfcheck_result
-from myllm.engine.checks import engine_checks
+from myllm.engine.doctor_checks import engine_checks
+from myllm.engine.engine import Engine
 from myllm.engine.ensure import check_again, ensure_engine, proven_engine
 from myllm.engine.find import find_engine
+from myllm.engine.progress import Progress
 from myllm.engine.quantize import QUANTIZATIONS
 from myllm.engine.selfcheck import check_engine, describe_exit
 from myllm.engine.selfcheck_result import Verdicts
-from myllm.engine.types import Engine, Progress
 from tests.engine.conftest import MakeSettings
 
 QUANTIZED = tuple(name for name in QUANTIZATIONS if name not in ("F16", "BF16"))

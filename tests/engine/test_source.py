@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from myllm.engine.fetch import provide_tree
-from myllm.engine.pin import load_pin
+from myllm.engine.pinned_source import load_pin
+from myllm.engine.progress import no_progress
 from myllm.engine.source import find_source
-from myllm.engine.types import no_progress
 from myllm.engine.unpack import MARKER, is_needed
 from myllm.errors import BuildFailed
 from myllm.settings import Settings
@@ -113,8 +113,8 @@ def test_an_installed_package_unpacks_into_the_cache(
 ) -> None:
     wheel_pin = tmp_path / "pin.toml"
     wheel_pin.write_bytes((Path(__file__).parents[2] / "vendor/llama.cpp/pin.toml").read_bytes())
-    monkeypatch.setattr("myllm.engine.pin.VENDOR_DIR", tmp_path / "nowhere")
-    monkeypatch.setattr("myllm.engine.pin._INSTALLED_PIN", wheel_pin)
+    monkeypatch.setattr("myllm.engine.pinned_source.VENDOR_DIR", tmp_path / "nowhere")
+    monkeypatch.setattr("myllm.engine.pinned_source._INSTALLED_PIN", wheel_pin)
     settings = make_settings()
     source = find_source(settings)
     assert source.tree == settings.cache_dir / "src" / load_pin().source_id

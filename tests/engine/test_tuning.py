@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine import plan
+from myllm.engine import build_options
+from myllm.engine.build_options import BuildOptions, with_fewer_instructions
+from myllm.engine.engine import Engine
 from myllm.engine.ensure import build_proven
 from myllm.engine.find import find_engine
-from myllm.engine.plan import BuildOptions, with_fewer_instructions
-from myllm.engine.types import Engine, Progress
+from myllm.engine.progress import Progress
 from tests.engine.conftest import MakeSettings
 from tests.engine.llama import write_tree, write_working_tree
 
-TUNING = Path(plan.__file__).with_name("tuning.cmake")
+TUNING = Path(build_options.__file__).with_name("tuning.cmake")
 _LIBRARIES = """
 add_subdirectory(ggml)
 add_library(llama-common common/arg.cpp common/json.cpp common/log.cpp)
@@ -63,16 +64,16 @@ def test_the_pinned_source_is_compiled_in_batches(tmp_path: Path) -> None:
 
 
 def test_fewer_instruction_sets_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "cpu_features", lambda: AMX)
+    monkeypatch.setattr(build_options, "cpu_features", lambda: AMX)
     without_amx = with_fewer_instructions(BuildOptions())
     assert without_amx is not None
-    assert plan.needed_features(without_amx) == ["avx2", "avx512f", "x86_64"]
+    assert build_options.needed_features(without_amx) == ["avx2", "avx512f", "x86_64"]
     common = with_fewer_instructions(without_amx)
     assert common == BuildOptions(instructions="common")
-    assert plan.needed_features(common) == []
+    assert build_options.needed_features(common) == []
     assert with_fewer_instructions(common) is None
     assert with_fewer_instructions(BuildOptions(portable=True)) is None
-    monkeypatch.setattr(plan, "cpu_features", lambda: AMX - {"amx_tile", "amx_int8"})
+    monkeypatch.setattr(build_options, "cpu_features", lambda: AMX - {"amx_tile", "amx_int8"})
     assert with_fewer_instructions(BuildOptions()) == common
 
 
@@ -81,7 +82,7 @@ def test_an_engine_that_fails_with_all_instruction_sets_is_compiled_with_fewer(
 ) -> None:
     """The compiled programs run the real ones; the server dies unless llama.cpp's common
     instruction sets were asked for, as a whole engine does that gcc compiled wrongly."""
-    monkeypatch.setattr(plan, "cpu_features", lambda: frozenset({"x86_64", "avx2"}))
+    monkeypatch.setattr(build_options, "cpu_features", lambda: frozenset({"x86_64", "avx2"}))
     tree = write_working_tree(tmp_path / "tree", engine, works_if="NOT GGML_NATIVE")
     settings = make_settings(llama_source=tree)
     heard: list[Progress] = []

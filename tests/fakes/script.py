@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 
 _ROOT = Path(__file__).parent.parent.parent
 

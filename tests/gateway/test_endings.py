@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.gateway.generation.cutting import running
 
 

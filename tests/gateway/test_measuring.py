@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.gateway import Gateway
 from myllm.supervisor.devices import used_by
 from myllm.supervisor.instance import Instance

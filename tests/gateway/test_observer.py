@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import EngineDied, MyLLMError, QueueFull
 from myllm.gateway.observer import Observer, Observers
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket

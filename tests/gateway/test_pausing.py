@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.completion import Generation

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import myllm
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import InvalidModel, ModelReplaced, MyLLMError
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway

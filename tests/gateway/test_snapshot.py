@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import myllm
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.scheduling.tickets import Asking
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running

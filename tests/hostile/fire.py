@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.fakes.poison import KILLS
 from tests.fakes.script import mortal
 from tests.hostile.attacks import others_are_served

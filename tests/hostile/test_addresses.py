@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import InvalidRequest
 from myllm.gateway.media import fetch
 from myllm.gateway.media.fetch import RemoteMedia, is_public

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.hostile.attacks import others_are_served
 from tests.hostile.raw import connect, head, post, to_the_end
 from tests.serving import Serving, serving, short_home, wait_until

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.hostile.attacks import others_are_served
 from tests.hostile.raw import connect, head, is_closed, post, to_the_end
 from tests.serving import Serving, serving, short_home, wait_until

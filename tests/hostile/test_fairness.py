@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import port_of
 from tests.hostile.attacks import others_are_served
 from tests.hostile.keyed import ANN, BOB, asking_as, keyed

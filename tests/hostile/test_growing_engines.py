@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.hostile.attacks import others_are_served
 from tests.hostile.bomb import BOOM, add_bomb, largest

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.api.native.test_resume import QUESTIONS, chat
 from tests.fakes.damage import STUCK

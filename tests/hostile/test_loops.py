@@ -16,7 +16,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.scheduling.tickets import RequestInfo

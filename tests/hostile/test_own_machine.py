@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.own_servers import is_own, noted
 from tests.api.credentials import ANN, port_of
 from tests.hostile.attacks import others_are_served

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.fakes.poison import HANGS, KILLS, KILLS_LATER
 from tests.fakes.script import mortal
 from tests.hostile.attacks import others_are_served

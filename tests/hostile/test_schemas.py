@@ -15,7 +15,7 @@ import httpx
 import jsonschema
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.constraints import checks, repetitions
 from tests import tooled
 from tests.hostile.attacks import others_are_served

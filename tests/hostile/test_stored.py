@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.hostile.attacks import others_are_served
 from tests.hostile.keyed import ANN, BOB, asking_as, keyed
 from tests.serving import Serving, short_home, stop, wait_until

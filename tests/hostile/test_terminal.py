@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from myllm import logs
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.escaping import in_json, in_lines, on_one_line
 from tests.ggufs import write_header
 from tests.hostile.attacks import others_are_served

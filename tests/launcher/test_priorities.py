@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.launcher.priorities import GIVES_WAY
 from tests.serving import serving
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.launcher.runtime_dir import RuntimeDir
 from tests.serving import serving, stop, wait_until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.ggufs import write_header
 from tests.serving import environment, serving
 

@@ -10,7 +10,7 @@ import pytest
 from myllm.errors import InvalidModel
 from myllm.models.catalog import catalog
 from myllm.models.gguf import read_header
-from myllm.models.memory import estimate_mb, kv_bytes
+from myllm.models.memory_estimate import estimate_mb, kv_bytes
 from myllm.models.projector import Projector
 from myllm.models.registry import Registry
 from myllm.models.templates import ALIASES, BUILT_IN, OWN, flags_for

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.models.templates import BUILT_IN, flags_for
 from tests.ggufs import write_model
 

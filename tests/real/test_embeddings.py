@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.embedding import alternating
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.real_models import MINILM
 
 

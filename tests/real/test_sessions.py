@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.real.asking import ONE_THREAD, chat
 from tests.real_models import SMOLLM2, link_real_model

@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from myllm.api.shared.dependencies import Services
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.generation.answers import RawAnswer
 from myllm.gateway.generation.events import Finished
 from myllm.gateway.scheduling.tickets import RequestInfo

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local import LocalLauncher
 from myllm.launcher.runtime_dir import RuntimeDir

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from myllm.models.config import EngineOptions, ModelConfig
-from myllm.models.header import UNKNOWN
+from myllm.models.gguf_header import UNKNOWN
 from myllm.models.model import Model
 from myllm.settings import Settings
 from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, Room

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from myllm.cpus import machine_cores
-from myllm.engine.types import Engine
-from myllm.models.memory import kv_bytes
+from myllm.engine.engine import Engine
+from myllm.models.memory_estimate import kv_bytes
 from myllm.models.registry import Registry
 from myllm.settings import Settings
 from myllm.supervisor.devices import HOST, DeviceMemory

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import EngineDied
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway

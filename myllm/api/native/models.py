@@ -17,9 +17,9 @@ from myllm.api.native.schemas import LoadRequest
 from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.gateway.planner import without_engines
 from myllm.gateway.snapshot import Snapshot
-from myllm.models.describe import details, summary
+from myllm.models.descriptions import model_details, model_summary
 from myllm.models.registry import Model
-from myllm.models.strays import strays
+from myllm.models.unused_entries import unused_entries
 from myllm.supervisor.spec import InstanceKey, main_role
 
 router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
@@ -30,11 +30,11 @@ async def list_models(services: ServicesDep) -> dict[str, Any]:
     """All models on disk, those that are loaded as they were when they were, and what lies beside
     them that cannot be one."""
     models = await services.gateway.models.all()
-    unused = await asyncio.to_thread(strays, services.gateway.registry.models_dir)
+    unused = await asyncio.to_thread(unused_entries, services.gateway.registry.models_dir)
     snapshot = services.gateway.snapshot()
     return {
         "models": [
-            summary(each, _context(services, each)) | {"loaded": _is_loaded(snapshot, each)}
+            model_summary(each, _context(services, each)) | {"loaded": _is_loaded(snapshot, each)}
             for each in models
         ],
         "problems": [asdict(each) for each in unused],
@@ -49,7 +49,7 @@ async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
     model = await gateway.models.find(name)
     plan = gateway.models.running_plan(model.name) or await gateway.planner.plan(_main_key(model))
     snapshot = gateway.snapshot()
-    return details(model, plan.spec.context_size) | {
+    return model_details(model, plan.spec.context_size) | {
         "memory": {
             "estimated_mb": sum(without_engines(plan.need).values()),
             "slots": plan.spec.slots,

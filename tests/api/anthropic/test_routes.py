@@ -11,7 +11,7 @@ import anthropic
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN
 from tests.ggufs import write_model
 from tests.projectors import b64, png, write_projector

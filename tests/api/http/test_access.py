@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, APP, PROXY, bearer, port_of
 from tests.api.events import detail
 from tests.serving import Serving, serving, wait_until

@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 
 import httpx
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import parse, post, stream
 from tests.serving import serving
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from myllm.api.http.keys import added
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, BOB, bearer, port_of
 from tests.api.events import detail, post
 from tests.serving import Serving, environment, serving, wait_until

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.encoders import DIM, write_bert, write_gemma2
 from tests.serving import Serving, serving, short_home

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.ggufs import write_model
 from tests.serving import Serving, environment, serving, short_home

@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import Serving, serving, short_home, wait_until
 
 SOON_S = 10.0

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import Serving, serving, wait_until
 
 _LONG = "MyLLM keeps conversations and their memory. " * 40

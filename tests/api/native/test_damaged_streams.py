@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.fakes.damage import DAMAGES
 from tests.fakes.script import damaging
 from tests.serving import Serving, serving, short_home

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import myllm
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.api.native.test_resume import QUESTIONS, chat
 from tests.serving import Serving, serving, short_home, wait_until

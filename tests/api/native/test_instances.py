@@ -17,7 +17,7 @@ import pytest
 import myllm
 from benchmarks import cold_loads, crowd, kills, sharing
 from benchmarks.figures import Figure
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.serving import serving, stop, wait_until
 

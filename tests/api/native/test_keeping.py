@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 import myllm
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.serving import serving, wait_until
 
 DEMO = Path(myllm.__file__).parent / "models/builtin/demo/demo.gguf"

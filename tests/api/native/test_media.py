@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.ggufs import write_model
 from tests.projectors import b64, data_url, png, wav, write_projector
 from tests.serving import Serving, serving, short_home

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 import myllm
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import detail, post
 from tests.serving import Serving, serving, short_home, wait_until
 

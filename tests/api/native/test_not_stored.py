@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import parse, post, stream
 from tests.serving import Serving, serving, short_home, wait_until
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.models.gguf import read_header
 from tests.api.events import detail, parse, post
 from tests.api.shared.test_names import FORMS, HI

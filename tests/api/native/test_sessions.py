@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, BOB, bearer
 from tests.serving import serving, wait_until
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import post
 from tests.encoders import WINDOW, write_gemma2
 from tests.serving import Serving, serving, short_home

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.native.test_cancel import ENDLESS, WITHOUT_END, Leaving, active
 from tests.serving import Serving, serving, short_home, wait_until
 

@@ -10,7 +10,7 @@ import httpx
 import ollama
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.ggufs import write_header
 from tests.hub import Hub, Repo, serve_hub
 from tests.serving import Serving, serving, short_home

@@ -11,7 +11,7 @@ import httpx
 import ollama
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.credentials import ANN
 from tests.encoders import CONTEXT, DIM, write_bert
 from tests.ggufs import write_model

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.ggufs import write_model
 from tests.projectors import b64, png, wav, write_projector
 from tests.serving import Serving, serving, short_home

@@ -13,7 +13,7 @@ from openai import OpenAI
 from openai.types.responses import Response
 
 from myllm.api.openai.responses_events import Events
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import EngineError
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.generation.events import Token

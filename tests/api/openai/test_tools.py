@@ -19,7 +19,7 @@ import openai
 import psutil
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.generation.deltas import StreamedAnswer
 from tests.ggufs import write_model

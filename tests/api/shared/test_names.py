@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import detail
 from tests.serving import Serving, serving, short_home
 from tests.toys import add_toy

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from tests.api.events import detail, parse, post
 from tests.serving import Serving, serving, short_home, wait_until
 from tests.tooled import OPEN_THOUGHTS, TOOLS, WEATHER, add_model

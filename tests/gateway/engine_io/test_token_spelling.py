@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.engine_io import calls
 from myllm.gateway.engine_io.token_spelling import last_that_spell, spell
 from myllm.gateway.gateway import Gateway

@@ -19,7 +19,7 @@ import pytest
 from myllm.api.http.access import Access
 from myllm.api.shared.dependencies import Services
 from myllm.app import App
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation import replay

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import EngineDied, Unavailable
 from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io import calls

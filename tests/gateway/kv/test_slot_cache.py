@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from myllm.api.shared.dependencies import Services
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.errors import EngineDied, InvalidRequest
 from myllm.gateway.engine_io import calls
 from myllm.gateway.generation.answers import ChatAnswer
@@ -20,7 +20,7 @@ from myllm.gateway.generation.chat_job import ChatJob, SessionTurn
 from myllm.gateway.generation.events import Finished
 from myllm.gateway.kv import slot_cache
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
-from myllm.models.header import Header
+from myllm.models.gguf_header import Header
 from myllm.sessions.history import Message
 from myllm.sessions.session import SessionRef
 from myllm.supervisor.instance import Instance

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from myllm.models.registry import Registry
-from myllm.models.strays import strays
+from myllm.models.unused_entries import unused_entries
 from tests.ggufs import write_header, write_split
 
 
 def problems(models_dir: Path) -> dict[str, str]:
-    return {Path(each.path).name: each.problem for each in strays(models_dir)}
+    return {Path(each.path).name: each.problem for each in unused_entries(models_dir)}
 
 
 def do_as_told(models_dir: Path) -> list[str]:
     """Follow all advice; returns the names of the models that there are then."""
-    for each in strays(models_dir):
+    for each in unused_entries(models_dir):
         subprocess.run(each.problem.partition("try: ")[2], shell=True, check=True)
-    assert strays(models_dir) == []
+    assert unused_entries(models_dir) == []
     return [model.name for model in Registry(models_dir, models_dir / "none").list()]
 
 
@@ -47,7 +47,7 @@ def test_the_parts_of_one_model_stay_together(tmp_path: Path) -> None:
     for part in parts:
         part.rename(tmp_path / part.name)
     (tmp_path / "with space").rmdir()
-    assert len(strays(tmp_path)) == 1
+    assert len(unused_entries(tmp_path)) == 1
     [name] = do_as_told(tmp_path)
     assert len(Registry(tmp_path, tmp_path / "none").get(name).files) == len(parts)
 
@@ -81,9 +81,12 @@ def test_a_name_that_is_no_unicode_hides_nothing(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xfe")).mkdir()
     write_header(tmp_path / "two" / os.fsdecode(b"\xff.gguf"))
     write_header(tmp_path / "two" / "tiny.gguf")
-    assert len(strays(tmp_path)) == 2
+    assert len(unused_entries(tmp_path)) == 2
     [model] = Registry(tmp_path, tmp_path / "none").list()
-    for text in (model.problem or "", *(each.path + each.problem for each in strays(tmp_path))):
+    for text in (
+        model.problem or "",
+        *(each.path + each.problem for each in unused_entries(tmp_path)),
+    ):
         assert text.encode()
 
 
@@ -93,6 +96,6 @@ def test_what_nobody_meant_as_a_model(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for name in (".x.gguf", "README.md", "with space.txt"):
         (tmp_path / name).write_text("")
-    assert strays(tmp_path) == []
-    assert strays(tmp_path / "none") == []
-    assert strays(tmp_path / "README.md") == []
+    assert unused_entries(tmp_path) == []
+    assert unused_entries(tmp_path / "none") == []
+    assert unused_entries(tmp_path / "README.md") == []

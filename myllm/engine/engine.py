@@ -1,9 +1,8 @@
-"""What this room hands out: engines, their devices, and the progress of a build."""
+"""A llama-server that can be run, and the accelerators that it lists."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,6 @@ from typing import Literal
 from myllm.errors import EngineMissing
 
 Origin = Literal["setting", "cache", "path"]
-Phase = Literal[
-    "wait", "download", "unpack", "tools", "configure", "compile", "install", "check", "note"
-]
 
 _NOT_A_GPU = {"CPU", "RPC", "BLAS"}
 
@@ -62,21 +58,3 @@ class Engine:
     def has_gpu(self) -> bool:
         """Whether it can compute on more than the CPU."""
         return any(backend not in _NOT_A_GPU for backend in self.backends)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a build or a check is. `total` is 0 while it is unknown; a `note` is a sentence for
-    the user, in `detail`, that is not about progress."""
-
-    phase: Phase
-    done: int = 0
-    total: int = 0
-    detail: str = ""
-
-
-ProgressListener = Callable[[Progress], None]
-
-
-def no_progress(_progress: Progress) -> None:
-    """The listener of those who do not watch."""

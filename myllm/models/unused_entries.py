@@ -18,7 +18,7 @@ _NAME_RULE: Final = "letters, digits, '.', '_' and '-', the first a letter or di
 
 
 @dataclass(frozen=True)
-class Stray:
+class UnusedEntry:
     """A file or folder that is not used. `problem` says why, and what to do about it.
 
     Both are valid Unicode, also where the file's name is not.
@@ -28,11 +28,11 @@ class Stray:
     problem: str
 
 
-def _stray(path: Path, problem: str) -> Stray:
-    return Stray(writable(str(path)), writable(problem))
+def _unused_entry(path: Path, problem: str) -> UnusedEntry:
+    return UnusedEntry(writable(str(path)), writable(problem))
 
 
-def strays(models_dir: Path) -> list[Stray]:
+def unused_entries(models_dir: Path) -> list[UnusedEntry]:
     """The unused things in `models_dir`, by name: loose GGUF files (the parts of a split one
     together), folders under a name that no model can have, and links that lead nowhere.
 
@@ -43,7 +43,7 @@ def strays(models_dir: Path) -> list[Stray]:
         names = sorted(os.listdir(models_dir))
     except OSError:
         return []
-    found: dict[str, Stray] = {}
+    found: dict[str, UnusedEntry] = {}
     for name in names:
         if name.startswith(".") or name in _NOT_OURS:
             continue
@@ -52,9 +52,9 @@ def strays(models_dir: Path) -> list[Stray]:
             found.setdefault(_whole(name), _loose(path))
         elif not path.exists():
             if path.is_symlink():
-                found[name] = _stray(path, _leads_nowhere(path))
+                found[name] = _unused_entry(path, _leads_nowhere(path))
         elif path.is_dir() and not is_model_name(name):
-            found[name] = _stray(path, _misnamed(path))
+            found[name] = _unused_entry(path, _misnamed(path))
     return list(found.values())
 
 
@@ -64,9 +64,9 @@ def _whole(file: str) -> str:
     return f"{part['stem']}-of-{part['count']}" if part else file
 
 
-def _loose(path: Path) -> Stray:
+def _loose(path: Path) -> UnusedEntry:
     if path.name.lower().startswith("mmproj"):
-        return _stray(
+        return _unused_entry(
             path, f"a projector belongs beside its model's GGUF; {_try('mv', path)} MODEL/"
         )
     part = PART.fullmatch(path.name)
@@ -76,7 +76,7 @@ def _loose(path: Path) -> Stray:
         start = quote(str(path.with_name(part["stem"])))
         files = f"{start}-*-of-{part['count']}{path.suffix}"
     advice = f"{_try('mkdir', folder)} && mv {files} {quote(str(folder))}/"
-    return _stray(path, f"a model needs a folder of its own; {advice}")
+    return _unused_entry(path, f"a model needs a folder of its own; {advice}")
 
 
 def _misnamed(path: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from myllm.engine.build_errors import SPACE_CPU_MB
+from myllm.engine.engine import Engine
 from myllm.engine.find import candidates, engine_on_path, find_engine
 from myllm.engine.selfcheck_result import Verdict, Verdicts
 from myllm.engine.source import find_source
@@ -21,7 +22,6 @@ from myllm.engine.toolchain import (
     nvidia_gpus,
     tool_version,
 )
-from myllm.engine.types import Engine
 from myllm.errors import EngineError
 from myllm.settings import Settings
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from myllm.models.header import Header
+from myllm.models.gguf_header import Header
 from myllm.models.model import Model
 
 _MIB: Final = 1 << 20

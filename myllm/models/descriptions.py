@@ -9,7 +9,7 @@ from myllm.models.model import Model
 _MB = 1_000_000
 
 
-def summary(model: Model, context_size: int) -> dict[str, Any]:
+def model_summary(model: Model, context_size: int) -> dict[str, Any]:
     """What a list shows of a model. `context_size` is what one conversation gets."""
     shown: dict[str, Any] = {
         "name": model.name,
@@ -25,9 +25,9 @@ def summary(model: Model, context_size: int) -> dict[str, Any]:
     return shown | ({"problem": model.problem} if model.problem else {})
 
 
-def details(model: Model, context_size: int) -> dict[str, Any]:
+def model_details(model: Model, context_size: int) -> dict[str, Any]:
     """Everything known about a model but the memory it takes, which depends on the engine."""
-    return summary(model, context_size) | {
+    return model_summary(model, context_size) | {
         "description": model.config.description,
         "source": model.config.source,
         "path": str(model.path),

@@ -92,17 +92,17 @@ def test_many_calls_and_results_take_no_longer_each(name: str | None) -> None:
 # Where a conversation goes on
 
 
-def test_the_turn_behind_what_was_left_out() -> None:
+def test_the_turn_after_what_was_left_out() -> None:
     roles: list[Any] = ["system", "user", "assistant", "user", "system", "assistant", "user"]
     turns = _Turns([Message(role, "x") for role in roles])
     assert [turns.before(turn) for turn in range(turns.count)] == [0, 2, 4]
-    assert [turns.behind(left_out) for left_out in range(6)] == [0, 0, 1, 0, 2, 0]
+    assert [turns.after(left_out) for left_out in range(6)] == [0, 0, 1, 0, 2, 0]
 
 
 @pytest.mark.usefixtures("timed")
 def test_a_long_trimmed_conversation_is_found_at_once() -> None:
     said = [Message(role, "x") for _ in range(4 * MANY) for role in ("user", "assistant")]
-    assert _Turns(said).behind(8 * MANY - 2) == 4 * MANY - 1
+    assert _Turns(said).after(8 * MANY - 2) == 4 * MANY - 1
 
 
 # Media

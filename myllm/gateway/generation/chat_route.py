@@ -67,7 +67,7 @@ class EngineChat:
         prepare = None if prompts is None else self._prepare
         self._relay = Relay(gateway, ticket, CHAT, body, prepare, self._note_slot)
         self._begun = _begun(messages)
-        self._said = StreamedAnswer("chat")
+        self._answer = StreamedAnswer("chat")
 
     @property
     def phase(self) -> str:
@@ -76,12 +76,12 @@ class EngineChat:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Tokens, thoughts and calls as they come, then one Finished."""
-        due = ReplayFilter(StreamedAnswer("chat", texts=[self._begun]))
+        filtered = ReplayFilter(StreamedAnswer("chat", texts=[self._begun]))
         async with aclosing(self._relay.blocks()) as blocks:
             async for block in blocks:
                 for each in events_in(block):
-                    delta = self._named(due.unsent(delta_of("chat", each)))
-                    self._said.add(delta)
+                    delta = self._named(filtered.unsent(delta_of("chat", each)))
+                    self._answer.add(delta)
                     for event in _events(delta):
                         yield event
         yield self._finished()
@@ -98,29 +98,29 @@ class EngineChat:
         prompt = self._prompt
         if prompt is not None and prompt.tokens:
             remembered = Remembered.of(prompt.text, tuple(prompt.tokens))
-            self._conversations.note(instance, self._ticket, remembered, self._said.text, 0)
+            self._conversations.note(instance, self._ticket, remembered, self._answer.text, 0)
 
     def _named(self, delta: Delta) -> Delta:
         """Give an id to each call that has none: clients need it to return the tool's result."""
         calls = tuple(
             replace(part, id=new_call_id())
-            if part.index not in self._said.calls and not part.id
+            if part.index not in self._answer.calls and not part.id
             else part
             for part in delta.calls
         )
         return replace(delta, calls=calls)
 
     def _finished(self) -> Finished:
-        said = self._said
-        if said.finish_reason is None:
+        answer = self._answer
+        if answer.finish_reason is None:
             raise EngineError("The engine ended the answer without finishing it")
         return Finished(
-            said.text,
-            usage_of(said.usage or {}),
-            cast(Literal["stop", "length", "tool_calls"], said.finish_reason),
-            thinking=said.thinking,
-            calls=tuple(said.calls[index] for index in sorted(said.calls)),
-            stop_text=said.stop_text,
+            answer.text,
+            usage_of(answer.usage or {}),
+            cast(Literal["stop", "length", "tool_calls"], answer.finish_reason),
+            thinking=answer.thinking,
+            calls=tuple(answer.calls[index] for index in sorted(answer.calls)),
+            stop_text=answer.stop_text,
         )
 
 

@@ -1,4 +1,4 @@
-"""How alike two prompts begin, told from short hashes of their pieces.
+"""Short hashes of the pieces of a prompt, which show how far two prompts are the same.
 
 A piece is a message, or 256 characters of a raw prompt, written as `hash:characters`. Prompts
 whose first pieces are equal begin alike, so an engine that has read one of them has read that
@@ -15,43 +15,45 @@ from myllm.sessions.history import Message
 
 Pieces = tuple[str, ...]
 _BLOCK_CHARS: Final = 256
-_MOST_BLOCKS: Final = 4096  # more than any context holds
+_MAX_BLOCKS: Final = 4096  # more than any context holds
 _LONG: Final = 1 << 16
 _HASH_BYTES: Final = 8
 
 
 def pieces_of_messages(messages: Iterable[Message]) -> Pieces:
-    """The pieces of a conversation."""
-    said = ((each.role, _told([each.content, each.said()])) for each in messages)
-    return tuple(_piece(f"{role}\0{told}", len(told)) for role, told in said)
+    """Return the pieces of a conversation."""
+    texts = ((each.role, _text_of([each.content, each.said()])) for each in messages)
+    return tuple(_piece(f"{role}\0{text}", len(text)) for role, text in texts)
 
 
 def pieces_of_wire(messages: Iterable[Mapping[str, Any]]) -> Pieces:
-    """The pieces of a conversation in OpenAI's form; anything may be in its messages."""
-    said = ((str(each.get("role")), _told(each.get("content"))) for each in messages)
-    return tuple(_piece(f"{role}\0{told}", len(told)) for role, told in said)
+    """Return the pieces of a conversation in OpenAI's form, whatever its messages contain."""
+    texts = ((str(each.get("role")), _text_of(each.get("content"))) for each in messages)
+    return tuple(_piece(f"{role}\0{text}", len(text)) for role, text in texts)
 
 
-def _told(content: Any) -> str:
-    """All of `content` as one text; of a picture or a whole book its beginning and its length."""
+def _text_of(content: Any) -> str:
+    """Return all of `content` as one text; of a long text (a picture, a book) its beginning and its
+    length."""
     if isinstance(content, str):
         return content if len(content) <= _LONG else f"{content[:_LONG]}{len(content)}"
     if isinstance(content, Mapping):
-        return "".join(f"{name}{_told(value)}\n" for name, value in content.items())
+        return "".join(f"{name}{_text_of(value)}\n" for name, value in content.items())
     if isinstance(content, list):
-        return "".join(f"{_told(part)}\n" for part in content)
+        return "".join(f"{_text_of(part)}\n" for part in content)
     return str(content)
 
 
 def pieces_of_text(text: str) -> Pieces:
-    """The pieces of a raw prompt; a last one that is not full says nothing about a longer text."""
-    whole = min(len(text) - len(text) % _BLOCK_CHARS, _MOST_BLOCKS * _BLOCK_CHARS)
+    """Return the pieces of a raw prompt, without a last one that is not full: it would differ
+    from the same place in a longer text."""
+    whole = min(len(text) - len(text) % _BLOCK_CHARS, _MAX_BLOCKS * _BLOCK_CHARS)
     blocks = (text[start : start + _BLOCK_CHARS] for start in range(0, whole, _BLOCK_CHARS))
     return tuple(_piece(block, _BLOCK_CHARS) for block in blocks)
 
 
 def common_chars(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many characters the first pieces have that are equal."""
+    """Return how many characters both begin with, judged by the pieces that are equal."""
     chars = 0
     for left, right in zip(one, other, strict=False):
         if left != right:

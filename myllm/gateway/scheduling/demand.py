@@ -1,4 +1,4 @@
-"""What a request asks of an engine."""
+"""What a request asks of an engine, for checking it and for recognizing it again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import orjson
 
 from myllm.gateway.constraints import checks
 
-# Another one with every request that names none.
-_CHANGES: Final = "seed"
+# A request without a seed gets a random one.
+_RANDOM_FIELD: Final = "seed"
 
 
 class Demand:
-    """A question to an engine, as the client has put it; tickets of one request may share it.
+    """What a client asks of an engine. All tickets of one request may share it.
 
-    `body` has what is asked at `path`, under the names of the engine's fields. It is not changed
-    from here on, whatever is added or left out for the one engine or the other.
+    `body` is the body of a POST to the engine's `path`, in the engine's names. Nothing changes it
+    later: what a certain engine needs goes into a copy.
     """
 
     def __init__(self, path: str, body: Mapping[str, Any]) -> None:
@@ -28,15 +28,15 @@ class Demand:
         self._digest: bytes | None = None
 
     async def check(self) -> None:
-        """Raise InvalidRequest for what would keep an engine busy; looks once only."""
+        """Raise InvalidRequest for a body that would keep an engine busy. Checks only once."""
         if not self._is_checked:
             await checks.check(self._body)
             self._is_checked = True
 
     def digest(self) -> bytes:
-        """What tells it from others, however its seed is; computed once, a millisecond per MB."""
+        """Return a digest of everything but the seed. Computed once, in a millisecond per MB."""
         if self._digest is None:
-            asked = {name: value for name, value in self._body.items() if name != _CHANGES}
-            said = orjson.dumps([self.path, asked], default=repr, option=orjson.OPT_SORT_KEYS)
-            self._digest = hashlib.blake2b(said, digest_size=16).digest()
+            body = {name: value for name, value in self._body.items() if name != _RANDOM_FIELD}
+            content = orjson.dumps([self.path, body], default=repr, option=orjson.OPT_SORT_KEYS)
+            self._digest = hashlib.blake2b(content, digest_size=16).digest()
         return self._digest

@@ -1,4 +1,4 @@
-"""Which turns a prompt carries when not all of them fit. One word counts as one token."""
+"""Which turns a prompt has when not all of them fit. One word counts as one token."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ async def test_what_fits_is_sent_whole() -> None:
     assert prompt.dropped_messages == 0
 
 
-async def test_the_oldest_turns_give_way_down_to_half_of_the_room() -> None:
+async def test_the_oldest_turns_are_left_out_down_to_half_of_the_limit() -> None:
     prompt = await fit(conversation(50), 0, 1000, 250, render)
     assert len(prompt.tokens) == 360  # of 750; two turns more would be 400
     assert prompt.dropped_messages == 66
 
 
-async def test_a_small_max_tokens_leaves_more_room() -> None:
+async def test_a_small_max_tokens_leaves_more_for_the_prompt() -> None:
     prompt = await fit(conversation(50), 0, 1000, 5, render)
     assert len(prompt.tokens) == 480
     assert prompt.dropped_messages == 54
@@ -56,7 +56,7 @@ async def test_what_fits_is_not_trimmed_by_an_estimate() -> None:
     assert (len(prompt.tokens), prompt.dropped_messages) == (80, 0)
 
 
-async def test_thoughts_that_the_template_leaves_out_take_no_room() -> None:
+async def test_thoughts_that_the_template_leaves_out_take_no_tokens() -> None:
     async def without_thoughts(wire: list[dict[str, Any]]) -> Prompt:
         return await render([{"content": m["content"].split("</think>")[-1]} for m in wire])
 
@@ -78,7 +78,7 @@ async def test_counts_of_another_tokenizer_do_not_matter() -> None:
 
 
 async def test_what_is_far_too_long_is_not_rendered_whole() -> None:
-    """Neither when it is seen first, nor on the turns after."""
+    """Neither on the first turn, nor on later ones."""
     longest = 0
 
     async def spy(wire: list[dict[str, Any]]) -> Prompt:
@@ -94,7 +94,7 @@ async def test_what_is_far_too_long_is_not_rendered_whole() -> None:
     assert longest <= 180
 
 
-async def test_what_has_left_stays_away_until_the_next_step() -> None:
+async def test_turns_that_were_left_out_stay_out_until_the_next_step() -> None:
     left_out, steps = 0, []
     for turns in range(40):
         said = conversation(turns)
@@ -107,7 +107,7 @@ async def test_what_has_left_stays_away_until_the_next_step() -> None:
     assert all(later - earlier >= 4 for earlier, later in pairwise(steps))
 
 
-async def test_all_of_it_comes_back_when_there_is_room_again() -> None:
+async def test_all_turns_come_back_when_they_fit_again() -> None:
     prompt = await fit(conversation(3), 4, 100, 20, render)
     assert prompt.dropped_messages == 0
 
@@ -115,15 +115,15 @@ async def test_all_of_it_comes_back_when_there_is_room_again() -> None:
 @given(st.lists(st.integers(1, 80), min_size=1, max_size=60), st.integers(40, 300))
 async def test_every_prompt_fits_or_its_last_turn_cannot(sizes: list[int], context: int) -> None:
     said: list[Message] = []
-    left_out, room = 0, context - context // 4
+    left_out, limit = 0, context - context // 4
     for number, size in enumerate(sizes):
         said += [message("user", size, f"u{number}"), message("assistant", 1, f"a{number}")]
         try:
             prompt = await fit(said, left_out, context, context, render)
         except PromptTooLong:
-            assert size + 1 > room
+            assert size + 1 > limit
         else:
-            assert len(prompt.tokens) <= room
+            assert len(prompt.tokens) <= limit
             assert prompt.text.endswith(said[-1].content)
             left_out = prompt.dropped_messages
 
@@ -159,7 +159,7 @@ def result(name: str) -> Message:
 
 
 async def test_a_result_stays_with_its_call() -> None:
-    """Also when the user had said something in between, and when ids are used again."""
+    """Also when the user wrote something in between, and when ids are used again."""
     first = [message("user", 200, "u0"), calling("1", "2"), result("1"), result("2")]
     then = [message("user", 10, "u1"), calling("1"), message("user", 10, "wait"), result("1")]
     answer, last = message("assistant", 10, "a"), message("user", 10, "last")

@@ -84,10 +84,17 @@ def test_every_route_is_on_the_pages_and_the_other_way_round() -> None:
 
 
 def _mentions() -> list[str]:
-    """`path/file.py: name` and `path/file.py` on the page about the architecture."""
-    return sorted(
-        set(re.findall(r"`([\w/]+(?:\.\w+)?(?:\.py(?:: [\w.]+)?|/))`", _page("architecture.md")))
-    )
+    """`path/file.py: name`, `path/file.py` and `path/` on the page about the architecture."""
+    return sorted(set(re.findall(r"`([\w/]+\.py(?:: [\w.]+)?|[\w/]+/)`", _page("architecture.md"))))
+
+
+def test_the_architecture_page_has_every_folder() -> None:
+    folders = {
+        f"{path.parent.relative_to(ROOT / 'myllm')}/"
+        for path in (ROOT / "myllm").glob("**/__init__.py")
+        if not {"migrations", "chat_templates", "builtin"} & set(path.parts)
+    }
+    assert folders - {"./"} <= set(_mentions())
 
 
 @pytest.mark.parametrize("mention", _mentions())

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Messages, Name, Parts, Stops, Tools
+from myllm.api.shared.request_fields import KeepAlive, Priority
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
 

@@ -16,9 +16,10 @@ from myllm.api.llamacpp.schemas import (
     UnnamedChatRequest,
     UnnamedRerankRequest,
 )
-from myllm.api.openai import completions, vectors
-from myllm.api.openai.vector_schemas import each_of
+from myllm.api.shared.completions import answer_chat, error_event
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
+from myllm.api.shared.reranking import answer_rerank
+from myllm.api.shared.vector_schemas import each_of
 from myllm.gateway.embedding import embed
 from myllm.gateway.generation.answers import generating_model
 from myllm.gateway.generation.native_result import picked, plain_whole
@@ -39,7 +40,7 @@ async def chat_completions(
 ) -> Response:
     """Answer a conversation in OpenAI's form."""
     request.model = await named(services.gateway, request.model, "generate")
-    return await completions.chat_completions(request, services, client)
+    return await answer_chat(request, services, client)
 
 
 @router.post("/completion")
@@ -91,7 +92,7 @@ async def rerank(
 ) -> Response:
     """The documents' indexes and scores, the best first."""
     request.model = await named(services.gateway, request.model, "rerank")
-    return await vectors.rerank_documents(request, services, client)
+    return answer_rerank(request, services, client)
 
 
 async def _answer(
@@ -109,7 +110,7 @@ async def _answer(
         ticket.pieces = pieces_of_text(request.prompt)
     relay = Relay(services.gateway, ticket, path, body)
     if request.stream:
-        return Stream(relay.blocks, completions.error_event, lambda: relay.phase)
+        return Stream(relay.blocks, error_event, lambda: relay.phase)
 
     async def make() -> dict[str, Any]:
         answer = await plain_whole(relay, bool(request.return_tokens))

@@ -10,8 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from myllm.api.openai.schemas import ChatCompletionRequest, OpenAIMessage
-from myllm.api.openai.vector_schemas import Inputs, Queued, RerankRequest
 from myllm.api.shared.bounded import (
     Biases,
     Messages,
@@ -23,6 +21,8 @@ from myllm.api.shared.bounded import (
     Tokens,
     Tools,
 )
+from myllm.api.shared.completion_schemas import ChatCompletionRequest, OpenAIMessage
+from myllm.api.shared.vector_schemas import Inputs, QueuedRequest, RerankRequest
 from myllm.gateway.constraints.checks import MOST_BREAKERS, MOST_SAMPLERS
 from myllm.limits import LABELS, TOKENS, WHOLE
 
@@ -40,7 +40,7 @@ _NOT_SAMPLING = frozenset(
 )
 
 
-class Unnamed(Queued):
+class Unnamed(QueuedRequest):
     """A request that may leave it open which model is meant."""
 
     model: Name = _MODEL

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -15,8 +13,8 @@ from pydantic import (
 )
 
 from myllm.api.shared.bounded import Biases, Inputs, Messages, Name, Parts, Stops, Tools, at_most
+from myllm.api.shared.request_fields import KeepAlive, Priority, Storable
 from myllm.api.shared.tools import Tool, ToolCall, ToolChoice
-from myllm.durations import parse_duration
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import OPTIONS, WHOLE
 from myllm.sessions.history import Style, storable
@@ -64,15 +62,6 @@ class Options(BaseModel):
     def given(self) -> dict[str, Any]:
         """The options that the request named."""
         return self.model_dump(exclude_none=True)
-
-
-KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
-Priority = Annotated[
-    int,
-    Field(ge=-10, le=10, description="Higher goes first of what waits; with keys, of your own."),
-]
-# Refused before the answer is made, not when it is to be stored.
-Storable = Annotated[str, AfterValidator(storable)]
 
 
 class LoadRequest(BaseModel):

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
-from myllm.api.native.schemas import KeepAlive
 from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
+from myllm.api.shared.request_fields import KeepAlive
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE

@@ -12,8 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from myllm.api.http.json_bodies import CheckedRoute, Handler
 from myllm.api.http.streaming import DeferredJson, DeferredResponse, Stream, to_the_end
-from myllm.api.openai.completions import error_event
 from myllm.api.shared.bounded import Name
+from myllm.api.shared.completions import error_event
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.translated_chat import Chat, asked
 from myllm.errors import InvalidRequest

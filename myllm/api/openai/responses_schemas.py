@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared.bounded import Messages, Name, Tools, at_most
+from myllm.api.shared.request_fields import KeepAlive, Priority
 from myllm.api.shared.tools import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.scheduling.tickets import Client, RequestInfo

@@ -1,204 +1,22 @@
-"""The bodies of OpenAI's API: the fields that reach an engine, and no others.
-
-What a client sends besides is ignored, as unknown fields are; among that is what would reach
-into the engine's state: slots, caches, adapters.
-"""
+"""The bodies of OpenAI's completions and embeddings: the fields that reach an engine, no others."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeVar, cast
+from typing import Annotated, Literal, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from myllm.api.native.schemas import KeepAlive, Priority
-from myllm.api.shared.bounded import Biases, Messages, Name, Parts, Stop, Stops, Tokens, Tools
-from myllm.api.shared.tools import Tool, ToolChoice, tool_fields
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
-from myllm.limits import ANSWERS, WHOLE
+from myllm.api.shared.bounded import Name, Tokens
+from myllm.api.shared.completion_schemas import SampledRequest
+from myllm.api.shared.vector_schemas import Inputs, QueuedRequest
+from myllm.limits import ANSWERS
 
-_NOT_SAMPLING = frozenset(
-    {
-        "model",
-        "keep_alive",
-        "priority",
-        "stream",
-        "stream_options",
-        "n",
-        "messages",
-        "prompt",
-        "tools",
-        "tool_choice",
-    }
-)
-
-
-class StreamOptions(BaseModel):
-    """What a stream tells besides the answer."""
-
-    include_usage: bool = Field(False, description="One more chunk, with the counts of tokens.")
-
-
-class _Sampled(BaseModel):
-    """How tokens are chosen. Those from `top_k` on are llama.cpp's, not OpenAI's."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
-    stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
-    stream_options: StreamOptions | None = Field(
-        None, description="What a stream carries besides the answer."
-    )
-    n: int | None = Field(None, ge=1, le=128, description="Answers to make.")
-    temperature: float | None = Field(
-        None,
-        ge=0.0,
-        le=2.0,
-        description="Higher is more random; 0 always takes the likeliest token.",
-    )
-    top_p: float | None = Field(
-        None,
-        ge=0.0,
-        le=1.0,
-        description="Only the likeliest tokens that together have this probability.",
-    )
-    max_tokens: int | None = Field(None, ge=1, le=WHOLE, description="Longest answer, in tokens.")
-    stop: Stop | Stops | None = Field(None, description="The answer ends before any of these.")
-    presence_penalty: float | None = Field(
-        None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
-    )
-    frequency_penalty: float | None = Field(
-        None,
-        ge=-2.0,
-        le=2.0,
-        description="Lowers the score of tokens by how often they have occurred.",
-    )
-    logit_bias: Biases | None = Field(
-        None,
-        description="Added to the score of a token, named by its id or its text; false bans it.",
-    )
-    seed: int | None = Field(
-        None, ge=-(2**63), lt=2**64, description="The same seed gives the same answer."
-    )
-    top_k: int | None = Field(
-        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
-    )
-    min_p: float | None = Field(
-        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
-    )
-    typical_p: float | None = Field(
-        None,
-        ge=0.0,
-        le=1.0,
-        description="Only tokens whose probability is typical of the context; 1: off.",
-    )
-    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
-    repeat_last_n: int | None = Field(
-        None,
-        ge=0,
-        le=2**20,
-        description="How many of the last tokens the penalties look at; 0: none.",
-    )
-    mirostat: Literal[0, 1, 2] | None = Field(
-        None, description="Mirostat sampling: 0 off, 1 its first version, 2 its second."
-    )
-    mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
-    mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
-    grammar: str | None = Field(None, description="GBNF that the answer must match.")
-    json_schema: dict[str, Any] | None = Field(None, description="As `response_format` has it.")
-    keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
-    priority: Priority = 0
-
-    @field_validator("seed")
-    @classmethod
-    def _seed(cls, seed: int | None) -> int | None:
-        """The engine's seeds are unsigned; OpenAI's may be any whole number."""
-        return None if seed is None else seed % 2**32
-
-    def info(self, client: Client) -> RequestInfo:
-        """Who sent this request, and how urgent it is."""
-        return RequestInfo(client, self.priority, self.keep_alive)
-
-    def given(self) -> dict[str, Any]:
-        """The fields that the request has set, of those that are for the engine."""
-        given = self.model_dump(exclude_none=True, exclude=set(_NOT_SAMPLING))
-        if isinstance(given.get("stop"), str):
-            given["stop"] = [given["stop"]]
-        return given
-
-    def tells_usage(self) -> bool:
-        """Whether a stream ends with the counts of tokens."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
-
-class OpenAIMessage(BaseModel):
-    """One message. What else it has (calls of tools, a name) is the chat template's to read."""
-
-    model_config = ConfigDict(extra="allow")
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
-        description="Who speaks; developer is the same as system."
-    )
-    content: str | Parts[dict[str, Any]] | None = Field(
-        None, description="A text, or parts: texts, images, sounds."
-    )
-
-    def wire(self) -> dict[str, Any]:
-        """For the engine, whose templates know no developers."""
-        role = "system" if self.role == "developer" else self.role
-        return self.model_dump(exclude_unset=True) | {"role": role}
-
-
-class ChatCompletionRequest(_Sampled):
-    """Answer a conversation."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "model": "demo",
-                "messages": [{"role": "user", "content": "What is the capital of France?"}],
-            }
-        }
-    )
-    messages: Messages[OpenAIMessage] = Field(
-        min_length=1, description="The conversation, oldest message first."
-    )
-    max_completion_tokens: int | None = Field(
-        None, ge=1, le=WHOLE, description="Wins over `max_tokens`."
-    )
-    logprobs: bool | None = Field(None, description="Report the log probability of each token.")
-    top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="Report so many of the likeliest tokens at each place."
-    )
-    tools: Tools[Tool] | None = Field(None, description="The functions that the model may call.")
-    tool_choice: ToolChoice | None = Field(
-        None, description='"auto" (the default), "none", "required", or one tool.'
-    )
-    parallel_tool_calls: bool | None = Field(
-        None, description="Whether one answer may call several tools."
-    )
-    response_format: dict[str, Any] | None = Field(
-        None,
-        description="The format of the answer: text, json_object, or json_schema with a schema.",
-    )
-    reasoning_effort: Name | None = Field(None, description='"none" switches thinking off.')
-    thinking_budget_tokens: int | None = Field(
-        None, ge=-1, le=WHOLE, description="Most tokens to think; -1: no bound."
-    )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None, description="Values for the model's chat template."
-    )
-
-    def given(self) -> dict[str, Any]:
-        given = super().given() | tool_fields(self.tools, self.tool_choice)
-        longest = given.pop("max_completion_tokens", None)
-        return given if longest is None else given | {"max_tokens": longest}
-
-
+_MOST_DIMENSIONS = 2**20
 T = TypeVar("T")
 _Prompts = Annotated[list[T], Field(max_length=ANSWERS, fail_fast=True)]
 
 
-class CompletionRequest(_Sampled):
+class CompletionRequest(SampledRequest):
     """Complete a prompt as it is, without a chat template."""
 
     model_config = ConfigDict(
@@ -230,3 +48,19 @@ class CompletionRequest(_Sampled):
         if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
             return cast(list[str | list[int]], prompt)
         return [cast(str | list[int], prompt)]
+
+
+class EmbeddingRequest(QueuedRequest):
+    """Turn texts into vectors."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"model": "demo", "input": "Hello, world!"}}
+    )
+    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
+    input: Inputs = Field(description="A text or its tokens, or several of them.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="Numbers, or little-endian 32-bit floats in base64."
+    )
+    dimensions: int | None = Field(
+        None, ge=1, le=_MOST_DIMENSIONS, description="Length of the vectors, if the model can."
+    )

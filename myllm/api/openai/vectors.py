@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson
-from myllm.api.openai.vector_schemas import EmbeddingRequest, RerankRequest, each_of
+from myllm.api.openai.schemas import EmbeddingRequest
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
+from myllm.api.shared.reranking import answer_rerank
+from myllm.api.shared.vector_schemas import RerankRequest, each_of, prompt_usage
 from myllm.gateway.embedding import embed
-from myllm.gateway.reranking import rerank
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 
@@ -34,7 +35,7 @@ async def embeddings(
             {"object": "embedding", "index": index, "embedding": encode(vector)}
             for index, vector in enumerate(made.vectors)
         ]
-        usage = _usage(made.prompt_tokens)
+        usage = prompt_usage(made.prompt_tokens)
         return {"object": "list", "data": data, "model": request.model, "usage": usage}
 
     return DeferredJson(make)
@@ -46,25 +47,7 @@ async def rerank_documents(
     request: RerankRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """The documents' indexes and scores, the best first."""
-    info, texts = request.info(client), request.texts()
-
-    async def make() -> dict[str, Any]:
-        made = await rerank(services.gateway, info, request.model, request.query, texts)
-        best = sorted(range(len(texts)), key=lambda index: made.scores[index], reverse=True)
-        results: list[dict[str, Any]] = [
-            {"index": index, "relevance_score": made.scores[index]} for index in best
-        ][: request.top_n]
-        if request.return_documents:
-            for result in results:
-                result["document"] = {"text": texts[result["index"]]}
-        usage = _usage(made.prompt_tokens)
-        return {"object": "list", "model": request.model, "results": results, "usage": usage}
-
-    return DeferredJson(make)
-
-
-def _usage(prompt_tokens: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}
+    return answer_rerank(request, services, client)
 
 
 def _in_base64(vector: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from myllm.api.dialects import DIALECTS
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.schemas import ChatRequest
-from myllm.api.openai.schemas import ChatCompletionRequest
+from myllm.api.shared.completion_schemas import ChatCompletionRequest
 from myllm.json_input import parse_json
 
 ROUTES = [

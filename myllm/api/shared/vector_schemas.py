@@ -1,18 +1,17 @@
-"""The bodies of requests for embeddings and scores: what is accepted, within which bounds."""
+"""Inputs to embed, and the body of a request for scores; OpenAI's and llama.cpp's dialects share
+them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from myllm.api.native.schemas import KeepAlive, Priority
 from myllm.api.shared import bounded
 from myllm.api.shared.bounded import Name, Tokens, at_most
+from myllm.api.shared.request_fields import KeepAlive, Priority
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import INPUTS, WHOLE
-
-_MOST_DIMENSIONS = 2**20
 
 
 def _checked_input(value: Any) -> Any:
@@ -53,7 +52,7 @@ def each_of(inputs: str | list[int] | list[str] | list[list[int]]) -> list[str |
     return cast(list[str | list[int]], inputs)
 
 
-class Queued(BaseModel):
+class QueuedRequest(BaseModel):
     """What every request shares that waits for an engine."""
 
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
@@ -64,29 +63,13 @@ class Queued(BaseModel):
         return RequestInfo(client, self.priority, self.keep_alive)
 
 
-class EmbeddingRequest(Queued):
-    """Turn texts into vectors."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"model": "demo", "input": "Hello, world!"}}
-    )
-    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
-    input: Inputs = Field(description="A text or its tokens, or several of them.")
-    encoding_format: Literal["float", "base64"] | None = Field(
-        None, description="Numbers, or little-endian 32-bit floats in base64."
-    )
-    dimensions: int | None = Field(
-        None, ge=1, le=_MOST_DIMENSIONS, description="Length of the vectors, if the model can."
-    )
-
-
 class Document(BaseModel):
     """A text to be scored."""
 
     text: str = Field(description="The text.")
 
 
-class RerankRequest(Queued):
+class RerankRequest(QueuedRequest):
     """Sort documents by how well they answer a query."""
 
     model_config = ConfigDict(
@@ -112,3 +95,8 @@ class RerankRequest(Queued):
     def texts(self) -> list[str]:
         """Each document's text."""
         return [each if isinstance(each, str) else each.text for each in self.documents]
+
+
+def prompt_usage(prompt_tokens: int) -> dict[str, int]:
+    """Return the counts of tokens of an answer that has none of its own."""
+    return {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}

@@ -23,7 +23,7 @@ from myllm.api.http.fast_path import FastPath
 from myllm.api.http.lazy_routes import LazyRoutes
 from myllm.api.http.middleware import HeadAsGet, RequestContext, StripRootPath, Turnstile
 from myllm.api.native import health, sessions
-from myllm.api.native.schemas import Options
+from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from myllm.api.dialects import DIALECTS, Dialect, dialect_of
 from myllm.api.errors import handlers
 from myllm.api.http.fast_path import FastPath
-from myllm.api.native.schemas import Options
+from myllm.api.native.options import Options
 
 FAST = {
     *("/api/generate", "/api/chat", "/api/embeddings"),

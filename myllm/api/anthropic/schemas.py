@@ -9,6 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.shared.bounded import Messages, Name, Parts, Stops, Tools
 from myllm.api.shared.request_fields import KeepAlive, Priority
+from myllm.api.shared.sampling_fields import (
+    Temperature,
+    TopK,
+    TopP,
+)
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
 
@@ -190,21 +195,9 @@ class MessagesRequest(CountTokensRequest):
 
     max_tokens: int = Field(ge=1, le=WHOLE, description="Longest answer, in tokens.")
     stop_sequences: Stops | None = Field(None, description="The answer ends before these.")
-    temperature: float | None = Field(
-        None,
-        ge=0.0,
-        le=2.0,
-        description="Higher is more random; 0 always takes the likeliest token.",
-    )
-    top_p: float | None = Field(
-        None,
-        ge=0.0,
-        le=1.0,
-        description="Only the likeliest tokens that together have this probability.",
-    )
-    top_k: int | None = Field(
-        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
-    )
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
 
     def options(self) -> dict[str, Any]:

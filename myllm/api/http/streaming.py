@@ -18,7 +18,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from myllm.api.http.uvicorn_protocol import CLIENT_STALLS_S
+from myllm.api.http.stalls import CLIENT_STALLS_S
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.generation.answers import Answer
 from myllm.gateway.generation.events import Finished

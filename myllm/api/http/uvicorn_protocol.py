@@ -23,6 +23,7 @@ from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
 from myllm.api.http.joining_transport import JoiningTransport
 from myllm.api.http.refusals import Refused, refusal
 from myllm.api.http.request_state import HOLD_HEAD, SPARE
+from myllm.api.http.stalls import CLIENT_STALLS_S, StallWatch
 from myllm.hang_ups import HangUps
 
 _log = structlog.get_logger(__name__)
@@ -38,9 +39,6 @@ _MOST_AHEAD = 32
 # How long a refused client may go on sending, so that it comes to read why, and for how long what
 # follows an early answer is read.
 _LINGER_S = 5.0
-# A client that takes nothing of its answer for so long counts as gone: it may hold a slot that
-# others wait for.
-CLIENT_STALLS_S = 300.0
 
 Reading = Literal["idle", "head", "body", "nothing"]
 
@@ -58,7 +56,7 @@ class ClientProtocol(HttpToolsProtocol):
         self._reads: Reading = "head"
         self.since = 0.0
         self._received = self._body = self._due = 0
-        self._unsent, self._stalled_since = 0, 0.0
+        self._stall = StallWatch()
         self._refused: Refused | None = None
 
     # The connection
@@ -215,7 +213,9 @@ class ClientProtocol(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """Close the connection if its client takes too long; called about once a second."""
-        if self._is_stalled(now):
+        # What is kept for the client shows that it takes nothing only while nothing is added.
+        is_growing = self._answers() and not self.flow.write_paused
+        if self._stall.seen(self._joining.get_write_buffer_size(), is_growing, now):
             _log.warning("a client takes nothing any more", seconds=CLIENT_STALLS_S)
             self._joining.abort()
             return
@@ -248,17 +248,6 @@ class ClientProtocol(HttpToolsProtocol):
             self._refuse(Refused(408, f"No whole request came within {self._crowd.head_s:g} s"))
         else:
             self._joining.close()
-
-    def _is_stalled(self, now: float) -> bool:
-        """Whether the client has taken nothing of what is kept for it for too long.
-
-        That can be told only while nothing is added to it.
-        """
-        unsent = self._joining.get_write_buffer_size()
-        is_growing = self._answers() and not self.flow.write_paused
-        if unsent == 0 or is_growing or unsent != self._unsent:
-            self._unsent, self._stalled_since = unsent, now
-        return now - self._stalled_since > CLIENT_STALLS_S
 
     def _stop(self, refused: Refused) -> None:
         """Stop the parser, from within; it says no more than that it was stopped."""

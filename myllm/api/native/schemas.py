@@ -12,56 +12,16 @@ from pydantic import (
     model_validator,
 )
 
-from myllm.api.shared.bounded import Biases, Inputs, Messages, Name, Parts, Stops, Tools, at_most
+from myllm.api.native.options import Options
+from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Tools
 from myllm.api.shared.request_fields import KeepAlive, Priority, Storable
 from myllm.api.shared.tools import Tool, ToolCall, ToolChoice
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
-from myllm.limits import OPTIONS, WHOLE
 from myllm.sessions.history import Style, storable
 
 
 def _example(**values: Any) -> ConfigDict:
     return ConfigDict(json_schema_extra={"example": values})
-
-
-class Options(BaseModel):
-    """How tokens are chosen. What is missing comes from the model, then from the defaults."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    temperature: float | None = Field(None, ge=0.0, le=2.0, description="Higher is more random.")
-    top_p: float | None = Field(None, ge=0.0, le=1.0, description="Nucleus sampling threshold.")
-    top_k: int | None = Field(
-        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
-    )
-    min_p: float | None = Field(
-        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
-    )
-    max_tokens: int | None = Field(None, ge=1, le=WHOLE, description="Longest answer, in tokens.")
-    stop: Stops | None = Field(None, description="The answer ends before any of these.")
-    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
-    presence_penalty: float | None = Field(
-        None, ge=-2.0, le=2.0, description="Against tokens that have occurred."
-    )
-    frequency_penalty: float | None = Field(
-        None, ge=-2.0, le=2.0, description="Against tokens by how often they have occurred."
-    )
-    seed: int | None = Field(
-        None, ge=0, le=2**32 - 1, description="The same seed gives the same answer."
-    )
-    logit_bias: Biases | None = Field(
-        None, description="Added to the score of a token, named by its id or its text."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few(cls, given: Any) -> Any:
-        """Each unknown one is an error of its own."""
-        return at_most(OPTIONS)(given)
-
-    def given(self) -> dict[str, Any]:
-        """The options that the request named."""
-        return self.model_dump(exclude_none=True)
 
 
 class LoadRequest(BaseModel):

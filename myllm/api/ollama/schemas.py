@@ -9,6 +9,19 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
 from myllm.api.shared.request_fields import KeepAlive
+from myllm.api.shared.sampling_fields import (
+    FrequencyPenalty,
+    MinP,
+    Mirostat,
+    MirostatEta,
+    MirostatTau,
+    PresencePenalty,
+    RepeatPenalty,
+    Temperature,
+    TopK,
+    TopP,
+    TypicalP,
+)
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
@@ -24,30 +37,11 @@ class OllamaOptions(BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    temperature: float | None = Field(
-        None,
-        ge=0.0,
-        le=2.0,
-        description="Higher is more random; 0 always takes the likeliest token.",
-    )
-    top_k: int | None = Field(
-        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
-    )
-    top_p: float | None = Field(
-        None,
-        ge=0.0,
-        le=1.0,
-        description="Only the likeliest tokens that together have this probability.",
-    )
-    min_p: float | None = Field(
-        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
-    )
-    typical_p: float | None = Field(
-        None,
-        ge=0.0,
-        le=1.0,
-        description="Only tokens whose probability is typical of the context; 1: off.",
-    )
+    temperature: Temperature = None
+    top_k: TopK = None
+    top_p: TopP = None
+    min_p: MinP = None
+    typical_p: TypicalP = None
     num_predict: int | None = Field(
         None, ge=-WHOLE, le=WHOLE, description="Longest answer, in tokens; -1: no bound."
     )
@@ -60,27 +54,18 @@ class OllamaOptions(BaseModel):
         lt=2**64,
         description="The same seed gives the same answer; -1: any.",
     )
-    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
+    repeat_penalty: RepeatPenalty = None
     repeat_last_n: int | None = Field(
         None,
         ge=-1,
         le=2**20,
         description="How many of the last tokens the penalties look at; 0: none.",
     )
-    presence_penalty: float | None = Field(
-        None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
-    )
-    frequency_penalty: float | None = Field(
-        None,
-        ge=-2.0,
-        le=2.0,
-        description="Lowers the score of tokens by how often they have occurred.",
-    )
-    mirostat: Literal[0, 1, 2] | None = Field(
-        None, description="Mirostat sampling: 0 off, 1 its first version, 2 its second."
-    )
-    mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
-    mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
+    presence_penalty: PresencePenalty = None
+    frequency_penalty: FrequencyPenalty = None
+    mirostat: Mirostat = None
+    mirostat_tau: MirostatTau = None
+    mirostat_eta: MirostatEta = None
 
     def given(self) -> dict[str, Any]:
         """The options that the request named, under our names."""

@@ -10,8 +10,25 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from myllm.api.shared.bounded import Biases, Messages, Name, Parts, Stop, Stops, Tools
+from myllm.api.shared.bounded import Messages, Name, Parts, Tools
 from myllm.api.shared.request_fields import KeepAlive, Priority
+from myllm.api.shared.sampling_fields import (
+    FrequencyPenalty,
+    LogitBias,
+    MaxTokens,
+    MinP,
+    Mirostat,
+    MirostatEta,
+    MirostatTau,
+    PresencePenalty,
+    RepeatLastN,
+    RepeatPenalty,
+    StopTexts,
+    Temperature,
+    TopK,
+    TopP,
+    TypicalP,
+)
 from myllm.api.shared.tools import Tool, ToolChoice, tool_fields
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
@@ -49,60 +66,24 @@ class SampledRequest(BaseModel):
         None, description="What a stream carries besides the answer."
     )
     n: int | None = Field(None, ge=1, le=128, description="Answers to make.")
-    temperature: float | None = Field(
-        None,
-        ge=0.0,
-        le=2.0,
-        description="Higher is more random; 0 always takes the likeliest token.",
-    )
-    top_p: float | None = Field(
-        None,
-        ge=0.0,
-        le=1.0,
-        description="Only the likeliest tokens that together have this probability.",
-    )
-    max_tokens: int | None = Field(None, ge=1, le=WHOLE, description="Longest answer, in tokens.")
-    stop: Stop | Stops | None = Field(None, description="The answer ends before any of these.")
-    presence_penalty: float | None = Field(
-        None, ge=-2.0, le=2.0, description="Lowers the score of tokens that have occurred."
-    )
-    frequency_penalty: float | None = Field(
-        None,
-        ge=-2.0,
-        le=2.0,
-        description="Lowers the score of tokens by how often they have occurred.",
-    )
-    logit_bias: Biases | None = Field(
-        None,
-        description="Added to the score of a token, named by its id or its text; false bans it.",
-    )
+    temperature: Temperature = None
+    top_p: TopP = None
+    max_tokens: MaxTokens = None
+    stop: StopTexts = None
+    presence_penalty: PresencePenalty = None
+    frequency_penalty: FrequencyPenalty = None
+    logit_bias: LogitBias = None
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**64, description="The same seed gives the same answer."
     )
-    top_k: int | None = Field(
-        None, ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all."
-    )
-    min_p: float | None = Field(
-        None, ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."
-    )
-    typical_p: float | None = Field(
-        None,
-        ge=0.0,
-        le=1.0,
-        description="Only tokens whose probability is typical of the context; 1: off.",
-    )
-    repeat_penalty: float | None = Field(None, ge=0.0, description="Over 1: fewer repetitions.")
-    repeat_last_n: int | None = Field(
-        None,
-        ge=0,
-        le=2**20,
-        description="How many of the last tokens the penalties look at; 0: none.",
-    )
-    mirostat: Literal[0, 1, 2] | None = Field(
-        None, description="Mirostat sampling: 0 off, 1 its first version, 2 its second."
-    )
-    mirostat_tau: float | None = Field(None, description="Mirostat's target entropy.")
-    mirostat_eta: float | None = Field(None, description="Mirostat's learning rate.")
+    top_k: TopK = None
+    min_p: MinP = None
+    typical_p: TypicalP = None
+    repeat_penalty: RepeatPenalty = None
+    repeat_last_n: RepeatLastN = None
+    mirostat: Mirostat = None
+    mirostat_tau: MirostatTau = None
+    mirostat_eta: MirostatEta = None
     grammar: str | None = Field(None, description="GBNF that the answer must match.")
     json_schema: dict[str, Any] | None = Field(None, description="As `response_format` has it.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")

@@ -63,7 +63,7 @@ def _option(name: str, text: str) -> Any:
     from pydantic import ValidationError
 
     from myllm.api.errors.validation import rule
-    from myllm.api.native.schemas import Options
+    from myllm.api.native.options import Options
 
     try:
         return Options.model_validate({name: text}).given()[name]

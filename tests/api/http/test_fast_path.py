@@ -14,7 +14,7 @@ from myllm.api.errors import handlers
 from myllm.api.http.fast_path import Endpoint, FastPath, fast_path
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.middleware import RequestContext
-from myllm.api.native.schemas import Options
+from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import ClientDep, ServicesDep, SessionsDep
 
 

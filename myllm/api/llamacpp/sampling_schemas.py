@@ -1,0 +1,168 @@
+"""How tokens are chosen in llama.cpp's own requests: the fields that reach an engine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, ConfigDict, Field
+
+from myllm.api.shared.bounded import (
+    Name,
+    Stop,
+)
+from myllm.api.shared.sampling_fields import (
+    LogitBias,
+    MinP,
+    Mirostat,
+    MirostatEta,
+    MirostatTau,
+    RepeatLastN,
+    RepeatPenalty,
+    StopTexts,
+    TopK,
+    TopP,
+)
+from myllm.api.shared.vector_schemas import QueuedRequest
+from myllm.gateway.constraints.checks import MOST_BREAKERS, MOST_SAMPLERS
+from myllm.limits import LABELS, WHOLE
+
+# The engine keeps so many tokens in memory, whether there are as many or not.
+_MOST_LAST = 2**20
+MODEL = Field("", description="Default: the only model that is loaded, or else that there is.")
+_Samplers = Annotated[list[Name], Field(max_length=MOST_SAMPLERS, fail_fast=True)]
+_Names = Annotated[list[Name], Field(max_length=LABELS, fail_fast=True)]
+_Breakers = Annotated[list[Stop], Field(min_length=1, max_length=MOST_BREAKERS, fail_fast=True)]
+_NOT_SAMPLING = frozenset(
+    {
+        *("model", "keep_alive", "priority", "stream", "n_predict", "response_fields"),
+        *("prompt", "input_prefix", "input_suffix", "input_extra"),
+    }
+)
+
+
+class UnnamedRequest(QueuedRequest):
+    """A request that may leave it open which model is meant."""
+
+    model: Name = MODEL
+
+
+class SampledRequest(UnnamedRequest):
+    """How tokens are chosen, and what is told of them."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    stream: bool = Field(False, description="Server-sent events, or one JSON answer.")
+    n_predict: int | None = Field(
+        None,
+        ge=-WHOLE,
+        le=WHOLE,
+        validation_alias=AliasChoices("n_predict", "max_tokens", "max_completion_tokens"),
+        description="Longest answer, in tokens; negative: up to the end of the context.",
+    )
+    temperature: float | None = Field(
+        None, ge=0.0, description="Higher is more random; 0 always takes the likeliest token."
+    )
+    dynatemp_range: float | None = Field(
+        None, description="The temperature varies by this much, with the entropy; 0: not at all."
+    )
+    dynatemp_exponent: float | None = Field(
+        None, description="How the entropy maps to the varying temperature."
+    )
+    top_k: TopK = None
+    top_p: TopP = None
+    min_p: MinP = None
+    top_n_sigma: float | None = Field(
+        None, description="Only tokens within this many standard deviations of the best score."
+    )
+    typical_p: float | None = Field(
+        None, description="Only tokens whose probability is typical of the context; 1: off."
+    )
+    xtc_probability: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Chance that all likely tokens but the least likely one are left out.",
+    )
+    xtc_threshold: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Probability from which a token counts as likely for that.",
+    )
+    repeat_last_n: RepeatLastN = None
+    repeat_penalty: RepeatPenalty = None
+    presence_penalty: float | None = Field(
+        None, description="Lowers the score of tokens that have occurred."
+    )
+    frequency_penalty: float | None = Field(
+        None, description="Lowers the score of tokens by how often they have occurred."
+    )
+    dry_multiplier: float | None = Field(
+        None, description="Strength of the DRY penalty on repeated sequences; 0: off."
+    )
+    dry_base: float | None = Field(
+        None, description="Base of the DRY penalty, which grows with the length of the repetition."
+    )
+    dry_allowed_length: int | None = Field(
+        None, ge=0, le=WHOLE, description="Longest repetition without a DRY penalty, in tokens."
+    )
+    dry_penalty_last_n: int | None = Field(
+        None,
+        ge=0,
+        le=_MOST_LAST,
+        description="How many of the last tokens the DRY penalty looks at.",
+    )
+    dry_sequence_breakers: _Breakers | None = Field(
+        None,
+        description="Texts at which a repeated sequence ends for the DRY penalty.",
+    )
+    mirostat: Mirostat = None
+    mirostat_tau: MirostatTau = None
+    mirostat_eta: MirostatEta = None
+    samplers: _Samplers | None = Field(None, description="Their names, in the order of use.")
+    logit_bias: LogitBias = None
+    ignore_eos: bool | None = Field(None, description="Go on when the model would end its answer.")
+    min_keep: int | None = Field(
+        None, ge=0, le=WHOLE, description="Tokens that every sampler leaves at least."
+    )
+    seed: int | None = Field(None, ge=-1, lt=2**32, description="-1: another one each time.")
+    stop: StopTexts = None
+    grammar: str | None = Field(None, description="GBNF that the answer must match.")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="A JSON schema that the answer must match."
+    )
+    n_indent: int | None = Field(
+        None, ge=0, le=WHOLE, description="Least indentation of new lines, in spaces."
+    )
+    t_max_predict_ms: int | None = Field(
+        None,
+        ge=-1,
+        le=WHOLE,
+        description="Time to generate, after which the answer ends at a line break.",
+    )
+    n_probs: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="For each token, the probabilities of so many of the likeliest ones.",
+    )
+    post_sampling_probs: bool | None = Field(
+        None, description="Report the probabilities after the samplers."
+    )
+    return_tokens: bool | None = Field(None, description="Report the ids of the tokens too.")
+    return_progress: bool | None = Field(
+        None, description="Report progress while the prompt is read, in a stream."
+    )
+    timings_per_token: bool | None = Field(None, description="Report speeds with each token.")
+    response_fields: _Names | None = Field(
+        None, description="Only these fields of an answer that is no stream."
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the request has set, of those that say how tokens are chosen."""
+        given = self.model_dump(exclude_none=True, exclude=set(_NOT_SAMPLING))
+        if isinstance(given.get("stop"), str):
+            given["stop"] = [given["stop"]]
+        if self.n_predict is not None and self.n_predict >= 0:
+            given["max_tokens"] = self.n_predict
+        return given

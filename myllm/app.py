@@ -1,4 +1,4 @@
-"""Composition root: builds every room and joins them; the only file that knows all."""
+"""Composition root: builds every layer and connects them; the only file that knows them all."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec_builder import Specs
 from myllm.supervisor.supervisor import Supervisor
 
-# For what must read the disk; one more request than these waits a moment.
+# Threads that read the disk; when all are busy, a request that needs one waits a moment.
 _THREADS = 2
-# How a client can show its key; for the description only, since `Access` checks it.
+# How a client can send its key; for the API's description only, since `Access` checks keys.
 _KEY_SCHEMES = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-Api-Key", auto_error=False))
 DESCRIPTION = "A private model server: one supervised llama-server per model, one API."
 
 
 class App:
-    """The server as an ASGI application, and its orderly end."""
+    """The server as an ASGI application, and its orderly shutdown."""
 
     def __init__(self, settings: Settings, engine: Engine, access: Access) -> None:
         self.settings = settings
@@ -72,13 +72,13 @@ class App:
             title="MyLLM",
             version=__version__,
             description=DESCRIPTION,
-            openapi_url=None,  # see `description`
+            openapi_url=None,  # `errors/openapi.py` serves it, completed
             docs_url=None,
             redoc_url=None,
             swagger_ui_oauth2_redirect_url=None,
             servers=[{"url": self.settings.root_path}] if self.settings.root_path else None,
         )
-        described = [] if self._access.keys is None else [Depends(each) for each in _KEY_SCHEMES]
+        schemes = [] if self._access.keys is None else [Depends(each) for each in _KEY_SCHEMES]
         handlers.install(app, Options.model_fields)
         openapi.install(app, asks_for_keys=self._access.keys is not None)
         self._state = app.state
@@ -86,7 +86,7 @@ class App:
 
         def include(routers: Iterable[APIRouter]) -> None:
             for router in routers:
-                app.include_router(router, dependencies=described)
+                app.include_router(router, dependencies=schemes)
                 fast_path.add(router)
 
         async def include_the_rest() -> None:
@@ -104,17 +104,20 @@ class App:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ready for requests. Raises StoreFailed or Unavailable when the store cannot be used."""
+        """Serve requests until the context is left.
+
+        Raises StoreFailed or Unavailable when the store cannot be used.
+        """
         async with self.services() as self._state.services:
             yield
 
     @asynccontextmanager
     async def services(self) -> AsyncIterator[Services]:
-        """All rooms, joined and at work; when the context is left, every engine has ended."""
+        """Start every layer and yield them; when the context has been left, every engine has ended."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
         see_all_failures(loop)
-        # What was begun last ends first, and each ends also when the end of another one fails.
+        # Shutdown runs in reverse order, and each step runs even if another one fails.
         async with AsyncExitStack() as ending:
             self._runtime = RuntimeDir(self.settings.runtime_dir)
             ending.callback(self._runtime.remove)
@@ -159,9 +162,9 @@ class App:
         return Services(settings, gateway, specs, store, media, self._access.reload)
 
     async def drain_and_stop(self) -> None:
-        """Let running answers end within their grace, then save and end what is left.
+        """Let running answers finish within the drain grace, then save and stop what is left.
 
-        All of it takes the two graces together: what one step leaves over, the next one gets.
+        Both steps together take at most both graces: the second gets what the first left over.
         """
         if self._services is not None:
             gateway, stop_grace_s = self._services.gateway, self.settings.stop_grace
@@ -170,19 +173,19 @@ class App:
             await gateway.close(ends_at - time.monotonic(), stop_grace_s / 2)
 
     def reload(self) -> None:
-        """Take in changed keys, and replace every engine by one of its model's configuration."""
+        """Read changed keys, and replace each engine by one with its model's present configuration."""
         self._access.reload()
         if self._services is not None:
             self._services.gateway.reload()
 
     def abandon(self) -> None:
-        """Leave at once: the engines see our end of their pipes close, and end."""
+        """Give up at once: the engines exit when our end of their pipes closes."""
         if self._runtime is not None:
             self._runtime.remove()
 
 
 class StoreApp:
-    """The stored conversations alone, without any engine: for one command."""
+    """Serves the stored conversations alone, without engines, for the length of one command."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -194,7 +197,10 @@ class StoreApp:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ready for requests. Raises StoreFailed or Unavailable when the store cannot be used."""
+        """Serve requests until the context is left.
+
+        Raises StoreFailed or Unavailable when the store cannot be used.
+        """
         store = SessionStore(self.settings.database())
         settings = self.settings
         files = KvFiles(settings.kv_dir(), store.kv_records, settings.kv_cache_mb)
@@ -205,13 +211,13 @@ class StoreApp:
         await store.close()
 
     async def drain_and_stop(self) -> None:
-        """Nothing runs."""
+        """Do nothing: no engine runs."""
 
     def reload(self) -> None:
-        """Nothing is configured."""
+        """Do nothing: there are no keys and no engines."""
 
     def abandon(self) -> None:
-        """Nothing is left behind."""
+        """Do nothing: there is nothing to clean up."""
 
 
 def _routers(at_start: bool) -> list[APIRouter]:
@@ -231,7 +237,7 @@ def _limits(settings: Settings) -> Limits:
 
 
 def _remote_media(settings: Settings) -> Remote | None:
-    """Imported late, because few want it and its HTTP client takes time to import."""
+    """Import the HTTP client for remote media only if needed: it is slow to import."""
     if not settings.remote_media:
         return None
     from myllm.gateway.media.fetch import RemoteMedia

@@ -18,7 +18,7 @@ from myllm.api.errors.handlers import status_of
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, described, to_the_end
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
-from myllm.api.shared.translated_chat import Chat, asked, input_of
+from myllm.api.shared.translated_chat import Chat, start_chat, input_of
 from myllm.errors import MyLLMError
 from myllm.gateway.engine_questions import count
 from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token, Usage
@@ -35,7 +35,7 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 async def messages(request: MessagesRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation with the model's chat template."""
     chat = Chat(messages_of(request), request.options(), _DEFAULTS, fields_of(request))
-    _, answer = await asked(services, request.info(client), request.model, chat)
+    _, answer = await start_chat(services, request.info(client), request.model, chat)
     head = _head(request.model)
     if not request.stream:
 

@@ -34,9 +34,9 @@ def envelope(
     error: MyLLMError | None = None,
     param: str | None = None,
 ) -> dict[str, Any]:
-    """The body of an error answer; `param` is the field that is wrong.
+    """Return the body of an error answer; `param` is the field that is wrong.
 
-    What repeats a long input is cut.
+    A detail that repeats a long input is cut.
     """
     detail, param = detail[:ERROR_CHARS], param and param[:ERROR_CHARS]
     match form:
@@ -53,7 +53,7 @@ def envelope(
 
 
 def extra_headers(form: Envelope, error: MyLLMError) -> Mapping[str, str]:
-    """What tells OpenAI's and Anthropic's own clients whether to try again by themselves."""
+    """Return the headers that tell OpenAI's and Anthropic's own clients whether to retry."""
     if form not in ("openai", "anthropic"):
         return {}
     return {"x-should-retry": "true" if error.retryable else "false"}
@@ -68,7 +68,7 @@ def _openai(
         code = "model_not_found"
     elif isinstance(error, PromptTooLong):
         code = "context_length_exceeded"
-        # OpenAI's words, by which clients such as LiteLLM know this error.
+        # OpenAI's wording, by which clients such as LiteLLM recognize this error.
         detail += f"; this model's maximum context length is {error.context_size} tokens"
     kind = _OPENAI_TYPES.get(status, fallback)
     return {"message": detail, "type": kind, "param": param, "code": code}

@@ -1,4 +1,4 @@
-"""The API's description, completed: path parameters, and each route's errors in its dialect."""
+"""Completes the OpenAPI document: path parameters, and each route's errors in its dialect."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from myllm.api.dialects import Envelope, dialect_of
 PATH: Final = "/openapi.json"
 _ALWAYS: Final = {
     400: "The request is wrong; the error says what about it",
-    403: "The Host or Origin header names somebody who may not ask",
+    403: "The Host or Origin header is not allowed",
     404: "There is no such model, session or answer",
     500: "The engine, the model's files or the store failed; the error says the cause",
     503: "Not now: try again after `Retry-After` seconds",
 }
 _WITH_BODY: Final = {
-    409: "It is in use",
+    409: "The model or session is in use",
     413: "The body is too large",
-    429: "Too many wait for this model: try again after `Retry-After` seconds",
-    502: "What had to be fetched from elsewhere did not come",
+    429: "Too many requests wait for this model: try again after `Retry-After` seconds",
+    502: "A download from another server failed",
     507: "The model does not fit into the memory budget",
 }
 _WITH_KEYS: Final = {401: "The key is missing or not known"}
@@ -64,20 +64,20 @@ _ERRORS: Final[dict[Envelope, tuple[str, dict[str, Any]]]] = {
     ),
     "ollama": ("OllamaError", _object(error=_SENTENCE)),
 }
-# FastAPI's own form of a validation error, which no route answers with.
+# FastAPI's form of a validation error, which no route of this API uses.
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 
 
 def install(app: FastAPI, *, asks_for_keys: bool) -> None:
-    """Let `app` describe itself with every error that its routes can answer with."""
-    openapi = app.openapi  # which keeps what it has made until there are other routes
+    """Let `app` serve its OpenAPI document with every error that its routes can return."""
+    openapi = app.openapi  # which caches the document until routes are added
     making = asyncio.Lock()
 
     def described() -> dict[str, Any]:
         return _completed(openapi(), asks_for_keys)
 
     async def answer(_: Request) -> Response:
-        """In a thread, for it takes some tenths of a second the first time."""
+        """In a thread, since the first time takes some tenths of a second."""
         async with making:
             content = await asyncio.to_thread(lambda: orjson.dumps(app.openapi()))
         return Response(content, media_type="application/json")
@@ -87,7 +87,7 @@ def install(app: FastAPI, *, asks_for_keys: bool) -> None:
 
 
 def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:
-    """`schema` with what it lacks; one that has it already stays as it is."""
+    """Add to `schema` what it lacks; a completed one stays as it is."""
     schemas = schema["components"]["schemas"]
     for name in _NOT_OURS:
         schemas.pop(name, None)
@@ -97,10 +97,10 @@ def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in _PARAMETERS:
                     parameter.setdefault("description", _PARAMETERS[parameter["name"]])
-            told = _ALWAYS | (_WITH_BODY if method != "get" else {})
-            told |= _WITH_KEYS if asks_for_keys else {}
+            errors = _ALWAYS | (_WITH_BODY if method != "get" else {})
+            errors |= _WITH_KEYS if asks_for_keys else {}
             operation["responses"].pop("422", None)
-            for status, reason in sorted(told.items()):
+            for status, reason in sorted(errors.items()):
                 operation["responses"].setdefault(str(status), _answer(path, reason))
     return schema
 

@@ -1,1 +1,1 @@
-"""What every request passes, whatever its dialect: connections, keys, bodies, streams."""
+"""What every request passes through, in any dialect: connections, keys, bodies, streams."""

@@ -1,8 +1,8 @@
-"""Who may ask, and who is asking.
+"""Who may send requests, and who sent this one.
 
-Three questions in this order, each before anything of the request is read: is it for us (Host),
-does its page belong to us (Origin, Sec-Fetch-Site), and whose is its key. The answer is a `Client`
-in the request's state.
+Three checks in this order, all before the body is read: is the request for this server (Host), may
+the page that sent it do so (Origin, Sec-Fetch-Site), and whose key does it carry. The result is a
+`Client` in the request's state.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
-# No key goes before another one by calling itself urgent; limits of a key's own belong here.
+# No key gets ahead of another by raising its own priority; limits per key belong here.
 _KEYS_MAX_PRIORITY = 0
 _SECRET_HEADERS = (b"authorization", b"x-api-key")
-# What of an answer a page of another origin may read besides the body.
+# Headers that a page of another origin may read, besides the body.
 _EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position")
 
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one server; without any, everybody who reaches it may ask.
+    """The rules of one server; without any, all clients that reach it may use it.
 
-    `hosts` are the names besides the loopback ones that a Host header may have; None: any.
+    `hosts` are the names that a Host header may have besides the loopback ones; None allows any.
     """
 
     keys: Keys | None = None
@@ -62,7 +62,7 @@ class Access:
         return cls(keys, hosts, settings.cors_origins)
 
     def reload(self) -> None:
-        """Take in a changed keys file; one that cannot be used is logged and changes nothing."""
+        """Read a changed keys file; one that cannot be used is logged and changes nothing."""
         if self.keys is None:
             return
         try:
@@ -71,10 +71,10 @@ class Access:
             _log.error("keys not reloaded", cause=failure.detail)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
-        """`app` for those alone who may ask."""
+        """Return `app` behind the checks of this module."""
         app = _KeyCheck(app, self.keys)
         if self.origins:
-            # Outside of the keys, for a browser sends none when it asks what it may send.
+            # Before the key check, since a browser's preflight request carries no key.
             app = CORSMiddleware(
                 app,
                 allow_origins=self.origins,
@@ -85,9 +85,9 @@ class Access:
         return _OriginCheck(app, self)
 
     def check_host(self, hosts: list[str], http_version: str) -> None:
-        """Raise Forbidden for a Host header that names somebody else.
+        """Raise Forbidden for a Host header that names another host.
 
-        A page that lets its own name point to this machine (DNS rebinding) is told by it.
+        This is how a page is recognized that points its own name to this machine (DNS rebinding).
         """
         if self.hosts is None or (not hosts and http_version == "1.0"):
             return
@@ -99,10 +99,10 @@ class Access:
             )
 
     def check_origin(self, headers: Headers, host: str, path: str) -> None:
-        """Raise Forbidden for a request that a page from elsewhere makes.
+        """Raise Forbidden for a request that a page of another site makes.
 
-        A page's picture, frame or link has no Origin, but browsers mark it as well. A link may
-        lead to the pages that tell what anybody may know.
+        Requests for images, frames and links have no Origin, but browsers mark them in
+        Sec-Fetch-Site. Links are allowed to lead to the public pages.
         """
         if "*" in self.origins:
             return
@@ -122,7 +122,7 @@ class Access:
 
 
 class _OriginCheck:
-    """Refuses with 403 what web pages send behind their reader's back."""
+    """Refuses with 403 the requests that pages of other sites send without their reader's knowledge."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -142,7 +142,7 @@ class _OriginCheck:
 
 
 class _KeyCheck:
-    """Finds out who is asking; refuses with 401 whose key is missing or wrong."""
+    """Identifies the client; answers 401 if its key is missing or wrong."""
 
     def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
         self._app = app
@@ -158,7 +158,7 @@ class _KeyCheck:
             await error_response(refused, scope["path"])(scope, receive, send)
             return
         scope.setdefault("state", {})["client"] = client
-        # Nothing behind this line sees a key, so nothing can log it or hand it on.
+        # No code after this sees a key, so none can log it or pass it on.
         headers = [pair for pair in scope["headers"] if pair[0] not in _SECRET_HEADERS]
         await self._app({**scope, "headers": headers}, receive, send)
 
@@ -178,18 +178,18 @@ class _KeyCheck:
 
 
 def _is_open(path: str) -> bool:
-    """Whether a path tells only what the project's own pages tell, so that no key is needed."""
+    """Whether a path shows only public information, so that no key is needed."""
     return path in _OPEN_PATHS or path.startswith(ASSETS_PATH)
 
 
 def peer_of(scope: Scope) -> str:
-    """The address that asks, behind trusted proxies; a Unix socket has none."""
+    """Return the client's address, as trusted proxies report it; a Unix socket has none."""
     peer = scope.get("client")
     return unmapped(str(peer[0])) if peer else "local"
 
 
 def _keys_of(headers: Headers) -> list[str]:
-    """The keys that came with a request; one header may be meant for a proxy before us."""
+    """Return the keys in the request's headers; one of them may be meant for a proxy in front."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     given = [key if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]
     return [key.strip() for key in given if key.strip()]

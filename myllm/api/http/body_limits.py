@@ -1,4 +1,4 @@
-"""The bounds on requests' bodies: on each, and on those in memory at once."""
+"""Limits the size of each request's body, and of all bodies in memory together."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MIB = 2**20
 # A refused body is still read up to this many times the limit, so that the client, which
 # sends before it listens, sees the answer instead of a broken connection.
 _DISCARD_FACTOR = 4
-# What bodies may take together by default: this many bytes, or largest bodies if that is more.
+# All bodies together, by default: so many bytes, or so many bodies of the largest size if more.
 _TOGETHER, _LARGEST = 512 * _MIB, 4
-# There is no telling how long the requests take whose bodies are in memory.
+# A guess: how long the requests take whose bodies are in memory is not known.
 _RETRY_AFTER_S = 5
 
 
 class BodyLimits:
-    """Bounds bodies while they are read, whether or not they say their size.
+    """Limits bodies while they are read, whether or not they declare their size.
 
-    A single one is refused with 413. What a request has sent counts until it is answered, for
-    longer than its bytes are there: what was made of them is as large. A client (key or address)
-    that has too much in memory gets 429, and everybody 503 when all together have. These errors
-    are FastAPI's, which takes all others for a body that cannot be parsed.
+    A single body that is too large gets 413. A body counts until its request is answered, although
+    its bytes are freed before: the objects made of it are as large. A client (key or address) with
+    too much in memory gets 429; when all clients together have too much, any of them gets 503. The
+    errors are FastAPI's HTTPExceptions, since it takes others for a body that cannot be parsed.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -35,7 +35,7 @@ class BodyLimits:
         self._most_together = max(_TOGETHER, _LARGEST * self._most)
         if settings.max_bodies_mb is not None:
             self._most_together = int(settings.max_bodies_mb * _MIB)
-        # Half, but never less than the one body that it may send.
+        # One client gets half, but never less than one body of the largest size.
         half = self._most_together // 2
         self._most_of_one = max(half, min(self._most, self._most_together))
         self._held: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class BodyLimits:
                 self._forget(client, read)
 
     def _refused(self, client: Client, read: int) -> HTTPException | None:
-        """What is wrong with one more piece of a body, of which `read` bytes have come."""
+        """Return the error when another piece is too much for a body of now `read` bytes."""
         if read > self._most:
             return HTTPException(413, f"The body is larger than {self._most / _MIB:g} MiB")
         later = {"Retry-After": str(_RETRY_AFTER_S)}

@@ -1,9 +1,10 @@
-"""How many clients may be connected, in total and from one address, and who has to leave.
+"""How many clients may be connected, in total and from one address, and which have to leave.
 
 A connection is *silent* until the head of its first request is complete, *idle* between two
-requests, and *busy* else. When there is no place left, one that is silent or idle makes room. If
-all are busy, a few spare places are left, where only `/health` is answered and everything else is
-refused with 503. Whoever does not get one of these either is refused before anything is read.
+requests, and *busy* otherwise. When no place is free, a silent or idle connection is closed for
+the new one. If all are busy, a few spare places are left, where only `/health` is answered and
+other requests get 503. A client that gets no spare place either is refused before its request is
+read.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from myllm.loops import note_failure
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
-# Of all connections, one address gets at most this share, whatever the settings say.
+# One address gets at most this share of all connections, whatever the settings say.
 _SHARE = 0.75
 _SPARE = 16
-# They are looked at in turn, a part ten times a second: to close thousands at once takes a while.
+# Connections are checked in parts, one part every tenth of a second: closing thousands at once
+# would block the event loop.
 _PARTS = 10
-# A client that has just connected is about to send something, and one that was answered just now
-# is about to ask again; they are the last to make room.
+# A client that connected or was answered just now is about to send a request; such connections are
+# the last to be closed for others.
 _SOON_S, _AGAIN_S = 0.25, 1.0
-# What refused clients are told; there is no telling when others leave.
+# A guess: when other clients leave is not known.
 RETRY_AFTER_S = 5
 
 Place = Literal["usual", "spare", "none"]
@@ -41,10 +43,10 @@ class Connection(Protocol):
     """One client's connection."""
 
     since: float
-    """When it began to be silent, or idle, in the event loop's time."""
+    """When it became silent or idle, in the event loop's time."""
 
     def is_sending(self) -> bool:
-        """Whether some of its last answer has not been taken by the client yet."""
+        """Whether the client has not taken all of its last answer yet."""
         ...
 
     def make_room(self) -> None:
@@ -57,19 +59,19 @@ class Connection(Protocol):
 
 
 Waiting = dict[Connection, None]
-"""Connections that may have to make room, the longest waiting first."""
+"""Connections that may be closed for others, the longest waiting first."""
 
 
 @dataclass(slots=True)
 class Group:
-    """The connections of one address, or those that have spare places."""
+    """The connections of one address, or those in spare places."""
 
     count: int = 0
     silent: Waiting = field(default_factory=dict)
     idle: Waiting = field(default_factory=dict)
 
     def shrink(self, now: float) -> bool:
-        """Close the connection that can best be done without; False if all are busy."""
+        """Close the most dispensable connection; return False if all are busy."""
         chosen: Connection | None = None
         silent = next(iter(self.silent), None)
         idle = next((each for each in self.idle if not each.is_sending()), None)
@@ -87,14 +89,14 @@ class Group:
 
 
 class Connections:
-    """The connections of one server, which may have `descriptors` open files."""
+    """The connections of one server, whose process may have `descriptors` open files."""
 
     def __init__(self, settings: Settings, descriptors: int) -> None:
         self.head_s = settings.header_timeout
         self.body_s = settings.body_timeout
         self.idle_s = settings.idle_timeout
-        # Descriptors are numbered from the lowest that is free, so a higher one than this says
-        # that the rest is for engines and the store, however many connections there are.
+        # The kernel hands out the lowest free descriptor, so a higher one than this shows that
+        # the remaining ones belong to engines and the store, however many clients there are.
         self._highest = for_clients(descriptors)
         self._most = min(settings.max_connections, self._highest)
         share = max(int(self._most * _SHARE), 1)
@@ -109,7 +111,7 @@ class Connections:
     def join(
         self, connection: Connection, address: str, descriptor: int, now: float
     ) -> tuple[Place, Group]:
-        """The kind of place that a new connection gets, and the group in which it now is."""
+        """Return the kind of place that a new connection gets, and the group it now belongs to."""
         address = unmapped(address)
         group, place = self._of[address], self._place(address, descriptor, now)
         if place == "spare":
@@ -125,7 +127,7 @@ class Connections:
         return place, group
 
     def leave(self, connection: Connection, address: str, descriptor: int, group: Group) -> None:
-        """A connection that had joined is closed."""
+        """Remove a connection that has been closed."""
         self._count -= 1
         self._parts[descriptor % _PARTS].discard(connection)
         group.count -= 1
@@ -134,12 +136,15 @@ class Connections:
         self._forget(unmapped(address))
 
     def sweep(self, now: float) -> None:
-        """Close those whose clients take too long, of a tenth of all; called ten times a second."""
+        """Close the connections of clients that take too long.
+
+        Checks a tenth of all connections; called ten times a second.
+        """
         self._looked_at = (self._looked_at + 1) % _PARTS
         for connection in list(self._parts[self._looked_at]):
             try:
                 connection.look(now)
-            except Exception as failure:  # noqa: BLE001 - the others must be looked at
+            except Exception as failure:  # noqa: BLE001 - the other connections must be checked
                 note_failure("look at a connection", failure)
         if self._refused and self._looked_at == 0:
             _log.warning("connections refused", refused=self._refused, connections=self._count)
@@ -148,7 +153,7 @@ class Connections:
     def _place(self, address: str, descriptor: int, now: float) -> Place:
         group = self._of[address]
         if self._count >= self._most or descriptor >= self._highest:
-            # Whoever has most can best do without one.
+            # The address with the most connections can best do without one.
             groups = [each for each in self._of.values() if each.silent or each.idle]
             has_room = bool(groups) and max(groups, key=lambda each: each.count).shrink(now)
         elif group.count >= self._most_of_one and not self._is_proxy(address):
@@ -168,5 +173,5 @@ def _is_in(address: str, networks: Iterable[Network]) -> bool:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return True  # a Unix socket has no addresses to tell its clients apart
+        return True  # a Unix socket: its clients cannot be told apart by address
     return any(parsed in network for network in networks)

@@ -1,7 +1,7 @@
 """The page `/docs`: Swagger UI, whose files come from the package `fastapi-swagger`.
 
-Every address on the page is relative to it, so that it works without a network, below a path of
-a proxy, and behind a proxy that speaks TLS.
+All addresses on the page are relative, so that it works without a network, below a path of a
+proxy, and behind a proxy that ends TLS.
 """
 
 from __future__ import annotations

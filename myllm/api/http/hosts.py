@@ -1,4 +1,4 @@
-"""What the headers Host and Origin name."""
+"""Parses the names in the headers Host and Origin."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>.+)")
-# The same few names come with every request.
+# Most requests carry the same few names.
 _KNOWN = 256
-# In front of an IPv4 address that is mapped to IPv6.
+# The bits before the IPv4 address in an IPv6-mapped one.
 _MAPPED_BITS = 96
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @lru_cache(_KNOWN)
 def split_host(host: str) -> tuple[str, int | None]:
-    """Name and port of `host`: lower case, without brackets; an empty name when malformed."""
+    """Return the name of `host`, lower case and without brackets, and its port.
+
+    The name is empty when `host` is malformed.
+    """
     found = _HOST.fullmatch(host)
     if found is None:
         return "", None
@@ -30,7 +33,7 @@ def split_host(host: str) -> tuple[str, int | None]:
 
 @lru_cache(_KNOWN)
 def is_loopback(name: str) -> bool:
-    """Whether a host name or an address means this machine and can mean no other."""
+    """Whether a host name or an address always means this machine."""
     try:
         return ipaddress.ip_address(unmapped(name)).is_loopback
     except ValueError:
@@ -39,7 +42,7 @@ def is_loopback(name: str) -> bool:
 
 @lru_cache(_KNOWN)
 def unmapped(address: str) -> str:
-    """`address`, or the IPv4 address that it maps to IPv6.
+    """Return the IPv4 address that `address` maps to IPv6, or else `address` itself.
 
     A socket that listens on `::` gives IPv4 clients addresses such as `::ffff:192.0.2.1`.
     """
@@ -53,7 +56,7 @@ def unmapped(address: str) -> str:
 
 
 def trusted(networks: Sequence[Network]) -> list[str]:
-    """`networks` for uvicorn, with those of IPv4 also as they are mapped to IPv6."""
+    """Return `networks` for uvicorn, those of IPv4 also in their IPv6-mapped form."""
     mapped = [
         f"::ffff:{each.network_address}/{_MAPPED_BITS + each.prefixlen}"
         for each in networks
@@ -63,10 +66,10 @@ def trusted(networks: Sequence[Network]) -> list[str]:
 
 
 def is_from_elsewhere(sites: Sequence[str]) -> bool:
-    """Whether a browser says by its Sec-Fetch-Site headers that another site's page made it ask.
+    """Whether a browser's Sec-Fetch-Site headers say that a page of another site made the request.
 
-    Browsers send it over TLS and to this machine; other clients do not. `none` is the address bar,
-    and a page of the same site on another port or host is another page.
+    Browsers send the header over TLS and to this machine; other clients do not. `none` means the
+    address bar. `same-site`, another port or host of the same site, counts as another site.
     """
     return any(site not in ("same-origin", "none") for site in sites)
 
@@ -74,8 +77,8 @@ def is_from_elsewhere(sites: Sequence[str]) -> bool:
 def is_same_origin(origin: str, host: str) -> bool:
     """Whether a page of `origin` came from `host`.
 
-    A proxy that ends TLS hides the scheme from us, so only names and ports are compared; a port
-    that is not written is the one of the origin's scheme.
+    A proxy that ends TLS hides the scheme, so only names and ports are compared; a missing port is
+    the default of the origin's scheme.
     """
     found = _ORIGIN.fullmatch(origin)
     if found is None:

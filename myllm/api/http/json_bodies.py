@@ -1,6 +1,6 @@
-"""How every JSON body of a request is read: parsed within bounds, then checked by its schema.
+"""Reads JSON bodies: parses them within bounds, then validates them by their schema.
 
-Large ones are read in a thread, for which the event loop and its other requests do not wait.
+Large bodies are read in a thread, so that other requests do not wait for them.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ from myllm.json_input import parse_json
 
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-# Reading this much takes some milliseconds at worst.
+# Reading so many bytes takes some milliseconds at worst.
 _AT_ONCE = 64 * 1024
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a body of this type is taken."""
+    """Whether a body of this type is read as JSON."""
     return content_type.lower().startswith("application/json")
 
 
 async def read_json(body: bytes, check: Callable[[Any], T]) -> T:
-    """What `check` makes of the parsed `body`. Raises InvalidRequest, and what `check` raises."""
+    """Parse `body` and return what `check` makes of it.
+
+    Raises InvalidRequest, and what `check` raises.
+    """
     if len(body) <= _AT_ONCE:
         return check(parse_json(body))
     return await asyncio.to_thread(lambda: check(parse_json(body)))
 
 
 class CheckedRoute(APIRoute):
-    """A route of FastAPI's whose JSON body is read here; FastAPI gets the finished object."""
+    """A FastAPI route whose JSON body is read here; FastAPI gets the validated object."""
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
@@ -61,7 +64,7 @@ class CheckedRoute(APIRoute):
 
 
 class _Read(Request):
-    """A request whose body has been read."""
+    """A request whose body has been read and validated."""
 
     def __init__(self, request: Request, body: bytes, made: Any) -> None:
         super().__init__(request.scope, request.receive)

@@ -1,6 +1,6 @@
 """API keys: a file with one line `name:sha256-of-key` per key, comments and blank lines.
 
-The keys themselves are nowhere: whoever reads the file can ask for nothing with it.
+The keys themselves are not stored: the file's contents give access to nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OTHERS_READ = 0o004
 
 
 class Keys:
-    """The keys that are known now; raises InvalidKeysFile when their file cannot be used."""
+    """The keys in a file. Raises InvalidKeysFile when the file cannot be used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,13 +29,13 @@ class Keys:
         self.reload()
 
     def reload(self) -> None:
-        """Read the file again; when that raises InvalidKeysFile, the keys are those of before."""
+        """Read the file again; if that raises InvalidKeysFile, the keys stay as they were."""
         self._hashes = parse(read(self._path), self._path)
         if self._path.stat().st_mode & _OTHERS_READ:
             _log.warning("every user can read the keys file; use chmod 600", file=str(self._path))
 
     def name_of(self, key: str) -> str | None:
-        """Whose key this is. Takes the same time for each key, right or wrong."""
+        """Return the name of `key`, or None. Takes the same time for each key, right or wrong."""
         hashed, found = _hash(key), None
         for name, known in self._hashes.items():
             if hmac.compare_digest(hashed, known):
@@ -44,7 +44,7 @@ class Keys:
 
 
 def read(path: Path) -> str:
-    """The text of a keys file; raises InvalidKeysFile with what to do."""
+    """Return the text of a keys file; raises InvalidKeysFile that says what to do."""
     try:
         return path.read_text("utf-8", errors="surrogateescape")
     except FileNotFoundError:
@@ -56,9 +56,9 @@ def read(path: Path) -> str:
 
 
 def parse(text: str, path: Path) -> dict[str, bytes]:
-    """The hashes by name; raises InvalidKeysFile, which names `path` and the line.
+    """Return the hashes by name; raises InvalidKeysFile that names `path` and the line's number.
 
-    It never shows the line: somebody may have written a key there instead of its hash.
+    The error never shows the line: it may contain a key instead of its hash.
     """
     hashes: dict[str, bytes] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -77,7 +77,7 @@ def parse(text: str, path: Path) -> dict[str, bytes]:
 
 
 def added(text: str, path: Path, name: str, key: str) -> str:
-    """`text` with a line for `key`; raises InvalidRequest or Conflict for an unusable name."""
+    """Return `text` with a line for `key`; raises InvalidRequest or Conflict for an unusable name."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             "a key's name is 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with a letter "
@@ -90,7 +90,7 @@ def added(text: str, path: Path, name: str, key: str) -> str:
 
 
 def removed(text: str, path: Path, name: str) -> str:
-    """`text` without the line of `name`; raises NotFound when there is none."""
+    """Return `text` without the line of `name`; raises NotFound when there is none."""
     if name not in parse(text, path):
         raise NotFound(f"{path} has no key '{name}'")
     lines = text.splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Around every request: its path and method, its id, its line in the log, and its turn."""
+"""Layers around every request: its path and method, its id, its line in the log, its turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 class RequestContext:
-    """Gives each request an id, in the log and in the answer, and logs how it went."""
+    """Gives each request an id, in the log and in the answer, and logs its outcome."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -47,21 +47,21 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 if dialect_of(scope["path"]).name == "anthropic":
-                    headers["request-id"] = request_id  # where Anthropic's clients look
-                # Nothing follows on the head of an answer to HEAD.
+                    headers["request-id"] = request_id  # which Anthropic's clients read
+                # After the head of an answer to HEAD nothing follows that would release it.
                 if hold_head is not None and scope["method"] != "HEAD":
                     hold_head()
             await send(message)
 
-        # Each request has a task, and so a context, of its own, which ends with it.
+        # Each request has its own task and so its own context, which ends with it.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # noqa: BLE001 - the last one to see it
-            # The 500 has been sent; the traceback belongs into the log and nowhere else.
+        except Exception:  # noqa: BLE001 - this is the outermost layer
+            # The answer 500 has been sent; the traceback belongs in the log alone.
             _log.exception("unexpected error", path=scope["path"])
         finally:
-            del state["send_body"]  # or it and the scope would keep each other
+            del state["send_body"]  # breaks the reference cycle with the scope
         level = "debug" if scope["path"] == "/health" else "info"
         getattr(_log, level)(
             "request",
@@ -78,13 +78,13 @@ def _request_id(given: str | None) -> str:
 
 
 def _asker(scope: Scope) -> str:
-    """The name of the key, or else the address; a refused request has only that."""
+    """Return the name of the key, or else the address, which is all that a refused request has."""
     known: Client | None = scope["state"].get("client")
     return known.fair_id if known else peer_of(scope)
 
 
 class HeadAsGet:
-    """Answers HEAD wherever GET is answered; the protocol below leaves the body out."""
+    """Answers HEAD wherever GET is answered; uvicorn leaves the body out."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -96,7 +96,7 @@ class HeadAsGet:
 
 
 class StripRootPath:
-    """Removes `root_path` from the front of each path; some proxies have done so already."""
+    """Strips `root_path` from each path; some proxies have done so already."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self._app = app
@@ -111,9 +111,9 @@ class StripRootPath:
 
 
 class Turnstile:
-    """Lets requests in a few at a time, so that a crowd that comes at once does not keep the
-    event loop from the answers that are under way, nor from `/health`, which does not wait. On a
-    connection that has one of the last places it lets in `/health` alone."""
+    """Lets in a few requests per round of the event loop, so that a burst of requests does not delay
+    running answers, nor `/health`, which never waits. On a connection with a spare place, only
+    `/health` is let in."""
 
     PER_TURN = 4
 
@@ -145,7 +145,7 @@ class Turnstile:
         await turn
 
     def _turn(self) -> None:
-        """Once in each round of the event loop while somebody comes."""
+        """Runs once per round of the event loop while requests arrive."""
         self._let_in = 0
         while self._waiting and self._let_in < self.PER_TURN:
             turn = self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""Answers of the protocol itself, to what does not get as far as the application."""
+"""Answers of the protocol itself, to requests that do not reach the application."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from myllm.api.errors.envelopes import envelope
 
 
 class Refused(Exception):
-    """A request is not read any further; the parser, which it passes through, tells no more."""
+    """A request that is not read any further.
+
+    Raised inside the parser, which reports only that it was stopped; so the protocol keeps it.
+    """
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -20,7 +23,7 @@ class Refused(Exception):
 
 
 def refusal(refused: Refused, path: str = "", retry_after_s: int | None = None) -> bytes:
-    """The whole answer, in the dialect of `path`; the connection is closed behind it."""
+    """Return the whole answer, in the dialect of `path`; it ends the connection."""
     body = orjson.dumps(envelope(dialect_of(path).envelope, refused.status, refused.detail))
     lines = [
         f"HTTP/1.1 {refused.status} {http.HTTPStatus(refused.status).phrase}",

@@ -1,7 +1,7 @@
-"""Answers that take a while: server-sent events, or one JSON document at the end.
+"""Answers that take time: server-sent events, or one JSON document at the end.
 
-Both watch the client. When it leaves, in whatever phase, the work is cancelled, and its
-cleanup (upstream closed, slot released) has run before the response returns.
+Both watch the client. When it leaves, in any phase, the work is cancelled, and its cleanup
+(upstream closed, slot released) has run before the response returns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from myllm.gateway.generation.events import Finished
 from myllm.loops import in_background
 
 _log = structlog.get_logger(__name__)
-# Headers wait this long for a first event, so that an error known by then has its status.
+# Headers wait so long for a first event, so that an error until then still sets the status.
 FIRST_COMMENT_S = 4.0
 COMMENT_EVERY_S = 4.5
 _HEADERS = {
@@ -36,19 +36,19 @@ _HEADERS = {
 
 
 def described(media_type: str) -> dict[int | str, dict[str, Any]]:
-    """For the API's description: that an answer may also be a stream of this type."""
+    """Describe, for the OpenAPI document, that an answer may also be a stream of this type."""
     return {200: {"content": {media_type: {}}}}
 
 
 Frames = Callable[[], AsyncGenerator[bytes, None]]
-"""What a stream sends, in whole events or lines; its errors are MyLLMErrors."""
+"""Makes what a stream sends, in whole events or lines; raises MyLLMErrors."""
 
 
 class Stream(Response):
-    """An answer as it comes.
+    """An answer that is sent while it is made.
 
-    `error` puts into words what goes wrong after the headers. `phase` tells what the stream
-    waits for, in comments that keep it open; lines that are no events have none.
+    `error` turns an error after the headers into a frame. `phase` says what the stream waits for,
+    in SSE comments that keep it open; formats without comments have none.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class Stream(Response):
         self._comment: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # What follows the headers is nobody's business between here and the socket.
+        # No layer between here and the socket looks at the body, so it goes there directly.
         self._send_body: Send = scope["state"].get("send_body", send)
         await _work_until(lambda: self._gone(receive), self._run(send))
 
     async def _gone(self, receive: Receive) -> None:
-        """Return when the client has left, or takes nothing any more.
+        """Return when the client has left, or has stopped reading.
 
-        One timer beside all that is sent: a timeout around each piece would cost more.
+        One timer for the whole stream: a timeout around each write would cost more.
         """
         while True:
             try:
@@ -87,7 +87,7 @@ class Stream(Response):
                 return
             except TimeoutError:
                 if self._is_sending and time.monotonic() - self._last_sent > CLIENT_STALLS_S:
-                    _log.warning("a client takes nothing any more", seconds=CLIENT_STALLS_S)
+                    _log.warning("client stopped reading", seconds=CLIENT_STALLS_S)
                     return
 
     async def _run(self, send: Send) -> None:
@@ -117,7 +117,7 @@ class Stream(Response):
         self._timer = later(seconds, self._look, send, phase)
 
     def _look(self, send: Send, phase: Callable[[], str]) -> None:
-        """Say what the stream waits for, so that neither people nor proxies give it up."""
+        """Send a comment if the stream has been silent, so that people and proxies keep it open."""
         bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
         left = bound - (time.monotonic() - self._last_sent)
         if left <= 0:
@@ -148,7 +148,7 @@ class Stream(Response):
 
 
 class DeferredResponse(Response):
-    """A whole answer that takes time to make; given up when the client leaves."""
+    """A whole answer that takes time to make; cancelled when the client leaves."""
 
     def __init__(self, make: Callable[[], Awaitable[Response]]) -> None:
         self.make = make
@@ -163,7 +163,7 @@ class DeferredResponse(Response):
 
 
 class DeferredJson(DeferredResponse):
-    """The same for one JSON document."""
+    """A DeferredResponse of one JSON document."""
 
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
         async def document() -> Response:
@@ -173,7 +173,7 @@ class DeferredJson(DeferredResponse):
 
 
 async def to_the_end(answer: Answer) -> Finished:
-    """Run an answer to its end and return that."""
+    """Run an answer to its end and return its last event."""
     async with aclosing(answer.events()) as events:
         async for event in events:
             if isinstance(event, Finished):
@@ -197,7 +197,7 @@ async def _work_until(gone: Callable[[], Awaitable[None]], work: Awaitable[None]
         await work
     except asyncio.CancelledError:
         if not has_left or working.uncancel():
-            raise  # somebody else wants it to end
+            raise  # the cancellation came from elsewhere
     finally:
         watching.cancel()
 

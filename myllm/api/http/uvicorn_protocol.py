@@ -1,12 +1,12 @@
-"""HTTP on a client's connection: uvicorn's, with bounds on what comes before anybody is known.
+"""HTTP on a client's connection: uvicorn's protocol, with bounds on unauthenticated clients.
 
 What is read:
 
     idle ──> head ──> body ──> idle ──> …        any of them ──> nothing (refused, and closing)
 
-A head, a body and a pause each have their time, which one sweep over all connections watches, once
-a second: a timer for each request would cost more. An answer may take as long as it likes, as long
-as its client takes some of it now and then.
+A head, a body and the pause between requests each have a time limit. One sweep over all connections
+checks the limits, once a second: a timer for each request would cost more. An answer may take any
+time, provided that its client keeps reading it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from myllm.hang_ups import HangUps
 
 _log = structlog.get_logger(__name__)
 MOST_HEAD = 2**16
-"""Bytes of a request line, of all headers together, and of what else is no body."""
+"""Most bytes of a request line, of all headers together, and of chunk framing and trailers."""
 MOST_HEADERS = 256
 BODY_STEP = 2**16
-"""Of a body, this many bytes must come within the body timeout."""
-# One byte to a chunk, as some clients send it, comes with five others.
+"""So many bytes of a body must arrive within each body timeout."""
+# Some clients send one byte per chunk, with five bytes of framing.
 _FRAMING = 8
-# Requests that were sent before the first one was answered; hardly any client sends a second.
+# Pipelined requests; few clients send even a second one before the first is answered.
 _MOST_AHEAD = 32
-# How long a refused client may go on sending, so that it comes to read why, and for how long what
-# follows an early answer is read.
+# How long a refused client may go on sending before it must read the answer; also how long the rest
+# of a body is read after an early answer.
 _LINGER_S = 5.0
 
 Reading = Literal["idle", "head", "body", "nothing"]
 
 
 class ClientProtocol(HttpToolsProtocol):
-    """What uvicorn is to speak on every connection."""
+    """The protocol of every connection; `server.py` gives it to uvicorn."""
 
     def __init__(self, connections: Connections, hang_ups: HangUps, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
@@ -62,7 +62,7 @@ class ClientProtocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._joining = JoiningTransport(cast(asyncio.Transport, transport))  # uvloop's is none
+        self._joining = JoiningTransport(cast(asyncio.Transport, transport))  # uvloop's transport is not a subclass
         super().connection_made(self._joining)
         self.since = self.loop.time()
         self._fd: int = transport.get_extra_info("socket").fileno()
@@ -82,7 +82,7 @@ class ClientProtocol(HttpToolsProtocol):
         if self._group is not None:
             self._crowd.leave(self, self._address, self._fd, self._group)
             self._group = None
-        # uvicorn tells only the request that came last, which may be waiting behind others.
+        # uvicorn notifies only the last request, which may be queued behind others.
         self.pipeline.clear()
         self._tell_gone()
         super().connection_lost(exc)
@@ -103,7 +103,7 @@ class ClientProtocol(HttpToolsProtocol):
         return self._running is not None and not self._running.response_complete
 
     def _tell_gone(self) -> None:
-        """Let the request that is being answered know that its client has gone."""
+        """Notify the request that is being answered that its client has left."""
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -144,7 +144,7 @@ class ClientProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reads != "head":
-            return  # a trailer, which would be taken for a header of the request
+            return  # a trailer, which must not become a header of the request
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -154,7 +154,7 @@ class ClientProtocol(HttpToolsProtocol):
         headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._received > MOST_HEAD:  # of which some may be body
+        if self._received > MOST_HEAD:  # part of it may be body
             size = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MOST_HEAD:
                 self._stop(_head_too_large())
@@ -165,7 +165,7 @@ class ClientProtocol(HttpToolsProtocol):
         if self._group is not None:
             self._group.silent.pop(self, None)
             self._group.idle.pop(self, None)
-        if self.flow.read_paused:  # it waits behind another one
+        if self.flow.read_paused:  # the request is queued behind another one
             self._hang_ups.watch(self._fd, self._joining.abort)
 
     def on_body(self, body: bytes) -> None:
@@ -212,11 +212,11 @@ class ClientProtocol(HttpToolsProtocol):
     # What takes too long, or is too much
 
     def look(self, now: float) -> None:
-        """Close the connection if its client takes too long; called about once a second."""
-        # What is kept for the client shows that it takes nothing only while nothing is added.
+        """Close the connection if its client is too slow; called about once a second."""
+        # While bytes are added to the write buffer, its size does not show whether the client reads.
         is_growing = self._answers() and not self.flow.write_paused
-        if self._stall.seen(self._joining.get_write_buffer_size(), is_growing, now):
-            _log.warning("a client takes nothing any more", seconds=CLIENT_STALLS_S)
+        if self._stall.has_stalled(self._joining.get_write_buffer_size(), is_growing, now):
+            _log.warning("client stopped reading", seconds=CLIENT_STALLS_S)
             self._joining.abort()
             return
         waited = now - self.since
@@ -235,9 +235,9 @@ class ClientProtocol(HttpToolsProtocol):
 
     def _look_at_waiting_body(self, now: float, waited: float) -> None:
         if self.flow.read_paused:
-            self.since = now  # the client waits for us
+            self.since = now  # the server is not reading, so the client is not late
         elif self._running is not None and self._running is self.cycle and not self._answers():
-            if waited > _LINGER_S:  # the answer did not wait for the body
+            if waited > _LINGER_S:  # the answer was sent before the whole body came
                 self._joining.abort()
         elif waited > self._crowd.body_s:
             step = f"{BODY_STEP // 2**10} KiB of the body in {self._crowd.body_s:g} s"
@@ -250,12 +250,12 @@ class ClientProtocol(HttpToolsProtocol):
             self._joining.close()
 
     def _stop(self, refused: Refused) -> None:
-        """Stop the parser, from within; it says no more than that it was stopped."""
+        """Stop the parser from within a callback; it reports only that it was stopped."""
         self._refused = refused
         raise refused
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer that, if it is the request's turn, and close; what still comes is thrown away."""
+        """Answer with `refused` if it is the request's turn, and close; discard further input."""
         _log.warning("request refused", status=refused.status, cause=refused.detail)
         self._reads, self.since = "nothing", self.loop.time()
         running = self._running if self._answers() else None

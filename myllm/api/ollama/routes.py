@@ -22,7 +22,7 @@ from myllm.api.ollama.schemas import (
 )
 from myllm.api.ollama.translate import Lines, messages_of, prompt_of
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
-from myllm.api.shared.translated_chat import Chat, asked
+from myllm.api.shared.translated_chat import Chat, start_chat
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.embedding import embed
 from myllm.gateway.generation.answers import Answer, RawAnswer, generating_model
@@ -67,7 +67,7 @@ async def generate(
     plain = bool(request.prompt) and not (request.images or request.system)
     if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
-        made = await asked(services, info, request.model, chat)
+        made = await start_chat(services, info, request.model, chat)
         return _answered(lines, request.stream, *made)
     if not plain:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
@@ -92,7 +92,7 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
     messages = messages_of(request.messages)
     said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
     info = request.info(client)
-    made = await asked(services, info, request.model, said)
+    made = await start_chat(services, info, request.model, said)
     return _answered(lines, request.stream, *made)
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's dialect: what is said in a recording, by a chat with a model that hears."""
+"""OpenAI's dialect: transcription of recordings, by a chat with a model that takes audio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from myllm.api.http.streaming import DeferredJson, DeferredResponse, Stream, to_
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.completions import error_event
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
-from myllm.api.shared.translated_chat import Chat, asked
+from myllm.api.shared.translated_chat import Chat, start_chat
 from myllm.errors import InvalidRequest
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.chat_route import EngineChat
@@ -24,8 +24,8 @@ from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
 from myllm.gateway.scheduling.tickets import RequestInfo
 
 
-class WithFile(CheckedRoute):
-    """Takes forms of several parts only: another one has no file, and is slow to read."""
+class FileRoute(CheckedRoute):
+    """Takes multipart forms only: other forms have no file, and are slow to read."""
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
@@ -39,8 +39,8 @@ class WithFile(CheckedRoute):
         return handle
 
 
-router = APIRouter(prefix="/v1/audio", tags=["OpenAI"], route_class=WithFile)
-# Models that were made to transcribe know these words of llama.cpp's.
+router = APIRouter(prefix="/v1/audio", tags=["OpenAI"], route_class=FileRoute)
+# llama.cpp's wording, which models for transcription are trained on.
 _TASK = "Transcribe audio to text"
 _DEFAULTS = OPENAI_DEFAULTS | {"temperature": 0.0}
 
@@ -49,10 +49,10 @@ _DEFAULTS = OPENAI_DEFAULTS | {"temperature": 0.0}
 async def transcriptions(
     services: ServicesDep,
     client: ClientDep,
-    file: Annotated[UploadFile, File(description="A recording: wav, mp3 or flac.")],
+    file: Annotated[UploadFile, File(description="The recording: wav, mp3 or flac.")],
     model: Annotated[Name, Form(description="A model's name or alias, from GET /v1/models.")],
-    prompt: Annotated[str | None, Form(description="What to do, in other words.")] = None,
-    language: Annotated[Name | None, Form(description="What is spoken, such as `en`.")] = None,
+    prompt: Annotated[str | None, Form(description="Replaces the instruction to transcribe.")] = None,
+    language: Annotated[Name | None, Form(description="The spoken language, such as `en`.")] = None,
     response_format: Annotated[
         Literal["json", "text"], Form(description="A JSON object, or the text alone.")
     ] = "json",
@@ -61,7 +61,7 @@ async def transcriptions(
     ] = None,
     stream: Annotated[bool, Form(description="Server-sent events.")] = False,
 ) -> Response:
-    """Write down what is said in a recording."""
+    """Transcribe a recording."""
     task = (prompt or _TASK) + (f" (language: {language})" if language else "")
     options = {} if temperature is None else {"temperature": temperature}
     info = RequestInfo(client)
@@ -90,7 +90,7 @@ async def _chat(
         raise InvalidRequest("file must not be empty")
     heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(recording).decode()}}
     messages = [{"role": "user", "content": [{"type": "text", "text": task}, heard]}]
-    _, chat = await asked(services, info, name, Chat(messages, options, _DEFAULTS, {}))
+    _, chat = await start_chat(services, info, name, Chat(messages, options, _DEFAULTS, {}))
     return chat
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/responses`: answers that are remembered, and what goes on from them."""
+"""OpenAI's `/v1/responses`: answers that are stored, and requests that continue from them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 async def create_response(
     request: ResponsesRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
-    """Answer an input, alone or going on from another response."""
+    """Answer an input, alone or continuing from another response."""
     messages = await services.media.checked(request.model, request.messages())
     answer, turn = await _answer(request, services, client, messages)
     if request.stream:
@@ -61,7 +61,7 @@ async def create_response(
 async def show_response(
     response_id: str, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, Any]:
-    """A response that was stored."""
+    """Return a stored response."""
     return _shown(await stored(sessions, client.owner, response_id))
 
 
@@ -69,7 +69,7 @@ async def show_response(
 async def remove_response(
     response_id: str, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, Any]:
-    """Forget a response; a conversation goes with its last one."""
+    """Delete a response; the conversation is deleted with its last one."""
     await forget(sessions, client.owner, response_id)
     return {"id": response_id, "object": "response", "deleted": True}
 

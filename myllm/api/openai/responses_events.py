@@ -15,7 +15,7 @@ Item = dict[str, Any]
 
 
 def output(key: str, text: str, thinking: str, calls: Sequence[Call], status: str) -> list[Item]:
-    """The items of an answer; `key` makes their ids."""
+    """Return the items of an answer; their ids contain `key`."""
     items: list[Item] = []
     if thinking:
         items.append(_reasoning(key, thinking))
@@ -25,7 +25,7 @@ def output(key: str, text: str, thinking: str, calls: Sequence[Call], status: st
 
 
 def whole(record: Mapping[str, Any], items: Sequence[Item]) -> dict[str, Any]:
-    """A response; `record` is what is known of it beside its output."""
+    """Return a response; `record` is what is known about it besides its output."""
     ended = record.get("ended")
     status = {None: "in_progress", "length": "incomplete", "left": "incomplete"}
     reason = {"reason": "max_output_tokens"} if ended == "length" else None
@@ -46,7 +46,7 @@ def whole(record: Mapping[str, Any], items: Sequence[Item]) -> dict[str, Any]:
 
 
 class Events:
-    """An answer's events, with one item open at a time; `record` is filled as it goes on."""
+    """Turns an answer into events, with one item open at a time; the answer fills `record`."""
 
     def __init__(self, key: str, record: dict[str, Any]) -> None:
         self._key = key
@@ -56,12 +56,12 @@ class Events:
         self._open: str | int | None = None
 
     def begin(self) -> bytes:
-        """Before anything is said."""
+        """Return the events before the first piece of the answer."""
         kinds = "response.created", "response.in_progress"
         return b"".join(self._event(kind, response=whole(self._record, ())) for kind in kinds)
 
     def say(self, said: Token | Thinking | CallPart) -> bytes:
-        """One more piece."""
+        """Return the events for one piece of the answer."""
         match said:
             case Thinking(text):
                 begun = self._turn_to("reasoning", _reasoning(self._key, ""))
@@ -79,7 +79,7 @@ class Events:
                 return begun + self._of_item(kind, delta=arguments)
 
     def end(self, finished: Finished) -> bytes:
-        """After everything."""
+        """Return the events after the last piece."""
         status = "incomplete" if finished.finish_reason == "length" else "completed"
         begun = b"" if self._items else self.say(Token(""))
         closed = begun + self._close(status)
@@ -87,7 +87,7 @@ class Events:
         return closed + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: MyLLMError) -> bytes:
-        """Instead of the rest."""
+        """Return the events that replace the rest of a failed answer."""
         if not self._number:
             code = str(status_of(error))
             return self._event("error", code=code, message=error.detail, param=None)
@@ -96,7 +96,7 @@ class Events:
         return self._event("response.failed", response=response)
 
     def _turn_to(self, what: str | int, item: Item) -> bytes:
-        """Make `what` the open item."""
+        """Make `what` the open item, and return the events for that."""
         if self._open == what:
             return b""
         closed = self._close("completed")

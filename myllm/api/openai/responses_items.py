@@ -12,7 +12,10 @@ _TEXTS = ("input_text", "output_text", "text")
 
 
 def messages_of(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Calls belong to what the assistant has said before them."""
+    """Convert items to messages; calls become part of the assistant's message before them.
+
+    Raises InvalidRequest for an unknown or incomplete item.
+    """
     made: list[dict[str, Any]] = []
     for index, item in enumerate(items):
         where = f"input[{index}]"

@@ -1,4 +1,4 @@
-"""The body of OpenAI's `/v1/responses`, and what its items mean as messages."""
+"""The body of OpenAI's `/v1/responses`, and what it means in the form of chat completions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import LABELS
 from myllm.sessions.history import storable
 
-# What an answer repeats of its question.
+# The fields of the request that the answer repeats.
 _ECHOED = (
     "instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "previous_response_id",
     "reasoning", "store", "temperature", "text", "tool_choice", "tools", "top_p",
@@ -59,13 +59,13 @@ class TextFormat(BaseModel):
 
 
 class TextOptions(BaseModel):
-    """About the text of the answer."""
+    """Options for the text of the answer."""
 
     format: TextFormat = Field(TextFormat(), description="What the text must match.")
 
 
 class Reasoning(BaseModel):
-    """How much a model that can think does so."""
+    """How much the model thinks, if it can."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -73,7 +73,7 @@ class Reasoning(BaseModel):
 
 
 class ResponsesRequest(BaseModel):
-    """Answer an input, and remember it for requests that go on from there."""
+    """Answer an input, and store it for requests that continue from there."""
 
     model_config = ConfigDict(
         allow_inf_nan=False,
@@ -86,9 +86,9 @@ class ResponsesRequest(BaseModel):
     input: str | Messages[dict[str, Any]] = Field(
         min_length=1, description="A text, or items: messages, calls of functions, their outputs."
     )
-    instructions: str | None = Field(None, description="For this answer only.")
-    previous_response_id: Name | None = Field(None, description="What the input goes on from.")
-    store: bool | None = Field(True, description="Whether it can be gone on from.")
+    instructions: str | None = Field(None, description="Instructions for this answer only.")
+    previous_response_id: Name | None = Field(None, description="The response that the input continues from.")
+    store: bool | None = Field(True, description="Whether later requests can continue from the answer.")
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
     tools: Tools[FunctionTool] | None = Field(
         None, description="The functions that the model may call."
@@ -108,7 +108,7 @@ class ResponsesRequest(BaseModel):
         None, description="Kept with the answer and returned with it."
     )
     background: Literal[False] | None = Field(
-        None, description="Answers in the background are not made here."
+        None, description="Refused if true: no answers are made in the background."
     )
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
@@ -123,7 +123,7 @@ class ResponsesRequest(BaseModel):
         return RequestInfo(client, self.priority, self.keep_alive)
 
     def options(self) -> dict[str, Any]:
-        """How tokens are chosen, under our names."""
+        """Return the sampling options under the native dialect's names."""
         given = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -132,7 +132,7 @@ class ResponsesRequest(BaseModel):
         return {name: value for name, value in given.items() if value is not None}
 
     def fields(self) -> dict[str, Any]:
-        """Tools, for the engine. Raises InvalidRequest when one is chosen that is not there."""
+        """Return the engine's fields for tools. Raises InvalidRequest if the chosen tool is missing."""
         tools = [Tool(function=_function(tool)) for tool in self.tools or ()]
         choice = self.tool_choice
         if isinstance(choice, ChosenTool):
@@ -144,7 +144,7 @@ class ResponsesRequest(BaseModel):
         return fields
 
     def json_schema(self) -> dict[str, Any] | None:
-        """What the answer must match; "json_object" stands for any object."""
+        """Return the JSON schema for the answer; "json_object" stands for any object."""
         wanted = self.text.format if self.text else TextFormat()
         if wanted.type == "text":
             return None
@@ -153,11 +153,11 @@ class ResponsesRequest(BaseModel):
         return wanted.schema_ or {"type": "object"}
 
     def effort(self) -> str | None:
-        """How much to think; None leaves it to the model."""
+        """Return how much to think; None leaves it to the model."""
         return self.reasoning.effort if self.reasoning else None
 
     def echo(self) -> dict[str, Any]:
-        """What the answer repeats."""
+        """Return the fields that the answer repeats."""
         told = self.model_dump(by_alias=True, include=set(_ECHOED))
         told["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools or ()]
         defaults = {
@@ -172,7 +172,7 @@ class ResponsesRequest(BaseModel):
         return {**told, **defaults, **given}
 
     def messages(self) -> list[dict[str, Any]]:
-        """The input as messages in OpenAI's other form, that of its chat completions."""
+        """Return the input as messages in the form of OpenAI's chat completions."""
         if isinstance(self.input, str):
             return [{"role": "user", "content": self.input}]
         return messages_of(self.input)

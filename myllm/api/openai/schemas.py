@@ -36,14 +36,14 @@ class CompletionRequest(SampledRequest):
 
     @model_validator(mode="after")
     def _few(self) -> Self:
-        """Each answer to each prompt is a request to the engine."""
+        """Limit the requests to the engine: one for each answer to each prompt."""
         made = len(self.prompts()) * (self.n or 1)
         if made > ANSWERS:
             raise ValueError(f"prompts times n must be {ANSWERS} at most, not {made}")
         return self
 
     def prompts(self) -> list[str | list[int]]:
-        """Each prompt."""
+        """Return each prompt."""
         prompt = self.prompt
         if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
             return cast(list[str | list[int]], prompt)

@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, and scores of documents in the form that Jina's API gave them."""
+"""OpenAI's embeddings, and scores of documents in the form of Jina's API."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What several dialects use: field types, tools, chats in a foreign form, dependencies."""
+"""What several dialects use: field types, schemas, tools, translated chats, dependencies."""

@@ -1,6 +1,6 @@
-"""Types with the bounds of `myllm.limits`, of which every request's schema is made.
+"""Types of fields with the bounds of `myllm.limits`; every request's schema uses them.
 
-A list stops at its first wrong item: to collect the errors of a million takes gigabytes.
+Validation of a list stops at the first wrong item: collecting a million errors takes gigabytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def at_most(limit: int) -> Callable[[Any], Any]:
-    """Refuses what has more entries, before any of them is looked at."""
+    """Return a validator that refuses more entries before it looks at any of them."""
 
     def check(value: Any) -> Any:
         if isinstance(value, dict | list) and len(value) > limit:
@@ -38,7 +38,7 @@ def at_most(limit: int) -> Callable[[Any], Any]:
 
 
 def _few_parts(value: Any) -> Any:
-    """Told of all messages together, since each may have as many as there may be in one."""
+    """Limit the parts of all messages together, since each message may have the most of one."""
     if isinstance(value, list):
         parts = sum(map(_parts, value[:MESSAGES]))
         if parts > PARTS:
@@ -60,14 +60,14 @@ def _lists(message: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _results(parts: list[Any]) -> Iterator[list[Any]]:
-    """Results of tools have parts of their own in Anthropic's form."""
+    """In Anthropic's form, the results of tools have parts of their own."""
     for part in parts:
         if isinstance(part, dict) and isinstance(part.get("content"), list):
             yield part["content"]
 
 
 Name = Annotated[str, Field(max_length=NAME_CHARS)]
-"""A name, an id, an address: what is no text for a model."""
+"""A name, an id or an address: a text that no model reads."""
 
 Whole = Annotated[int, Field(ge=-WHOLE, le=WHOLE)]
 Token = Annotated[int, Field(ge=0, le=WHOLE)]
@@ -81,7 +81,7 @@ Biases = Annotated[dict[Name, float] | _Biases, BeforeValidator(at_most(BIASES))
 """`logit_bias`: additions to the scores of tokens, named by their ids or texts."""
 
 Parts = Annotated[list[T], Field(max_length=PARTS, fail_fast=True)]
-"""Of one message: parts of its content, pictures, calls of tools."""
+"""The parts of one message: content parts, images, tool calls."""
 
 Messages = Annotated[
     list[T], Field(max_length=MESSAGES, fail_fast=True), BeforeValidator(_few_parts)

@@ -50,13 +50,13 @@ _NOT_SAMPLING = frozenset(
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells besides the answer."""
+    """What a stream carries besides the answer."""
 
     include_usage: bool = Field(False, description="One more chunk, with the counts of tokens.")
 
 
 class SampledRequest(BaseModel):
-    """How tokens are chosen. Those from `top_k` on are llama.cpp's, not OpenAI's."""
+    """Sampling fields and others of all completions; those from `top_k` on are llama.cpp's."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -92,7 +92,7 @@ class SampledRequest(BaseModel):
     @field_validator("seed")
     @classmethod
     def _seed(cls, seed: int | None) -> int | None:
-        """The engine's seeds are unsigned; OpenAI's may be any whole number."""
+        """The engine's seeds are unsigned; OpenAI's may be any integer."""
         return None if seed is None else seed % 2**32
 
     def info(self, client: Client) -> RequestInfo:
@@ -100,7 +100,7 @@ class SampledRequest(BaseModel):
         return RequestInfo(client, self.priority, self.keep_alive)
 
     def given(self) -> dict[str, Any]:
-        """The fields that the request has set, of those that are for the engine."""
+        """Return the fields for the engine that the request has set."""
         given = self.model_dump(exclude_none=True, exclude=set(_NOT_SAMPLING))
         if isinstance(given.get("stop"), str):
             given["stop"] = [given["stop"]]
@@ -112,7 +112,7 @@ class SampledRequest(BaseModel):
 
 
 class OpenAIMessage(BaseModel):
-    """One message. What else it has (calls of tools, a name) is the chat template's to read."""
+    """One message. Other fields (tool calls, a name) are for the chat template."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -124,7 +124,7 @@ class OpenAIMessage(BaseModel):
     )
 
     def wire(self) -> dict[str, Any]:
-        """For the engine, whose templates know no developers."""
+        """Return the message for the engine, whose templates do not know the role developer."""
         role = "system" if self.role == "developer" else self.role
         return self.model_dump(exclude_unset=True) | {"role": role}
 

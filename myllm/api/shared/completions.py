@@ -71,7 +71,7 @@ async def relays_for(
 
 
 def answer(relays: Sequence[Relay], request: SampledRequest) -> Response:
-    """Return what the relays make, one choice each: a stream, or one JSON document."""
+    """Return the relays' choices, one each, as a stream or as one JSON document."""
     choices = request.n or 1
     if request.stream:
         several = FanOut(relays, choices, request.tells_usage()) if len(relays) > 1 else None
@@ -88,7 +88,7 @@ def answer(relays: Sequence[Relay], request: SampledRequest) -> Response:
 
 
 def _head(said: StreamedAnswer) -> dict[str, Any]:
-    """What a whole answer begins with."""
+    """Return the fields of a whole answer that all choices share."""
     kind = "chat.completion" if said.form == "chat" else "text_completion"
     return said.head | {"object": kind}
 
@@ -102,7 +102,7 @@ def _choice(index: int, said: StreamedAnswer) -> dict[str, Any]:
 
 
 def _message(said: StreamedAnswer) -> dict[str, Any]:
-    """A whole answer as a message."""
+    """Return a whole answer as a message."""
     message: dict[str, Any] = {"role": "assistant", "content": said.text}
     if said.thinking:
         message["reasoning_content"] = said.thinking
@@ -116,5 +116,5 @@ def _message(said: StreamedAnswer) -> dict[str, Any]:
 
 
 def error_event(error: MyLLMError) -> bytes:
-    """An error in the middle of a stream."""
+    """Return the event for an error in the middle of a stream."""
     return event(envelope("openai", status_of(error), error.detail, error))

@@ -1,4 +1,4 @@
-"""Types of fields that requests of several dialects have: how urgent they are, and stored texts."""
+"""Types of fields that requests of several dialects have: queueing fields and stored texts."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
 
 Priority = Annotated[
     int,
-    Field(ge=-10, le=10, description="Higher goes first of what waits; with keys, of your own."),
+    Field(ge=-10, le=10, description="Waiting requests with a higher priority go first; with keys, only among yours."),
 ]
 
-# Refused before the answer is made, not when it is to be stored.
 Storable = Annotated[str, AfterValidator(storable)]
+"""A text that will be stored: refused before the answer is made if the store cannot keep it."""

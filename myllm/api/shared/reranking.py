@@ -1,4 +1,4 @@
-"""Scores of documents in the form that Jina's API gave them."""
+"""Scores of documents in the form of Jina's API, which several dialects answer with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools and their calls in OpenAI's form, which every dialect but Anthropic's shares."""
+"""Tools and tool calls in OpenAI's form, which all dialects but Anthropic's use."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Tool(BaseModel):
 
 
 class CalledFunction(BaseModel):
-    """What was called, and with what."""
+    """The function that was called, and its arguments."""
 
     name: Name = Field(min_length=1, description="The function's name.")
     arguments: str | dict[str, Any] = Field("{}", description="JSON, as a text or an object.")
 
 
 class ToolCall(BaseModel):
-    """A call, whose result is to come in a message of role tool."""
+    """A tool call; its result comes in a message of role tool."""
 
     id: Name = Field("", description="Names the call; its result repeats it.")
     type: Literal["function"] = Field("function", description="Always function.")
@@ -44,7 +44,7 @@ class ToolCall(BaseModel):
 
 
 class NamedFunction(BaseModel):
-    """One of the tools."""
+    """The name of one of the tools."""
 
     name: Name = Field(description="The function that must be called.")
 
@@ -60,9 +60,9 @@ ToolChoice = Literal["auto", "none", "required"] | NamedTool
 
 
 def tool_fields(tools: Sequence[Tool] | None, choice: ToolChoice | None) -> dict[str, Any]:
-    """Tools for the engine; raises InvalidRequest when a tool is chosen that is none of them.
+    """Return the engine's fields for tools; raises InvalidRequest if the chosen tool is missing.
 
-    The engine knows no choice of a certain tool, so that is the only one it is told.
+    The engine cannot be made to choose a certain tool, so it is offered that tool alone.
     """
     offered = [tool.model_dump(exclude_none=True) for tool in tools or ()]
     if isinstance(choice, NamedTool):

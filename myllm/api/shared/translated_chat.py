@@ -1,6 +1,6 @@
-"""What the dialects share that tell a chat in a form of their own.
+"""Shared by dialects with their own form of a chat.
 
-They translate it into OpenAI's form, which the engine knows, and the answer back.
+They translate it into OpenAI's form, which the engine understands, and translate the answer back.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from myllm.supervisor.spec import InstanceKey
 class Chat:
     """A chat in OpenAI's form.
 
-    `options` say how tokens are chosen, `defaults` are the dialect's for that, and `fields` are
-    others of `/v1/chat/completions`.
+    `options` are sampling options, `defaults` the dialect's defaults for them, and `fields` are other
+    fields of `/v1/chat/completions`.
     """
 
     messages: Wire
@@ -37,10 +37,10 @@ class Chat:
     fields: Mapping[str, Any]
 
 
-async def asked(
+async def start_chat(
     services: Services, info: RequestInfo, model_name: str, chat: Chat
 ) -> tuple[Ticket, EngineChat]:
-    """The answer to `chat`, and its place in the queue.
+    """Return the ticket for the queue and the answer to `chat`, which is not begun yet.
 
     Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
     """
@@ -54,7 +54,7 @@ async def asked(
 
 
 def content_of(texts: list[str], images: list[str]) -> str | list[dict[str, Any]]:
-    """What a message says: its texts, and before them its images, as URLs or in base64."""
+    """Return a message's content: its images, as URLs or in base64, and then its texts."""
     text = "\n".join(texts)
     if not images:
         return text
@@ -65,7 +65,7 @@ def content_of(texts: list[str], images: list[str]) -> str | list[dict[str, Any]
 
 
 def wire_call(call_id: str, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A call of a tool as a message in OpenAI's form has it."""
+    """Return a tool call in the form of OpenAI's messages."""
     try:
         function = {"name": name, "arguments": orjson.dumps(arguments).decode()}
     except TypeError as failure:
@@ -74,7 +74,7 @@ def wire_call(call_id: str, name: str, arguments: Mapping[str, Any]) -> dict[str
 
 
 def input_of(call: Call) -> dict[str, Any]:
-    """What a tool is called with; of a call that was cut in its middle, nothing."""
+    """Return the arguments of a tool call; none if the call was cut in the middle."""
     try:
         parsed = orjson.loads(call.arguments)
     except orjson.JSONDecodeError:

@@ -15,7 +15,7 @@ from myllm.limits import INPUTS, WHOLE
 
 
 def _checked_input(value: Any) -> Any:
-    """Told here, because pydantic would tell why it is none of the four."""
+    """Checked here, because pydantic would explain why the value is none of the four types."""
     inputs = value if isinstance(value, list) and not _are_tokens(value) else [value]
     at_most(INPUTS)(inputs)
     if not inputs or not all(inputs):
@@ -42,18 +42,18 @@ def _not_blank(text: str) -> str:
 Inputs = Annotated[
     str | Tokens | bounded.Inputs[str] | bounded.Inputs[Tokens], BeforeValidator(_checked_input)
 ]
-"""A text or its tokens, or several of them; none is empty."""
+"""A text or its tokens, or a list of either; none is empty."""
 
 
 def each_of(inputs: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
-    """Each of `Inputs`."""
+    """Return the inputs as a list of one or more."""
     if isinstance(inputs, str) or isinstance(inputs[0], int):
         return [inputs]
     return cast(list[str | list[int]], inputs)
 
 
 class QueuedRequest(BaseModel):
-    """What every request shares that waits for an engine."""
+    """The fields of all requests that wait for an engine."""
 
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
@@ -89,14 +89,14 @@ class RerankRequest(QueuedRequest):
     documents: bounded.Inputs[str | Document] = Field(
         min_length=1, description="The texts to sort."
     )
-    top_n: int | None = Field(None, ge=1, le=WHOLE, description="Only so many, the best ones.")
-    return_documents: bool | None = Field(False, description="Their texts, too.")
+    top_n: int | None = Field(None, ge=1, le=WHOLE, description="Return only so many, the best ones.")
+    return_documents: bool | None = Field(False, description="Whether to return their texts, too.")
 
     def texts(self) -> list[str]:
-        """Each document's text."""
+        """Return each document's text."""
         return [each if isinstance(each, str) else each.text for each in self.documents]
 
 
 def prompt_usage(prompt_tokens: int) -> dict[str, int]:
-    """Return the counts of tokens of an answer that has none of its own."""
+    """Return the token counts of an answer that generates no tokens."""
     return {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}

@@ -113,7 +113,7 @@ class App:
 
     @asynccontextmanager
     async def services(self) -> AsyncIterator[Services]:
-        """Start every layer and yield them; when the context has been left, every engine has ended."""
+        """Start every layer; when the context has been left, every engine has ended."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(_THREADS, "myllm"))
         see_all_failures(loop)
@@ -173,7 +173,7 @@ class App:
             await gateway.close(ends_at - time.monotonic(), stop_grace_s / 2)
 
     def reload(self) -> None:
-        """Read changed keys, and replace each engine by one with its model's present configuration."""
+        """Read changed keys, and replace engines by ones with their models' new configuration."""
         self._access.reload()
         if self._services is not None:
             self._services.gateway.reload()

@@ -18,7 +18,7 @@ from myllm.api.errors.handlers import status_of
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, described, to_the_end
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
-from myllm.api.shared.translated_chat import Chat, start_chat, input_of
+from myllm.api.shared.translated_chat import Chat, input_of, start_chat
 from myllm.errors import MyLLMError
 from myllm.gateway.engine_questions import count
 from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token, Usage
@@ -26,8 +26,7 @@ from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
 from myllm.gateway.model_lookup import chatting_model
 
 router = APIRouter(prefix="/v1/messages", tags=["Anthropic"], route_class=CheckedRoute)
-# Its samplers begin where OpenAI's do.
-_DEFAULTS = OPENAI_DEFAULTS
+_DEFAULTS = OPENAI_DEFAULTS  # which are Anthropic's, too
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -67,8 +66,8 @@ async def count_tokens(
     """How many tokens the prompt of a conversation has."""
     model = await chatting_model(services.gateway, request.model)
     gateway, info = services.gateway, request.info(client)
-    told = await services.media.checked(model.name, messages_of(request))
-    body = {"messages": told, **fields_of(request)}
+    wire = await services.media.checked(model.name, messages_of(request))
+    body = {"messages": wire, **fields_of(request)}
 
     async def make() -> Mapping[str, Any]:
         return {"input_tokens": await count(gateway, info, model, body)}
@@ -77,14 +76,14 @@ async def count_tokens(
 
 
 class _Blocks:
-    """The blocks of a streamed answer: one at a time, each begun, told in pieces and ended."""
+    """Turns a streamed answer into blocks: one is open at a time, and is sent in pieces."""
 
     def __init__(self) -> None:
         self._index = -1
-        self._open: object = None  # what is being told: a type, or a call's number
+        self._open: object = None  # what the open block is: a type, or a call's number
 
     def take(self, each: Event) -> Iterator[bytes]:
-        """The events that tell one piece."""
+        """Return the events for one piece of the answer."""
         match each:
             case Thinking(text):
                 thought = {"type": "thinking", "thinking": "", "signature": ""}
@@ -100,7 +99,7 @@ class _Blocks:
                     yield self._delta(type="input_json_delta", partial_json=each.arguments)
 
     def close(self) -> Iterator[bytes]:
-        """The end of the block that is open, if one is."""
+        """Return the event that ends the open block, if there is one."""
         if self._open is not None:
             yield _event("content_block_stop", index=self._index)
             self._open = None
@@ -147,14 +146,14 @@ def _end(end: Finished, request: MessagesRequest) -> Iterator[bytes]:
 
 
 def _reason(end: Finished, request: MessagesRequest) -> dict[str, Any]:
-    """Why the answer ended. Templates have stop strings too, which are nobody's business."""
+    """Return why the answer ended; stop strings of the chat template are not reported."""
     if end.finish_reason == "stop" and end.stop_text in (request.stop_sequences or ()):
         return {"stop_reason": "stop_sequence", "stop_sequence": end.stop_text}
     return {"stop_reason": _REASONS[end.finish_reason], "stop_sequence": None}
 
 
 def _usage(usage: Usage) -> dict[str, int]:
-    """What was read anew is counted apart from what was in the cache."""
+    """Return the counts; tokens from the cache are counted separately."""
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,
@@ -168,5 +167,5 @@ def _event(kind: str, **fields: Any) -> bytes:
 
 
 def _error_event(error: MyLLMError) -> bytes:
-    said = envelope("anthropic", status_of(error), error.detail, error)
-    return _event("error", error=said["error"])
+    body = envelope("anthropic", status_of(error), error.detail, error)
+    return _event("error", error=body["error"])

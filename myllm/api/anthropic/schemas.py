@@ -1,5 +1,5 @@
-"""The bodies of Anthropic's API: what is accepted of them. Fields that are not here change
-nothing: a cache is kept anyhow, and nobody looks at metadata."""
+"""The bodies of Anthropic's API: the fields that are accepted. Other fields are ignored, such as
+`cache_control` (prompts are always cached) and `metadata`."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Base64Source(BaseModel):
 
 
 class UrlSource(BaseModel):
-    """An image that is elsewhere."""
+    """An image at a URL."""
 
-    type: Literal["url"] = Field(description="The image lies elsewhere.")
+    type: Literal["url"] = Field(description="The image is at a URL.")
     url: str = Field(description="Its address, or a data: URL.")
 
 
@@ -50,7 +50,7 @@ class ImageBlock(BaseModel):
 
     @property
     def url(self) -> str:
-        """Its address, or all of it as one."""
+        """The image's URL; a data: URL for one that comes with the request."""
         source = self.source
         if isinstance(source, UrlSource):
             return source.url
@@ -58,16 +58,16 @@ class ImageBlock(BaseModel):
 
 
 class ToolUseBlock(BaseModel):
-    """The model has called a tool."""
+    """A tool call by the model."""
 
-    type: Literal["tool_use"] = Field(description="A call of a tool by the model.")
+    type: Literal["tool_use"] = Field(description="A tool call by the model.")
     id: Name = Field(description="Names the call; its result repeats it.")
     name: Name = Field(description="The tool.")
     input: dict[str, Any] = Field(description="What the tool was called with.")
 
 
 class ThinkingBlock(BaseModel):
-    """What the model has thought, which it is not told again."""
+    """Thinking of the model, which it is not shown again."""
 
     type: Literal["thinking", "redacted_thinking"] = Field(
         description="What the model thought; the model is not shown it again."
@@ -75,7 +75,7 @@ class ThinkingBlock(BaseModel):
 
 
 def _as_blocks(content: Any) -> Any:
-    """A text alone is one block of text."""
+    """Turn a text into one text block."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -83,9 +83,9 @@ _Shown = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]
 
 
 class ToolResultBlock(BaseModel):
-    """What a tool has answered."""
+    """The result of a tool call."""
 
-    type: Literal["tool_result"] = Field(description="What a tool has answered.")
+    type: Literal["tool_result"] = Field(description="The result of a tool call.")
     tool_use_id: Name = Field(description="The id of the call.")
     content: Annotated[
         Parts[_Shown], BeforeValidator(_as_blocks, json_schema_input_type=str | Parts[_Shown])
@@ -107,16 +107,16 @@ SystemContent = Annotated[
 
 
 class AnthropicMessage(BaseModel):
-    """One message, or a part of it: neighbours of one role are one."""
+    """One message, or a part of it: adjacent messages of one role count as one."""
 
     role: Literal["user", "assistant", "system"] = Field(
-        description="Who speaks; neighbours of one role count as one message."
+        description="Who speaks; adjacent messages of one role count as one."
     )
     content: Content = Field(description="A text, or blocks.")
 
 
 class AnthropicTool(BaseModel):
-    """A tool that the client has. Those that Anthropic's own servers run have another type."""
+    """A tool that the client runs. The tools of Anthropic's own servers have other types."""
 
     type: Literal["custom"] | None = Field(
         None, description="Absent, or custom: a tool that the client runs."
@@ -127,10 +127,10 @@ class AnthropicTool(BaseModel):
 
 
 class ToolChoice(BaseModel):
-    """Whether a tool is to be called: as the model likes, one of them, this one, or none."""
+    """Whether the model must call a tool: its own choice, any, a certain one, or none."""
 
     type: Literal["auto", "any", "tool", "none"] = Field(
-        description='"auto": as the model likes, "any": some tool, "tool": the one named, "none".'
+        description='"auto": the model chooses, "any": some tool, "tool": the one named, "none".'
     )
     name: Name | None = Field(None, description='For "tool".')
     disable_parallel_tool_use: bool | None = Field(
@@ -148,7 +148,7 @@ class ThinkingConfig(BaseModel):
 
 
 class CountTokensRequest(BaseModel):
-    """A conversation, of which the tokens are to be counted."""
+    """A conversation whose tokens are counted."""
 
     model_config = ConfigDict(
         allow_inf_nan=False,
@@ -171,7 +171,7 @@ class CountTokensRequest(BaseModel):
     tools: Tools[AnthropicTool] | None = Field(
         None, description="The functions that the model may call."
     )
-    tool_choice: ToolChoice | None = Field(None, description="Whether a tool is to be called.")
+    tool_choice: ToolChoice | None = Field(None, description="Whether the model must call a tool.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
 
@@ -201,7 +201,7 @@ class MessagesRequest(CountTokensRequest):
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
 
     def options(self) -> dict[str, Any]:
-        """How tokens are chosen, under our names."""
+        """Return the sampling options under the native dialect's names."""
         names = {"max_tokens", "temperature", "top_p", "top_k"}
         options = self.model_dump(include=names, exclude_none=True)
         return options | ({"stop": self.stop_sequences} if self.stop_sequences else {})

@@ -1,4 +1,4 @@
-"""From Anthropic's messages to OpenAI's, which the engine knows."""
+"""Translates Anthropic's messages to OpenAI's, which the engine understands."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from myllm.api.shared.translated_chat import content_of, wire_call
 from myllm.errors import InvalidRequest
 from myllm.gateway.prompt.fit import Wire
 
-# A line of Claude Code's that changes with each request: a prompt that began with it would never
-# be found in a cache.
+# Claude Code puts this line, which changes with each request, first: with it, no prompt would ever
+# match the cache.
 _BILLING: Final = "x-anthropic-billing-header:"
 _CHOICES: Final = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 
 
 def messages_of(request: CountTokensRequest) -> Wire:
-    """The conversation, its system prompt first."""
+    """Return the conversation, with the system prompt first."""
     texts = [block.text for block in request.system or ()]
-    told = [text for text in texts if not text.startswith(_BILLING)]
-    wire: Wire = [{"role": "system", "content": "\n".join(told)}] if told else []
+    kept = [text for text in texts if not text.startswith(_BILLING)]
+    wire: Wire = [{"role": "system", "content": "\n".join(kept)}] if kept else []
     for role, messages in groupby(request.messages, key=lambda message: message.role):
         blocks = [block for message in messages for block in message.content]
         wire += _answers(blocks) if role == "assistant" else _questions(role, blocks)
@@ -38,7 +38,10 @@ def messages_of(request: CountTokensRequest) -> Wire:
 
 
 def fields_of(request: CountTokensRequest) -> dict[str, Any]:
-    """What else is for the engine: tools, and whether to think."""
+    """Return the engine's other fields: tools, and whether to think.
+
+    Raises InvalidRequest if the chosen tool is missing.
+    """
     fields = _thinking(request.thinking)
     choice, tools = request.tool_choice, request.tools or []
     if choice is not None and choice.type == "tool":
@@ -71,7 +74,7 @@ def _tool(tool: AnthropicTool) -> dict[str, Any]:
 
 
 def _answers(blocks: Iterable[Block]) -> Wire:
-    """What the model has said and called; its thoughts are left out."""
+    """Return the assistant's text and tool calls, without its thinking."""
     blocks = list(blocks)
     content = content_of(*_shown(blocks))
     calls = [
@@ -86,7 +89,7 @@ def _answers(blocks: Iterable[Block]) -> Wire:
 
 
 def _questions(role: str, blocks: Iterable[Block]) -> Wire:
-    """What tools have answered, then what the user says."""
+    """Return the results of tools, then the text of the user."""
     blocks = list(blocks)
     wire = [_result(block) for block in blocks if isinstance(block, ToolResultBlock)]
     content = content_of(*_shown(blocks))
@@ -102,7 +105,7 @@ def _result(block: ToolResultBlock) -> dict[str, Any]:
 
 
 def _shown(blocks: Iterable[Block]) -> tuple[list[str], list[str]]:
-    """The texts and the images among `blocks`."""
+    """Return the texts and the URLs of the images among `blocks`."""
     blocks = list(blocks)
     texts = [block.text for block in blocks if isinstance(block, TextBlock)]
     return texts, [block.url for block in blocks if isinstance(block, ImageBlock)]

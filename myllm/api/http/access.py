@@ -122,7 +122,7 @@ class Access:
 
 
 class _OriginCheck:
-    """Refuses with 403 the requests that pages of other sites send without their reader's knowledge."""
+    """Answers 403 to requests that pages of other sites make without their reader's knowledge."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app

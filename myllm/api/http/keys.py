@@ -77,7 +77,7 @@ def parse(text: str, path: Path) -> dict[str, bytes]:
 
 
 def added(text: str, path: Path, name: str, key: str) -> str:
-    """Return `text` with a line for `key`; raises InvalidRequest or Conflict for an unusable name."""
+    """Return `text` with a line for `key`; raises InvalidRequest or Conflict for its name."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             "a key's name is 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with a letter "

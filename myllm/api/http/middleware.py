@@ -111,9 +111,9 @@ class StripRootPath:
 
 
 class Turnstile:
-    """Lets in a few requests per round of the event loop, so that a burst of requests does not delay
-    running answers, nor `/health`, which never waits. On a connection with a spare place, only
-    `/health` is let in."""
+    """Lets in a few requests per round of the event loop, so that a burst does not delay running
+    answers, nor `/health`, which never waits. On a connection with a spare place, only `/health`
+    is let in."""
 
     PER_TURN = 4
 

@@ -62,7 +62,8 @@ class ClientProtocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._joining = JoiningTransport(cast(asyncio.Transport, transport))  # uvloop's transport is not a subclass
+        # A cast, since uvloop's transports are not subclasses of asyncio's.
+        self._joining = JoiningTransport(cast(asyncio.Transport, transport))
         super().connection_made(self._joining)
         self.since = self.loop.time()
         self._fd: int = transport.get_extra_info("socket").fileno()
@@ -213,7 +214,7 @@ class ClientProtocol(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """Close the connection if its client is too slow; called about once a second."""
-        # While bytes are added to the write buffer, its size does not show whether the client reads.
+        # While the write buffer gets more, its size does not show whether the client reads.
         is_growing = self._answers() and not self.flow.write_paused
         if self._stall.has_stalled(self._joining.get_write_buffer_size(), is_growing, now):
             _log.warning("client stopped reading", seconds=CLIENT_STALLS_S)

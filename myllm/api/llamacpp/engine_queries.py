@@ -1,6 +1,6 @@
-"""Questions to a model's engine: its properties, tokens and template, its counters and slots.
+"""Queries to a model's engine: its properties, tokens and template, its counters and slots.
 
-What an engine offers besides (changing slots, adapters, properties) is not for clients.
+An engine's other routes (changing slots, adapters, properties) are not for clients.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from myllm.gateway.scheduling.tickets import Client, RequestInfo
 
 router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 _METRICS = "text/plain; version=0.0.4"
-# Others tell of this machine's disk, and an engine to come may have more of that kind.
+# A list of what is shown: other properties reveal paths, and new engines may add such properties.
 _PROPERTIES = (
     *("default_generation_settings", "total_slots", "model_alias", "model_ftype", "modalities"),
     *("media_marker", "endpoint_slots", "endpoint_props", "endpoint_metrics", "chat_template"),
     *("chat_template_caps", "chat_template_tool_use", "bos_token", "eos_token", "build_info"),
     *("is_sleeping",),
 )
-# What a slot was asked and said is for nobody, how it was asked for its owner alone: counts of
-# tokens, some of them cached, a seed.
+# No client sees the texts of a slot. Only its owner sees the parameters of the request: counts of
+# tokens, some of them cached, and the seed.
 _PRIVATE = ("prompt", "generated")
 _PUBLIC = ("id", "n_ctx", "is_processing", "speculative")
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -41,12 +41,12 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 @router.get("/props")
 @router.get("/upstream/{model:path}/props")
 async def properties(services: ServicesDep, client: ClientDep, model: Name = "") -> Response:
-    """What llama-server tells of a model and of itself."""
+    """What llama-server reports about a model and itself."""
     name = await named(services.gateway, model)
 
     async def make() -> dict[str, Any]:
-        told = orjson.loads(await _get(services, client, name, "/props"))
-        return {key: told[key] for key in _PROPERTIES if key in told}
+        reported = orjson.loads(await _get(services, client, name, "/props"))
+        return {key: reported[key] for key in _PROPERTIES if key in reported}
 
     return DeferredJson(make)
 
@@ -65,7 +65,7 @@ async def slots(model: str, services: ServicesDep, client: ClientDep) -> Respons
 
 @router.get("/upstream/{model:path}/metrics")
 async def metrics(model: str, services: ServicesDep, client: ClientDep) -> Response:
-    """The engine's counters, in the form that Prometheus reads."""
+    """The engine's counters, in Prometheus' text format."""
 
     async def make() -> Response:
         told = await _get(services, client, model, "/metrics")
@@ -121,7 +121,7 @@ async def apply_template(
 
 @router.api_route("/upstream/{rest:path}", methods=_ALL_METHODS, include_in_schema=False)
 async def nothing_else(rest: str) -> Response:
-    """Whatever else an engine offers."""
+    """Answer 404 for an engine's other routes."""
     raise NotFound(
         f"No such route: /upstream/{rest}; a model's engine answers GET props, metrics and slots, "
         "and POST tokenize, detokenize, apply-template and infill"

@@ -1,4 +1,4 @@
-"""llama.cpp's own paths, for the clients that know nothing but one llama-server."""
+"""llama.cpp's own paths, for clients that are made for one llama-server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def completion(
 
 @router.post("/infill")
 async def infill(request: InfillRequest, services: ServicesDep, client: ClientDep) -> Response:
-    """Fill in the middle, in llama.cpp's form; for models that have tokens for it."""
+    """Fill in the middle, in llama.cpp's form; for models with tokens for it."""
     name = await named(services.gateway, request.model, "generate")
     return await _answer(services, client, name, "/infill", request)
 
@@ -64,7 +64,7 @@ async def infill(request: InfillRequest, services: ServicesDep, client: ClientDe
 async def infill_with(
     model: str, request: InfillRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
-    """The same by a certain model."""
+    """Fill in the middle by a certain model."""
     return await _answer(services, client, model, "/infill", request)
 
 

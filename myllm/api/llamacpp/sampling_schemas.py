@@ -26,9 +26,9 @@ from myllm.api.shared.vector_schemas import QueuedRequest
 from myllm.gateway.constraints.checks import MOST_BREAKERS, MOST_SAMPLERS
 from myllm.limits import LABELS, WHOLE
 
-# The engine keeps so many tokens in memory, whether there are as many or not.
+# The engine reserves memory for so many tokens, whether there are as many or not.
 _MOST_LAST = 2**20
-MODEL = Field("", description="Default: the only model that is loaded, or else that there is.")
+MODEL = Field("", description="Default: the only loaded model, or else the only model.")
 _Samplers = Annotated[list[Name], Field(max_length=MOST_SAMPLERS, fail_fast=True)]
 _Names = Annotated[list[Name], Field(max_length=LABELS, fail_fast=True)]
 _Breakers = Annotated[list[Stop], Field(min_length=1, max_length=MOST_BREAKERS, fail_fast=True)]
@@ -41,13 +41,13 @@ _NOT_SAMPLING = frozenset(
 
 
 class UnnamedRequest(QueuedRequest):
-    """A request that may leave it open which model is meant."""
+    """A request that need not name a model."""
 
     model: Name = MODEL
 
 
 class SampledRequest(UnnamedRequest):
-    """How tokens are chosen, and what is told of them."""
+    """How tokens are chosen, and what is reported about them."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -159,7 +159,7 @@ class SampledRequest(UnnamedRequest):
     )
 
     def given(self) -> dict[str, Any]:
-        """The fields that the request has set, of those that say how tokens are chosen."""
+        """Return the sampling fields that the request has set."""
         given = self.model_dump(exclude_none=True, exclude=set(_NOT_SAMPLING))
         if isinstance(given.get("stop"), str):
             given["stop"] = [given["stop"]]

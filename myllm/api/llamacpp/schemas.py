@@ -1,7 +1,7 @@
 """The bodies of llama.cpp's own API: the fields that reach an engine, and no others.
 
-llama.cpp's clients know one server with one model, and name none. What would reach into the
-engine's state (slots, caches, adapters) is ignored, as unknown fields are.
+llama.cpp's clients know one server with one model, and name none. Fields that would change the
+engine's state (slots, caches, adapters) are ignored, as unknown fields are.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from myllm.limits import TOKENS, WHOLE
 
 
 def _checked_prompt(value: Any) -> Any:
-    """A list of one text is that text, as with llama.cpp; its answer to several is not ours."""
+    """Take a list of one text for that text, as llama.cpp does; several prompts are refused."""
     if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
         if len(value) > 1:
             raise ValueError("must be one prompt; POST /v1/completions takes several")
@@ -54,19 +54,19 @@ class PlainCompletionRequest(SampledRequest):
     prompt: Prompt = Field(description="A text, or tokens and texts in a list.")
 
     def engine_body(self) -> dict[str, Any]:
-        """What the engine is asked, besides how tokens are chosen."""
+        """Return the engine's fields besides the sampling fields."""
         return {"prompt": self.prompt}
 
 
 class Extra(BaseModel):
-    """Another file, for what is written in the middle of this one."""
+    """Another file, as context for the text in the middle."""
 
     text: str = Field(description="Its content.")
     filename: Name | None = Field(None, description="Its name.")
 
 
 class InfillRequest(SampledRequest):
-    """Fill in what is between two texts."""
+    """Fill in the text between two texts."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"input_prefix": "def ", "input_suffix": "\n", "stop": ["("]}}
@@ -74,23 +74,23 @@ class InfillRequest(SampledRequest):
     input_prefix: str = Field(description="The text before the gap.")
     input_suffix: str = Field(description="The text after the gap.")
     input_extra: Parts[Extra] = Field(default_factory=list, description="Other files, as context.")
-    prompt: str = Field("", description="What stands behind the prefix already.")
+    prompt: str = Field("", description="The beginning of the text in between.")
 
     def engine_body(self) -> dict[str, Any]:
-        """What the engine is asked, besides how tokens are chosen."""
+        """Return the engine's fields besides the sampling fields."""
         extra = [each.model_dump(exclude_none=True) for each in self.input_extra]
         texts = {"input_prefix": self.input_prefix, "input_suffix": self.input_suffix}
         return texts | {"input_extra": extra, "prompt": self.prompt}
 
 
 class UnnamedChatRequest(ChatCompletionRequest):
-    """As POST /v1/chat/completions has it."""
+    """The same as for POST /v1/chat/completions."""
 
     model: Name = MODEL
 
 
 class UnnamedRerankRequest(RerankRequest):
-    """As POST /v1/rerank has it."""
+    """The same as for POST /v1/rerank."""
 
     model: Name = MODEL
 
@@ -108,9 +108,11 @@ class TokenizeRequest(UnnamedRequest):
     """The tokens of a text."""
 
     content: Prompt = Field(description="A text, or tokens and texts in a list.")
-    add_special: bool = Field(False, description="With those that the model starts with.")
+    add_special: bool = Field(
+        False, description="Whether to add the tokens that the model starts with."
+    )
     parse_special: bool = Field(True, description="Whether a text may name special tokens.")
-    with_pieces: bool = Field(False, description="With the text of each.")
+    with_pieces: bool = Field(False, description="Whether to return the text of each token.")
 
 
 class DetokenizeRequest(UnnamedRequest):
@@ -120,7 +122,7 @@ class DetokenizeRequest(UnnamedRequest):
 
 
 class TemplateRequest(UnnamedRequest):
-    """The prompt that a chat becomes."""
+    """A chat whose prompt is returned."""
 
     messages: Messages[OpenAIMessage] = Field(
         min_length=1, description="The conversation, oldest message first."

@@ -50,7 +50,7 @@ _CHAT_EVENTS = (
 
 
 def _streams(example: str) -> dict[int | str, dict[str, Any]]:
-    """The second form of an answer, for the API's description."""
+    """Describe, for the OpenAPI document, the form of a streamed answer."""
     return {200: {"content": {"text/event-stream": {"example": example}}}}
 
 
@@ -83,7 +83,7 @@ async def generate(request: GenerateRequest, services: ServicesDep, client: Clie
 @router.post("/chat", response_model=ChatResponse, responses=_streams(_CHAT_EVENTS))
 @fast_path
 async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -> Response:
-    """Answer a conversation, which the server remembers. Streams unless `stream` is false."""
+    """Answer a conversation, which the server stores. Streams unless `stream` is false."""
     for index, message in enumerate(request.messages):
         if message.role == "user" and not message.content:
             raise InvalidRequest(f"messages[{index}].content must not be empty")
@@ -111,12 +111,12 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
         session_timeout_s=services.settings.queue_timeout,
     )
     if request.stream:
-        return _stream(answer, lambda end: _terminal(end) | _beside(end) | _in_session(end))
+        return _stream(answer, lambda end: _terminal(end) | _extras(end) | _in_session(end))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
         return {
-            "message": {"role": "assistant", "content": end.full_text, **_beside(end)},
+            "message": {"role": "assistant", "content": end.full_text, **_extras(end)},
             "usage": end.usage.as_dict(),
             "finish_reason": end.finish_reason,
         } | _in_session(end)
@@ -148,13 +148,13 @@ async def embeddings(
 
 
 def _stream(answer: Answer, terminal: Callable[[Finished], dict[str, Any]]) -> Stream:
-    """An answer as events: its tokens as they come, then one terminal event."""
+    """Return an answer as events: its tokens as they come, then one terminal event."""
 
     async def frames() -> AsyncGenerator[bytes, None]:
         held: list[bytes] = []
         async with aclosing(answer.events()) as events:
             async for made in events:
-                held.append(event(_told(made, terminal)))
+                held.append(event(_fields(made, terminal)))
                 if not (isinstance(made, Token) and made.more):
                     yield b"".join(held)
                     held.clear()
@@ -162,7 +162,7 @@ def _stream(answer: Answer, terminal: Callable[[Finished], dict[str, Any]]) -> S
     return Stream(frames, _error_event, lambda: answer.phase)
 
 
-def _told(made: Event, terminal: Callable[[Finished], dict[str, Any]]) -> dict[str, Any]:
+def _fields(made: Event, terminal: Callable[[Finished], dict[str, Any]]) -> dict[str, Any]:
     if isinstance(made, Token):
         return {"token": made.text, "done": False}
     if isinstance(made, Thinking):
@@ -192,8 +192,8 @@ def _terminal(end: Finished) -> dict[str, Any]:
     }
 
 
-def _beside(end: Finished) -> dict[str, Any]:
-    """What a chat's answer has besides its text."""
+def _extras(end: Finished) -> dict[str, Any]:
+    """Return what a chat's answer has besides its text."""
     said: dict[str, Any] = {}
     if end.thinking:
         said["thinking"] = end.thinking

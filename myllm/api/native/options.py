@@ -27,7 +27,7 @@ from myllm.limits import OPTIONS
 
 
 class Options(BaseModel):
-    """How tokens are chosen. What is missing comes from the model, then from the defaults."""
+    """How tokens are chosen. Missing options come from the model, then from the defaults."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -48,9 +48,9 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _few(cls, given: Any) -> Any:
-        """Each unknown one is an error of its own."""
+        """Limit their number, since each unknown option is a separate error."""
         return at_most(OPTIONS)(given)
 
     def given(self) -> dict[str, Any]:
-        """The options that the request named."""
+        """Return the options that the request has set."""
         return self.model_dump(exclude_none=True)

@@ -1,4 +1,4 @@
-"""What some routes answer, for the API's description; with examples."""
+"""The answers of some routes, for the OpenAPI document, with examples."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ _DETAILED: dict[str, Any] = _LISTED | {
 
 
 class ListedModel(BaseModel):
-    """A model as lists show it."""
+    """A model in lists."""
 
-    name: str = Field(description="What requests call it.")
+    name: str = Field(description="The name that requests use.")
     family: str = Field(description="The architecture, or what config.json says.")
     size_mb: int = Field(description="Size of its files, in MB.")
     quantization: str = Field(description="How its weights are stored, such as Q4_K_M.")
-    context_size: int = Field(description="Tokens that one conversation gets.")
+    context_size: int = Field(description="Most tokens of one conversation.")
     template: str | None = Field(
         description='Its name in config.json, or "gguf"; null: it has none, so it cannot chat.'
     )
     parameters: dict[str, Any] = Field(description="Its own defaults for `options`.")
     loaded: bool = Field(description="Whether an engine of it runs.")
-    aliases: list[str] | None = Field(None, description="Other names that it answers to.")
+    aliases: list[str] | None = Field(None, description="Other names for it.")
     problem: str | None = Field(None, description="Why it cannot be used, if so.")
 
 
 class UnusedFile(BaseModel):
     """A file or folder in the model folder that is no usable model."""
 
-    path: str = Field(description="Where it lies.")
+    path: str = Field(description="Its path.")
     problem: str = Field(description="Why it is not used, and what to do about it.")
 
 
 class ModelList(BaseModel):
-    """What is on disk."""
+    """The models on disk."""
 
     model_config = ConfigDict(json_schema_extra={"example": {"models": [_LISTED], "problems": []}})
 
@@ -70,17 +70,15 @@ class ModelList(BaseModel):
         description="Each model in the folder, and those that come with MyLLM."
     )
     problems: list[UnusedFile] = Field(
-        description="What lies in the model folder and is no model, such as a loose GGUF."
+        description="What is in the model folder but no model, such as a loose GGUF."
     )
 
 
 class ModelMemory(BaseModel):
-    """What its engine takes."""
+    """The memory of its engine."""
 
-    estimated_mb: int = Field(
-        description="What its engine is predicted or was measured to take, in MiB."
-    )
-    slots: int = Field(description="Conversations that it answers at once.")
+    estimated_mb: int = Field(description="Predicted or measured memory of its engine, in MiB.")
+    slots: int = Field(description="Conversations that it answers in parallel.")
 
 
 class ModelDetails(ListedModel):
@@ -88,32 +86,30 @@ class ModelDetails(ListedModel):
 
     model_config = ConfigDict(json_schema_extra={"example": _DETAILED})
 
-    description: str | None = Field(description="What config.json says it is good for.")
+    description: str | None = Field(description="The description in config.json.")
     source: str | None = Field(None, description="Where it was pulled from.")
     path: str = Field(description="Its folder.")
     files: list[str] = Field(description="Its GGUF files, without their folder.")
-    digest: str = Field(description="SHA-256 that names its content.")
-    architecture: str = Field(description="As the GGUF names it, such as llama.")
+    digest: str = Field(description="SHA-256 of its content.")
+    architecture: str = Field(description="The architecture in the GGUF, such as llama.")
     parameter_count: int = Field(description="Number of weights.")
     trained_context_size: int = Field(
         description="Longest context that it was trained for, in tokens."
     )
     embedding_length: int = Field(description="Length of its vectors.")
     vocabulary_size: int = Field(description="Number of different tokens.")
-    input: list[str] = Field(description="What it takes: text, image, audio.")
-    embedding_only: bool = Field(description="Whether it makes vectors only, no text.")
+    input: list[str] = Field(description="The inputs that it takes: text, image, audio.")
+    embedding_only: bool = Field(description="Whether it only makes vectors, and no text.")
     chat: Literal[True] | str = Field(description="True, or why it cannot answer a conversation.")
     thinking: bool = Field(description="Whether it can think before it answers.")
-    kv_restore: Literal[True] | str = Field(description="True, or why its states are not saved.")
+    kv_restore: Literal[True] | str = Field(description="True, or why its KV state is not saved.")
     builtin: bool = Field(description="Whether it comes with MyLLM.")
-    memory: ModelMemory = Field(description="What its engine takes.")
-    warnings: list[str] = Field(
-        description="What on disk is no longer as it was when the model was loaded."
-    )
+    memory: ModelMemory = Field(description="The memory of its engine.")
+    warnings: list[str] = Field(description="What has changed on disk since the model was loaded.")
 
 
 class EmbeddingsUsage(BaseModel):
-    """Counts of tokens."""
+    """Token counts."""
 
     prompt_tokens: int = Field(description="Tokens of all texts.")
     total_tokens: int = Field(description="The same.")
@@ -137,58 +133,58 @@ class EmbeddingsResponse(BaseModel):
         None, description="The vectors of a list of texts, in its order."
     )
     model: str = Field(description="The model that made them.")
-    usage: EmbeddingsUsage = Field(description="Counts of tokens.")
+    usage: EmbeddingsUsage = Field(description="Token counts.")
 
 
 class Slots(BaseModel):
-    """The conversations that an engine answers at once."""
+    """The conversations that an engine answers in parallel."""
 
-    busy: int = Field(description="Slots that answer a request now.")
+    busy: int = Field(description="Slots that are answering a request.")
     total: int = Field(description="All slots.")
 
 
 class InstanceMemory(BaseModel):
-    """What an engine takes, in MiB."""
+    """The memory of an engine, in MiB."""
 
     estimated_mb: int = Field(description="Predicted, on all devices together.")
-    measured_mb: int = Field(description="Taken now; 0 before anything was measured.")
+    measured_mb: int = Field(description="Measured now; 0 before the first measurement.")
     devices: dict[str, int] = Field(
         default_factory=dict, description="The prediction for each device."
     )
 
 
 class InstanceShown(BaseModel):
-    """An engine that runs, or a model that waits for room or backs off, which has no process."""
+    """A running engine, or a model without one that waits for memory or backs off."""
 
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(description="The model's name.")
-    role: Literal["generate", "embed", "rerank"] = Field(description="What the engine is for.")
+    role: Literal["generate", "embed", "rerank"] = Field(description="What the engine does.")
     state: str = Field(description="loading, ready, draining; waiting or backing off.")
     pid: int | None = Field(description="The process, if there is one.")
-    slots: Slots = Field(description="How many conversations it answers.")
-    queued: int = Field(description="Requests that wait for it.")
-    memory: InstanceMemory = Field(description="What it takes.")
-    restarts: int = Field(description="How often it was started again.")
-    strikes: int = Field(description="How often it failed lately before it said anything.")
-    last_error: str | None = Field(
-        description="Why it could not start, or why one that served died, the last time."
-    )
-    kv_restore: Literal[True] | str = Field(description="True, or why its states are not saved.")
+    slots: Slots = Field(description="How many conversations it is answering.")
+    queued: int = Field(description="Requests that wait for a slot.")
+    memory: InstanceMemory = Field(description="Its memory.")
+    restarts: int = Field(description="How often it was restarted.")
+    strikes: int = Field(description="Recent failures before the first token.")
+    last_error: str | None = Field(description="Why it last failed to start or last died.")
+    kv_restore: Literal[True] | str = Field(description="True, or why its KV state is not saved.")
     warnings: list[str] = Field(
-        description="What of the model's folder is no longer as it was when its engine started; "
+        description="What has changed in the model's folder since its engine started; "
         "the engine does not depend on it."
     )
     started_at: str | None = Field(None, description="When its process was started.")
     last_used_at: str | None = Field(None, description="When its last answer ended.")
-    expires_at: str | None = Field(None, description="When it is unloaded unless a request comes.")
-    pinned: bool = Field(False, description="Whether it is never unloaded to make room.")
+    expires_at: str | None = Field(None, description="When it is unloaded if no request comes.")
+    pinned: bool = Field(False, description="Whether it is never evicted.")
 
 
 class InstanceList(BaseModel):
-    """What runs, and what memory there is."""
+    """What runs, and the memory of each device."""
 
-    instances: list[InstanceShown] = Field(description="All engines, and who waits for one.")
+    instances: list[InstanceShown] = Field(
+        description="All engines, and the models that wait for one."
+    )
     memory: dict[str, dict[str, int | None]] = Field(
         description="For each device budget_mb, taken_mb and free_mb, in MiB."
     )

@@ -25,7 +25,7 @@ def _example(**values: Any) -> ConfigDict:
 
 
 class LoadRequest(BaseModel):
-    """How long a model is to stay loaded; everything may be left out."""
+    """How long a model stays loaded; the body may be left out."""
 
     keep_alive: KeepAlive | None = Field(None, description='Seconds or "5m"; -1: for ever.')
 
@@ -39,18 +39,18 @@ class RenameRequest(BaseModel):
 
 
 class ForkRequest(BaseModel):
-    """Where a session branches; everything may be left out."""
+    """Where a session branches; the body may be left out."""
 
     model_config = _example(message=4, session_id="another-way")
 
     message: int | None = Field(
-        None, ge=0, lt=2**63, description="Id of the last message to take; default: all."
+        None, ge=0, lt=2**63, description="Id of the last message to copy; default: all."
     )
-    session_id: Name | None = Field(None, description="Of the new session; default: a UUID.")
+    session_id: Name | None = Field(None, description="Id of the new session; default: a UUID.")
 
 
 class _Queued(BaseModel):
-    """What every request shares that waits for an engine."""
+    """The fields of all requests that wait for an engine."""
 
     model: Name = Field(description="A model's name, from GET /api/models.")
     keep_alive: KeepAlive | None = Field(
@@ -64,7 +64,7 @@ class _Queued(BaseModel):
 
 
 class _Generating(_Queued):
-    """What raw and chat requests share."""
+    """The fields that completions and chats share."""
 
     stream: bool = Field(True, description="Server-sent events, or one JSON answer.")
     options: Options = Field(
@@ -76,7 +76,7 @@ class _Generating(_Queued):
     )
 
     def json_schema(self) -> dict[str, Any] | None:
-        """The schema for the engine; "json" stands for any object."""
+        """Return the JSON schema for the engine; "json" stands for any object."""
         return {"type": "object"} if self.format == "json" else self.format
 
 
@@ -86,11 +86,11 @@ class GenerateRequest(_Generating):
     model_config = _example(
         model="demo", prompt="Once upon a time", stream=False, options={"max_tokens": 64}
     )
-    prompt: str = Field(min_length=1, description="The text to go on from.")
+    prompt: str = Field(min_length=1, description="The text to continue.")
 
 
 class ContentPart(BaseModel):
-    """A text, a picture or a sound, as OpenAI's API has them."""
+    """A text, an image or audio, in the form of OpenAI's API."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -107,16 +107,18 @@ class ChatMessage(BaseModel):
         description="Who speaks; tool: the result of a call."
     )
     content: str | Parts[ContentPart] | None = Field("", description="A text, or parts.")
-    tool_calls: Parts[ToolCall] | None = Field(None, description="What an assistant has called.")
-    tool_call_id: Name | None = Field(None, description="Whose result a tool's message is.")
+    tool_calls: Parts[ToolCall] | None = Field(None, description="The tool calls of an assistant.")
+    tool_call_id: Name | None = Field(
+        None, description="The call whose result a message of role tool is."
+    )
     thinking: Storable | None = Field(
-        None, description="What an assistant thought; may be left out."
+        None, description="The thinking of an assistant; may be left out."
     )
 
     @field_validator("content")
     @classmethod
     def _storable(cls, content: Any) -> Any:
-        """Here, and not in the type, so that errors are told of the field and not of a type."""
+        """Checked here and not in the type, so that errors name the field and not a type."""
         return storable(content) if isinstance(content, str) else content
 
     @model_validator(mode="after")
@@ -135,7 +137,7 @@ class ChatRequest(_Generating):
         session_id=None,
         stream=False,
     )
-    tools: Tools[Tool] | None = Field(None, description="What the model may call.")
+    tools: Tools[Tool] | None = Field(None, description="The functions that the model may call.")
     tool_choice: ToolChoice | None = Field(
         None, description='"auto" (the default), "none", "required", or one tool.'
     )
@@ -146,22 +148,22 @@ class ChatRequest(_Generating):
         min_length=1, description="The whole history, or only the new turn of a session."
     )
     session_id: Name | None = Field(
-        None, description="Go on with this session; null starts one. A new id may be made up."
+        None, description="The session to continue; null starts one. An unknown id starts one, too."
     )
     history: Style | None = Field(
         None,
         description='What `messages` are: "full", the history of the session, or "append", new '
-        "turns. Without it, a post with an assistant message before its last user message, or "
-        "one that asks the only stored question again, is a full history.",
+        "turns. Without it, messages with an assistant message before the last user message, and "
+        "messages that repeat the only stored question, are a full history.",
     )
     store: bool = Field(
         True,
-        description="False: nothing of the request is kept. `session_id` then only names the "
-        "session to go on from, and is null in the answer.",
+        description="False: nothing of the request is stored. `session_id` then only names the "
+        "session to continue from, and is null in the answer.",
     )
 
     def wire(self) -> list[dict[str, Any]]:
-        """The messages in OpenAI's form."""
+        """Return the messages in OpenAI's form."""
         return [message.model_dump(exclude_none=True) for message in self.messages]
 
 
@@ -173,9 +175,9 @@ class EmbeddingsRequest(_Queued):
 
 
 class UsageBody(BaseModel):
-    """Counts of tokens, as the engine made them."""
+    """Token counts, as the engine reports them."""
 
-    prompt_tokens: int = Field(description="Tokens of the prompt, those from the cache included.")
+    prompt_tokens: int = Field(description="Tokens of the prompt, including those from the cache.")
     completion_tokens: int = Field(description="Tokens of the answer.")
     total_tokens: int = Field(description="Both together.")
     cached_tokens: int = Field(description="Prompt tokens that came from the KV cache.")
@@ -185,24 +187,24 @@ class GenerateResponse(BaseModel):
     """The whole completion."""
 
     text: str = Field(description="The completion, without the prompt.")
-    usage: UsageBody = Field(description="Counts of tokens.")
+    usage: UsageBody = Field(description="Token counts.")
     finish_reason: Literal["stop", "length"] = Field(
         description='Why the answer ended: "stop", or "length" at max_tokens.'
     )
 
 
 class AnswerMessage(BaseModel):
-    """What the model says, calls and has thought."""
+    """The model's text, tool calls and thinking."""
 
     role: Literal["assistant"] = Field(description="Always the assistant.")
     content: str = Field(description="The text of the answer.")
-    tool_calls: list[ToolCall] | None = Field(None, description="What the model calls.")
-    thinking: str | None = Field(None, description="What the model thought before it answered.")
+    tool_calls: list[ToolCall] | None = Field(None, description="The tools that the model calls.")
+    thinking: str | None = Field(None, description="The thinking before the answer.")
 
 
 class ChatResponse(BaseModel):
-    """The whole answer. `truncated` and `dropped_messages` are there when old turns did not fit
-    into the prompt, `stored` and `warning` when the answer could not be stored."""
+    """The whole answer. It has `truncated` and `dropped_messages` if old turns did not fit into the
+    prompt, `stored` and `warning` if the answer could not be stored."""
 
     model_config = _example(
         message={"role": "assistant", "content": "The capital of France is Paris."},
@@ -217,7 +219,7 @@ class ChatResponse(BaseModel):
     )
     message: AnswerMessage = Field(description="The answer.")
     session_id: Name | None = Field(description="Null when the answer was not to be stored.")
-    usage: UsageBody = Field(description="Counts of tokens.")
+    usage: UsageBody = Field(description="Token counts.")
     finish_reason: Literal["stop", "length", "tool_calls"] = Field(
         description='Why the answer ended: "length" at max_tokens, "tool_calls" to call tools.'
     )
@@ -228,6 +230,6 @@ class ChatResponse(BaseModel):
         None, description="How many messages were left out of the prompt."
     )
     stored: Literal[False] | None = Field(
-        None, description="False: the session does not have this turn, for the store cannot write."
+        None, description="False: the store failed, so the session lacks this turn."
     )
     warning: str | None = Field(None, description="Why it is not stored.")

@@ -1,4 +1,4 @@
-"""Ollama's routes about models: which there are, which run; pulling, copying, deleting them."""
+"""Ollama's routes for models: listing, pulling, copying and deleting them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from myllm.models.registry import Model
 from myllm.supervisor.devices import HOST
 
 router = APIRouter(prefix="/ollama", tags=["Ollama"], route_class=AnyContentType)
-# The version of Ollama whose API this is: clients look what they may ask for.
+# The version of Ollama whose API this is: clients check it for the features that they use.
 SPEAKS: Final = "0.12.0"
 _MB: Final = 2**20
 _NEVER: Final = "9999-12-31T23:59:59Z"
-# What a template has that knows tools.
+# In a chat template that handles tools.
 _TOOLS: Final = re.compile(r"\btools\b")
 _OPTIONS: Final = {"max_tokens": "num_predict"}
 
@@ -38,7 +38,7 @@ _OPTIONS: Final = {"max_tokens": "num_predict"}
 @router.api_route("", methods=["GET", "HEAD"], include_in_schema=False)
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def root() -> Response:
-    """What clients ask to see whether a server is there."""
+    """Answer the question of clients whether the server runs."""
     return PlainTextResponse("Ollama is running")
 
 
@@ -50,7 +50,7 @@ async def version() -> dict[str, str]:
 
 @router.get("/api/tags")
 async def tags(services: ServicesDep) -> dict[str, Any]:
-    """All models that can be used, under all their names."""
+    """All usable models, under each of their names."""
     models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
     return {
@@ -70,7 +70,7 @@ async def ps(services: ServicesDep) -> dict[str, Any]:
 
 @router.post("/api/show")
 async def show(request: NamedRequest, services: ServicesDep) -> dict[str, Any]:
-    """Everything that is known about a model."""
+    """Everything known about a model."""
     model = await services.gateway.models.find(request.model)
     parameters = list(_parameters(model))
     return {
@@ -86,7 +86,7 @@ async def show(request: NamedRequest, services: ServicesDep) -> dict[str, Any]:
 
 @router.post("/api/copy")
 async def copy(request: CopyRequest, services: ServicesDep) -> Response:
-    """Copy a model under another name; unlike Ollama's, never over a model that is there."""
+    """Copy a model under another name; unlike Ollama, never over an existing model."""
     registry = services.gateway.registry
     await asyncio.to_thread(copy_model, registry, request.source, request.destination)
     return Response()
@@ -103,7 +103,7 @@ async def delete(request: NamedRequest, services: ServicesDep) -> Response:
 async def pull(request: PullRequest, services: ServicesDep) -> Response:
     """Download a model by its name in the catalog, or a repository of the Hugging Face hub.
 
-    Given up when the client leaves; the next pull goes on from there.
+    Stopped when the client leaves; the next pull continues from there.
     """
     if request.stream is not False:
         return streamed(lambda: _pulled(services, request))
@@ -118,7 +118,7 @@ async def pull(request: PullRequest, services: ServicesDep) -> Response:
 async def _pulled(
     services: Services, request: PullRequest
 ) -> AsyncGenerator[Mapping[str, Any], None]:
-    """The lines of a pull. An unknown name is told behind the first one, as Ollama does."""
+    """Yield the lines of a pull. The error for an unknown name comes second, as in Ollama."""
     yield {"status": "pulling manifest"}
     wanted = _wanted(request.model)
     async with aclosing(pulling(services.gateway.registry, wanted)) as steps:
@@ -148,7 +148,7 @@ def _line(step: Step) -> dict[str, Any]:
 
 
 def _named(name: str, model: Model) -> dict[str, Any]:
-    """What all lists show of a model; a name of Ollama's ends in a tag."""
+    """Return what all lists show of a model; Ollama's names end in a tag."""
     tagged = name if ":" in name else f"{name}:latest"
     return {"name": tagged, "model": tagged, "digest": model.digest, "details": _details(model)}
 
@@ -165,7 +165,7 @@ def _details(model: Model) -> dict[str, Any]:
 
 
 def _count(parameters: int) -> str:
-    """`1.1B`, `3.2M`."""
+    """Format a number of parameters: `1.1B`, `3.2M`."""
     size, unit = (1e9, "B") if parameters >= 1e9 else (1e6, "M")
     return f"{parameters / size:.1f}{unit}"
 
@@ -195,7 +195,7 @@ def _expires(engine: EngineSnapshot) -> str:
 
 
 def _parameters(model: Model) -> Iterator[str]:
-    """A line for each option in the model's configuration, under Ollama's names."""
+    """Yield a line for each option in the model's configuration, under Ollama's names."""
     for name, value in model.config.parameters.items():
         for each in value if isinstance(value, list) else [value]:
             written = f'"{each}"' if isinstance(each, str) else each
@@ -203,7 +203,7 @@ def _parameters(model: Model) -> Iterator[str]:
 
 
 def _info(model: Model) -> dict[str, Any]:
-    """The header's figures under GGUF's own names; those that are not told are left out."""
+    """Return the header's figures under GGUF's names; those that are missing or 0 are left out."""
     header, arch = model.header, model.architecture
     figures = {
         "context_length": header.context_length,
@@ -222,7 +222,7 @@ def _info(model: Model) -> dict[str, Any]:
 
 
 def _capabilities(model: Model, template: str) -> Iterator[str]:
-    """What it can, as far as its files tell."""
+    """Yield what the model can do, as far as its files show."""
     yield "embedding" if model.is_embedding_only else "completion"
     if "image" in model.input:
         yield "vision"

@@ -33,8 +33,8 @@ LINES = {"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
 
 
 class AnyContentType(CheckedRoute):
-    """Takes a body for JSON whatever it is called: Ollama's documentation has `curl -d`, which
-    calls it a form."""
+    """Reads every body as JSON, whatever its Content-Type: Ollama's documentation uses `curl -d`,
+    which declares a form."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -62,13 +62,13 @@ async def generate(
         if getattr(request, name):
             raise InvalidRequest(f"{name} is not supported; leave it out")
     info = request.info(client)
-    # A model without a chat template completes a prompt as it is, as it does with Ollama.
+    # Without a chat template, a model completes the prompt as it is, as in Ollama.
     model = await generating_model(services.gateway, request.model)
     plain = bool(request.prompt) and not (request.images or request.system)
     if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
         made = await start_chat(services, info, request.model, chat)
-        return _answered(lines, request.stream, *made)
+        return _answer(lines, request.stream, *made)
     if not plain:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
     raw = RawAnswer(
@@ -80,7 +80,7 @@ async def generate(
         request.json_schema(),
         OLLAMA_DEFAULTS,
     )
-    return _answered(lines, request.stream, raw.ticket, raw)
+    return _answer(lines, request.stream, raw.ticket, raw)
 
 
 @router.post("/chat", responses=described("application/x-ndjson"))
@@ -93,12 +93,12 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
     said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
     info = request.info(client)
     made = await start_chat(services, info, request.model, said)
-    return _answered(lines, request.stream, *made)
+    return _answer(lines, request.stream, *made)
 
 
 @router.post("/embed")
 async def embed_texts(request: EmbedRequest, services: ServicesDep, client: ClientDep) -> Response:
-    """A vector for each text."""
+    """One vector for each text."""
     lines = Lines(request.model, chat=False)
     info = request.info(client)
 
@@ -138,7 +138,7 @@ async def old_embeddings(
     return DeferredJson(make)
 
 
-def _answered(lines: Lines, stream: bool | None, ticket: Ticket, answer: Answer) -> Response:
+def _answer(lines: Lines, stream: bool | None, ticket: Ticket, answer: Answer) -> Response:
     if stream is False:
         return DeferredJson(lambda: lines.whole(answer, ticket))
     return streamed(lambda: lines.pieces(answer, ticket))
@@ -147,7 +147,7 @@ def _answered(lines: Lines, stream: bool | None, ticket: Ticket, answer: Answer)
 def _load_or_unload(
     services: Services, request: OllamaGenerateRequest | OllamaChatRequest, lines: Lines
 ) -> Response:
-    """What a request without a prompt is for."""
+    """Answer a request without a prompt, which loads or unloads the model."""
 
     async def make() -> Mapping[str, Any]:
         gateway = services.gateway
@@ -163,7 +163,7 @@ def _load_or_unload(
 
 
 def streamed(make: Callable[[], AsyncGenerator[Mapping[str, Any], None]]) -> Stream:
-    """Objects as lines. An error is one too."""
+    """Return a stream of objects, one per line; an error is a line, too."""
 
     async def frames() -> AsyncGenerator[bytes, None]:
         async with aclosing(make()) as objects:

@@ -1,5 +1,5 @@
-"""The bodies of Ollama's API: what is accepted of them. Fields and options that are not here are
-ignored, as Ollama does."""
+"""The bodies of Ollama's API: the fields and options that are accepted. Others are ignored, as
+Ollama does."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from myllm.limits import WHOLE
 
 
 def _listed(value: Any) -> Any:
-    """A text alone is a list of one."""
+    """Turn a text into a list of one."""
     return [value] if isinstance(value, str) else value
 
 
@@ -68,7 +68,7 @@ class OllamaOptions(BaseModel):
     mirostat_eta: MirostatEta = None
 
     def given(self) -> dict[str, Any]:
-        """The options that the request named, under our names."""
+        """Return the options that the request has set, under the native dialect's names."""
         given = self.model_dump(exclude_none=True)
         longest = given.pop("num_predict", None)
         if longest is not None:
@@ -79,7 +79,7 @@ class OllamaOptions(BaseModel):
 
 
 class NamedRequest(BaseModel):
-    """What names a model. Older clients call the field `name`."""
+    """A request that names a model. Older clients call the field `name`."""
 
     model: Name = Field(
         min_length=1,
@@ -89,7 +89,7 @@ class NamedRequest(BaseModel):
 
 
 class _Queued(NamedRequest):
-    """What every request shares that waits for an engine."""
+    """The fields of all requests that wait for an engine."""
 
     options: OllamaOptions | None = Field(
         None,
@@ -105,7 +105,7 @@ class _Queued(NamedRequest):
 
 
 class _Generating(_Queued):
-    """What generate and chat share."""
+    """The fields that generate and chat share."""
 
     stream: bool | None = Field(True, description="A line for each piece, or one JSON answer.")
     format: Literal["json", ""] | dict[str, Any] | None = Field(
@@ -116,15 +116,15 @@ class _Generating(_Queued):
     )
 
     def sampling(self) -> dict[str, Any]:
-        """How tokens are chosen, under our names."""
+        """Return the sampling options under the native dialect's names."""
         return self.options.given() if self.options else {}
 
     def json_schema(self) -> dict[str, Any] | None:
-        """The schema for the engine; "json" stands for any object."""
+        """Return the JSON schema for the engine; "json" stands for any object."""
         return {"type": "object"} if self.format == "json" else self.format or None
 
     def fields(self) -> dict[str, Any]:
-        """What else is for the engine."""
+        """Return the engine's other fields."""
         fields: dict[str, Any] = {}
         if (schema := self.json_schema()) is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
@@ -146,36 +146,38 @@ class OllamaGenerateRequest(_Generating):
     prompt: str | None = Field("", description="The text to answer.")
     system: str | None = Field(None, description="Instructions in front of it.")
     images: Parts[str] | None = Field(None, description="In base64.")
-    raw: bool | None = Field(False, description="Without the model's chat template.")
+    raw: bool | None = Field(
+        False, description="Whether to complete the prompt without the model's chat template."
+    )
     suffix: str | None = Field(None, description="Refused: use /infill.")
     template: str | None = Field(None, description="Refused: the model has its own.")
     context: Tokens | None = Field(None, description="Refused: use /chat.")
 
 
 class CalledFunction(BaseModel):
-    """A tool's name, and what it is called with."""
+    """The name of the called function, and its arguments."""
 
     name: Name = Field(description="The function's name.")
-    arguments: dict[str, Any] = Field({}, description="What it is called with.")
+    arguments: dict[str, Any] = Field({}, description="The arguments.")
 
 
 class OllamaCall(BaseModel):
-    """A call of a tool."""
+    """A tool call."""
 
     id: Name | None = Field(None, description="Names the call.")
-    function: CalledFunction = Field(description="What is called, and with what.")
+    function: CalledFunction = Field(description="The function and its arguments.")
 
 
 class OllamaMessage(BaseModel):
-    """One message. What a tool has answered has its name, or the id of the call."""
+    """One message. The result of a tool has the tool's name, or the id of the call."""
 
     role: Literal["system", "user", "assistant", "tool"] = Field(
         description="Who speaks; tool: the result of a call."
     )
     content: str | None = Field("", description="The text.")
-    thinking: str | None = Field(None, description="What the assistant thought.")
+    thinking: str | None = Field(None, description="The assistant's thinking.")
     images: Parts[str] | None = Field(None, description="In base64.")
-    tool_calls: Parts[OllamaCall] | None = Field(None, description="What the assistant called.")
+    tool_calls: Parts[OllamaCall] | None = Field(None, description="The assistant's tool calls.")
     tool_name: Name | None = Field(None, description="The tool whose result this is.")
     tool_call_id: Name | None = Field(None, description="The id of the call whose result this is.")
 

@@ -1,4 +1,4 @@
-"""Between Ollama's messages and OpenAI's, which the engine knows; and the lines of an answer."""
+"""Translates Ollama's messages to OpenAI's, which the engine understands, and answers to lines."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from myllm.gateway.scheduling.tickets import Ticket
 
 
 def prompt_of(request: OllamaGenerateRequest) -> Wire:
-    """The conversation that a prompt is."""
+    """Return the conversation of one message that a prompt means."""
     system = [{"role": "system", "content": request.system}] if request.system else []
     user = OllamaMessage(role="user", content=request.prompt, images=request.images)
     return [*system, *messages_of([user])]
 
 
 def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
-    """The conversation. Calls get ids, and results those of the calls that they answer."""
+    """Return the conversation; calls get ids, and results the ids of the calls that they answer."""
     wire: Wire = []
     unanswered = _OpenCalls()
     for number, message in enumerate(messages):
@@ -44,7 +44,7 @@ def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
             said["tool_calls"] = [
                 wire_call(call_id, function.name, function.arguments) for call_id, function in calls
             ]
-            if message.thinking:  # which some models want to see until they have called enough
+            if message.thinking:  # which some models need until their last call
                 said["reasoning_content"] = message.thinking
         wire.append(said)
     return wire
@@ -53,8 +53,8 @@ def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
 class _OpenCalls:
     """The calls that have no result yet, oldest first: all of them, and those of each function.
 
-    Ordered dictionaries, since to find the first key of an ordinary one takes the longer the more
-    have been removed before it.
+    Ordered dictionaries, since finding the first key of an ordinary one takes time for each key
+    that was removed before it.
     """
 
     def __init__(self) -> None:
@@ -67,8 +67,11 @@ class _OpenCalls:
         self._ids[name][call_id] = None
 
     def answered(self, message: OllamaMessage) -> str:
-        """The id of the call that a tool's message answers, which is then no longer open: the one
-        named, or else the first one that fits; empty if there is none."""
+        """Close the call that a tool's message answers and return its id.
+
+        It is the call that the message names, or else the first one that fits; without any, the id
+        is empty.
+        """
         name = message.tool_name
         fitting = self._names if name is None else self._ids.get(name, ())
         call_id = message.tool_call_id or next(iter(fitting), "")
@@ -83,7 +86,7 @@ class _OpenCalls:
 
 @dataclass(frozen=True)
 class Lines:
-    """What an answer of `model` is told in; `chat` says whether as a message or as a text."""
+    """Makes the lines of an answer by `model`, with messages for a `chat` and texts otherwise."""
 
     model: str
     chat: bool
@@ -92,7 +95,7 @@ class Lines:
     def said(
         self, text: str, thinking: str = "", calls: Sequence[Call] = (), **more: Any
     ) -> dict[str, Any]:
-        """One piece of an answer, or all of it."""
+        """Return one piece of an answer, or all of it."""
         head = {"model": self.model, "created_at": iso(time.time())}
         thought = {"thinking": thinking} if thinking else {}
         if not self.chat:
@@ -106,11 +109,11 @@ class Lines:
         return head | {"message": message, "done": False, **more}
 
     def nothing(self, why: str) -> dict[str, Any]:
-        """The answer to a request that only loads or unloads."""
+        """Return the answer to a request that only loads or unloads the model."""
         return self.said("", done=True, done_reason=why)
 
     async def pieces(self, answer: Answer, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
-        """The lines of an answer; calls of tools come whole, before the last line."""
+        """Yield the lines of an answer; tool calls come whole, before the last line."""
         async for event, end in self._events(answer, ticket):
             match event:
                 case Thinking(text):
@@ -123,7 +126,7 @@ class Lines:
                     yield self.said("", **end)
 
     async def whole(self, answer: Answer, ticket: Ticket) -> dict[str, Any]:
-        """An answer as one object."""
+        """Return an answer as one object."""
         async with aclosing(self._events(answer, ticket)) as events:
             async for event, end in events:
                 if isinstance(event, Finished):
@@ -133,7 +136,7 @@ class Lines:
     async def _events(
         self, answer: Answer, ticket: Ticket
     ) -> AsyncGenerator[tuple[Any, dict[str, Any]], None]:
-        """The events of an answer; with the last one comes what is measured of the whole."""
+        """Yield the events of an answer; the last one comes with the measurements of the whole."""
         first = None
         async with aclosing(answer.events()) as events:
             async for event in events:
@@ -145,11 +148,11 @@ class Lines:
                 yield event, end
 
     def passed_ns(self) -> int:
-        """Since the request came."""
+        """Return the time since the request arrived."""
         return _ns(time.monotonic() - self.started)
 
     def _end(self, end: Finished, granted: float, first: float, now: float) -> dict[str, Any]:
-        """Nanoseconds on this server's clock: waiting and loading, reading, writing."""
+        """Return the measurements: nanoseconds to wait and load, to read, and to write."""
         return {
             "done": True,
             "done_reason": "length" if end.finish_reason == "length" else "stop",
@@ -163,7 +166,7 @@ class Lines:
 
 
 def _ns(seconds: float) -> int:
-    """Nanoseconds."""
+    """Return whole nanoseconds, none for a negative time."""
     return max(0, round(seconds * 1e9))
 
 

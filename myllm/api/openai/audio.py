@@ -51,7 +51,7 @@ async def transcriptions(
     client: ClientDep,
     file: Annotated[UploadFile, File(description="The recording: wav, mp3 or flac.")],
     model: Annotated[Name, Form(description="A model's name or alias, from GET /v1/models.")],
-    prompt: Annotated[str | None, Form(description="Replaces the instruction to transcribe.")] = None,
+    prompt: Annotated[str | None, Form(description="Replaces the default instruction.")] = None,
     language: Annotated[Name | None, Form(description="The spoken language, such as `en`.")] = None,
     response_format: Annotated[
         Literal["json", "text"], Form(description="A JSON object, or the text alone.")

@@ -87,8 +87,12 @@ class ResponsesRequest(BaseModel):
         min_length=1, description="A text, or items: messages, calls of functions, their outputs."
     )
     instructions: str | None = Field(None, description="Instructions for this answer only.")
-    previous_response_id: Name | None = Field(None, description="The response that the input continues from.")
-    store: bool | None = Field(True, description="Whether later requests can continue from the answer.")
+    previous_response_id: Name | None = Field(
+        None, description="The response that the input continues from."
+    )
+    store: bool | None = Field(
+        True, description="Whether later requests can continue from the answer."
+    )
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
     tools: Tools[FunctionTool] | None = Field(
         None, description="The functions that the model may call."
@@ -132,7 +136,7 @@ class ResponsesRequest(BaseModel):
         return {name: value for name, value in given.items() if value is not None}
 
     def fields(self) -> dict[str, Any]:
-        """Return the engine's fields for tools. Raises InvalidRequest if the chosen tool is missing."""
+        """Return the engine's fields for tools; raises InvalidRequest for an unknown choice."""
         tools = [Tool(function=_function(tool)) for tool in self.tools or ()]
         choice = self.tool_choice
         if isinstance(choice, ChosenTool):

@@ -14,7 +14,11 @@ KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
 
 Priority = Annotated[
     int,
-    Field(ge=-10, le=10, description="Waiting requests with a higher priority go first; with keys, only among yours."),
+    Field(
+        ge=-10,
+        le=10,
+        description="Among waiting requests, higher goes first; with keys, among your own.",
+    ),
 ]
 
 Storable = Annotated[str, AfterValidator(storable)]

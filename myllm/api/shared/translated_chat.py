@@ -27,8 +27,8 @@ from myllm.supervisor.spec import InstanceKey
 class Chat:
     """A chat in OpenAI's form.
 
-    `options` are sampling options, `defaults` the dialect's defaults for them, and `fields` are other
-    fields of `/v1/chat/completions`.
+    `options` are sampling options, `defaults` the dialect's defaults for them, and `fields` are
+    others of `/v1/chat/completions`.
     """
 
     messages: Wire

@@ -89,7 +89,9 @@ class RerankRequest(QueuedRequest):
     documents: bounded.Inputs[str | Document] = Field(
         min_length=1, description="The texts to sort."
     )
-    top_n: int | None = Field(None, ge=1, le=WHOLE, description="Return only so many, the best ones.")
+    top_n: int | None = Field(
+        None, ge=1, le=WHOLE, description="Return only so many, the best ones."
+    )
     return_documents: bool | None = Field(False, description="Whether to return their texts, too.")
 
     def texts(self) -> list[str]:

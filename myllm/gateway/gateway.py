@@ -216,13 +216,13 @@ class Gateway:
         Its folder is taken away in the same step in which its engines are told to leave, so that
         no load can begin in between; requests that wait for it get ModelRemoved. Raises Conflict
         when it is in use and `force` does not say that its answers get but the drain grace, and
-        what `Registry.take_away` raises; then nothing has changed.
+        what `Registry.move_to_trash` raises; then nothing has changed.
         """
         name = await asyncio.to_thread(self.registry.removable, name)
         if not force:
             self.scheduler.require_idle(name)
         leaving = self.supervisor.of_model(name)
-        self.registry.take_away(name)
+        self.registry.move_to_trash(name)
         self._carry_out(self.scheduler.remove(name, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))
         await asyncio.to_thread(self.registry.empty_trash)

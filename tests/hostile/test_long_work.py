@@ -30,7 +30,7 @@ from myllm.gateway.prompt.prefixes import (
     pieces_of_text,
     pieces_of_wire,
 )
-from myllm.models import registry as registries
+from myllm.models import model_cache
 from myllm.models.registry import Registry
 from myllm.sessions.history import Message
 from tests.hostile.attacks import others_are_served
@@ -208,9 +208,9 @@ def test_a_broken_model_is_read_once_until_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    load = registries.load_model
+    load = model_cache.load_model
     monkeypatch.setattr(
-        registries, "load_model", lambda *given: (read.append(given[0]), load(*given))[1]
+        model_cache, "load_model", lambda *given: (read.append(given[0]), load(*given))[1]
     )
     registry = Registry(tmp_path, tmp_path / "none")
     file = tmp_path / "broken" / "broken.gguf"

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from myllm.api.http.access import Access
 from myllm.api.http.lazy_routes import LazyRoutes
 from myllm.app import App
-from myllm.engine.types import Engine
+from myllm.engine.engine import Engine
 from myllm.settings import load_settings
 
 ENGINE = Engine(Path("llama-server"), "setting", "", 0, "", ("CPU",))

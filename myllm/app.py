@@ -29,7 +29,7 @@ from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing
 from myllm.gateway.event_log import EventLog
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.kv.slot_cache import Conversations
+from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.media.parts import Media, Remote
 from myllm.gateway.observer import Observers
 from myllm.gateway.planner import Planner
@@ -153,10 +153,10 @@ class App:
             queue_size=settings.queue_size,
             drain_grace_s=settings.drain_grace,
         )
-        conversations = Conversations(files, specs.speed)
-        store.before_removal = conversations.forget_session
+        slot_cache = SlotCache(files, specs.speed)
+        store.before_removal = slot_cache.forget_session
         gateway = Gateway(
-            registry, supervisor, scheduler, planner, conversations, Observers(EventLog())
+            registry, supervisor, scheduler, planner, slot_cache, Observers(EventLog())
         )
         media = Media(gateway.models.find, _remote_media(settings))
         return Services(settings, gateway, specs, store, media, self._access.reload)

@@ -15,7 +15,7 @@ from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.disk_watch import DiskWatch
 from myllm.gateway.engine_io.token_counts import TokenCounts
 from myllm.gateway.known_models import KnownModels
-from myllm.gateway.kv.slot_cache import Conversations
+from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.lease import Lease as Lease
 from myllm.gateway.observer import Observers
 from myllm.gateway.planner import Planner
@@ -57,14 +57,14 @@ class Gateway:
         supervisor: Supervisor,
         scheduler: Scheduler,
         planner: Planner,
-        conversations: Conversations,
+        slot_cache: SlotCache,
         observers: Observers,
     ) -> None:
         self.registry = registry
         self.supervisor = supervisor
         self.scheduler = scheduler
         self.planner = planner
-        self.conversations = conversations
+        self.slot_cache = slot_cache
         self.observers = observers
         self.models = KnownModels(registry, scheduler.fleet)
         self.counts = TokenCounts()
@@ -111,7 +111,7 @@ class Gateway:
             instance = await granted
             assert ticket.slot is not None
             ticket.granted_at = ticket.granted_at or time.monotonic()
-            await self.conversations.enter(instance, ticket)
+            await self.slot_cache.prepare_slot(instance, ticket)
             lease = self._leases[ticket] = Lease(instance, ticket.slot)
             yield lease
         except (GeneratorExit, asyncio.CancelledError):
@@ -131,7 +131,7 @@ class Gateway:
         try:
             if granted.done() and not granted.cancelled() and granted.exception() is None:
                 granted.result().last_used_at = time.time()
-                self.conversations.exit(granted.result(), ticket)
+                self.slot_cache.release_slot(granted.result(), ticket)
         finally:
             self._carry_out(self.scheduler.release(ticket, time.monotonic()))
 
@@ -146,7 +146,7 @@ class Gateway:
 
     def snapshot(self) -> Snapshot:
         """What runs and what waits at this moment, to be shown. Reads no device."""
-        kv_problem = self.conversations.problem
+        kv_problem = self.slot_cache.restore_problem
         return take_snapshot(self.scheduler.fleet, self.supervisor, kv_problem, self.draining)
 
     def devices(self) -> dict[str, DeviceSnapshot]:
@@ -253,7 +253,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         saving_s = min(within_s - grace_s, _LEAVE_S)
-        leaving = [self.conversations.leave(each, saving_s) for each in self.supervisor]
+        leaving = [self.slot_cache.save_all(each, saving_s) for each in self.supervisor]
         if leaving:
             _log.info("saving conversations and stopping engines", engines=len(leaving))
         await asyncio.gather(*leaving)
@@ -277,7 +277,7 @@ class Gateway:
             if instance.ready_at is not None:  # before that it has not taken all yet
                 self.planner.measured(instance)
                 self.planner.save()
-            self.conversations.forget_run(instance.run_id)
+            self.slot_cache.forget_run(instance.run_id)
         finally:
             ended = EngineExit(
                 instance.error,
@@ -391,7 +391,7 @@ class Gateway:
 
     async def _save_and_stop(self, instance: Instance, reason: str) -> None:
         try:
-            await self.conversations.leave(instance, _LEAVE_S)
+            await self.slot_cache.save_all(instance, _LEAVE_S)
         finally:
             instance.stop(reason=reason)
 

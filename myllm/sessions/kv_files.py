@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from myllm.errors import MyLLMError, StoreFailed
-from myllm.sessions.kv_states import STATE_SUFFIX, KvRecord, KvRecords, State
+from myllm.sessions.kv_states import STATE_SUFFIX, KvRecord, KvRecords, KvState
 from myllm.sessions.session import SessionRef
 
 _log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class KvFiles:
         self._saves += 1
         return f"{os.getpid()}-{self._saves}{_ASIDE}"
 
-    async def keep(self, aside: str, state: State) -> None:
+    async def keep(self, aside: str, state: KvState) -> None:
         """Take in what an engine has saved; an older state of the session is replaced.
 
         Raises OSError when the file is not there, and StoreFailed; then there is no file, which
@@ -97,7 +97,7 @@ class KvFiles:
         """Remove what was not saved whole."""
         (self.folder / aside).unlink(missing_ok=True)
 
-    async def checked(self, name: str) -> State | None:
+    async def checked(self, name: str) -> KvState | None:
         """What is in the file `name`, if it is there and still what was saved."""
         records = await self._records()
         record = await records.get(name)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from myllm.sessions.database import Database
-from myllm.sessions.kv_states import KvRecord, Remembered, State
+from myllm.sessions.kv_states import CachedPrefix, KvRecord, KvState
 from myllm.sessions.session import SessionRef
 from myllm.sessions.tables import kv_files, sessions
 
@@ -98,8 +98,8 @@ class DatabaseRecords:
 
 def _record(row: Any) -> KvRecord:
     tokens = array("i", row.tokens)
-    remembered = Remembered(row.chars, row.text_sha256, tuple(tokens))
+    remembered = CachedPrefix(row.chars, row.text_sha256, tuple(tokens))
     pieces = tuple(json.loads(row.pieces))
     session = SessionRef(row.owner, row.session)
-    state = State(session, row.engine, remembered, row.used, pieces)
+    state = KvState(session, row.engine, remembered, row.used, pieces)
     return KvRecord(state, row.sha256, row.size_bytes)

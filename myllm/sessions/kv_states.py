@@ -12,7 +12,7 @@ STATE_SUFFIX = ".kv"
 
 
 @dataclass(frozen=True)
-class Remembered:
+class CachedPrefix:
     """What a slot's state stands for: the first `chars` characters of a prompt, whose SHA-256 is
     `text_sha256`, and the tokens that the engine has read for them."""
 
@@ -21,7 +21,7 @@ class Remembered:
     tokens: tuple[int, ...]
 
     @classmethod
-    def of(cls, text: str, tokens: tuple[int, ...]) -> Remembered:
+    def of(cls, text: str, tokens: tuple[int, ...]) -> CachedPrefix:
         """What an engine remembers that has read `tokens`, which spell `text`."""
         return cls(len(text), _sha256(text), tokens)
 
@@ -31,7 +31,7 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class State:
+class KvState:
     """What a file is to be the state of: a session, and all that the state depends on.
 
     `used` is when the conversation last went on, in seconds since 1970; `pieces` tell how its
@@ -40,7 +40,7 @@ class State:
 
     session: SessionRef
     engine: str
-    remembered: Remembered
+    remembered: CachedPrefix
     used: float
     pieces: tuple[str, ...] = ()
 
@@ -54,7 +54,7 @@ class State:
 class KvRecord:
     """One file as it was saved."""
 
-    state: State
+    state: KvState
     sha256: str
     size_bytes: int
 

@@ -24,7 +24,7 @@ async def test_an_end_is_accounted_for_whatever_raises(
             with monkeypatch.context() as patched:
                 patched.setattr(gateway.planner, "save", broken)
                 patched.setattr(gateway.supervisor.speeds, "save", broken)
-                patched.setattr(gateway.conversations, "forget_run", broken)
+                patched.setattr(gateway.slot_cache, "forget_run", broken)
                 await asyncio.wait_for(gateway.unload("demo"), 20)
                 assert list(gateway.supervisor) == []
             assert not gateway.scheduler.is_loaded("demo")
@@ -34,7 +34,7 @@ async def test_a_lease_ends_whatever_raises(
     engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(engine, home) as gateway:
-        monkeypatch.setattr(gateway.conversations, "exit", broken)
+        monkeypatch.setattr(gateway.slot_cache, "release_slot", broken)
         with pytest.raises(RuntimeError):
             await asyncio.wait_for(gateway.load("demo"), 20)
         assert gateway.scheduler.totals() == (0, 0)

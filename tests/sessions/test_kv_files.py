@@ -7,11 +7,11 @@ from pathlib import Path
 from myllm.sessions.archive import Archive
 from myllm.sessions.history import Message
 from myllm.sessions.kv_files import KvFiles
-from myllm.sessions.kv_states import Remembered, State
+from myllm.sessions.kv_states import CachedPrefix, KvState
 from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore
 
-STATE = State(SessionRef("local", "s"), "engine", Remembered.of("hi", (1, 2)), 1.0)
+STATE = KvState(SessionRef("local", "s"), "engine", CachedPrefix.of("hi", (1, 2)), 1.0)
 
 
 async def keep(files: KvFiles) -> None:

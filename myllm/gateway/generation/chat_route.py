@@ -23,7 +23,7 @@ from myllm.gateway.generation.relay import Relay
 from myllm.gateway.prompt.fit import Prompt, Wire
 from myllm.gateway.prompt.prefixes import pieces_of_wire
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.sessions.kv_states import Remembered
+from myllm.sessions.kv_states import CachedPrefix
 from myllm.supervisor.instance import Instance
 
 CHAT: Final = "/v1/chat/completions"
@@ -60,7 +60,7 @@ class EngineChat:
     ) -> None:
         messages: Wire = body["messages"]
         ticket.pieces = ticket.pieces or pieces_of_wire(messages)
-        self._conversations = gateway.conversations
+        self._slot_cache = gateway.slot_cache
         self._ticket = ticket
         self._prompts = prompts
         self._prompt: Prompt | None = None
@@ -89,7 +89,7 @@ class EngineChat:
     async def _prepare(self, instance: Instance) -> Wire:
         assert self._prompts is not None
         self._prompt = await self._prompts.build(instance)
-        self._conversations.unknown(instance, self._ticket)
+        self._slot_cache.invalidate(instance, self._ticket)
         return self._prompt.wire
 
     def _note_slot(self, instance: Instance) -> None:
@@ -97,8 +97,8 @@ class EngineChat:
         behind it."""
         prompt = self._prompt
         if prompt is not None and prompt.tokens:
-            remembered = Remembered.of(prompt.text, tuple(prompt.tokens))
-            self._conversations.note(instance, self._ticket, remembered, self._answer.text, 0)
+            prefix = CachedPrefix.of(prompt.text, tuple(prompt.tokens))
+            self._slot_cache.record(instance, self._ticket, prefix, self._answer.text, 0)
 
     def _named(self, delta: Delta) -> Delta:
         """Give an id to each call that has none: clients need it to return the tool's result."""

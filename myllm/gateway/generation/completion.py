@@ -19,7 +19,7 @@ from myllm.gateway.generation.survival import Resumable, SurvivingAnswer, can_be
 from myllm.gateway.generation.transcript import Transcript
 from myllm.gateway.prompt.fit import Prompt
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.sessions.kv_states import Remembered
+from myllm.sessions.kv_states import CachedPrefix
 from myllm.supervisor.instance import Instance
 
 P = TypeVar("P")
@@ -90,7 +90,7 @@ class Completion(Resumable[P]):
         encoder: Encoder[P],
         sent: str = "",
     ) -> None:
-        self._conversations = gateway.conversations
+        self._slot_cache = gateway.slot_cache
         self._ticket = ticket
         self._fields = fields
         self._encoder = encoder
@@ -182,7 +182,7 @@ class Completion(Resumable[P]):
         if self._has_diverged:
             return False
         tokens = len(await self._prompt_tokens(instance))
-        prompt_s = self._conversations.reading_s(instance, self._ticket, tokens)
+        prompt_s = self._slot_cache.reading_s(instance, self._ticket, tokens)
         return replay.is_cheap(decode_s, prompt_s)
 
     async def _make_prompt(self, instance: Instance) -> None:
@@ -230,10 +230,10 @@ class Completion(Resumable[P]):
     def _note(self, instance: Instance, answer: str, produced: list[int]) -> None:
         assert isinstance(self._prompt, list)
         assert self._text is not None
-        self._conversations.note(
+        self._slot_cache.record(
             instance,
             self._ticket,
-            Remembered.of(self._text + answer, (*self._prompt, *produced)),
+            CachedPrefix.of(self._text + answer, (*self._prompt, *produced)),
             answer,
             self._transcript.cached_tokens,
         )

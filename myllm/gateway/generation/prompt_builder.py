@@ -77,7 +77,7 @@ class PromptBuilder:
             *wire, last = wire
             begun = last["content"]
         text = await calls.apply_template(instance, {"messages": wire}) + begun
-        return Prompt(text, await self._gateway.conversations.tokens(instance, self._ticket, text))
+        return Prompt(text, await self._gateway.slot_cache.tokens(instance, self._ticket, text))
 
     async def _render_chat(self, instance: Instance, wire: Wire) -> Prompt:
         """Render as the engine's chat route does. Pictures and sounds have no text, so a prompt

@@ -21,13 +21,13 @@ import structlog
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.engine_io import calls
 from myllm.gateway.engine_io.token_spelling import spell_prompt
-from myllm.gateway.kv.slot_contents import Held
+from myllm.gateway.kv.slot_contents import SlotContents
 from myllm.gateway.prompt.prefixes import common_chars, pieces_of_messages
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.loops import in_background
 from myllm.sessions.history import Message
 from myllm.sessions.kv_files import KvFiles
-from myllm.sessions.kv_states import Remembered, State, file_name
+from myllm.sessions.kv_states import CachedPrefix, KvState, file_name
 from myllm.sessions.session import SessionRef
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceSpec
@@ -45,7 +45,7 @@ _ALIKE_CHARS = 512
 _MOST_IGNORED = 2
 
 
-class Conversations:
+class SlotCache:
     """What the slots of all engines hold; `files` has what outlives a slot.
 
     `speed` tells how many tokens of a prompt an engine reads per second.
@@ -58,12 +58,12 @@ class Conversations:
     ) -> None:
         self._files = files
         self._speed = speed
-        self._held: dict[tuple[int, int], Held] = {}
+        self._slots: dict[tuple[int, int], SlotContents] = {}
         self._ignored: dict[str, int] = {}
         self._saving: set[asyncio.Task[None]] = set()
-        self._being_saved: list[Held] = []  # also of engines that have ended meanwhile
+        self._being_saved: list[SlotContents] = []  # also of engines that have ended meanwhile
 
-    def problem(self, spec: InstanceSpec) -> str | None:
+    def restore_problem(self, spec: InstanceSpec) -> str | None:
         """Why this engine's conversations are read anew when they have left their slot; None:
         they are not."""
         if spec.key.role != "generate":
@@ -74,7 +74,7 @@ class Conversations:
             return "the engine did not use the states that were read back"
         return spec.model.header.state_problem
 
-    async def enter(self, instance: Instance, ticket: Ticket) -> None:
+    async def prepare_slot(self, instance: Instance, ticket: Ticket) -> None:
         """Make the slot of `ticket` its own: save who was there, bring back what it had. Nothing
         of another owner's stays in it, or how soon and from how many cached tokens an answer
         comes would tell what the other one has asked.
@@ -83,91 +83,93 @@ class Conversations:
         """
         if ticket.only_asks or instance.spec.key.role != "generate":
             return
-        held, slot = self._of(instance, ticket), ticket.slot or 0
-        held.in_use = True
-        if held.timer is not None:
-            held.timer.cancel()
-        if not held.belongs_to(ticket):
-            await asyncio.shield(self._save_now(instance, slot, held))
-        async with held.lock:
-            goes_on = held.belongs_to(ticket)
-            held.taken_by, held.noted, held.expected = ticket, False, 0
+        contents, slot = self._of(instance, ticket), ticket.slot or 0
+        contents.in_use = True
+        if contents.timer is not None:
+            contents.timer.cancel()
+        if not contents.belongs_to(ticket):
+            await asyncio.shield(self._save_now(instance, slot, contents))
+        async with contents.lock:
+            goes_on = contents.belongs_to(ticket)
+            contents.taken_by, contents.noted, contents.expected = ticket, False, 0
             if goes_on:
                 return
-            held.session = ticket.session
-            held.state, held.saved, held.restored = None, False, 0
+            contents.session = ticket.session
+            contents.state, contents.saved, contents.restored = None, False, 0
             owner = ticket.request.client.owner
-            if held.owner not in (None, owner):
+            if contents.owner not in (None, owner):
                 await calls.erase_slot(instance, slot)
-            held.owner = owner
-            if ticket.session is not None and self.problem(instance.spec) is None:
-                await self._restore(instance, ticket, held)
+            contents.owner = owner
+            if ticket.session is not None and self.restore_problem(instance.spec) is None:
+                await self._restore(instance, ticket, contents)
 
     async def tokens(self, instance: Instance, ticket: Ticket, text: str) -> list[int]:
         """The tokens of a rendered conversation, beginning with those that its slot has read."""
-        held = self._held.get((instance.run_id, ticket.slot or 0))
-        if held is not None and held.state is not None:
-            held.expected = 0
-            remembered = held.state.remembered
+        contents = self._slots.get((instance.run_id, ticket.slot or 0))
+        if contents is not None and contents.state is not None:
+            contents.expected = 0
+            remembered = contents.state.remembered
             if remembered.begins(text):
                 rest = text[remembered.chars :]
                 more = await spell_prompt(instance, rest) if rest else []
                 if more is not None:
-                    held.expected = min(held.restored, len(remembered.tokens))
+                    contents.expected = min(contents.restored, len(remembered.tokens))
                     return [*remembered.tokens, *more]
         return await calls.tokenize(instance, text)
 
     def reading_s(self, instance: Instance, ticket: Ticket, tokens: int) -> float:
         """How long an engine takes to read a prompt of so many tokens, without those that were
         read back into the slot of `ticket`."""
-        held = self._held.get((instance.run_id, ticket.slot or 0))
-        restored = held.restored if held is not None else 0
+        contents = self._slots.get((instance.run_id, ticket.slot or 0))
+        restored = contents.restored if contents is not None else 0
         return max(0, tokens - restored) / self._speed(instance.spec)
 
-    def note(
-        self, instance: Instance, ticket: Ticket, remembered: Remembered, answer: str, cached: int
+    def record(
+        self, instance: Instance, ticket: Ticket, remembered: CachedPrefix, answer: str, cached: int
     ) -> None:
         """The slot of `ticket` has read and written so much, the last of it being `answer`;
         `cached` tokens of the prompt had been in it."""
         if answer:
             ticket.pieces = (*ticket.pieces, *pieces_of_messages([Message("assistant", answer)]))
-        held = self._held.get((instance.run_id, ticket.slot or 0))
-        if held is None or ticket.session is None:
+        contents = self._slots.get((instance.run_id, ticket.slot or 0))
+        if contents is None or ticket.session is None:
             return
-        if held.expected:
-            self._verify(instance, held.expected, cached)
+        if contents.expected:
+            self._verify(instance, contents.expected, cached)
         engine = instance.spec.state_key
-        held.state = State(ticket.session, engine, remembered, time.time(), ticket.pieces)
-        held.saved, held.noted, held.restored, held.expected = False, True, 0, 0
+        contents.state = KvState(ticket.session, engine, remembered, time.time(), ticket.pieces)
+        contents.saved, contents.noted, contents.restored, contents.expected = False, True, 0, 0
 
-    def unknown(self, instance: Instance, ticket: Ticket) -> None:
+    def invalidate(self, instance: Instance, ticket: Ticket) -> None:
         """The slot of ticket is going to hold something that nobody has told."""
-        held = self._held.get((instance.run_id, ticket.slot or 0))
-        if held is not None:
-            held.state, held.restored, held.expected = None, 0, 0
+        contents = self._slots.get((instance.run_id, ticket.slot or 0))
+        if contents is not None:
+            contents.state, contents.restored, contents.expected = None, 0, 0
 
-    def exit(self, instance: Instance, ticket: Ticket) -> None:
+    def release_slot(self, instance: Instance, ticket: Ticket) -> None:
         """The request is over; its slot is saved a little later, if nobody comes back."""
-        held = self._held.get((instance.run_id, ticket.slot or 0))
-        if held is None or ticket.only_asks:
+        contents = self._slots.get((instance.run_id, ticket.slot or 0))
+        if contents is None or ticket.only_asks:
             return
-        held.in_use, held.put_off = False, 0
-        ticket.untouched = held.taken_by is not ticket
-        if not (ticket.untouched or held.noted):
-            held.state = None  # the request has failed, and nobody knows how far it had come
-        if held.is_unsaved():
-            self._save_later(instance, ticket.slot or 0, held)
+        contents.in_use, contents.put_off = False, 0
+        ticket.untouched = contents.taken_by is not ticket
+        if not (ticket.untouched or contents.noted):
+            contents.state = None  # the request has failed, and nobody knows how far it had come
+        if contents.is_unsaved():
+            self._save_later(instance, ticket.slot or 0, contents)
 
-    async def leave(self, instance: Instance, within_s: float) -> None:
+    async def save_all(self, instance: Instance, within_s: float) -> None:
         """Save every slot of an engine that is to end, as far as the time suffices."""
         try:
             async with asyncio.timeout(within_s):
-                for slot, held in self._of_run(instance.run_id):
-                    if not held.in_use:
-                        async with held.lock:
-                            await self._save(instance, slot, held)
+                for slot, contents in self._of_run(instance.run_id):
+                    if not contents.in_use:
+                        async with contents.lock:
+                            await self._save(instance, slot, contents)
         except TimeoutError:
-            unsaved = [held for _, held in self._of_run(instance.run_id) if held.is_unsaved()]
+            unsaved = [
+                contents for _, contents in self._of_run(instance.run_id) if contents.is_unsaved()
+            ]
             _log.warning(
                 "an engine ends before its conversations are saved",
                 model=str(instance.spec.key),
@@ -177,80 +179,89 @@ class Conversations:
 
     def forget_run(self, run: int) -> None:
         """An engine has ended."""
-        for slot, held in self._of_run(run):
-            del self._held[run, slot]
-            if held.timer is not None:
-                held.timer.cancel()
+        for slot, contents in self._of_run(run):
+            del self._slots[run, slot]
+            if contents.timer is not None:
+                contents.timer.cancel()
 
     async def forget_session(self, session: SessionRef) -> None:
         """A session is to be removed: neither its files nor its slots may bring it back."""
-        for held in [*self._held.values(), *self._being_saved]:
-            if held.session == session:
-                held.state = None
-                async with held.lock:  # what is just being saved is not kept
+        for contents in [*self._slots.values(), *self._being_saved]:
+            if contents.session == session:
+                contents.state = None
+                async with contents.lock:  # what is just being saved is not kept
                     pass
         await self._files.forget(session)
 
-    def _of(self, instance: Instance, ticket: Ticket) -> Held:
-        return self._held.setdefault((instance.run_id, ticket.slot or 0), Held())
+    def _of(self, instance: Instance, ticket: Ticket) -> SlotContents:
+        return self._slots.setdefault((instance.run_id, ticket.slot or 0), SlotContents())
 
-    def _of_run(self, run: int) -> list[tuple[int, Held]]:
+    def _of_run(self, run: int) -> list[tuple[int, SlotContents]]:
         """The slots of one engine."""
-        return [(slot, held) for (of_run, slot), held in self._held.items() if of_run == run]
+        return [
+            (slot, contents) for (of_run, slot), contents in self._slots.items() if of_run == run
+        ]
 
-    def _save_later(self, instance: Instance, slot: int, held: Held) -> None:
-        if held.timer is not None:
-            held.timer.cancel()
+    def _save_later(self, instance: Instance, slot: int, contents: SlotContents) -> None:
+        if contents.timer is not None:
+            contents.timer.cancel()
         later = asyncio.get_running_loop().call_later
-        held.timer = later(_SAVE_AFTER_S, self._save_idle, instance, slot, held)
+        contents.timer = later(_SAVE_AFTER_S, self._save_idle, instance, slot, contents)
 
-    def _save_idle(self, instance: Instance, slot: int, held: Held) -> None:
+    def _save_idle(self, instance: Instance, slot: int, contents: SlotContents) -> None:
         others = any(other.in_use for _, other in self._of_run(instance.run_id))
-        if others and held.put_off < _MOST_PUT_OFF:
-            held.put_off += 1
-            self._save_later(instance, slot, held)
+        if others and contents.put_off < _MOST_PUT_OFF:
+            contents.put_off += 1
+            self._save_later(instance, slot, contents)
             return
 
-        if not held.in_use:
-            self._save_now(instance, slot, held)
+        if not contents.in_use:
+            self._save_now(instance, slot, contents)
 
-    def _save_now(self, instance: Instance, slot: int, held: Held) -> asyncio.Task[None]:
+    def _save_now(
+        self, instance: Instance, slot: int, contents: SlotContents
+    ) -> asyncio.Task[None]:
         """Save a slot whatever becomes of the caller, unless a request takes the slot before the
         save begins. One that comes later waits for the lock."""
-        taken_by = held.taken_by
+        taken_by = contents.taken_by
 
         async def save() -> None:
-            async with held.lock:
-                if held.taken_by is taken_by:
-                    await self._save(instance, slot, held)
+            async with contents.lock:
+                if contents.taken_by is taken_by:
+                    await self._save(instance, slot, contents)
 
         task = in_background("saving a conversation's state", save())
         self._saving.add(task)
         task.add_done_callback(self._saving.discard)
         return task
 
-    async def _save(self, instance: Instance, slot: int, held: Held) -> None:
+    async def _save(self, instance: Instance, slot: int, contents: SlotContents) -> None:
         """Failing to is logged: then the history is read anew."""
-        state = held.state
-        if state is None or held.saved or instance.is_over() or not self._is_worth(instance, state):
+        state = contents.state
+        if (
+            state is None
+            or contents.saved
+            or instance.is_over()
+            or not self._is_worth(instance, state)
+        ):
             return
         aside = None
-        self._being_saved.append(held)
+        self._being_saved.append(contents)
         try:
             aside = await self._files.new_aside()
             tokens = await calls.save_slot(instance, slot, aside)
-            held.saved = True
-            if held.state is state and self._goes_on_from(instance, state, tokens):
+            contents.saved = True
+            if contents.state is state and self._goes_on_from(instance, state, tokens):
                 await self._files.keep(aside, state)
         except (MyLLMError, OSError) as failure:
-            held.saved = False
+            contents.saved = False
             _log.warning("state of a conversation not saved", cause=str(failure))
         finally:
-            self._being_saved.remove(held)
+            self._being_saved.remove(contents)
             if aside is not None:
                 self._files.discard(aside)
 
-    def _goes_on_from(self, instance: Instance, state: State, tokens: int) -> bool:
+    def _goes_on_from(self, instance: Instance, state: KvState, tokens: int) -> bool:
         """Whether the next prompt can follow on `tokens` that a slot has read.
 
         A running state cannot go back behind what was read beyond the answer: a stop string, or
@@ -259,12 +270,12 @@ class Conversations:
         exact = tokens <= len(state.remembered.tokens)
         return exact or instance.spec.model.header.cache_kind != "recurrent"
 
-    def _is_worth(self, instance: Instance, state: State) -> bool:
-        if self.problem(instance.spec) is not None:
+    def _is_worth(self, instance: Instance, state: KvState) -> bool:
+        if self.restore_problem(instance.spec) is not None:
             return False
         return len(state.remembered.tokens) / self._speed(instance.spec) > _WORTH_S
 
-    async def _restore(self, instance: Instance, ticket: Ticket, held: Held) -> None:
+    async def _restore(self, instance: Instance, ticket: Ticket, contents: SlotContents) -> None:
         session = ticket.session
         assert session is not None
         try:
@@ -273,12 +284,12 @@ class Conversations:
             if state is None and (alike := await self._alike(instance, ticket, session.owner)):
                 state = await self._files.checked(alike)
             if state is not None:
-                await self._read_back(instance, ticket, held, state)
+                await self._read_back(instance, ticket, contents, state)
         except MyLLMError as failure:
             _log.warning("state of a conversation not restored", cause=failure.detail)
 
     async def _read_back(
-        self, instance: Instance, ticket: Ticket, held: Held, state: State
+        self, instance: Instance, ticket: Ticket, contents: SlotContents, state: KvState
     ) -> None:
         try:
             tokens = await calls.restore_slot(instance, ticket.slot or 0, state.file_name)
@@ -288,7 +299,7 @@ class Conversations:
         own = state.session == ticket.session
         _log.info("state of a conversation restored", tokens=tokens, own=own)
         if own:
-            held.state, held.saved, held.restored = state, True, tokens
+            contents.state, contents.saved, contents.restored = state, True, tokens
 
     async def _alike(self, instance: Instance, ticket: Ticket, owner: str) -> str | None:
         """The file of another conversation that begins like this one."""

@@ -6,15 +6,15 @@ import asyncio
 from dataclasses import dataclass, field
 
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.sessions.kv_states import State
+from myllm.sessions.kv_states import KvState
 from myllm.sessions.session import SessionRef
 
 
 @dataclass(eq=False)
-class Held:
+class SlotContents:
     """What one slot of one run holds: `state` is None while nobody knows.
 
-    `owner` is whose it is; None: it is empty. `lock` is held while it is saved, restored or
+    `owner` is whose it is; None: it is empty. `lock` is contents while it is saved, restored or
     erased, and `in_use` while a request has the slot. `taken_by` is the last request that made the
     slot its own, which one that leaves early never does, and `noted` when it has told what the slot
     holds now. `restored` are the tokens that were read back and not seen in use yet; `expected`
@@ -25,7 +25,7 @@ class Held:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     owner: str | None = None
     session: SessionRef | None = None
-    state: State | None = None
+    state: KvState | None = None
     saved: bool = False
     in_use: bool = False
     taken_by: Ticket | None = None

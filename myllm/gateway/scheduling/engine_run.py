@@ -6,7 +6,7 @@
 Which slot, among the free ones: the one that holds this session; else, of those that hold no
 session and nothing of another owner's, the one that has read the longest beginning of this prompt,
 or the least recently used one. Else what was used least recently gives way, a session or what
-another owner has left; `conversations.py` saves the one and erases the other.
+another owner has left; `kv/slot_cache.py` saves the one and erases the other.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ async def test_a_request_that_failed_proves_nothing_about_restoring(services: Se
             await say(services, "s", "hello", json_schema={"type": "nonsense"})
         await say(services, f"t{number}", "hello")
     [instance] = services.gateway.supervisor
-    assert services.gateway.conversations.problem(instance.spec) is None
+    assert services.gateway.slot_cache.restore_problem(instance.spec) is None
 
 
 async def test_an_engine_that_dies_while_it_reads_a_state_costs_no_file(
@@ -202,6 +202,6 @@ async def test_an_engine_that_ignores_its_states_is_not_offered_any_more(
         for _ in range(3):
             await cached_after_an_unload(services, "gemma", "s")
             [instance] = services.gateway.supervisor
-            problems.append(services.gateway.conversations.problem(instance.spec))
+            problems.append(services.gateway.slot_cache.restore_problem(instance.spec))
         ignored = "the engine did not use the states that were read back"
         assert problems == [None, ignored, ignored]

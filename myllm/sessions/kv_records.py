@@ -41,7 +41,7 @@ class DatabaseRecords:
         return [(name, tuple(json.loads(pieces))) for name, pieces in rows]
 
     async def put(self, record: KvRecord) -> None:
-        state, remembered = record.state, record.state.remembered
+        state, prefix = record.state, record.state.prefix
         row = kv_files.insert().values(
             folder=self._folder,
             name=state.file_name,
@@ -50,9 +50,9 @@ class DatabaseRecords:
             engine=state.engine,
             sha256=record.sha256,
             size_bytes=record.size_bytes,
-            chars=remembered.chars,
-            text_sha256=remembered.text_sha256,
-            tokens=array("i", remembered.tokens).tobytes(),
+            chars=prefix.chars,
+            text_sha256=prefix.text_sha256,
+            tokens=array("i", prefix.tokens).tobytes(),
             pieces=json.dumps(state.pieces),
             used=state.used,
         )
@@ -98,8 +98,8 @@ class DatabaseRecords:
 
 def _record(row: Any) -> KvRecord:
     tokens = array("i", row.tokens)
-    remembered = CachedPrefix(row.chars, row.text_sha256, tuple(tokens))
+    prefix = CachedPrefix(row.chars, row.text_sha256, tuple(tokens))
     pieces = tuple(json.loads(row.pieces))
     session = SessionRef(row.owner, row.session)
-    state = KvState(session, row.engine, remembered, row.used, pieces)
+    state = KvState(session, row.engine, prefix, row.used, pieces)
     return KvRecord(state, row.sha256, row.size_bytes)

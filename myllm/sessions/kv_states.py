@@ -40,7 +40,7 @@ class KvState:
 
     session: SessionRef
     engine: str
-    remembered: CachedPrefix
+    prefix: CachedPrefix
     used: float
     pieces: tuple[str, ...] = ()
 

@@ -1,1 +1,1 @@
-"""What each slot remembers, saved and restored with its conversation."""
+"""The KV caches of the engines' slots, saved and restored with their sessions."""

@@ -18,7 +18,7 @@ from myllm.gateway.engine_io import calls
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.chat_job import ChatJob, SessionTurn
 from myllm.gateway.generation.events import Finished
-from myllm.gateway.kv import slot_cache
+from myllm.gateway.kv import saving
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.models.gguf_header import Header
 from myllm.sessions.history import Message
@@ -123,7 +123,7 @@ async def test_a_save_by_itself_waits_for_other_answers(
     engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that saves a slot answers nobody meanwhile."""
-    monkeypatch.setattr(slot_cache, "_SAVE_AFTER_S", 0.05)
+    monkeypatch.setattr(saving, "_SAVE_AFTER_S", 0.05)
     async with running_services(engine, home, slots=2) as services:
         async with services.gateway.lease(RequestInfo().ticket(InstanceKey("demo", "generate"))):
             await say(services, "s", LONG)
@@ -143,7 +143,7 @@ SHORT = "These are some words. " * 20
 @pytest.fixture
 def small_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What these models have read is saved, although it is read again in no time."""
-    monkeypatch.setattr(slot_cache, "_WORTH_S", 0)
+    monkeypatch.setattr(saving, "_WORTH_S", 0)
 
 
 async def cached_after_an_unload(services: Services, model: str, session: str) -> int:

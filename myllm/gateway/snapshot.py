@@ -58,7 +58,7 @@ class EngineSnapshot:
 class ModelSnapshot:
     """One model in one role, with every engine of it that has not ended.
 
-    `queued` counts the requests that wait. `is_wanted`: it is to be loaded if it is not.
+    `queued` counts the requests that wait. `is_needed`: it is to be loaded if it is not.
     `planned_mb` is what it waits for, per device, and empty unless it waits for memory.
     After repeated crashes (`crashes` of them count), no engine is started for `backoff_s` seconds.
     """
@@ -66,7 +66,7 @@ class ModelSnapshot:
     key: InstanceKey
     engines: tuple[EngineSnapshot, ...]
     queued: int
-    is_wanted: bool
+    is_needed: bool
     planned_mb: MemoryByDevice
     crashes: int
     backoff_s: int
@@ -128,8 +128,8 @@ def _model(state: ModelState, supervisor: Supervisor, kv_problem: KvProblem) -> 
             for run in state.runs()
         ),
         queued=len(state.queue),
-        is_wanted=state.is_asked_for(),
-        planned_mb=without_engines(state.plan.need) if state.plan else {},
+        is_needed=state.is_needed(),
+        planned_mb=without_engines(state.pending.plan.need) if state.pending else {},
         crashes=state.backoff.crashes,
         backoff_s=state.backoff.pause_s(time.monotonic()),
         restarts=max(0, history.starts - 1),

@@ -21,7 +21,7 @@ async def list_instances(services: ServicesDep) -> dict[str, Any]:
     shown: list[dict[str, Any]] = []
     for model in services.gateway.snapshot().models:
         shown += [_running(model, engine) for engine in model.engines]
-        if not model.engines and (model.is_wanted or model.backoff_s):
+        if not model.engines and (model.is_needed or model.backoff_s):
             shown.append(_absent(model))
     memory = {
         name: {

@@ -18,9 +18,13 @@ LONGEST_PAUSE_S = 300.0
 
 
 class CrashBackoff:
-    """The deaths of one model's engines; `now` is a monotonic time in seconds."""
+    """The crashes of one model's engines; `now` is a monotonic time in seconds.
+
+    `last_error` says why the last engine that failed did so, whether or not that counted.
+    """
 
     def __init__(self) -> None:
+        self.last_error: str | None = None
         self._times: deque[float] = deque()
         self._last_signal: int | None = None
         self._pause_s = 0.0

@@ -1,4 +1,31 @@
-"""What the scheduler keeps of one model in one role."""
+"""What the scheduler knows about one model in one role.
+
+              needed                  memory is free             engine is ready
+    absent ────────────────> waiting ────────────────> loading ───────────────────> ready
+     ^  ^                     │   ^                     │    │                      │   │
+     │  │ not needed any more │   │ died, still needed  │    │                      │   │
+     │  └─────────────────────┘   └─────────────────────┴────)──────────────────────┘   │
+     │                                                       │   idle, evicted,         │
+     │ engine has ended                                      v   unloaded, replaced     v
+     └────────────────────────────────────────────────── draining <─────────────────────┘
+
+A model is needed while requests wait for it, or when it is to be loaded although none does. The
+status follows from the fields. The combinations that are legal between two events:
+
+  1. absent, draining: no `run`, no plan in the making and none that waits for memory.
+     waiting: no `run`, but `planning` or `pending`; both when a plan is made anew because memory
+     has been freed.
+     loading, ready: `run` is in this state.
+  2. `successor` is loading, and exists only beside `run`. Each run in `draining` is draining.
+     No run occurs twice.
+  3. `pending`, `wanted` and `starts_after` are set only while there is no `run`.
+  4. `replace` is set only while there is a `run`. If there is a `run`, a plan in the making is for
+     its successor: then `replace` is set, and there is no `successor` yet. If `replace` is set
+     beside a `successor`, that one will be replaced in turn.
+  5. `smaller` is set only until the next engine is ready.
+  6. After each tick: a model without a `run` that is needed is waiting, and only a needed model
+     has a `pending` plan.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +42,23 @@ from myllm.supervisor.spec import InstanceKey
 ModelStatus = Literal["absent", "waiting", "loading", "ready", "draining"]
 
 
+@dataclass(frozen=True)
+class PendingStart:
+    """A plan that waits for memory, since `since`."""
+
+    plan: Plan
+    since: float
+
+
 @dataclass
 class ModelState:
-    """`run` takes requests, or will when it is loaded; `successor` loads to replace it;
-    `draining` are runs that take no more.
+    """`run` takes requests, or will when it has loaded; `successor` loads to replace it; the
+    `draining` runs take no more.
 
-    `plan` is set while it waits for room, since `waiting_since`. `wanted` says that it is to
-    be loaded although nobody asks; `replace` that `run` is to be replaced. A run lacked memory:
-    `shrunk` says that the next one is to be smaller, `after` names the run that leaves first.
+    `planning`: a MakePlan has been issued and not yet answered. `wanted`: the model is to be loaded
+    although no request waits for it. `replace`: `run` is to be replaced. The other two follow from
+    a run that lacked memory: `smaller` asks for a plan that needs less, and `starts_after` is the
+    id of the run that must end before the next one starts.
     """
 
     key: InstanceKey
@@ -34,38 +70,36 @@ class ModelState:
     successor: EngineRun | None = None
     draining: list[EngineRun] = field(default_factory=list)
     planning: bool = False
-    plan: Plan | None = None
-    waiting_since: float | None = None
+    pending: PendingStart | None = None
     wanted: bool = False
     replace: bool = False
-    shrunk: bool = False
-    after: int | None = None
-    cause: str | None = None
+    smaller: bool = False
+    starts_after: int | None = None
 
     @property
     def status(self) -> ModelStatus:
-        """What somebody who asks for this model meets."""
+        """What a request for this model finds."""
         if self.run is not None:
             return self.run.state
-        if self.planning or self.plan is not None:
+        if self.planning or self.pending is not None:
             return "waiting"
         return "draining" if self.draining else "absent"
 
     def runs(self) -> list[EngineRun]:
-        """Every engine of it that has not ended."""
+        """Every run of this model that has not ended."""
         own = [run for run in (self.run, self.successor) if run is not None]
         return own + self.draining
 
     def active(self) -> list[Ticket]:
-        """The requests being answered."""
+        """The requests that are being answered."""
         return [ticket for run in self.runs() for ticket in run.tickets()]
 
     def slots(self) -> int:
-        """How many requests it answers at a time; 1 until that is known."""
+        """How many requests are answered at a time; 1 until that is known."""
         return max(1, len(self.run.slots)) if self.run is not None else 1
 
     def take_next(self, now: float) -> Ticket:
-        """Take out of the queue whose turn it is."""
+        """Take the request whose turn it is out of the queue."""
         suspect = self.suspects.next(self.queue)
         if suspect is None:
             return self.queue.take_next(self.active(), self.slots(), now)
@@ -73,15 +107,15 @@ class ModelState:
         return suspect
 
     def position(self, ticket: Ticket, now: float) -> int:
-        """How many of those that wait go before `ticket`, and itself; 0: it does not wait."""
+        """The place of `ticket` in the queue: 1 is next, 0 means that it does not wait."""
         return self.queue.position(ticket, self.active(), self.slots(), now)
 
-    def is_asked_for(self) -> bool:
-        """Whether it is to be loaded, if it is not."""
+    def is_needed(self) -> bool:
+        """Whether the model is to be loaded, if it is not."""
         return bool(self.queue) or self.wanted
 
     def can_be_evicted(self) -> bool:
-        """Idle, and nobody's: not pinned, not queued for, not about to be replaced."""
+        """Whether its run is idle, and neither pinned, queued for, nor being replaced."""
         return (
             self.run is not None
             and self.run.state == "ready"
@@ -91,8 +125,8 @@ class ModelState:
             and self.successor is None
         )
 
-    def can_be_asked_to_yield(self, now: float, turn_s: float) -> bool:
-        """In use, but it has had its turn."""
+    def can_yield(self, now: float, turn_s: float) -> bool:
+        """Whether its run may be in use, but has had its turn of `turn_s` seconds."""
         return (
             self.run is not None
             and self.run.state == "ready"
@@ -100,9 +134,10 @@ class ModelState:
             and now - self.run.ready_at >= turn_s
         )
 
-    def stop_waiting(self) -> None:
-        """It no longer waits for room."""
-        self.plan, self.waiting_since = None, None
+    def waits_for_memory(self, plan: Plan, now: float) -> PendingStart:
+        """`plan` waits from now on, or from when the plan that it replaces began to wait."""
+        self.pending = PendingStart(plan, now if self.pending is None else self.pending.since)
+        return self.pending
 
     def retire(self, run: EngineRun) -> None:
         """`run` takes no more requests."""
@@ -110,7 +145,7 @@ class ModelState:
         self.draining.append(run)
 
     def forget(self, run: EngineRun) -> None:
-        """`run` has ended, or is no longer what it was; its successor takes its place."""
+        """`run` has ended, or takes no more requests; its successor takes its place."""
         if run is self.run:
             self.run, self.successor = self.successor, None
             self.replace = self.replace and self.run is not None

@@ -24,14 +24,14 @@ def backing_off(model: ModelState, now: float) -> Unavailable | None:
         return None
     return Unavailable(
         f"The engine of model '{model.key}' failed {model.backoff.crashes} times; the next try is "
-        f"in {pause_s} s. The last time: {model.cause}",
+        f"in {pause_s} s. The last time: {model.backoff.last_error}",
         pause_s,
     )
 
 
 def give_up(model: ModelState, error: MyLLMError) -> list[Action]:
     """Nobody who waits for this model will be served."""
-    model.stop_waiting()
+    model.pending = None
     model.wanted = False
     rejected: list[Action] = [Reject(ticket, error) for ticket in model.queue]
     model.queue.clear()
@@ -75,7 +75,7 @@ def reject_late(model: ModelState, now: float, timeout_s: float) -> list[Action]
     actions: list[Action] = []
     for ticket in model.queue:
         if now - ticket.waits_since > timeout_s:
-            what = "a free slot" if model.plan is None else "memory to be free"
+            what = "a free slot" if model.pending is None else "memory to be free"
             error = Unavailable(
                 f"Waited {timeout_s:g} s for {what} for model '{model.key}' (MYLLM_QUEUE_TIMEOUT)",
                 model.rate.retry_after_s(len(model.queue)),
@@ -83,6 +83,6 @@ def reject_late(model: ModelState, now: float, timeout_s: float) -> list[Action]
             )
             model.queue.discard(ticket)
             actions.append(Reject(ticket, error))
-    if not model.is_asked_for():
-        model.stop_waiting()
+    if not model.is_needed():
+        model.pending = None
     return actions

@@ -22,7 +22,7 @@ from myllm.errors import Conflict, EngineDied, InvalidRequest, ModelRemoved, MyL
 from myllm.gateway.scheduling import start_decision
 from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.fleet import Fleet
-from myllm.gateway.scheduling.model_state import ModelState
+from myllm.gateway.scheduling.model_state import ModelState, PendingStart
 from myllm.gateway.scheduling.poisons import Poisons
 from myllm.gateway.scheduling.rejections import (
     backing_off,
@@ -115,8 +115,8 @@ class Scheduler:
         run = self.fleet.run(ticket.run)
         self._let_go(model, run, ticket, now)
         if run is None:
-            if not model.is_asked_for():
-                model.stop_waiting()
+            if not model.is_needed():
+                model.pending = None
             return self._advance(model, now)
         model.rate.request_ended(now, was_waited_for=bool(model.queue))
         run.leave(ticket, now)
@@ -145,13 +145,10 @@ class Scheduler:
             return []
         if replace and model.run is not None:
             return self._replace(model, model.run, plan, free, now)
-        if model.run is not None or not model.is_asked_for():
-            model.stop_waiting()
+        if model.run is not None or not model.is_needed():
+            model.pending = None
             return []
-        model.plan = plan
-        if model.waiting_since is None:
-            model.waiting_since = now
-        return self._place(model, plan, free, now)
+        return self._place(model, model.waits_for_memory(plan, now), free, now)
 
     def plan_failed(self, key: InstanceKey, error: MyLLMError) -> list[Action]:
         """No plan can be made: the model is gone or broken. An engine that runs goes on."""
@@ -169,7 +166,7 @@ class Scheduler:
         if run is None:
             return []
         model = self.fleet.model_of(run)
-        model.shrunk = False
+        model.smaller = False
         actions: list[Action] = []
         if run is model.successor:
             old, model.run, model.successor = model.run, run, None
@@ -186,7 +183,7 @@ class Scheduler:
         run, model = self.fleet.ended(run_id, now)
         actions: list[Action] = []
         if ended.error is not None:
-            model.cause = ended.error.detail
+            model.backoff.last_error = ended.error.detail
             verdict = self._judged(model, run, ended, now)
             if ended.delivered:
                 model.backoff.reset()
@@ -291,7 +288,7 @@ class Scheduler:
             run.seat(ticket, next(self._uses))
             model.suspects.seated(ticket, now)
             actions.append(Grant(ticket))
-        if run is None and model.is_asked_for() and model.plan is None and not self._shutting_down:
+        if run is None and model.is_needed() and model.pending is None and not self._shutting_down:
             refused = backing_off(model, now)
             actions += self._make_plan(model) if refused is None else give_up(model, refused)
         return actions + self._plan_replacement(model)
@@ -332,7 +329,7 @@ class Scheduler:
         if model.planning:
             return []
         model.planning = True
-        return [MakePlan(model.key, smaller=model.shrunk)]
+        return [MakePlan(model.key, smaller=model.smaller)]
 
     def _plan_replacement(self, model: ModelState) -> list[Action]:
         """One at a time: a configuration that changes again is for the successor's successor."""
@@ -341,19 +338,21 @@ class Scheduler:
 
     def _plan_for_waiters(self) -> list[Action]:
         """Look again for those who wait for room: somebody may have left."""
-        waiting = [model for model in self.fleet.models() if model.plan is not None]
+        waiting = [model for model in self.fleet.models() if model.pending is not None]
         return [action for model in waiting for action in self._make_plan(model)]
 
     def _place(
-        self, model: ModelState, plan: Plan, free: MemoryByDevice, now: float
+        self, model: ModelState, pending: PendingStart, free: MemoryByDevice, now: float
     ) -> list[Action]:
-        if self.fleet.run(model.after) is not None:
+        if self.fleet.run(model.starts_after) is not None:
             return []
-        match start_decision.decide(model, plan, self.fleet.models(), self.fleet.memory, free, now):
+        match start_decision.decide(
+            model, pending, self.fleet.models(), self.fleet.memory, free, now
+        ):
             case start_decision.StartNow():
-                model.stop_waiting()
-                model.wanted, model.after = False, None
-                model.run, start = self.fleet.start(plan)
+                model.pending = None
+                model.wanted, model.starts_after = False, None
+                model.run, start = self.fleet.start(pending.plan)
                 return [start]
             case start_decision.Wait(leave):
                 return self._evict(leave, model)
@@ -364,7 +363,9 @@ class Scheduler:
         self, model: ModelState, old: EngineRun, plan: Plan, free: MemoryByDevice, now: float
     ) -> list[Action]:
         """Start a successor beside the run, or drain the run first if both do not fit."""
-        match start_decision.beside(old, plan, self.fleet.models(), self.fleet.memory, free):
+        match start_decision.decide_replacement(
+            old, plan, self.fleet.models(), self.fleet.memory, free
+        ):
             case start_decision.StartNow():
                 model.successor, start = self.fleet.start(plan)
                 return [start]
@@ -381,15 +382,15 @@ class Scheduler:
         if run.state == "ready":
             model.wanted = model.wanted or run.plan.pinned
             return []
-        if ended.no_memory and (ended.crashed or not model.shrunk):
+        if ended.no_memory and (ended.crashed or not model.smaller):
             # What kills it may be somebody else once; it is the system when it happens again.
-            model.shrunk = model.shrunk or not ended.crashed or model.backoff.crashes > 1
+            model.smaller = model.smaller or not ended.crashed or model.backoff.crashes > 1
             idle = self.fleet.least_needed()
-            model.after = idle.id if idle is not None else None
+            model.starts_after = idle.id if idle is not None else None
             return self._evict([idle], model) if idle is not None else []
         if ended.crashed:
             return []
-        model.shrunk = False
+        model.smaller = False
         return give_up(model, ended.error)
 
     def _drain_all(self, name: str, reason: str, now: float) -> list[Action]:

@@ -1,16 +1,16 @@
-"""Whether an engine may start now. A pure decision over the room and those who are in it.
+"""Whether an engine may start now: a pure decision over the memory budget and what counts on it.
 
 The cases, in this order:
-  1. it is larger than the whole budget                              -> TooBig
-  2. it fits into what is free                                       -> StartNow
-  3. it will fit when those who are leaving have left                -> Wait
-  4. it will fit when some idle ones leave                           -> Wait, and they leave
-  5. it has waited for a turn, and others have had theirs            -> Wait, and they yield
-  6. it would fit if everybody who may leave did                     -> Wait
-  7. memory is held by others than us, or was freed a moment ago;
+  1. it needs more than the whole budget                             -> TooBig
+  2. it fits into the memory that is free                            -> StartNow
+  3. it will fit when the draining engines have ended                -> Wait
+  4. it will fit if some idle engines leave                          -> Wait, and they leave
+  5. it has waited for a turn, and other models have had theirs      -> Wait, and they yield
+  6. it would fit if every engine left that may                      -> Wait
+  7. other programs hold the memory, or it was freed a moment ago;
      given up after a short while                                    -> Wait, then TooBig
-Who waited longer goes first: the room that those need who come earlier is not free, if they
-are only waiting for others to leave, or have waited for a whole turn.
+The model that has waited longer goes first: the memory that an earlier one needs does not count as
+free if that model waits only for draining engines, or has waited for a whole turn.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from myllm.gateway.scheduling.memory_budget import (
     fits,
     plus,
 )
-from myllm.gateway.scheduling.model_state import ModelState
+from myllm.gateway.scheduling.model_state import ModelState, PendingStart
 from myllm.gateway.scheduling.tickets import Plan
 from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey
 
-# How long a model that is in use keeps its place when another one waits for it.
+# How long a model that is in use keeps its memory while another one waits for it.
 TURN_S = 5.0
 # Memory that was freed a moment ago may not show as free yet.
 SETTLE_S = 5.0
@@ -45,14 +45,14 @@ class StartNow:
 
 @dataclass(frozen=True)
 class Wait:
-    """Memory will come free; `leave` are the runs that must make it."""
+    """Memory will become free; the runs in `leave` must make it so."""
 
     leave: tuple[EngineRun, ...] = ()
 
 
 @dataclass(frozen=True)
 class TooBig:
-    """It cannot run: it needs, there could be at most, both in MiB on `device`."""
+    """The engine cannot run: it needs `needs_mb` MiB on `device`, and could get `has_mb`."""
 
     device: str
     needs_mb: int
@@ -60,56 +60,54 @@ class TooBig:
     budget_mb: int
 
     def error(self, key: InstanceKey) -> NoRoom:
-        """What the client is told."""
+        """The client's error."""
         return NoRoom(str(key), self.device, self.needs_mb, self.has_mb, self.budget_mb)
 
 
 def decide(
     model: ModelState,
-    plan: Plan,
+    pending: PendingStart,
     models: Sequence[ModelState],
     memory: MemoryBudget,
     free: MemoryByDevice,
     now: float,
 ) -> StartNow | Wait | TooBig:
-    """What becomes of `model`, which waits for room with `plan`; `models` are all."""
-    assert model.waiting_since is not None
-    need = plan.need
+    """Whether the `pending` engine of `model` may start; `models` are all models."""
+    plan, need = pending.plan, pending.plan.need
     never = memory.never_fits(need)
     if never is not None:
         return _too_big(plan, never, memory.limits[never], memory)
-    leaving = _leaving(models, memory)
-    headroom = _minus_earlier(memory.headroom(free), leaving, model, models, now)
+    draining = _draining(models, memory)
+    headroom = _minus_earlier(memory.headroom(free), draining, pending, models, now)
     if fits(need, headroom):
         return StartNow()
-    coming = plus(headroom, *leaving)
+    coming = plus(headroom, *draining)
     if fits(need, coming):
         return Wait()
     others = [each for each in models if each is not model]
     idle = _runs(each for each in others if each.can_be_evicted())
     chosen = _choose(need, coming, idle, memory)
-    waited_s = now - model.waiting_since
-    if chosen is None and waited_s >= TURN_S:
-        yielding = [e for e in others if e.can_be_asked_to_yield(now, TURN_S)]
+    if chosen is None and now - pending.since >= TURN_S:
+        yielding = [each for each in others if each.can_yield(now, TURN_S)]
         chosen = _choose(need, coming, idle + _runs(yielding, but=idle), memory)
     if chosen is not None:
         return Wait(tuple(chosen))
     movable = [r for e in others for r in e.runs() if r not in e.draining and not r.plan.pinned]
-    at_most = plus(memory.headroom(free), *leaving, *(memory.charge(run.id) for run in movable))
-    if fits(need, at_most) or now - max(model.waiting_since, memory.freed_at) < SETTLE_S:
+    at_most = plus(memory.headroom(free), *draining, *(memory.charge(run.id) for run in movable))
+    if fits(need, at_most) or now - max(pending.since, memory.freed_at) < SETTLE_S:
         return Wait()
     return _lacking(plan, at_most, memory)
 
 
-def beside(
+def decide_replacement(
     old: EngineRun,
     plan: Plan,
     models: Sequence[ModelState],
     memory: MemoryBudget,
     free: MemoryByDevice,
 ) -> StartNow | Wait | TooBig:
-    """Whether an engine with `plan` may take the place of `old`: now, beside it; or when `old`
-    has left, and perhaps idle ones; or never, and `old` is better than none."""
+    """Whether an engine with `plan` may replace `old`: it may start beside it, or after `old` and
+    perhaps idle engines have ended, or never; then `old` is better than none."""
     never = memory.never_fits(plan.need)
     if never is not None:
         return _too_big(plan, never, memory.limits[never], memory)
@@ -118,44 +116,43 @@ def beside(
         return StartNow()
     idle = _runs(each for each in models if each.can_be_evicted())
     movable = [memory.charge(run.id) for run in {old, *idle}]
-    at_most = plus(headroom, *_leaving(models, memory), *movable)
+    at_most = plus(headroom, *_draining(models, memory), *movable)
     return Wait((old,)) if fits(plan.need, at_most) else _lacking(plan, at_most, memory)
 
 
-def _leaving(models: Iterable[ModelState], memory: MemoryBudget) -> list[MemoryByDevice]:
+def _draining(models: Iterable[ModelState], memory: MemoryBudget) -> list[MemoryByDevice]:
     return [memory.charge(run.id) for each in models for run in each.draining]
 
 
 def _minus_earlier(
     headroom: Headroom,
-    leaving: Sequence[MemoryByDevice],
-    model: ModelState,
+    draining: Sequence[MemoryByDevice],
+    pending: PendingStart,
     models: Sequence[ModelState],
     now: float,
 ) -> Headroom:
-    """`headroom` without what those need who wait longer than `model` and go before it."""
-    assert model.waiting_since is not None
-    for other in models:
-        if other is model or other.plan is None or other.waiting_since is None:
+    """`headroom` less what those models need that wait longer than `pending` and go before it."""
+    for earlier in [each.pending for each in models if each.pending is not None]:
+        if earlier.since >= pending.since:
             continue
-        earlier = other.waiting_since < model.waiting_since
-        patient = now - other.waiting_since >= TURN_S
-        if earlier and (patient or fits(other.plan.need, plus(headroom, *leaving))):
-            headroom = plus(headroom, other.plan.need, sign=-1)
+        need = earlier.plan.need
+        has_waited_a_turn = now - earlier.since >= TURN_S
+        if has_waited_a_turn or fits(need, plus(headroom, *draining)):
+            headroom = plus(headroom, need, sign=-1)
     return headroom
 
 
 def _choose(
     need: MemoryByDevice, headroom: Headroom, runs: Sequence[EngineRun], memory: MemoryBudget
 ) -> list[EngineRun] | None:
-    """Which of `runs` must leave, least recently used first."""
+    """Which of `runs` must leave, the least recently used first."""
     candidates = [(run.id, memory.charge(run.id)) for run in runs]
     ids = fewest_to_leave(need, headroom, candidates)
     return None if ids is None else [run for run in runs if run.id in ids]
 
 
 def _runs(models: Iterable[ModelState], but: Sequence[EngineRun] = ()) -> list[EngineRun]:
-    runs = [model.run for model in models if model.run is not None and model.run not in but]
+    runs = [each.run for each in models if each.run is not None and each.run not in but]
     return least_recently_used(runs)
 
 

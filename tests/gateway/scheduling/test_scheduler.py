@@ -938,4 +938,6 @@ def test_a_crash_says_so() -> None:
     w.ask("demo")
     w.settle()
     w.die(next(iter(w.serving)), delivered=False)
-    assert w.scheduler.fleet.model(key_of("demo")).cause == EngineDied("it died").detail
+    assert (
+        w.scheduler.fleet.model(key_of("demo")).backoff.last_error == EngineDied("it died").detail
+    )

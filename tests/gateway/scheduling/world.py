@@ -31,6 +31,7 @@ from myllm.gateway.scheduling.tickets import (
 )
 from myllm.models.registry import Registry
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
+from tests.gateway.scheduling.invariants import check_after_tick, check_invariants
 
 DEMO = Registry(Path("/nonexistent")).get("demo")
 BUDGET_MB = 1000
@@ -199,6 +200,7 @@ class World:
     def tick(self, seconds: float) -> None:
         self.now += seconds
         self.do(self.scheduler.tick(self.now))
+        check_after_tick(self.scheduler.fleet)
 
     def settle(self) -> None:
         """Everything that needs no time happens: plans, loads, stops."""
@@ -224,6 +226,11 @@ class World:
     # What the actions say
 
     def do(self, actions: list[Action]) -> None:
+        self._do_all(actions)
+        live = {**self.loading, **self.serving, **self.stopping}
+        check_invariants(self.scheduler.fleet, live, [plan.key for plan in self.plans])
+
+    def _do_all(self, actions: list[Action]) -> None:
         for action in actions:
             self._do(action)
             taken = total(plan.need for plan in self.live()).get("host", 0)
@@ -249,7 +256,7 @@ class World:
                 self._check_pause(ticket)
                 self.active.remove(ticket)
                 self.paused.append(ticket)
-                self.do(self.scheduler.release(ticket, self.now))
+                self._do_all(self.scheduler.release(ticket, self.now))
             case KeepEngine():
                 self.kept.append(action.error)
             case Drain():

@@ -181,7 +181,7 @@ class Gateway:
         """Load a model as its main role; False when it was loaded already."""
         model = await self.models.find(name)
         key = InstanceKey(model.name, main_role(model))
-        if self.scheduler.keep_loaded(key, keep_alive_s, time.monotonic()):
+        if self.scheduler.commands.keep_loaded(key, keep_alive_s, time.monotonic()):
             return False
         ticket = RequestInfo(keep_alive_s=keep_alive_s).ticket(key)
         ticket.only_asks = True
@@ -196,7 +196,7 @@ class Gateway:
         """
         name = await self.models.name_of(name)
         leaving = self.supervisor.of_model(name)
-        self._carry_out(self.scheduler.unload(name, force, time.monotonic()))
+        self._carry_out(self.scheduler.commands.unload(name, force, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))
 
     def reload(self, name: str | None = None) -> list[str]:
@@ -207,7 +207,7 @@ class Gateway:
         names = [name] if name else sorted({each.spec.key.model for each in self.supervisor})
         names = [each for each in names if self.scheduler.is_loaded(each)]
         for each in names:
-            self._carry_out(self.scheduler.reload(each))
+            self._carry_out(self.scheduler.commands.reload(each))
         return names
 
     async def remove(self, name: str, force: bool = False) -> None:
@@ -220,10 +220,10 @@ class Gateway:
         """
         name = await asyncio.to_thread(self.registry.removable, name)
         if not force:
-            self.scheduler.require_idle(name)
+            self.scheduler.commands.require_idle(name)
         leaving = self.supervisor.of_model(name)
         self.registry.move_to_trash(name)
-        self._carry_out(self.scheduler.remove(name, time.monotonic()))
+        self._carry_out(self.scheduler.commands.remove(name, time.monotonic()))
         await asyncio.gather(*(instance.ended.wait() for instance in leaving))
         await asyncio.to_thread(self.registry.empty_trash)
 
@@ -293,7 +293,7 @@ class Gateway:
         for model in await asyncio.to_thread(self.registry.list):
             if model.config.engine.preload and model.problem is None:
                 key = InstanceKey(model.name, main_role(model))
-                self._carry_out(self.scheduler.want(key, time.monotonic()))
+                self._carry_out(self.scheduler.commands.load(key, time.monotonic()))
 
     async def _tick(self) -> None:
         self._carry_out(self.scheduler.tick(time.monotonic()))
@@ -318,8 +318,8 @@ class Gateway:
                 self._plan(action)
             case Start(run, plan):
                 self.supervisor.start(run, plan.spec, plan.need.get(HOST))
-            case Drain(run):
-                self._drain(run)
+            case Drain(run, evicted_for):
+                self._drain(run, evicted_for)
             case Stop(run, reason):
                 self._stop(run, reason)
             case Grant(ticket):
@@ -371,13 +371,13 @@ class Gateway:
         _log.warning("engine not started", model=str(key), cause=error.detail)
         self._carry_out(self.scheduler.plan_failed(key, error))
 
-    def _drain(self, run_id: int) -> None:
-        instance, run = self.supervisor.get(run_id), self.scheduler.fleet.run(run_id)
+    def _drain(self, run: int, evicted_for: InstanceKey | None) -> None:
+        instance = self.supervisor.get(run)
         if instance is None:
             return
         instance.drain()
-        if run is not None and run.evicted_for is not None:
-            self.observers.evicted(instance, run.evicted_for)
+        if evicted_for is not None:
+            self.observers.evicted(instance, evicted_for)
 
     def _stop(self, run: int, reason: str) -> None:
         """End an engine, after its conversations have been saved."""

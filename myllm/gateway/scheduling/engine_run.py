@@ -20,7 +20,6 @@ from myllm.gateway.prompt.prefixes import Pieces, common_chars
 from myllm.gateway.scheduling.suspects import DepartedRequest
 from myllm.gateway.scheduling.tickets import Plan, Ticket
 from myllm.sessions.session import SessionRef
-from myllm.supervisor.spec import InstanceKey
 
 FOREVER = float("inf")
 _MOST_DEPARTED = 8
@@ -45,8 +44,8 @@ class EngineRun:
     """One engine from its start to its end. Times are monotonic, in seconds.
 
     `drain_until` bounds how long a draining run may go on answering; `drain_reason` says in the
-    log why it drains, and `evicted_for` names the model that is loaded in its place. `departed`
-    are the latest requests whose client left before the engine gave them anything.
+    log why it drains. `departed` are the latest requests whose client left before the engine gave
+    them anything.
     """
 
     id: int
@@ -58,7 +57,6 @@ class EngineRun:
     keep_alive_s: float = 0.0
     drain_until: float = FOREVER
     drain_reason: str = ""
-    evicted_for: InstanceKey | None = None
     stopping: bool = False
     departed: deque[DepartedRequest] = field(default_factory=lambda: deque(maxlen=_MOST_DEPARTED))
 

@@ -21,6 +21,7 @@ class Fleet:
 
     def __init__(self, budget: Mapping[str, int]) -> None:
         self.memory = MemoryBudget(budget)
+        self.shutting_down = False
         self._models: dict[InstanceKey, ModelState] = {}
         self._runs: dict[int, EngineRun] = {}
         self._ids = itertools.count(1)
@@ -40,6 +41,10 @@ class Fleet:
         """All models in all roles, or the one of this `name` in all its roles."""
         models = self._models.values()
         return [each for each in models if name in (None, each.key.model)]
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether any engine of the model `name` runs."""
+        return any(model.runs() for model in self.models(name))
 
     def serving(self, name: str, role: Role | None = None) -> EngineRun | None:
         """The run that takes the requests for this name or alias, in `role` or else in any.
@@ -86,15 +91,21 @@ class Fleet:
         self.memory.release(run_id, now)
         return run, self.model_of(run)
 
-    def drain(self, run: EngineRun, reason: str, until: float = FOREVER) -> list[Action]:
-        """Nobody new for `run`; it ends when its answers have, or at `until`."""
+    def drain(
+        self,
+        run: EngineRun,
+        reason: str,
+        evicted_for: InstanceKey | None = None,
+        until: float = FOREVER,
+    ) -> list[Action]:
+        """Give `run` no more requests, and stop it when its answers have ended, or at `until`."""
         run.drain_until = min(run.drain_until, until)
         if run.state == "draining":
             return []
         loading = run.state == "loading"
         run.state, run.drain_reason = "draining", reason
         self.model_of(run).retire(run)
-        return self.stop(run) if loading else [Drain(run.id), *self.stop_if_idle(run)]
+        return self.stop(run) if loading else [Drain(run.id, evicted_for), *self.stop_if_idle(run)]
 
     def stop_if_idle(self, run: EngineRun) -> list[Action]:
         """End a draining run whose answers have ended."""

@@ -135,9 +135,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Drain:
-    """The engine takes no new requests; `Stop` follows."""
+    """The engine takes no new requests; `Stop` follows. `evicted_for` names the model that is to
+    be loaded in its place."""
 
     run: int
+    evicted_for: InstanceKey | None = None
 
 
 @dataclass(frozen=True)

@@ -291,7 +291,7 @@ def test_a_wish_to_load_what_is_loaded_waits_for_nobody() -> None:
     w.ask("demo")
     w.settle()
     key = key_of("demo")
-    assert w.scheduler.keep_loaded(key, 100.0, w.now)
+    assert w.scheduler.commands.keep_loaded(key, 100.0, w.now)
     w.finish(w.active[0])
     w.tick(50)
     w.settle()
@@ -299,7 +299,7 @@ def test_a_wish_to_load_what_is_loaded_waits_for_nobody() -> None:
     w.tick(100)
     w.settle()
     assert w.run_of("demo") is None
-    assert not w.scheduler.keep_loaded(key, None, w.now)
+    assert not w.scheduler.commands.keep_loaded(key, None, w.now)
 
 
 def test_retry_after_follows_the_measured_drain_rate() -> None:
@@ -404,7 +404,7 @@ def test_why_an_engine_stops_is_in_the_log() -> None:
         w.finish(ticket)
     w.tick(2)
     w.unload("c")
-    w.do(w.scheduler.reload("d"))
+    w.do(w.scheduler.commands.reload("d"))
     w.settle()
     assert w.stop_reasons == ["evicted for b", "idle", "unloaded", "reloaded"]
 
@@ -760,7 +760,7 @@ def test_a_removal_turns_away_who_waits_and_ends_the_engine() -> None:
     other = world.ask("b")
     world.settle()
     with pytest.raises(Conflict, match=r"is answering 2 request\(s\)"):
-        world.scheduler.require_idle("a")
+        world.scheduler.commands.require_idle("a")
     world.remove("a")
     assert isinstance(world.rejected[second], ModelRemoved)
     assert first in world.active, "it has its grace"
@@ -792,7 +792,7 @@ def test_a_reload_brings_a_new_engine_up_before_the_old_one_leaves() -> None:
     ticket = w.ask("demo")
     w.settle()
     old = w.run_of("demo")
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.plan()
     assert w.run_of("demo") is old
     w.settle()
@@ -809,7 +809,7 @@ def test_a_reload_without_room_for_both_drains_the_old_one_first() -> None:
     w = world(demo=Kind(800, slots=1))
     ticket = w.ask("demo")
     w.settle()
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.settle()
     late = w.ask("demo")
     assert w.active == [ticket]
@@ -822,7 +822,7 @@ def test_a_reload_of_a_broken_model_keeps_the_engine_that_works() -> None:
     w = world()
     active, waiting = w.ask("demo"), w.ask("demo")
     w.settle()
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.plans.clear()
     w.do(w.scheduler.plan_failed(key_of("demo"), InvalidModel("config.json is not JSON")))
     assert [error.detail for error in w.kept] == ["config.json is not JSON"]
@@ -839,7 +839,7 @@ def test_a_reload_that_cannot_fit_keeps_the_engine_that_works(others: int, need:
     w.finish(ticket)
     w.others_mb = others
     w.kinds["demo"] = Kind(need)
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.settle()
     [error] = w.kept
     assert f"needs {need} MB" in error.detail
@@ -854,7 +854,7 @@ def test_a_reload_may_make_idle_models_leave() -> None:
         w.settle()
         w.finish(ticket)
     w.kinds["demo"] = Kind(500)
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.settle()
     assert sorted(w.evicted) == ["demo", "idle"]
     assert w.ask("demo") in w.active
@@ -865,7 +865,7 @@ def test_an_engine_that_loads_is_replaced_too() -> None:
     ticket = w.ask("demo")
     w.plan()
     [first] = w.loading
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.plan()
     assert len(w.loading) == 2
     w.load(next(run for run in w.loading if run != first))
@@ -881,7 +881,7 @@ def test_a_successor_takes_over_when_the_engine_dies_or_cannot_start(loaded: boo
     [first] = w.loading
     if loaded:
         w.load(first)
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.plan()
     if loaded:
         w.die(first, delivered=True)
@@ -898,10 +898,10 @@ def test_a_reload_during_a_reload_brings_the_latest() -> None:
     ticket = w.ask("demo")
     w.settle()
     w.finish(ticket)
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.plan()
     w.kinds["demo"] = Kind(150)
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.settle()
     [plan] = w.live()
     assert plan.need == {"host": 150}
@@ -911,7 +911,7 @@ def test_an_engine_that_dies_before_it_is_replaced_is_replaced_once() -> None:
     w = world()
     ticket = w.ask("demo")
     w.settle()
-    w.do(w.scheduler.reload("demo"))
+    w.do(w.scheduler.commands.reload("demo"))
     w.die(next(iter(w.serving)), delivered=True)
     w.settle()
     assert w.active == [ticket]

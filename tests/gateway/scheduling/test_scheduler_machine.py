@@ -96,7 +96,7 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(model=MODELS)
     def is_reloaded(self, model: str) -> None:
         self.world.may_end_pinned = self.world.may_end_pinned or KINDS[model].pinned
-        self.world.do(self.world.scheduler.reload(model))
+        self.world.do(self.world.scheduler.commands.reload(model))
 
     @rule(model=MODELS)
     def is_removed(self, model: str) -> None:
@@ -108,7 +108,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(model=MODELS)
     def is_wanted(self, model: str) -> None:
-        self.world.do(self.world.scheduler.want(key_of(model), self.world.now))
+        self.world.do(self.world.scheduler.commands.load(key_of(model), self.world.now))
 
     @precondition(lambda self: self.world.plans)
     @rule(index=INDEX)

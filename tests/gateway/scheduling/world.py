@@ -129,11 +129,11 @@ class World:
 
     def unload(self, model: str, force: bool = False) -> None:
         self.may_end_pinned = self.may_end_pinned or self.kinds[model].pinned
-        self.do(self.scheduler.unload(model, force, self.now))
+        self.do(self.scheduler.commands.unload(model, force, self.now))
 
     def remove(self, model: str) -> None:
         """Its folder has been taken away."""
-        self.do(self.scheduler.remove(model, self.now))
+        self.do(self.scheduler.commands.remove(model, self.now))
 
     # What the world does
 

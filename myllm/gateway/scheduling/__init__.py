@@ -1,1 +1,1 @@
-"""Who gets a slot, which engines run and which leave: pure decisions, without IO."""
+"""Which request gets a slot, which engines run and which leave: pure decisions, without I/O."""

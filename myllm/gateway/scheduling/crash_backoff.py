@@ -31,10 +31,10 @@ class CrashBackoff:
         self._until = 0.0
 
     def record_crash(self, now: float, loading_signal: int | None = None) -> None:
-        """An engine has died without having done anything.
+        """An engine has crashed, and the crash counts.
 
-        `loading_signal` is what killed it before it was ready, unless it lacked memory, which
-        another try with less can cure.
+        `loading_signal` is the signal that killed it before it was ready, unless it lacked memory:
+        another try with less may succeed.
         """
         repeated = loading_signal is not None and loading_signal == self._last_signal
         self._last_signal = loading_signal
@@ -46,13 +46,13 @@ class CrashBackoff:
             self._until = now + self._pause_s
 
     def reset(self) -> None:
-        """An engine works."""
+        """An engine works, so forget the crashes."""
         self._times.clear()
         self._last_signal = None
         self._pause_s = self._until = 0.0
 
     def pause_s(self, now: float) -> int:
-        """Whole seconds until the next try is allowed; 0: now."""
+        """Whole seconds until another engine may be started; 0 if it may be now."""
         return max(0, math.ceil(self._until - now))
 
     @property

@@ -1,12 +1,13 @@
-"""What the scheduler knows of the engines' lives, and which slot of one a request gets.
+"""One run of an engine, from start to end, and which of its slots a request gets.
 
     loading ──> ready ──> draining      a run that has ended is forgotten
-       └──────────────────────┘         (told to leave while it loads)
+       └──────────────────────┘         (drained while it loads)
 
-Which slot, among the free ones: the one that holds this session; else, of those that hold no
-session and nothing of another owner's, the one that has read the longest beginning of this prompt,
-or the least recently used one. Else what was used least recently gives way, a session or what
-another owner has left; `kv/slot_cache.py` saves the one and erases the other.
+A request gets the free slot that holds its session. Otherwise it gets, of the slots that hold
+neither a session nor another owner's text, the one that has read the longest common prefix of its
+prompt, or the least recently used one. If there is none, the least recently used of all free slots
+gives way, with a session or with what another owner has left; `kv/slot_cache.py` saves the one and
+erases the other.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from myllm.sessions.session import SessionRef
 
 FOREVER = float("inf")
 _MOST_DEPARTED = 8
-# What a request sets off shows within this while the engine goes on giving.
+# If a request makes an engine crash, it does so within this time, while the engine delivers others.
 _SETTLED_S = 1.0
 
 
 @dataclass
 class Slot:
-    """One conversation's place in an engine; `owner` is whose it was last."""
+    """One of an engine's slots; `owner`, `session` and `pieces` are what its last request left."""
 
     number: int
     ticket: Ticket | None = None
@@ -41,7 +42,7 @@ class Slot:
 
 @dataclass(eq=False)
 class EngineRun:
-    """One engine from its start to its end. Times are monotonic, in seconds.
+    """One engine process from its start to its end. Times are monotonic, in seconds.
 
     `drain_until` bounds how long a draining run may go on answering; `drain_reason` says in the
     log why it drains. `departed` are the latest requests whose client left before the engine gave
@@ -61,7 +62,7 @@ class EngineRun:
     departed: deque[DepartedRequest] = field(default_factory=lambda: deque(maxlen=_MOST_DEPARTED))
 
     def tickets(self) -> list[Ticket]:
-        """The requests it answers."""
+        """The requests that it is answering."""
         return [slot.ticket for slot in self.slots if slot.ticket is not None]
 
     def is_busy(self) -> bool:
@@ -71,7 +72,7 @@ class EngineRun:
         return any(slot.ticket is None for slot in self.slots)
 
     def owners(self) -> list[str | None]:
-        """Whose each slot is, by number: of the request that has it, or else of the last one."""
+        """The owner of each slot, by number: of its request, or else of its last one."""
         return [
             slot.owner
             if slot.ticket is None or slot.ticket.only_asks
@@ -80,13 +81,13 @@ class EngineRun:
         ]
 
     def expires_at(self) -> float:
-        """When it may be unloaded for having nothing to do."""
+        """When it is unloaded, if it stays idle."""
         if self.plan.pinned or self.keep_alive_s < 0:
             return FOREVER
         return self.idle_since + self.keep_alive_s
 
     def become_ready(self, slots: int, now: float) -> None:
-        """It serves `slots` requests at a time from now on."""
+        """It has loaded, and serves `slots` requests at a time."""
         self.state = "ready"
         self.slots = [Slot(number) for number in range(slots)]
         self.ready_at = self.idle_since = now
@@ -100,8 +101,8 @@ class EngineRun:
         ticket.run, ticket.slot = self.id, slot.number
 
     def has_given(self, ticket: Ticket, now: float) -> None:
-        """Its engine has given `ticket` something new, so it goes on; who left before is not to
-        blame for anything from now on."""
+        """The engine has given `ticket` something new, so it still works. Requests that left some
+        time before are not suspected of what happens from now on."""
         ticket.answered_by = self.id
         while self.departed and now - self.departed[0].left_at > _SETTLED_S:
             self.departed.popleft()
@@ -120,7 +121,7 @@ class EngineRun:
 
 
 def least_recently_used(runs: Iterable[EngineRun]) -> list[EngineRun]:
-    """The order in which runs are asked to leave."""
+    """`runs`, the one that has been idle for longest first."""
     return sorted(runs, key=lambda run: run.idle_since)
 
 

@@ -1,10 +1,13 @@
-"""One model's queue: bounded, fair between clients, with a measured drain rate.
+"""One model's queue: fair between clients, with a measured service rate.
 
-Who goes next: a client that would not hold more than its fair share of the slots; then the highest
-priority, which everybody has after half a minute of waiting so that nobody waits for ever; then the
-client with the fewest requests being answered or before it; then the client whose last turn is
-longest ago; then who came first. A client's own requests are ordered by all of their priority, but
-among those of others it counts only as far as the client may go before them.
+The next request is chosen by, in this order:
+  1. whether its client would hold no more than its fair share of the slots
+  2. its priority; after half a minute every request has the highest, so that none waits for ever
+  3. how few requests its client has that are being answered or come before it
+  4. how long ago its client had its last turn
+  5. when it arrived
+Among the requests of one client the priority counts in full; towards those of other clients it is
+capped at the client's `max_priority`.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from myllm.gateway.scheduling.tickets import Client, Ticket
 
 _PATIENCE_S = 30.0
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 300
-# How much one request that ends moves the measured rate.
+# The weight of one request that ends in the moving average of the rate.
 _WEIGHT = 0.2
 
 
 class FairQueue:
-    """Tickets that wait. `now` is a monotonic time in seconds."""
+    """The tickets that wait. `now` is a monotonic time in seconds."""
 
     def __init__(self) -> None:
         self._tickets: list[Ticket] = []
@@ -43,7 +46,7 @@ class FairQueue:
         self._tickets.append(ticket)
 
     def discard(self, ticket: Ticket) -> None:
-        """Take `ticket` out, if it is in."""
+        """Remove `ticket`, if it is in the queue."""
         if ticket in self._tickets:
             self._tickets.remove(ticket)
             self._forget_clients()
@@ -53,26 +56,26 @@ class FairQueue:
         self._forget_clients()
 
     def wait_anew(self, now: float) -> None:
-        """What the tickets have waited until now does not count."""
+        """The bound of every wait counts from now on."""
         for ticket in self._tickets:
             ticket.waits_since = now
 
     def take_next(self, active: Iterable[Ticket], slots: int, now: float) -> Ticket:
-        """Take out whose turn it is; `active` are the tickets being answered in `slots` slots."""
+        """Remove the ticket whose turn it is; `active` tickets are answered in `slots` slots."""
         ticket = self._order(active, slots, now)[0]
         self._turns[_fair_id(ticket)] = next(self._turn)
         self.discard(ticket)
         return ticket
 
     def position(self, ticket: Ticket, active: Iterable[Ticket], slots: int, now: float) -> int:
-        """How many go before `ticket`, and itself: 1 is next; 0 when it does not wait."""
+        """The place of `ticket` in the queue: 1 is next, 0 means that it does not wait."""
         order = self._order(active, slots, now)
         return order.index(ticket) + 1 if ticket in order else 0
 
     def newest_of_greediest(self, newcomer: Client) -> Ticket | None:
-        """The last ticket of the client with the most waiting, if `newcomer` has clearly fewer;
-        it gives way when the queue is full, so that one client alone cannot fill it. One whose
-        answer was cut by a death stays, and so does what has been served in part."""
+        """The last ticket of the client with the most waiting, if the client `newcomer` has clearly
+        fewer; it gives way when the queue is full, so that one client alone cannot fill it. A
+        ticket whose engine died or that has been served in part never gives way."""
         newcomers = [t for t in self._tickets if not (t.deaths or t.goes_on)]
         waiting = Counter(map(_fair_id, newcomers))
         if not waiting:
@@ -84,17 +87,17 @@ class FairQueue:
         return max(theirs, key=lambda ticket: ticket.enqueued_at)
 
     def _order(self, active: Iterable[Ticket], slots: int, now: float) -> list[Ticket]:
-        """Everybody in the order of their turns, as things stand."""
+        """All tickets in the order of their turns, as things stand."""
         if len(self._tickets) < 2:
             return list(self._tickets)
         highest = max(ticket.request.priority for ticket in self._tickets)
-        highest_abroad = max(map(_priority_abroad, self._tickets))
+        highest_capped = max(map(_capped_priority, self._tickets))
 
         def rank(ticket: Ticket) -> tuple[int, int]:
-            """Among the requests of others, and of the client itself."""
+            """The priority towards other clients, and among the client's own requests."""
             if now - ticket.enqueued_at > _PATIENCE_S:
-                return highest_abroad, highest
-            return _priority_abroad(ticket), ticket.request.priority
+                return highest_capped, highest
+            return _capped_priority(ticket), ticket.request.priority
 
         held = Counter(map(_fair_id, active))
         share = fair_share(slots, len(held.keys() | set(map(_fair_id, self._tickets))))
@@ -111,7 +114,7 @@ class FairQueue:
         return sorted(self._tickets, key=turn)
 
     def _forget_clients(self) -> None:
-        """Remember turns only of those who wait, or the memory of them would grow for ever."""
+        """Forget the turns when the queue is empty, or they would pile up for ever."""
         if not self._tickets:
             self._turns.clear()
 
@@ -126,24 +129,24 @@ def _fair_id(ticket: Ticket) -> str:
     return ticket.request.client.fair_id
 
 
-def _priority_abroad(ticket: Ticket) -> int:
-    """The priority of `ticket` among those of other clients."""
+def _capped_priority(ticket: Ticket) -> int:
+    """The priority of `ticket` towards other clients."""
     return min(ticket.request.priority, ticket.request.client.max_priority)
 
 
 class ServiceRate:
-    """How many requests per second leave a queue, averaged over the last ones."""
+    """How often a request ends while others wait, averaged over the last ones."""
 
     def __init__(self) -> None:
         self._interval_s: float | None = None
         self._last: float | None = None
 
     def queue_begins(self, now: float) -> None:
-        """The queue is no longer empty; that nobody came before is not its pace."""
+        """The queue is no longer empty; the time in which no request waited does not count."""
         self._last = now
 
     def request_ended(self, now: float, was_waited_for: bool) -> None:
-        """A request has ended; the time between ends counts only while others waited."""
+        """A request has ended; the time since the last one counts only if others waited."""
         if self._last is not None and was_waited_for:
             took = now - self._last
             before = took if self._interval_s is None else self._interval_s
@@ -151,7 +154,7 @@ class ServiceRate:
         self._last = now
 
     def retry_after_s(self, waiting: int) -> int:
-        """When a place will be free: whole seconds, 1 to 300."""
+        """When the queue will have a free place: whole seconds, 1 to 300."""
         if self._interval_s is None:
             return _SHORTEST_RETRY_S
         seconds = math.ceil(self._interval_s * max(1, waiting))

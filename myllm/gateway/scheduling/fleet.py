@@ -1,4 +1,4 @@
-"""The engines as the scheduler sees them: started, drained, stopped, and the room they take."""
+"""The engines as the scheduler sees them: started, drained, stopped, and charged with memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _ROLES: tuple[Role, ...] = ("generate", "embed", "rerank")
 
 
 class Fleet:
-    """Every model that was ever asked for, and every run that has not ended."""
+    """Every model that was ever requested, and every run that has not ended.
+
+    `shutting_down`: no engine is started any more.
+    """
 
     def __init__(self, budget: Mapping[str, int]) -> None:
         self.memory = MemoryBudget(budget)
@@ -27,7 +30,7 @@ class Fleet:
         self._ids = itertools.count(1)
 
     def model(self, key: InstanceKey) -> ModelState:
-        """What is known of `key`, from now on."""
+        """The state of `key`, which is kept from now on."""
         model = self._models.get(key)
         if model is None:
             model = self._models[key] = ModelState(key)
@@ -38,7 +41,7 @@ class Fleet:
         return self.model(run.plan.spec.key)
 
     def models(self, name: str | None = None) -> list[ModelState]:
-        """All models in all roles, or the one of this `name` in all its roles."""
+        """All models in all roles, or the model of this `name` in all its roles."""
         models = self._models.values()
         return [each for each in models if name in (None, each.key.model)]
 
@@ -47,9 +50,9 @@ class Fleet:
         return any(model.runs() for model in self.models(name))
 
     def serving(self, name: str, role: Role | None = None) -> EngineRun | None:
-        """The run that takes the requests for this name or alias, in `role` or else in any.
+        """The run that takes the requests for this name or alias, in `role` or, if None, in any.
 
-        Of two that have the same alias it is the one that was started first.
+        If two have the same alias, the one that was started first takes them.
         """
         bare = untagged(name)
         for key in [InstanceKey(bare, each) for each in (_ROLES if role is None else (role,))]:
@@ -64,11 +67,11 @@ class Fleet:
         return min(called, key=lambda run: run.id, default=None)
 
     def run(self, run: int | None) -> EngineRun | None:
-        """A run that has not ended."""
+        """The run of this id; None if it has ended."""
         return None if run is None else self._runs.get(run)
 
     def start(self, plan: Plan) -> tuple[EngineRun, Start]:
-        """Reserve what `plan` needs for a new run."""
+        """A new run, with the memory that `plan` needs reserved, and the action that starts it."""
         run = EngineRun(next(self._ids), plan, keep_alive_s=plan.keep_alive_s)
         self._runs[run.id] = run
         self.memory.reserve(run.id, plan.need)
@@ -77,7 +80,7 @@ class Fleet:
     def ready(
         self, run_id: int, slots: int, need: MemoryByDevice | None, now: float
     ) -> EngineRun | None:
-        """A run has loaded; None when it was asked to leave in the meantime."""
+        """A run has loaded; None if it has been drained in the meantime."""
         run = self._runs[run_id]
         self.memory.loaded(run_id, need)
         if run.state != "loading":
@@ -86,7 +89,7 @@ class Fleet:
         return run
 
     def ended(self, run_id: int, now: float) -> tuple[EngineRun, ModelState]:
-        """A run's process is gone, and its memory with it; its model is to forget it."""
+        """A run's process is gone, and its memory is free; the caller makes the model forget it."""
         run = self._runs.pop(run_id)
         self.memory.release(run_id, now)
         return run, self.model_of(run)
@@ -108,22 +111,22 @@ class Fleet:
         return self.stop(run) if loading else [Drain(run.id, evicted_for), *self.stop_if_idle(run)]
 
     def stop_if_idle(self, run: EngineRun) -> list[Action]:
-        """End a draining run whose answers have ended."""
+        """Stop a draining run if its answers have ended."""
         return [] if run.is_busy() else self.stop(run)
 
     def stop(self, run: EngineRun) -> list[Action]:
-        """End a run, once."""
+        """Stop a run, once."""
         if run.stopping:
             return []
         run.stopping = True
         return [Stop(run.id, run.drain_reason)]
 
     def stop_overdue(self, now: float) -> list[Action]:
-        """End those who were to have drained by now."""
+        """Stop the runs whose time to drain is over."""
         late = [run for run in self._runs.values() if now > run.drain_until]
         return [action for run in late for action in self.stop(run)]
 
     def least_needed(self) -> EngineRun | None:
-        """The least recently used idle run, if there is one."""
+        """The least recently used run that may be evicted, if there is one."""
         idle = [each.run for each in self.models() if each.can_be_evicted() and each.run]
         return next(iter(least_recently_used(idle)), None)

@@ -1,9 +1,9 @@
-"""What is known to kill engines, and who has sent it.
+"""Requests that are known to kill engines, and the keys that have sent them.
 
-A body is known by its digest, for ten minutes, and refused before it reaches an engine. One whose
-client leaves each time before it can be tried becomes known when it was the only suspect twice. A
-key that has sent three of them within ten minutes may ask nothing for ten minutes. Without keys
-many may share an address, so only the bodies are refused.
+A convicted body is refused by its digest for ten minutes, before it reaches an engine. A body whose
+client leaves each time before it can be tried counts as convicted when it was the only suspect
+twice. A key that has sent three such bodies within ten minutes gets no engine for ten minutes.
+Without keys, many clients may share an address, so only the bodies are refused.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _SUSPECTED = 2
 
 
 class Poisons:
-    """`now` is a monotonic time in seconds."""
+    """The convicted bodies and keys of all models. `now` is a monotonic time in seconds."""
 
     def __init__(self) -> None:
-        # When a digest was convicted; and how often, and when last, it was suspected alone.
+        # When a digest was convicted; and how often and when last it was the only suspect.
         self._known: OrderedDict[bytes, float] = OrderedDict()
         self._marked: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         self._sent: OrderedDict[str, deque[float]] = OrderedDict()
 
     def convict(self, ticket: Ticket, now: float) -> None:
-        """`ticket` has killed engines."""
-        if (told := DepartedRequest.of(ticket, now)) is not None:
-            self._keep(told.digest, now)
-            self._count(told.owner, now)
+        """Refuse what `ticket` asks from now on: it has killed engines."""
+        if (convicted := DepartedRequest.of(ticket, now)) is not None:
+            self._keep(convicted.digest, now)
+            self._count(convicted.owner, now)
 
     def suspect(self, alone: Iterable[DepartedRequest], now: float) -> None:
-        """An engine died, and each of these was the only suspect, which could not be tried."""
+        """Each of `alone` was the only suspect of an engine's death, and could not be tried."""
         for departed in alone:
             times, last = self._marked.pop(departed.digest, (0, now))
             times = times + 1 if now - last < REMEMBERED_S else 1
@@ -52,7 +52,7 @@ class Poisons:
                 self._count(departed.owner, now)
 
     def refusal(self, ticket: Ticket, now: float) -> MyLLMError | None:
-        """Why `ticket` gets no engine; None when it may have one."""
+        """Why `ticket` gets no engine; None if it may have one."""
         client = ticket.request.client
         if client.key_name is not None and (pause_s := self._pause_s(client.owner, now)):
             return KeyPaused(
@@ -63,7 +63,7 @@ class Poisons:
         return self.known(ticket, now)
 
     def known(self, ticket: Ticket, now: float) -> MyLLMError | None:
-        """Why nobody gets an engine for what `ticket` asks."""
+        """Why no request with the body of `ticket` gets an engine; None if it may have one."""
         while self._known and now - next(iter(self._known.values())) > REMEMBERED_S:
             self._known.popitem(last=False)
         if not self._known or ticket.demand is None or ticket.demand.digest() not in self._known:

@@ -1,4 +1,4 @@
-"""Who is turned away, and with which words; and who gives a slot up for a while."""
+"""Which requests are rejected, and with which error; and which give their slot up for a while."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from myllm.errors import MyLLMError, QueueFull, Unavailable
 from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.tickets import Action, Pause, Reject, Ticket
 
-# So long may a client take nothing of its answer while others wait for its slot.
+# How long a client may take nothing of its answer while others wait for its slot.
 UNREAD_S = 10.0
 
 
 def shutting_down() -> Unavailable:
-    """The server is shutting down."""
+    """The error for requests while the server is shutting down."""
     return Unavailable("The server is shutting down", retry_after_s=5)
 
 
 def backing_off(model: ModelState, now: float) -> Unavailable | None:
-    """The model's engine keeps dying, so nobody may start another one for a while."""
+    """The error while no engine of `model` is started, because its last ones crashed."""
     pause_s = model.backoff.pause_s(now)
     if not pause_s or model.run is not None:
         return None
@@ -30,7 +30,7 @@ def backing_off(model: ModelState, now: float) -> Unavailable | None:
 
 
 def give_up(model: ModelState, error: MyLLMError) -> list[Action]:
-    """Nobody who waits for this model will be served."""
+    """Reject every request that waits for `model`, and do not load it."""
     model.pending = None
     model.wanted = False
     rejected: list[Action] = [Reject(ticket, error) for ticket in model.queue]
@@ -39,7 +39,8 @@ def give_up(model: ModelState, error: MyLLMError) -> list[Action]:
 
 
 def shed(model: ModelState, newcomer: Ticket) -> list[Action]:
-    """The queue is over its bound: the greediest client's last request goes, or the newcomer."""
+    """The queue is over its bound: reject the last request of the client with the most, or the
+    newcomer."""
     loser = model.queue.newest_of_greediest(newcomer.request.client) or newcomer
     model.queue.discard(loser)
     waiting = len(model.queue)
@@ -52,8 +53,8 @@ def shed(model: ModelState, newcomer: Ticket) -> list[Action]:
 
 
 def pause_unread(model: ModelState, now: float) -> list[Action]:
-    """As many answers that nobody reads as there are others who need their slots, or their engine
-    to end; those that have been left unread for longest first."""
+    """Pause as many unread answers as there are requests that wait for their slots, or all of them
+    if their engine is to end; those that have been unread for longest go first."""
     paused: list[Action] = []
     for run in model.runs():
         unread = [
@@ -63,13 +64,13 @@ def pause_unread(model: ModelState, now: float) -> list[Action]:
         ]
         wanted = len(unread) if run.state == "draining" else len(model.queue)
         for _, ticket in sorted(unread, key=itemgetter(0))[:wanted]:
-            ticket.offered_at = None  # said once
+            ticket.offered_at = None  # pause it once only
             paused.append(Pause(ticket))
     return paused
 
 
 def reject_late(model: ModelState, now: float, timeout_s: float) -> list[Action]:
-    """Turn away who has waited for too long; the wait for a load has a bound of its own."""
+    """Reject the requests that have waited for too long; a load has a bound of its own."""
     if model.status == "loading":
         return []
     actions: list[Action] = []

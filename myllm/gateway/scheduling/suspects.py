@@ -1,28 +1,30 @@
-"""Which request it is that kills a model's engines.
+"""Find the request that kills a model's engines.
 
     unsuspected ──────> suspected ──────> on trial ──────> convicted
          ^                  │                 │             the engine died again, and this
          │                  │                 │             was all it worked on
          └──────────────────┴─────────────────┘
-      another one is convicted, or      it gets something new,
-      its client leaves                 or ends
+      another request is convicted,     it gets something new,
+      or its client leaves              or ends
 
-Suspected are, when an engine dies: those it had given nothing yet, for what is wrong with a request
-shows as a rule when it begins; those that had been there when an earlier one died, and nobody was
-convicted of that; and one that was alone. A death is a case. It is closed when one of its suspects
-is convicted, which clears the others, or when all are cleared.
+When an engine dies, these of its requests are suspected: those that it had given nothing yet, as
+what is wrong with a request usually shows at its beginning; those that were also there at an
+earlier death for which no request was convicted; and a request that was alone. Each death is a
+case. It is closed when one of its suspects is convicted, which clears the others, or when all are
+cleared.
 
-Suspects go before everybody else, one at a time: as long as one is on trial nobody else gets a
-slot. So does a request that two engines died under without anything new, whoever was convicted of
-that: a third one would be its last. If the engine dies while the answer of one that was cleared
-goes on beside the trial, the suspect is tried first and alone on the next engine. Who left in the
-meantime cannot be tried. If such a one is the only suspect that is left, that is held against what
-it asked (`poisons.py`), and so is the end of one that was on trial each time but not alone.
+Suspects go before all other requests, one at a time: while one is on trial, no other request gets a
+slot. A request under which two engines died without giving it anything new is tried as well, even
+if another one was convicted of those deaths: a third death would be its last. If the engine dies
+while the answer of a cleared request goes on beside the trial, the suspect is tried first and alone
+on the next engine. A request whose client has left cannot be tried. If it is the only suspect that
+is left, that is held against its body (`poisons.py`). The same goes for a request that ends after
+having been on trial each time, but never alone.
 
-In doubt nobody is convicted, and the third death ends a request with an error of the engine: when
-somebody else may have killed it, or when many have been convicted one after the other and nobody
-has been given anything in between. Then it may be the engine that is broken, and of one that has
-never given anything it is likely, so that this speaks against the model.
+In doubt no request is convicted, and the third death ends a request with the engine's error. It is
+in doubt when another process may have killed the engine, or when many requests have been convicted
+in a row and none was given anything in between. Then the engine itself may be broken. If it has
+never given anything that is likely, so the death counts against the model.
 """
 
 from __future__ import annotations
@@ -33,19 +35,19 @@ from dataclasses import dataclass, field
 
 from myllm.gateway.scheduling.tickets import Ticket
 
-# A trial that lasts for longer is over: hangs are found within this as a rule.
+# A trial ends after this time: hangs are usually found within it.
 TRIAL_S = 120.0
 _MOST_CASES = 16
-# Of a model that has given something to somebody, and of another one.
+# The most convictions in a row, for a model that has given something to a request, and for others.
 _MOST_IN_A_ROW, _MOST_AT_FIRST = 10, 3
-# So many engines may die under one request without anything new between them; and with.
+# How many engines may die under one request if it got nothing new in between, and if it did.
 MOST_DEATHS = 3
 _MOST_UNEXPLAINED = 6
 
 
 @dataclass(frozen=True)
 class DepartedRequest:
-    """One that left before its engine had given it anything: the digest of what it asked, its
+    """A request that left before its engine had given it anything: the digest of its body, its
     owner if it has a key, and when it left."""
 
     digest: bytes
@@ -54,7 +56,7 @@ class DepartedRequest:
 
     @classmethod
     def of(cls, ticket: Ticket, now: float) -> DepartedRequest | None:
-        """None for one that asked nothing."""
+        """What to remember of `ticket`; None if it asks nothing of the engine, as a load."""
         if ticket.demand is None:
             return None
         client = ticket.request.client
@@ -64,7 +66,7 @@ class DepartedRequest:
 
 @dataclass(eq=False)
 class _Case:
-    """A death of an engine; `present` are all that were on it and are still here."""
+    """A death of an engine; `present` are the requests that it was answering."""
 
     suspects: set[Ticket]
     present: Sequence[Ticket]
@@ -73,9 +75,9 @@ class _Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a death means. `convicted` is who is to blame for it, `hopeless` are those whose
-    answers end; unless `is_explained` by a request, it speaks against the model. `alone` is who
-    is suspected and cannot be tried any more.
+    """What a death means. `convicted` is the request to blame for it, and `hopeless` are those
+    whose answers end. Unless a request explains it (`is_explained`), it counts against the model.
+    `alone` has the only suspect, if that has left and cannot be tried any more.
     """
 
     convicted: Ticket | None = None
@@ -85,7 +87,8 @@ class Verdict:
 
 
 class Suspects:
-    """The cases of one model. `now` is a monotonic time in seconds; `on_trial` is who is tried."""
+    """The cases of one model. `on_trial` is the request that is being tried. `now` is a monotonic
+    time in seconds."""
 
     def __init__(self) -> None:
         self._cases: deque[_Case] = deque(maxlen=_MOST_CASES)
@@ -96,11 +99,11 @@ class Suspects:
         self._has_given = False
 
     def holds_up(self, now: float) -> bool:
-        """Whether nobody may have a slot, because one is on trial."""
+        """Whether no request may get a slot, because one is on trial."""
         return self.on_trial is not None and now < self._trial_ends
 
     def next(self, waiting: Iterable[Ticket]) -> Ticket | None:
-        """Who of those that wait is to be tried now."""
+        """The suspect among those that wait that is tried next; None if there is none."""
         return min(
             filter(self._is_suspected, waiting),
             key=lambda each: (each is not self._first, -each.deaths, each.enqueued_at),
@@ -108,7 +111,7 @@ class Suspects:
         )
 
     def seated(self, ticket: Ticket, now: float) -> None:
-        """`ticket` has a slot; if it is suspected, nobody else gets one for now."""
+        """`ticket` has a slot; if it is suspected, its trial begins."""
         if self._is_suspected(ticket):
             self.on_trial, self._trial_ends = ticket, now + TRIAL_S
 
@@ -120,8 +123,8 @@ class Suspects:
         *,
         by_itself: bool,
     ) -> Verdict:
-        """The engine `run` died while it worked for `present`, and perhaps still for those that
-        are `gone`; `by_itself`: nobody else can have killed it."""
+        """The engine `run` died while it worked for the `present` requests, and perhaps still for
+        those that are `gone`; `by_itself`: no other process can have killed it."""
         trial, self.on_trial = self.on_trial, None
         departed = list(gone)
         is_alone = trial is not None and list(present) == [trial] and not departed
@@ -148,18 +151,19 @@ class Suspects:
         return Verdict(None, hopeless, is_explained, () if suspects else _alone(departed))
 
     def delivered(self, ticket: Ticket) -> list[DepartedRequest]:
-        """An engine has given `ticket` something new; returns who is suspected alone now."""
+        """An engine has given `ticket` something new. Returns those that left and are now the only
+        suspect of a case."""
         self._convicted_in_a_row, self._has_given = 0, True
         return self._clear(ticket, None)
 
     def left(self, ticket: Ticket, departed: DepartedRequest | None) -> list[DepartedRequest]:
-        """`ticket` is over; with `departed` its client went away before anything came. Returns who
-        is suspected alone now."""
+        """`ticket` is over; `departed` is set if its client left before anything came. Returns
+        those that left and are now the only suspect of a case."""
         return self._clear(ticket, departed)
 
     def _is_suspected(self, ticket: Ticket) -> bool:
         if ticket.deaths >= MOST_DEATHS - 1:
-            return True  # its last chance, which it gets alone
+            return True  # it gets its last chance alone
         return any(ticket in case.suspects for case in self._cases)
 
     def _clear(self, ticket: Ticket, departed: DepartedRequest | None) -> list[DepartedRequest]:
@@ -184,7 +188,7 @@ class Suspects:
                 self._cases.remove(case)
 
     def _solve(self, convicted: Ticket) -> None:
-        """Whatever `convicted` was there for was its doing."""
+        """Close every case at which `convicted` was present: it was to blame for all of them."""
         for case in list(self._cases):
             if convicted in case.present:
                 self._cases.remove(case)
@@ -193,7 +197,7 @@ class Suspects:
 
 
 def _is_hopeless(ticket: Ticket, run: int) -> bool:
-    """Whether the engine `run` was the last one for `ticket`."""
+    """Whether `ticket` gets no other engine after `run`."""
     deaths = 1 if ticket.answered_by == run else ticket.deaths + 1
     return deaths >= MOST_DEATHS or ticket.unexplained >= _MOST_UNEXPLAINED
 

@@ -1,4 +1,4 @@
-"""What the scheduler is told and what it answers: tickets, plans and actions."""
+"""What goes into the scheduler and comes out of it: tickets, plans and actions."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Plan:
-    """What starting an engine would mean; `need` may be a prediction or a measurement.
+    """How an engine would be started; `need` may be a prediction or a measurement.
 
-    `aliases` are the other names, untagged, by which its model is asked for while it runs.
+    `aliases` are the other names, untagged, by which requests can name its model while it runs.
     """
 
     spec: InstanceSpec
@@ -118,7 +118,7 @@ class Plan:
 class MakePlan:
     """Find out what `key` needs and what is free now, and call `planned`.
 
-    `smaller` says that the last try did not fit, so an automatic context must be smaller.
+    `smaller`: the last try did not fit, so an automatic context must be smaller.
     """
 
     key: InstanceKey
@@ -127,7 +127,7 @@ class MakePlan:
 
 @dataclass(frozen=True)
 class Start:
-    """Start an engine; `run` names this life of it from now on."""
+    """Start an engine; `run` is the id of its run from now on."""
 
     run: int
     plan: Plan
@@ -144,7 +144,7 @@ class Drain:
 
 @dataclass(frozen=True)
 class Stop:
-    """End the engine, whatever it does; the log gives the `reason`."""
+    """End the engine, whatever it is doing; `reason` is for the log."""
 
     run: int
     reason: str
@@ -152,7 +152,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Grant:
-    """`ticket` holds the run and slot it names from now on, until `release`."""
+    """`ticket` holds the slot that it names from now on, until `release`."""
 
     ticket: Ticket
 
@@ -167,15 +167,15 @@ class Reject:
 
 @dataclass(frozen=True)
 class Pause:
-    """Nobody reads what `ticket` is answered and others wait: give its slot back (`release`), and
-    let it go on with another `request` when its client reads again."""
+    """The client of `ticket` does not read its answer, and others wait: give its slot back
+    (`release`), and let it go on with another `request` when its client reads again."""
 
     ticket: Ticket
 
 
 @dataclass(frozen=True)
 class KeepEngine:
-    """The engine of `key` goes on, for it cannot be replaced."""
+    """The engine of `key` cannot be replaced, so it goes on."""
 
     key: InstanceKey
     error: MyLLMError
@@ -183,11 +183,11 @@ class KeepEngine:
 
 @dataclass(frozen=True)
 class EngineExit:
-    """How an engine ended. No `error`: it was stopped.
+    """How an engine ended. Without an `error` it was stopped.
 
-    `crashed`: it was killed, rather than saying why it leaves. `delivered`: it had given a
-    token to somebody. `no_memory`: it could not have what it needed. `loading_signal`: what killed
-    it before it was ready. `from_outside`: somebody else can have killed it.
+    `crashed`: it was killed, and did not say why it exits. `delivered`: it had given a token to a
+    request. `no_memory`: it could not get the memory that it needed. `loading_signal` is the signal
+    that killed it before it was ready. `from_outside`: another process may have killed it.
     """
 
     error: MyLLMError | None = None

@@ -63,18 +63,23 @@ class RequestInfo:
 class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
-    `enqueued_at` decides its place, and stays when its engine dies; `waits_since` bounds its
-    wait; `granted_at` is when it first had a slot. `deaths` are the engines that died under it
-    since it last had a token. `pieces` tell how its prompt begins (see `prefixes.py`), so that it
-    gets a slot that has read the same. `only_asks`: it wants to know something of the engine, and
-    leaves alone what its slot has read; `untouched`: it left before the slot was its own.
-    `offered_at`: since then its client has been handed something that it has not taken; None: it
-    waits for more. `begins`: nothing is stored of its session yet. `goes_on`: it is for a later
-    part of a request, of which others have been served, and gives way to nobody when the queue is
-    full. `demand` is what it asks of the engine; a load asks nothing. `answered_by` is the run
-    that gave it something new last. `unexplained` are the engines that died while they worked for
-    it, and nobody was found to blame; `verdict` is why it gets no other one. `gave_up`: its client
-    left. `has_output`: an engine has given it something.
+    The queue: `enqueued_at` decides its place, and stays the same when its engine dies;
+    `waits_since` bounds its wait. `goes_on`: it is for a later part of a request of which other
+    parts have been served, and it never gives way when the queue is full.
+
+    The slot: `run` and `slot` name it, and `granted_at` is when it first had one. `pieces` describe
+    how its prompt begins (see `prefixes.py`), so that it gets a slot that has read the same.
+    `begins`: nothing of its session is stored yet. `only_asks`: it queries the engine, and leaves
+    what its slot has read alone. `untouched`: it left before the slot was its own.
+
+    The answer: `has_output` once an engine has given it something; `answered_by` is the run that
+    gave it something new last. Since `offered_at`, its client has not taken what it was handed;
+    None while it waits for more. `gave_up`: its client left.
+
+    Deaths: `demand` is what it asks of the engine (a load asks nothing). `deaths` counts the
+    engines that died under it since it last got something new, and `unexplained` those that died
+    while they worked for it and for which no request was convicted. `verdict` is why it gets no
+    other engine.
     """
 
     key: InstanceKey

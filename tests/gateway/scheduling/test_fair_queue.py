@@ -1,4 +1,4 @@
-"""Whose turn it is, whatever waits: the queue alone, under what Hypothesis thinks of."""
+"""The order of the queue alone, for every set of waiting requests that Hypothesis generates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def queue_of(waiting: list[Ticket]) -> FairQueue:
 
 
 def order(waiting: list[Ticket], slots: int) -> list[Ticket]:
-    """In which they are served, while nothing that was begun ends."""
+    """The order in which they are served if no answer ends."""
     queue, taken = queue_of(waiting), list[Ticket]()
     while queue:
         taken.append(queue.take_next(taken, slots, now=20.0))
@@ -40,10 +40,10 @@ def order(waiting: list[Ticket], slots: int) -> list[Ticket]:
 
 
 @given(WAITING, SLOTS)
-def test_calling_itself_urgent_brings_a_key_no_turn(
+def test_a_key_gains_no_turn_by_calling_itself_urgent(
     waiting: list[tuple[str, int]], slots: int
 ) -> None:
-    """It has had no more turns at any time than if it had said nothing."""
+    """At no time has it had more turns than it would have had without a priority."""
     calm = [(client, 0) for client, _ in waiting]
     urgent = [(client, priority if client == "a" else 0) for client, priority in waiting]
     before, now = (order(tickets(each, most=0), slots) for each in (calm, urgent))
@@ -63,7 +63,7 @@ def test_a_clients_own_requests_are_served_by_priority(
 
 
 @given(WAITING, st.lists(CLIENTS, max_size=6), SLOTS, st.integers(-10, 10))
-def test_nobody_gets_more_than_a_fair_share_while_somebody_with_less_waits(
+def test_no_client_gets_more_than_a_fair_share_while_one_with_less_waits(
     waiting: list[tuple[str, int]], held: list[str], slots: int, most: int
 ) -> None:
     active = tickets([(client, 0) for client in held], most)
@@ -75,7 +75,7 @@ def test_nobody_gets_more_than_a_fair_share_while_somebody_with_less_waits(
 
 
 @given(WAITING, SLOTS)
-def test_positions_are_the_turns(waiting: list[tuple[str, int]], slots: int) -> None:
+def test_positions_are_the_order_of_turns(waiting: list[tuple[str, int]], slots: int) -> None:
     all_of_them = tickets(waiting, most=10)
     queue = queue_of(all_of_them)
     positions = {t: queue.position(t, [], slots, now=20.0) for t in all_of_them}

@@ -37,7 +37,7 @@ def world(**kinds: Kind) -> World:
     return World(kinds or {"demo": ONE_SLOT})
 
 
-def test_requests_for_a_model_that_loads_share_the_load() -> None:
+def test_requests_for_a_loading_model_share_its_load() -> None:
     w = world(demo=Kind(100, slots=2))
     one, two = w.ask("demo"), w.ask("demo")
     w.settle()
@@ -46,7 +46,7 @@ def test_requests_for_a_model_that_loads_share_the_load() -> None:
     assert len(w.serving) == 1
 
 
-def test_a_load_goes_on_without_the_request_that_came_first() -> None:
+def test_a_load_goes_on_without_the_request_that_caused_it() -> None:
     w = world()
     first = w.ask("demo")
     w.plan()
@@ -65,7 +65,7 @@ def test_a_slot_is_reserved_when_it_is_granted() -> None:
     assert w.active == [two]
 
 
-def test_who_leaves_the_queue_is_not_granted() -> None:
+def test_a_request_that_left_the_queue_is_not_granted() -> None:
     w = world()
     one, gone, last = (w.ask("demo") for _ in range(3))
     w.settle()
@@ -87,7 +87,7 @@ def test_a_session_gets_the_slot_that_held_it() -> None:
     assert w.ask("demo", session=SessionRef("", "mine")).slot == slot
 
 
-def test_a_request_without_a_session_spares_the_slots_of_sessions() -> None:
+def test_a_request_without_a_session_avoids_the_slots_of_sessions() -> None:
     w = world(demo=Kind(100, slots=2))
     chat = w.ask("demo", session=SessionRef("", "mine"))
     w.settle()
@@ -98,7 +98,7 @@ def test_a_request_without_a_session_spares_the_slots_of_sessions() -> None:
         w.finish(stateless)
 
 
-def test_without_another_choice_the_least_recently_used_session_gives_way() -> None:
+def test_the_least_recently_used_session_gives_way_if_all_slots_hold_one() -> None:
     w = world(demo=Kind(100, slots=2))
     old, new = (
         w.ask("demo", session=SessionRef("", "old")),
@@ -110,7 +110,7 @@ def test_without_another_choice_the_least_recently_used_session_gives_way() -> N
     assert w.ask("demo", session=SessionRef("", "third")).slot == old.slot
 
 
-def test_own_and_empty_slots_come_before_what_another_owner_has_left() -> None:
+def test_own_and_empty_slots_come_before_another_owners() -> None:
     w = world(demo=Kind(100, slots=3))
     first, second = w.ask("demo", owner="ann"), w.ask("demo", owner="bob")
     w.settle()
@@ -123,8 +123,8 @@ def test_own_and_empty_slots_come_before_what_another_owner_has_left() -> None:
     assert w.ask("demo", owner="bob").slot == first.slot
 
 
-def test_what_another_owner_has_left_is_no_beginning_of_ones_own() -> None:
-    """Not even of the same prompt: it would be erased."""
+def test_another_owners_equal_prompt_does_not_attract_a_request() -> None:
+    """It would be erased before the request starts."""
     w = world(demo=Kind(100, slots=3))
     alike = {"pieces": ("a:100",)}
     ann, bob = w.ask("demo", owner="ann", **alike), w.ask("demo", owner="bob")
@@ -134,7 +134,7 @@ def test_what_another_owner_has_left_is_no_beginning_of_ones_own() -> None:
     assert w.ask("demo", owner="bob", **alike).slot != ann.slot
 
 
-def test_of_own_sessions_and_what_others_left_the_least_recently_used_gives_way() -> None:
+def test_of_own_sessions_and_other_owners_slots_the_least_recently_used_gives_way() -> None:
     w = world(demo=Kind(100, slots=2))
     others, own = (
         w.ask("demo", owner="ann"),
@@ -149,7 +149,7 @@ def test_of_own_sessions_and_what_others_left_the_least_recently_used_gives_way(
     assert w.ask("demo", owner="bob", session=SessionRef("bob", "3")).slot == own.slot
 
 
-def test_a_client_with_many_requests_does_not_delay_anothers_first() -> None:
+def test_a_client_with_many_requests_does_not_delay_another_clients_first() -> None:
     w = world()
     crowd = [w.ask("demo", client="crowd") for _ in range(100)]
     w.settle()
@@ -186,7 +186,7 @@ def test_priority_goes_first_but_not_for_ever() -> None:
     assert w.active == [low]
 
 
-def test_priority_counts_among_others_only_as_far_as_allowed() -> None:
+def test_priority_towards_other_clients_is_capped() -> None:
     w = world()
     w.ask("demo", client="c")
     w.settle()
@@ -210,16 +210,16 @@ def test_the_most_urgent_gets_no_more_than_its_share_while_others_wait() -> None
     w.finish(running[0])
     assert other in w.active, "two each"
     w.finish(running[1])
-    assert urgent in w.active, "nobody else waits any more"
+    assert urgent in w.active, "no other request waits any more"
 
 
-def test_an_answer_that_is_not_read_gives_its_slot_to_who_waits() -> None:
+def test_an_unread_answer_gives_its_slot_to_a_waiting_request() -> None:
     w = world(demo=Kind(100, slots=2))
     unread, read = w.ask("demo", client="a"), w.ask("demo", client="a")
     w.settle()
     w.stops_reading(unread)
     w.tick(60)
-    assert unread in w.active, "nobody waits"
+    assert unread in w.active, "no request waits"
     waiting, later = w.ask("demo", client="b"), w.ask("demo", client="b")
     w.tick(1)
     assert w.active == [read, waiting]
@@ -231,7 +231,7 @@ def test_an_answer_that_is_not_read_gives_its_slot_to_who_waits() -> None:
     assert w.active == [unread, later] or w.active == [later, unread]
 
 
-def test_an_answer_is_paused_after_some_seconds_and_only_one_for_each_that_waits() -> None:
+def test_answers_are_paused_after_some_seconds_and_one_per_waiting_request() -> None:
     w = world(demo=Kind(100, slots=3))
     unread = [w.ask("demo", client="a") for _ in range(3)]
     w.settle()
@@ -247,7 +247,7 @@ def test_an_answer_is_paused_after_some_seconds_and_only_one_for_each_that_waits
     assert w.paused == [unread[2]]
 
 
-def test_an_engine_that_is_to_leave_does_not_wait_for_who_does_not_read() -> None:
+def test_a_draining_engine_does_not_wait_for_a_client_that_does_not_read() -> None:
     w = world(demo=Kind(600), other=Kind(600))
     unread = w.ask("demo")
     w.settle()
@@ -260,7 +260,7 @@ def test_an_engine_that_is_to_leave_does_not_wait_for_who_does_not_read() -> Non
     assert w.active == [other]
 
 
-def test_the_queue_is_bounded_and_the_greediest_gives_way() -> None:
+def test_the_queue_is_bounded_and_the_greediest_client_gives_way() -> None:
     w = World({"demo": ONE_SLOT}, queue_size=3)
     w.ask("demo", client="crowd")
     w.settle()
@@ -274,7 +274,7 @@ def test_the_queue_is_bounded_and_the_greediest_gives_way() -> None:
     assert list(w.rejected) == [more, crowd[2]]
 
 
-def test_a_cut_answer_gives_way_to_nobody() -> None:
+def test_an_answer_that_was_cut_off_never_gives_way() -> None:
     w = World({"demo": ONE_SLOT}, queue_size=1)
     cut = w.ask("demo", client="crowd")
     w.settle()
@@ -286,7 +286,7 @@ def test_a_cut_answer_gives_way_to_nobody() -> None:
     assert waiting in w.rejected
 
 
-def test_a_wish_to_load_what_is_loaded_waits_for_nobody() -> None:
+def test_a_load_of_a_loaded_model_waits_for_nothing() -> None:
     w = World({"demo": Kind(100, slots=1, keep_alive_s=10)})
     w.ask("demo")
     w.settle()
@@ -348,7 +348,7 @@ def test_the_wait_is_bounded() -> None:
     assert w.waiting == [late]
 
 
-def test_the_time_of_a_load_is_no_part_of_the_wait() -> None:
+def test_the_time_of_a_load_does_not_count_as_waiting() -> None:
     w = world()
     one, two = w.ask("demo"), w.ask("demo")
     w.plan()
@@ -360,7 +360,7 @@ def test_the_time_of_a_load_is_no_part_of_the_wait() -> None:
     assert list(w.rejected) == [two]
 
 
-def test_a_long_answer_whose_engine_dies_has_its_whole_wait_before_it() -> None:
+def test_the_wait_starts_anew_when_the_engine_of_a_long_answer_dies() -> None:
     w = world()
     ticket = w.ask("demo")
     w.settle()
@@ -382,7 +382,7 @@ def test_models_that_fit_together_load_side_by_side() -> None:
     assert len(w.loading) == 2
 
 
-def test_the_least_recently_used_idle_model_makes_room_and_no_more_than_needed() -> None:
+def test_the_least_recently_used_idle_model_is_evicted_and_no_more_than_needed() -> None:
     w = world(a=Kind(300), b=Kind(300), c=Kind(300), d=Kind(350))
     for model in "abc":
         ticket = w.ask(model)
@@ -395,7 +395,7 @@ def test_the_least_recently_used_idle_model_makes_room_and_no_more_than_needed()
     assert new in w.active
 
 
-def test_why_an_engine_stops_is_in_the_log() -> None:
+def test_a_stop_says_why() -> None:
     w = world(a=Kind(600), b=Kind(600, keep_alive_s=1), c=Kind(100), d=Kind(100))
     w.finish(w.ask("a"))
     for model in "abcd":
@@ -409,7 +409,7 @@ def test_why_an_engine_stops_is_in_the_log() -> None:
     assert w.stop_reasons == ["evicted for b", "idle", "unloaded", "reloaded"]
 
 
-def test_busy_queued_for_and_pinned_models_are_not_evicted() -> None:
+def test_models_that_are_busy_queued_for_or_pinned_are_not_evicted() -> None:
     w = world(busy=Kind(300, slots=1), pinned=Kind(300, pinned=True), new=Kind(600))
     busy, pinned = w.ask("busy"), w.ask("pinned")
     w.settle()
@@ -444,7 +444,7 @@ def test_a_model_in_constant_use_yields_after_its_turn() -> None:
     assert w.active[0].key == key_of("a")
 
 
-def test_what_can_never_fit_is_refused_with_its_numbers() -> None:
+def test_a_model_that_can_never_fit_is_refused_with_the_figures() -> None:
     w = world(huge=Kind(BUDGET_MB + 200))
     ticket = w.ask("huge")
     w.settle()
@@ -454,7 +454,7 @@ def test_what_can_never_fit_is_refused_with_its_numbers() -> None:
     assert "budget is 1000 MB" in error.detail
 
 
-def test_other_programs_memory_counts_and_is_waited_for_only_shortly() -> None:
+def test_a_model_waits_only_shortly_for_memory_of_other_programs() -> None:
     w = world(a=Kind(600))
     w.others_mb = 500
     ticket = w.ask("a")
@@ -480,7 +480,7 @@ def test_a_load_waits_until_freed_memory_is_really_free() -> None:
     ticket = w.ask("a")
     w.settle()
     w.finish(ticket)
-    w.others_mb = 100  # what the system has not taken back yet
+    w.others_mb = 100  # memory that the system has not taken back yet
     new = w.ask("b")
     w.plan()
     w.stop(next(iter(w.stopping)))
@@ -493,7 +493,7 @@ def test_a_load_waits_until_freed_memory_is_really_free() -> None:
     assert w.active == [new]
 
 
-def test_freed_memory_has_its_time_to_show_however_long_was_waited_for_it() -> None:
+def test_freed_memory_gets_its_time_to_show_however_long_the_wait_was() -> None:
     w = world(a=Kind(800, slots=1), b=Kind(800))
     busy = w.ask("a")
     w.settle()
@@ -512,7 +512,7 @@ def test_freed_memory_has_its_time_to_show_however_long_was_waited_for_it() -> N
     assert w.active == [new]
 
 
-def test_room_that_is_kept_for_another_one_is_waited_for() -> None:
+def test_a_model_waits_for_memory_that_is_kept_for_an_earlier_one() -> None:
     w = world(pinned=Kind(100, pinned=True), a=Kind(700, slots=1), b=Kind(700), c=Kind(300))
     w.ask("pinned")
     w.settle()
@@ -547,21 +547,21 @@ def idle_and_new() -> tuple[World, Ticket]:
     return w, new
 
 
-def test_a_load_that_fails_for_memory_evicts_and_retries_once() -> None:
+def test_a_load_that_lacks_memory_evicts_and_retries_once() -> None:
     w, new = idle_and_new()
     w.fail(next(iter(w.loading)), crashed=False, no_memory=True)
     assert w.evicted == ["idle"]
     [wish] = w.plans
     assert wish.smaller
     w.plan()
-    assert not w.loading, "the other one has not left yet"
+    assert not w.loading, "the idle engine has not ended yet"
     w.stop(next(iter(w.stopping)))
     w.plan()
     w.fail(next(iter(w.loading)), crashed=False, no_memory=True)
     assert new in w.rejected
 
 
-def test_a_load_that_is_killed_for_memory_evicts_first_and_shrinks_then() -> None:
+def test_a_load_that_is_killed_for_memory_evicts_first_and_then_shrinks() -> None:
     w, new = idle_and_new()
     w.fail(next(iter(w.loading)), crashed=True, no_memory=True)
     assert w.evicted == ["idle"]
@@ -577,7 +577,7 @@ def test_a_load_that_is_killed_for_memory_evicts_first_and_shrinks_then() -> Non
 # Time
 
 
-def test_idle_models_leave_after_their_time() -> None:
+def test_idle_models_are_unloaded_after_their_keep_alive() -> None:
     w = world(
         short=Kind(100, keep_alive_s=10),
         ever=Kind(100, keep_alive_s=-1),
@@ -595,7 +595,7 @@ def test_idle_models_leave_after_their_time() -> None:
     assert w.evicted == ["never", "short"]
 
 
-def test_the_last_request_says_how_long_the_model_stays() -> None:
+def test_the_last_request_decides_how_long_the_model_stays() -> None:
     w = world(demo=Kind(100, keep_alive_s=10))
     ticket = w.ask("demo", keep_alive_s=100.0)
     w.settle()
@@ -609,7 +609,7 @@ def test_the_last_request_says_how_long_the_model_stays() -> None:
 # Death
 
 
-def test_who_waits_for_an_engine_that_cannot_start_is_told_why() -> None:
+def test_a_request_is_rejected_with_the_reason_why_its_engine_cannot_start() -> None:
     w = world()
     one = w.ask("demo")
     w.plan()
@@ -620,7 +620,7 @@ def test_who_waits_for_an_engine_that_cannot_start_is_told_why() -> None:
     assert w.active == [again]
 
 
-def test_who_waits_when_an_engine_dies_gets_a_new_one_and_keeps_the_place() -> None:
+def test_requests_keep_their_place_and_get_a_new_engine_when_theirs_dies() -> None:
     w = world()
     active = w.ask("demo")
     w.tick(1)
@@ -642,7 +642,7 @@ def test_an_engine_killed_while_it_loads_is_started_again() -> None:
     assert w.active == [ticket]
 
 
-def test_strikes_end_the_wait_for_an_engine_that_is_always_killed() -> None:
+def test_the_wait_for_an_engine_that_is_always_killed_ends() -> None:
     w = world()
     ticket = w.ask("demo")
     for _ in range(MOST_CRASHES):
@@ -665,7 +665,7 @@ def test_two_deaths_by_the_same_signal_while_loading_end_the_wait() -> None:
     assert not w.plans
 
 
-def test_two_deaths_by_different_signals_or_for_lack_of_memory_do_not() -> None:
+def test_two_deaths_by_different_signals_or_for_lack_of_memory_do_not_end_the_wait() -> None:
     w = world()
     ticket = w.ask("demo")
     for number, no_memory in ((4, False), (6, False), (9, True), (9, True)):
@@ -675,7 +675,7 @@ def test_two_deaths_by_different_signals_or_for_lack_of_memory_do_not() -> None:
     assert w.active == [ticket]
 
 
-def test_strikes_back_a_model_off_and_leave_others_alone() -> None:
+def test_repeated_crashes_back_off_one_model_and_not_the_others() -> None:
     w = world(bad=ONE_SLOT, good=ONE_SLOT)
     for _ in range(MOST_CRASHES):
         w.ask("bad")
@@ -694,7 +694,7 @@ def test_strikes_back_a_model_off_and_leave_others_alone() -> None:
     assert patient in w.active
 
 
-def test_an_engine_that_has_delivered_is_restarted_without_strikes() -> None:
+def test_crashes_of_an_engine_that_has_delivered_do_not_count() -> None:
     w = world()
     ticket = w.ask("demo")
     for _ in range(3 * MOST_CRASHES):
@@ -705,7 +705,7 @@ def test_an_engine_that_has_delivered_is_restarted_without_strikes() -> None:
     assert len(w.active) == 1
 
 
-# Wishes
+# Commands
 
 
 def test_unload() -> None:
@@ -722,7 +722,7 @@ def test_unload() -> None:
     assert not w.scheduler.is_loaded("demo")
 
 
-def test_a_forced_unload_gives_running_answers_their_grace() -> None:
+def test_a_forced_unload_gives_running_answers_a_grace() -> None:
     w = world()
     ticket = w.ask("demo")
     w.settle()
@@ -737,8 +737,8 @@ def test_a_forced_unload_gives_running_answers_their_grace() -> None:
     assert w.active == [late]
 
 
-def test_what_cannot_fit_makes_nobody_leave() -> None:
-    """Neither when it is too big for the budget nor when others hold what it needs."""
+def test_a_model_that_cannot_fit_evicts_no_other() -> None:
+    """Neither if it exceeds the budget nor if pinned engines hold what it needs."""
     kinds = {"idle": Kind(300), "pinned": Kind(500, pinned=True), "big": Kind(600)}
     world = World(kinds | {"huge": Kind(BUDGET_MB + 1)})
     for model in ("idle", "pinned"):
@@ -754,7 +754,7 @@ def test_what_cannot_fit_makes_nobody_leave() -> None:
     assert world.evicted == []
 
 
-def test_a_removal_turns_away_who_waits_and_ends_the_engine() -> None:
+def test_a_removal_rejects_waiting_requests_and_ends_the_engine() -> None:
     world = World({"a": Kind(500, slots=1), "b": Kind(500)})
     first, second = world.ask("a"), world.ask("a")
     other = world.ask("b")
@@ -805,7 +805,7 @@ def test_a_reload_brings_a_new_engine_up_before_the_old_one_leaves() -> None:
     assert w.evicted == ["demo"]
 
 
-def test_a_reload_without_room_for_both_drains_the_old_one_first() -> None:
+def test_a_reload_drains_the_old_engine_first_if_both_do_not_fit() -> None:
     w = world(demo=Kind(800, slots=1))
     ticket = w.ask("demo")
     w.settle()
@@ -847,7 +847,7 @@ def test_a_reload_that_cannot_fit_keeps_the_engine_that_works(others: int, need:
     assert w.ask("demo") in w.active
 
 
-def test_a_reload_may_make_idle_models_leave() -> None:
+def test_a_reload_may_evict_idle_models() -> None:
     w = world(demo=Kind(100), idle=Kind(600))
     for model in ("idle", "demo"):
         ticket = w.ask(model)
@@ -860,7 +860,7 @@ def test_a_reload_may_make_idle_models_leave() -> None:
     assert w.ask("demo") in w.active
 
 
-def test_an_engine_that_loads_is_replaced_too() -> None:
+def test_a_loading_engine_is_replaced_too() -> None:
     w = world()
     ticket = w.ask("demo")
     w.plan()
@@ -923,7 +923,7 @@ def test_an_engine_that_dies_before_it_is_replaced_is_replaced_once() -> None:
     assert len(w.live()) == 1
 
 
-def test_a_leaving_server_lets_nobody_in() -> None:
+def test_a_server_that_shuts_down_rejects_every_new_request() -> None:
     w = world()
     active, waiting = w.ask("demo"), w.ask("demo")
     w.settle()
@@ -933,7 +933,7 @@ def test_a_leaving_server_lets_nobody_in() -> None:
     assert isinstance(w.rejected[w.ask("demo")], Unavailable)
 
 
-def test_a_crash_says_so() -> None:
+def test_the_backoff_knows_the_last_error() -> None:
     w = world()
     w.ask("demo")
     w.settle()

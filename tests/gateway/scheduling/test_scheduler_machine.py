@@ -1,8 +1,9 @@
-"""The scheduler under every order of events that Hypothesis can think of.
+"""The scheduler under every order of events that Hypothesis generates.
 
-`World` checks with each action: never over the budget, never more than is free, no busy engine
-stopped, no slot granted twice, and none to a client with a fair share of them while another one
-with less waits. In the end everybody has been served or told why not.
+`World` checks with each action that the engines never exceed the budget or the free memory, that no
+busy engine is stopped, that no slot is granted twice, and that no client gets more than its fair
+share of slots while one with less waits. After each event it checks the invariants of every model.
+In the end, every request has been served or rejected with an error.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(model=MODELS)
     def is_removed(self, model: str) -> None:
-        """From the disk, by force; perhaps it is pulled again later."""
+        """Its files are removed by force; it may be pulled again later."""
         self.world.may_end_pinned = self.world.may_end_pinned or KINDS[model].pinned
         self.world.remove(model)
         state = self.world.scheduler.fleet.model(key_of(model))
@@ -113,7 +114,7 @@ class FleetMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.plans)
     @rule(index=INDEX)
     def cannot_be_planned(self, index: int) -> None:
-        """Its folder is gone, or its configuration broken."""
+        """Its folder is gone, or its configuration is broken."""
         self.world.fail_plan(index % len(self.world.plans))
 
     @rule(others=st.sampled_from([0, 100, 600]))
@@ -121,7 +122,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.others_mb = others
 
     @invariant()
-    def the_books_are_right(self) -> None:
+    def the_totals_are_right(self) -> None:
         world = self.world
         assert world.scheduler.totals() == (len(world.waiting), len(world.active))
         runs = {**world.loading, **world.serving, **world.stopping}
@@ -131,8 +132,8 @@ class FleetMachine(RuleBasedStateMachine):
         assert all(ticket.run in runs for ticket in world.active)
 
     def teardown(self) -> None:
-        """Nobody starves: when the world works again, every request ends in bounded time, and
-        none by having waited for too long. Then the server leaves."""
+        """No request starves: when the world works again, each one ends in bounded time, and none
+        is rejected for having waited too long. Then the server shuts down."""
         world = self.world
         world.others_mb = 0
         for ticket in list(world.unread):
@@ -146,7 +147,7 @@ class FleetMachine(RuleBasedStateMachine):
             for ticket in list(world.active):
                 world.finish(ticket)
             world.tick(1.0)
-            assert world.now - began <= QUEUE_TIMEOUT_S + 10, "somebody waits for ever"
+            assert world.now - began <= QUEUE_TIMEOUT_S + 10, "a request waits for ever"
         late = [
             error.detail
             for ticket, error in world.rejected.items()
@@ -154,12 +155,12 @@ class FleetMachine(RuleBasedStateMachine):
         ]
         assert not late
         world.settle()
-        self.the_books_are_right()
-        self._leave()
+        self.the_totals_are_right()
+        self._shut_down()
         assert len(set(world.done) & set(world.rejected)) == 0
 
-    def _leave(self) -> None:
-        """Who comes before and after is turned away; who is answered is not."""
+    def _shut_down(self) -> None:
+        """Requests that wait or arrive later are rejected; running answers go on."""
         world = self.world
         before = [world.ask(model) for model in sorted(KINDS)]
         active = list(world.active)
@@ -168,7 +169,7 @@ class FleetMachine(RuleBasedStateMachine):
         assert (world.waiting, world.active) == ([], active)
         assert all(ticket in world.rejected for ticket in (*before, after) if ticket not in active)
         world.settle()
-        assert world.active == active, "somebody was let in"
+        assert world.active == active, "a request was granted"
 
 
 def _nth(runs: dict[int, object], index: int) -> int:

@@ -1,4 +1,4 @@
-"""Which request killed an engine: found by trying the suspects one at a time, without a process."""
+"""Which request killed an engine, found by trying suspects one at a time; without a process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def world(slots: int = 4) -> World:
     return World({"demo": Kind(200, slots=slots)})
 
 
-def asks(w: World, what: str, **more: Any) -> Ticket:
+def request(w: World, what: str, **more: Any) -> Ticket:
     return w.ask("demo", demand=Demand("/completion", {"prompt": what, "seed": w.now}), **more)
 
 
@@ -28,7 +28,7 @@ def dies(w: World, delivered: bool = False, from_outside: bool = False) -> None:
     w.settle()
 
 
-def strikes(w: World) -> int:
+def crashes(w: World) -> int:
     run = w.run_of("demo")
     assert run is not None
     return w.scheduler.fleet.model_of(run).backoff.crashes
@@ -36,7 +36,7 @@ def strikes(w: World) -> int:
 
 def test_suspects_are_tried_one_at_a_time_and_the_one_that_kills_again_is_refused() -> None:
     w = world()
-    one, poison, other = asks(w, "one"), asks(w, "poison"), asks(w, "other")
+    one, poison, other = request(w, "one"), request(w, "poison"), request(w, "other")
     w.settle()
     assert w.active == [one, poison, other]
     dies(w)
@@ -48,13 +48,13 @@ def test_suspects_are_tried_one_at_a_time_and_the_one_that_kills_again_is_refuse
     dies(w)
     assert isinstance(w.rejected[poison], Poison)
     assert "died again" in w.rejected[poison].detail
-    assert set(w.active) == {one, other}  # nothing is held against them any more
-    assert (one.unexplained, other.unexplained, strikes(w)) == (0, 0, 0)
+    assert set(w.active) == {one, other}  # they are cleared
+    assert (one.unexplained, other.unexplained, crashes(w)) == (0, 0, 0)
 
 
-def test_one_that_is_alone_is_refused_when_it_kills_again() -> None:
+def test_a_request_that_is_alone_is_refused_when_it_kills_again() -> None:
     w = world()
-    poison = asks(w, "poison")
+    poison = request(w, "poison")
     w.settle()
     dies(w)
     assert w.active == [poison]
@@ -63,11 +63,11 @@ def test_one_that_is_alone_is_refused_when_it_kills_again() -> None:
     assert w.serving or not w.waiting
 
 
-def test_those_that_wait_come_behind_the_trials() -> None:
+def test_waiting_requests_come_after_the_trials() -> None:
     w = world(slots=2)
-    first, second = asks(w, "first"), asks(w, "second")
+    first, second = request(w, "first"), request(w, "second")
     w.settle()
-    third = asks(w, "third")
+    third = request(w, "third")
     dies(w)
     assert w.active == [first]
     w.deliver(first)
@@ -77,12 +77,12 @@ def test_those_that_wait_come_behind_the_trials() -> None:
     assert w.active == [second, third]
 
 
-def test_one_whose_answer_goes_on_is_no_suspect_at_first() -> None:
+def test_a_request_whose_answer_has_begun_is_no_suspect_at_first() -> None:
     w = world()
-    long = asks(w, "long")
+    long = request(w, "long")
     w.settle()
     w.deliver(long)
-    poison = asks(w, "poison")
+    poison = request(w, "poison")
     dies(w)
     assert w.active == [poison]
     dies(w)
@@ -90,46 +90,46 @@ def test_one_whose_answer_goes_on_is_no_suspect_at_first() -> None:
     assert w.active == [long]
 
 
-def test_who_was_there_at_two_deaths_is_suspected() -> None:
+def test_a_request_that_was_there_at_two_deaths_is_suspected() -> None:
     w = world()
-    later = asks(w, "later")
+    later = request(w, "later")
     w.settle()
     w.deliver(later)
-    bystander = asks(w, "bystander")
+    bystander = request(w, "bystander")
     w.deliver(bystander)
-    dies(w)  # both had something, so nobody is suspected
+    dies(w)  # both had something, so neither is suspected
     assert set(w.active) == {later, bystander}
     w.deliver(later)
     w.deliver(bystander)
     w.finish(bystander)
     dies(w)
-    fresh = asks(w, "fresh")
+    fresh = request(w, "fresh")
     assert w.active == [later]
     dies(w)
     assert isinstance(w.rejected[later], Poison)
     assert w.active == [fresh]
 
 
-def test_an_equal_request_is_refused_however_its_seed_is_and_not_for_ever() -> None:
+def test_an_equal_request_is_refused_for_a_time_whatever_its_seed() -> None:
     w = world()
-    asks(w, "poison")
+    request(w, "poison")
     w.settle()
     dies(w)
     dies(w)
     w.now += 1
-    again = asks(w, "poison")
+    again = request(w, "poison")
     assert isinstance(w.rejected[again], Poison)
-    other = asks(w, "another")
+    other = request(w, "another")
     w.settle()
     assert w.active == [other]
     w.now += REMEMBERED_S + 1
-    late = asks(w, "poison")
+    late = request(w, "poison")
     assert late in w.active
 
 
-def test_equal_requests_that_wait_are_refused_with_the_one_that_is_convicted() -> None:
+def test_equal_requests_that_wait_are_refused_with_the_convicted_one() -> None:
     w = world(slots=3)
-    choices = [asks(w, "poison") for _ in range(5)]
+    choices = [request(w, "poison") for _ in range(5)]
     w.settle()
     dies(w)
     dies(w)
@@ -138,7 +138,7 @@ def test_equal_requests_that_wait_are_refused_with_the_one_that_is_convicted() -
 
 
 def kill_with(w: World, what: str, **more: Any) -> Ticket:
-    poison = asks(w, what, **more)
+    poison = request(w, what, **more)
     w.settle()
     dies(w)
     dies(w)
@@ -146,33 +146,33 @@ def kill_with(w: World, what: str, **more: Any) -> Ticket:
 
 
 def honest(w: World) -> None:
-    ticket = asks(w, "hello")
+    ticket = request(w, "hello")
     w.settle()
     w.deliver(ticket)
     w.finish(ticket)
 
 
-def test_a_key_that_sends_three_waits_for_ten_minutes() -> None:
+def test_a_key_that_sends_three_is_refused_for_ten_minutes() -> None:
     w = world()
     key = {"owner": "key:eve", "client": "eve", "key_name": "eve"}
     for number in range(POISONS):
         honest(w)
         assert kill_with(w, f"poison {number}", **key) in w.rejected
         w.now += 60
-    refused = asks(w, "hello", **key)
+    refused = request(w, "hello", **key)
     assert isinstance(w.rejected[refused], KeyPaused)
     assert 0 < w.rejected[refused].retry_after_s <= PAUSE_S
-    honest(w)  # nobody else waits
+    honest(w)  # other clients are served
     w.now += PAUSE_S
-    assert asks(w, "hello", **key) not in w.rejected
+    assert request(w, "hello", **key) not in w.rejected
 
 
-def test_ever_new_poison_does_not_end_the_others() -> None:
-    """Each conviction clears those that were there, and then the next one stands beside them."""
+def test_ever_new_poison_does_not_end_the_other_requests() -> None:
+    """Each conviction clears the requests that were there; then the next poison joins them."""
     w = world()
-    innocents = [asks(w, f"innocent {number}") for number in range(3)]
+    innocents = [request(w, f"innocent {number}") for number in range(3)]
     for number in range(6):
-        poison = asks(w, f"poison {number}")
+        poison = request(w, f"poison {number}")
         w.settle()
         while poison not in w.rejected:
             if poison in w.active:
@@ -193,11 +193,11 @@ def test_without_keys_only_the_bodies_are_refused() -> None:
     honest(w)
 
 
-def test_a_model_that_dies_of_everything_is_not_the_requests_fault() -> None:
+def test_a_model_that_dies_of_every_request_is_broken_itself() -> None:
     w = world()
     kinds: list[type[Exception]] = []
     for number in range(10):
-        ticket = asks(w, f"request {number}")
+        ticket = request(w, f"request {number}")
         for _ in range(MOST_DEATHS):
             w.settle()
             if w.serving:
@@ -210,7 +210,7 @@ def test_a_model_that_dies_of_everything_is_not_the_requests_fault() -> None:
 def test_a_model_that_has_worked_never_backs_off_because_of_requests() -> None:
     w = world()
     honest(w)
-    kinds = {type(w.rejected[kill(w, asks(w, f"poison {n}"))]) for n in range(20)}
+    kinds = {type(w.rejected[kill(w, request(w, f"poison {n}"))]) for n in range(20)}
     assert kinds == {Poison, EngineDied}
     honest(w)
 
@@ -222,20 +222,20 @@ def kill(w: World, ticket: Ticket) -> Ticket:
     return ticket
 
 
-def test_what_somebody_else_may_have_done_convicts_nobody() -> None:
+def test_a_death_that_may_come_from_outside_convicts_no_request() -> None:
     w = world()
-    ticket = asks(w, "hello")
+    ticket = request(w, "hello")
     w.settle()
     for _ in range(MOST_DEATHS - 1):
         dies(w, from_outside=True)
         assert w.active == [ticket]
     dies(w, from_outside=True)
     assert isinstance(w.rejected[ticket], EngineDied)
-    assert strikes_of_absent(w) == MOST_DEATHS
-    assert asks(w, "hello") not in w.rejected
+    assert crashes_without_engine(w) == MOST_DEATHS
+    assert request(w, "hello") not in w.rejected
 
 
-def strikes_of_absent(w: World) -> int:
+def crashes_without_engine(w: World) -> int:
     return w.scheduler.fleet.models("demo")[0].backoff.crashes
 
 
@@ -244,10 +244,10 @@ def leaves(w: World, ticket: Ticket) -> None:
     w.finish(ticket)
 
 
-def test_who_leaves_before_the_engine_dies_is_known_the_second_time() -> None:
+def test_a_request_that_leaves_before_the_death_is_convicted_the_second_time() -> None:
     w = world()
     for _ in range(2):
-        bystander, poison = asks(w, "hello"), asks(w, "poison")
+        bystander, poison = request(w, "hello"), request(w, "poison")
         w.settle()
         leaves(w, poison)
         dies(w)
@@ -255,46 +255,46 @@ def test_who_leaves_before_the_engine_dies_is_known_the_second_time() -> None:
         w.deliver(bystander)
         w.finish(bystander)
         w.now += 5
-    assert isinstance(w.rejected[asks(w, "poison")], Poison)
+    assert isinstance(w.rejected[request(w, "poison")], Poison)
     honest(w)
 
 
-def test_who_leaves_during_its_trial() -> None:
+def test_a_request_that_leaves_during_its_trial_is_refused_later() -> None:
     w = world()
-    bystander, poison = asks(w, "hello"), asks(w, "poison")
+    bystander, poison = request(w, "hello"), request(w, "poison")
     w.settle()
     dies(w)
     w.deliver(bystander)
     w.finish(bystander)
     assert w.active == [poison]
-    other = asks(w, "other")
+    other = request(w, "other")
     leaves(w, poison)
     assert w.active == [other]
     dies(w)
     w.deliver(other)
     w.finish(other)
-    assert isinstance(w.rejected[asks(w, "poison")], Poison)
+    assert isinstance(w.rejected[request(w, "poison")], Poison)
 
 
-def test_who_left_while_the_engine_went_on_is_not_blamed() -> None:
+def test_a_request_that_left_an_engine_that_went_on_is_not_blamed() -> None:
     w = world()
     for _ in range(3):
-        gone = asks(w, "innocent")
+        gone = request(w, "innocent")
         w.settle()
         leaves(w, gone)
         w.now += 2
-        other = asks(w, "other")
+        other = request(w, "other")
         w.settle()
         w.deliver(other)
         dies(w)
         w.deliver(other)
         w.finish(other)
-    assert asks(w, "innocent") not in w.rejected
+    assert request(w, "innocent") not in w.rejected
 
 
-def test_a_trial_without_end_does_not_hold_up_the_others() -> None:
+def test_an_endless_trial_does_not_hold_up_the_others() -> None:
     w = world()
-    slow, other = asks(w, "slow"), asks(w, "other")
+    slow, other = request(w, "slow"), request(w, "other")
     w.settle()
     dies(w)
     assert w.active == [slow]
@@ -306,7 +306,7 @@ def test_a_trial_without_end_does_not_hold_up_the_others() -> None:
 @pytest.mark.parametrize("ends", ["finishes", "leaves"])
 def test_a_trial_ends_with_its_request(ends: str) -> None:
     w = world()
-    first, second = asks(w, "first"), asks(w, "second")
+    first, second = request(w, "first"), request(w, "second")
     w.settle()
     dies(w)
     assert w.active == [first]
@@ -317,10 +317,10 @@ def test_a_trial_ends_with_its_request(ends: str) -> None:
     assert w.active == [second]
 
 
-def test_an_answer_that_many_engines_die_under_ends() -> None:
-    """Each time it gets further, so that no trial convicts it."""
+def test_an_answer_ends_after_many_engines_died_under_it() -> None:
+    """It gets further each time, so that no trial convicts it."""
     w = world()
-    ticket = asks(w, "slow poison")
+    ticket = request(w, "slow poison")
     for _ in range(10):
         w.settle()
         if ticket in w.rejected:

@@ -1,5 +1,5 @@
-"""A world for the scheduler without processes: it does what the actions say when it is told to,
-and checks with every action what must never happen."""
+"""A world for the scheduler without processes. It carries out the actions when a test tells it to,
+and checks with each one that nothing happens that must never happen."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DRAIN_GRACE_S = 5.0
 
 @dataclass
 class Kind:
-    """What a model is like."""
+    """What the engine of a model takes and offers."""
 
     need_mb: int
     slots: int = 2
@@ -51,7 +51,7 @@ class Kind:
 
 @dataclass
 class World:
-    """`others_mb` is what other programs use of `total_mb`."""
+    """Other programs use `others_mb` of `total_mb`."""
 
     kinds: dict[str, Kind]
     total_mb: int = BUDGET_MB
@@ -81,7 +81,7 @@ class World:
             drain_grace_s=DRAIN_GRACE_S,
         )
 
-    # What people do
+    # What clients and operators do
 
     def ask(
         self,
@@ -103,7 +103,7 @@ class World:
         return ticket
 
     def finish(self, ticket: Ticket) -> None:
-        """It is answered, or its client leaves, in whatever phase."""
+        """It is answered, or its client leaves, wherever it is by then."""
         self.unread.pop(ticket, None)
         self.done.append(ticket)
         if ticket in self.paused:
@@ -119,7 +119,7 @@ class World:
         ticket.offered_at = self.unread[ticket] = self.now
 
     def reads_again(self, ticket: Ticket) -> None:
-        """It goes on, also when it has been paused meanwhile."""
+        """Its client reads again, perhaps after it has been paused."""
         ticket.offered_at = None
         self.unread.pop(ticket, None)
         if ticket in self.paused:
@@ -132,10 +132,10 @@ class World:
         self.do(self.scheduler.commands.unload(model, force, self.now))
 
     def remove(self, model: str) -> None:
-        """Its folder has been taken away."""
+        """Its folder has been removed."""
         self.do(self.scheduler.commands.remove(model, self.now))
 
-    # What the world does
+    # What engines and time do
 
     def plan(self, at: int = 0) -> None:
         """The next plan is made."""
@@ -190,7 +190,7 @@ class World:
             self.do(self.scheduler.request(ticket, self.now))
 
     def stop(self, run: int) -> None:
-        """An engine that was told to stop has ended, and with it what it still answered."""
+        """An engine that was stopped has ended, and the answers that it was still giving."""
         self.stopping.pop(run)
         cut = [ticket for ticket in self.active if ticket.run == run]
         self._exited(run, EngineExit())
@@ -203,7 +203,7 @@ class World:
         check_after_tick(self.scheduler.fleet)
 
     def settle(self) -> None:
-        """Everything that needs no time happens: plans, loads, stops."""
+        """Everything happens that takes no time: plans, loads, stops."""
         while self.plans or self.loading or self.stopping:
             if self.plans:
                 self.plan()
@@ -223,7 +223,7 @@ class World:
     def run_of(self, model: str) -> EngineRun | None:
         return self.scheduler.fleet.model(key_of(model)).run
 
-    # What the actions say
+    # What the actions ask for
 
     def do(self, actions: list[Action]) -> None:
         self._do_all(actions)
@@ -273,8 +273,7 @@ class World:
         self._check_share(ticket, self.serving[ticket.run].spec.slots)
 
     def _check_share(self, granted: Ticket, slots: int) -> None:
-        """Who holds a fair share or more gets no new slot, while another one waits that holds
-        less."""
+        """A client that holds its fair share gets no more slots while one with less waits."""
         living = {*self.serving, *self.stopping}
         held = Counter(
             client_of(each)
@@ -285,14 +284,14 @@ class World:
         share = max(1.0, slots / len(waiting | held.keys()))
         if held[client_of(granted)] + 1 > share:
             fewest = min(held[client] for client in waiting)
-            assert fewest + 1 > share, "somebody got more than a fair share while others waited"
+            assert fewest + 1 > share, "a client got more than its fair share while others waited"
 
     def _check_pause(self, ticket: Ticket) -> None:
         assert self.now - self.unread[ticket] >= UNREAD_S, "paused although it was read"
         run = self.scheduler.fleet.run(ticket.run)
         assert run is not None
         waited_for = any(each.key == ticket.key for each in self.waiting)
-        assert waited_for or run.state == "draining", "paused for nobody"
+        assert waited_for or run.state == "draining", "paused though no request waits"
 
     def _check_stop(self, number: int) -> None:
         run = self.scheduler.fleet.run(number)

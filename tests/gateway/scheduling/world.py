@@ -49,6 +49,9 @@ class Kind:
     pinned: bool = False
 
 
+ONE_SLOT = Kind(100, slots=1)
+
+
 @dataclass
 class World:
     """Other programs use `others_mb` of `total_mb`."""
@@ -309,6 +312,11 @@ class World:
 
     def _exited(self, run: int, ended: EngineExit) -> None:
         self.do(self.scheduler.exited(run, ended, self.now))
+
+
+def world(**kinds: Kind) -> World:
+    """A world with these models, or with a model `demo` that has one slot."""
+    return World(kinds or {"demo": ONE_SLOT})
 
 
 def key_of(model: str) -> InstanceKey:

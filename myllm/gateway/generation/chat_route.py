@@ -98,7 +98,6 @@ class EngineChat:
         prompt = self._prompt
         if prompt is not None and prompt.tokens:
             prefix = CachedPrefix.of(prompt.text, tuple(prompt.tokens))
-            prefix = CachedPrefix.of(prompt.text, tuple(prompt.tokens))
             self._slot_cache.record(instance, self._ticket, prefix, self._answer.text, 0)
 
     def _named(self, delta: Delta) -> Delta:

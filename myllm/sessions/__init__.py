@@ -1,1 +1,1 @@
-"""Conversations that the server remembers."""
+"""Stored conversations, and the KV states saved beside them."""

@@ -1,8 +1,8 @@
-"""Saved states of conversations: files that an engine reads back instead of the history.
+"""Saved KV states: files that an engine restores instead of reading the history again.
 
-They are a cache; the conversation itself is in the database. A file with flipped bytes would be
-restored without an error and give wrong text, so its hash is stored when it is saved, and
-checked before it is restored.
+They are a cache; the conversation itself is in the database. An engine would restore a file with
+flipped bytes without an error and produce wrong text. The hash of each file is therefore stored
+when the file is saved, and checked before the file is restored.
 """
 
 from __future__ import annotations
@@ -25,32 +25,33 @@ from myllm.sessions.session import SessionRef
 _log = structlog.get_logger(__name__)
 _ASIDE = ".saving"
 _FOLDER_ID = "folder-id"
-# Of what is free on the disk, and what the files take themselves.
+# A share of the free disk and of what the files take themselves.
 _DEFAULT_SHARE = 0.1
 _MIB = 2**20
+# A younger file without a record may still be on its way to get one.
 _SETTLED_S = 120.0
 
 
 class KvFiles:
-    """The files in `folder`, which only its owner can enter.
+    """The files in `folder`, which only the server's user can enter.
 
-    `open_records` gives the records of a folder, by an id that only this folder has. `most_mb`
-    bounds the files, in MiB; None: a tenth of the free disk and what they take; 0: none are
-    kept. Raises StoreFailed when the folder cannot be made; the methods raise what
-    `open_records` raises.
+    `open_records` opens the records of a folder, by an id that only this folder has. `max_mb`
+    limits the size of all files, in MiB: None stands for a tenth of the free disk plus what the
+    files take, and with 0 no file is kept. Raises StoreFailed when the folder cannot be made; the
+    methods raise what `open_records` raises.
     """
 
     def __init__(
         self,
         folder: Path,
         open_records: Callable[[str], Awaitable[KvRecords]],
-        most_mb: int | None = None,
+        max_mb: int | None = None,
     ) -> None:
         self.folder = folder
         self._open_records = open_records
         self._opening = asyncio.Lock()
         self._opened: KvRecords | None = None
-        self._most_mb = most_mb
+        self._max_mb = max_mb
         self._saves = 0
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -62,26 +63,26 @@ class KvFiles:
     @property
     def keeps(self) -> bool:
         """Whether any file is kept."""
-        return self._most_mb != 0
+        return self._max_mb != 0
 
     async def tidy(self) -> None:
-        """Remove what nobody needs any more; a failure to is logged."""
+        """Remove files that are no longer needed. A failure is logged."""
         try:
             await self._records()
         except (MyLLMError, OSError) as failure:
             _log.warning("states of conversations not tidied", cause=str(failure))
 
     async def new_aside(self) -> str:
-        """A file name for an engine to save to, before it is known to be whole."""
+        """Return a file name for an engine to save to until the file is known to be whole."""
         await self._records()
         self._saves += 1
         return f"{os.getpid()}-{self._saves}{_ASIDE}"
 
     async def keep(self, aside: str, state: KvState) -> None:
-        """Take in what an engine has saved; an older state of the session is replaced.
+        """Keep the file `aside` as the state `state`, replacing an older state of the session.
 
-        Raises OSError when the file is not there, and StoreFailed; then there is no file, which
-        would only take room on a disk that is full.
+        Raises OSError when the file is not there, and StoreFailed when its record cannot be
+        written. The file is removed then: without a record it would only fill the disk.
         """
         sha256, size = await asyncio.to_thread(_seal, self.folder / aside)
         os.replace(self.folder / aside, self.folder / state.file_name)
@@ -91,14 +92,14 @@ class KvFiles:
         except MyLLMError:
             self.discard(state.file_name)
             raise
-        await self._make_room(records)
+        await self._evict(records)
 
     def discard(self, aside: str) -> None:
-        """Remove what was not saved whole."""
+        """Remove a file that was not kept; it may be gone already."""
         (self.folder / aside).unlink(missing_ok=True)
 
     async def checked(self, name: str) -> KvState | None:
-        """What is in the file `name`, if it is there and still what was saved."""
+        """Return the state in the file `name`, or None if it is missing or damaged."""
         records = await self._records()
         record = await records.get(name)
         if record is None:
@@ -115,7 +116,7 @@ class KvFiles:
         return record.state
 
     async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
-        """Files of the same owner that this engine can read, and how their prompts begin."""
+        """Return the owner's files that this engine can read, with the pieces of their prompts."""
         return await (await self._records()).alike(owner, engine)
 
     async def drop(self, *names: str) -> None:
@@ -123,7 +124,7 @@ class KvFiles:
         await self._drop(await self._records(), names)
 
     async def forget(self, session: SessionRef) -> None:
-        """Remove every state of a session."""
+        """Remove every saved state of a session."""
         await self.drop(*await (await self._records()).of_session(session))
 
     async def _records(self) -> KvRecords:
@@ -131,36 +132,36 @@ class KvFiles:
             if self._opened is None:
                 records = await self._open_records(self._id)
                 await self._sweep(records)
-                await self._make_room(records)
+                await self._evict(records)
                 self._opened = records
             return self._opened
 
     async def _sweep(self, records: KvRecords) -> None:
-        """Remove files without a record, and records without a file: a kill leaves both.
+        """Remove files without a record, records without a file, and states of removed sessions.
 
-        Not those that somebody else may be just about to take in. What is left of a removed
-        session goes, too.
+        A killed server leaves all of them. Young files stay, because another server that shares the
+        folder may be about to keep them.
         """
-        await self._drop(records, await records.of_nobody())
-        known = {name for name, _ in await records.by_use()}
-        there = {path.name for path in self.folder.iterdir()}
-        for path in [self.folder / name for name in there - known]:
+        await self._drop(records, await records.orphaned())
+        recorded = {name for name, _ in await records.by_use()}
+        existing = {path.name for path in self.folder.iterdir()}
+        for path in [self.folder / name for name in existing - recorded]:
             if path.suffix in (STATE_SUFFIX, _ASIDE) and _age_s(path) > _SETTLED_S:
                 path.unlink(missing_ok=True)
-        if known - there:
-            await records.remove(*(known - there))
+        if recorded - existing:
+            await records.remove(*(recorded - existing))
 
-    async def _make_room(self, records: KvRecords) -> None:
-        """The least recently used go first."""
-        taken = await records.taken()
-        if self._most_mb is not None:
-            most = self._most_mb * _MIB
+    async def _evict(self, records: KvRecords) -> None:
+        """Remove the least recently used files until the others are within the limit."""
+        total = await records.total_bytes()
+        if self._max_mb is not None:
+            limit = self._max_mb * _MIB
         else:
-            most = int(_DEFAULT_SHARE * (shutil.disk_usage(self.folder).free + taken))
-        for name, size in await records.by_use() if taken > most else ():
-            if taken <= most:
+            limit = int(_DEFAULT_SHARE * (shutil.disk_usage(self.folder).free + total))
+        for name, size in await records.by_use() if total > limit else ():
+            if total <= limit:
                 return
-            taken -= size
+            total -= size
             await self._drop(records, [name])
 
     async def _drop(self, records: KvRecords, names: Sequence[str]) -> None:
@@ -171,7 +172,7 @@ class KvFiles:
 
 
 def _id_of(folder: Path) -> str:
-    """A name that no other folder has, also none of another machine with the same path."""
+    """Return the id of a folder, which differs from that of the same path on another machine."""
     path = folder / _FOLDER_ID
     if not path.exists():
         aside = folder / f"{_FOLDER_ID}.{os.getpid()}"
@@ -194,6 +195,6 @@ def _hash(path: Path) -> tuple[str, int]:
 
 
 def _seal(path: Path) -> tuple[str, int]:
-    """Make the file private and hash it."""
+    """Make the file private, and return its hash and size."""
     path.chmod(0o600)
     return _hash(path)

@@ -1,4 +1,7 @@
-"""The records of saved states, in the database: of one folder, for servers may share a database."""
+"""The records of saved states, in the database.
+
+Servers may share a database, so every record belongs to one folder of files.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from myllm.sessions.kv_states import CachedPrefix, KvRecord, KvState
 from myllm.sessions.session import SessionRef
 from myllm.sessions.tables import kv_files, sessions
 
-_ALIKE_MOST: Final = 64
+_MAX_ALIKE: Final = 64
 
 
 class DatabaseRecords:
-    """KvRecords in one table, of the files in `folder`. Raises what Database raises."""
+    """The records of the files in `folder`. Its methods raise what Database raises."""
 
     def __init__(self, database: Database, folder: str) -> None:
         self._database = database
@@ -35,7 +38,7 @@ class DatabaseRecords:
             sa.select(kv_files.c.name, kv_files.c.pieces)
             .where(self._here, kv_files.c.engine == engine, kv_files.c.owner == owner)
             .order_by(kv_files.c.used.desc())
-            .limit(_ALIKE_MOST)
+            .limit(_MAX_ALIKE)
         )
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [(name, tuple(json.loads(pieces))) for name, pieces in rows]
@@ -76,7 +79,7 @@ class DatabaseRecords:
         query = sa.select(kv_files.c.name).where(*mine)
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
-    async def taken(self) -> int:
+    async def total_bytes(self) -> int:
         query = sa.select(sa.func.sum(kv_files.c.size_bytes)).where(self._here)
         return await self._database.read(lambda connection: int(connection.scalar(query) or 0))
 
@@ -86,10 +89,10 @@ class DatabaseRecords:
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [(name, size) for name, size in rows]
 
-    async def of_nobody(self) -> list[str]:
-        theirs = sessions.c.owner == kv_files.c.owner, sessions.c.id == kv_files.c.session
-        living = sa.select(sessions.c.key).where(*theirs).exists()
-        query = sa.select(kv_files.c.name).where(self._here, ~living)
+    async def orphaned(self) -> list[str]:
+        same = sessions.c.owner == kv_files.c.owner, sessions.c.id == kv_files.c.session
+        exists = sa.select(sessions.c.key).where(*same).exists()
+        query = sa.select(kv_files.c.name).where(self._here, ~exists)
         return await self._database.read(lambda connection: list(connection.scalars(query)))
 
     def _named(self, statement: Any, name: str) -> Any:

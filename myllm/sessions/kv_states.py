@@ -1,4 +1,4 @@
-"""What a slot remembers, and what is known of a file that it was saved to."""
+"""The KV state of a slot, and the record of a file that it was saved to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATE_SUFFIX = ".kv"
 
 @dataclass(frozen=True)
 class CachedPrefix:
-    """What a slot's state stands for: the first `chars` characters of a prompt, whose SHA-256 is
+    """The part of a prompt that a slot has cached: its first `chars` characters, whose SHA-256 is
     `text_sha256`, and the tokens that the engine has read for them."""
 
     chars: int
@@ -22,20 +22,21 @@ class CachedPrefix:
 
     @classmethod
     def of(cls, text: str, tokens: tuple[int, ...]) -> CachedPrefix:
-        """What an engine remembers that has read `tokens`, which spell `text`."""
+        """Return the prefix of an engine that has read `tokens`, which spell `text`."""
         return cls(len(text), _sha256(text), tokens)
 
     def begins(self, text: str) -> bool:
-        """Whether `text` goes on from what is remembered."""
+        """Whether `text` begins with this prefix."""
         return len(text) >= self.chars and _sha256(text[: self.chars]) == self.text_sha256
 
 
 @dataclass(frozen=True)
 class KvState:
-    """What a file is to be the state of: a session, and all that the state depends on.
+    """The KV state of a session, and everything on which its use depends.
 
-    `used` is when the conversation last went on, in seconds since 1970; `pieces` tell how its
-    prompt begins, for other conversations that begin alike.
+    `engine` names the engine and model that can read it. `used` is the time of the session's last
+    turn, in seconds since 1970. `pieces` describe how its prompt begins, so that other sessions
+    that begin alike can be found.
     """
 
     session: SessionRef
@@ -46,13 +47,13 @@ class KvState:
 
     @property
     def file_name(self) -> str:
-        """A name that tells nobody whose conversation it is."""
+        """The name of its file, which does not reveal the owner or the session."""
         return file_name(self.session, self.engine)
 
 
 @dataclass(frozen=True)
 class KvRecord:
-    """One file as it was saved."""
+    """A saved file: its state, and its hash and size when it was saved."""
 
     state: KvState
     sha256: str
@@ -60,12 +61,12 @@ class KvRecord:
 
 
 class KvRecords(Protocol):
-    """Where the records are kept, by their files' names."""
+    """A store of records, by the names of their files."""
 
     async def get(self, name: str) -> KvRecord | None: ...
 
     async def alike(self, owner: str, engine: str) -> list[tuple[str, tuple[str, ...]]]:
-        """The names and pieces of the owner's files used last."""
+        """Return the names and pieces of the owner's most recently used files."""
         ...
 
     async def put(self, record: KvRecord) -> None: ...
@@ -76,21 +77,21 @@ class KvRecords(Protocol):
 
     async def of_session(self, session: SessionRef) -> list[str]: ...
 
-    async def taken(self) -> int:
-        """Bytes of all files together."""
+    async def total_bytes(self) -> int:
+        """Return the size of all files together, in bytes."""
         ...
 
     async def by_use(self) -> list[tuple[str, int]]:
-        """Name and size in bytes of every file, the least recently used first."""
+        """Return the name and size in bytes of every file, the least recently used first."""
         ...
 
-    async def of_nobody(self) -> list[str]:
-        """The names of files whose session is no more."""
+    async def orphaned(self) -> list[str]:
+        """Return the names of the files whose session no longer exists."""
         ...
 
 
 def file_name(session: SessionRef, engine: str) -> str:
-    """The name of a session's file for one engine."""
+    """Return the name of a session's file for one engine."""
     return _sha256(f"{engine}\0{session.owner}/{session.id}")[:48] + STATE_SUFFIX
 
 

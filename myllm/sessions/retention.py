@@ -1,4 +1,4 @@
-"""Old conversations go, if somebody wants that: in the background, a few at a time."""
+"""Remove old conversations, if the operator has set limits: in the background, a few at a time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ _MB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """What is kept of each owner: sessions that went on in the last `max_age_s` seconds,
-    `max_count` of them, with `max_mb` MiB of text together; None is no limit. A negative age is
-    none either."""
+    """How many sessions of each owner are kept.
+
+    A session is removed `max_age_s` seconds after its last turn. Of the others, the `max_count`
+    newest are kept, with `max_mb` MiB of text together. None is no limit, and neither is a negative
+    age.
+    """
 
     max_age_s: float | None = None
     max_count: int | None = None
@@ -36,14 +39,14 @@ class Limits:
 
 
 class Retention:
-    """Removes what is over the limits, soon after the start and every ten minutes."""
+    """Removes sessions over the limits, soon after the start and then every ten minutes."""
 
     def __init__(self, store: SessionStore, limits: Limits) -> None:
         self._store = store
         self._limits = limits
 
     async def run(self) -> None:
-        """Until it is cancelled; what fails is tried again the next time."""
+        """Remove sessions until cancelled; what fails is tried again the next time."""
         if self._limits:
             await keep_running("retention", self._remove, _EVERY_S, _FIRST_S)
 
@@ -53,9 +56,9 @@ class Retention:
             _log.info("old conversations removed", count=removed)
 
     async def remove_surplus(self) -> int:
-        """Remove every session over the limits; returns how many have gone.
+        """Remove every session over the limits; return how many were removed.
 
-        Those being answered stay, until the next time.
+        Sessions that are being answered stay until the next time.
         """
         archive = await self._store.archive()
         limits, removed = self._limits, 0
@@ -64,13 +67,15 @@ class Retention:
         most_bytes = None if limits.max_mb is None else int(limits.max_mb * _MB)
         while True:
             batch = await archive.surplus(before, limits.max_count, most_bytes)
-            gone = [await self._removed(SessionRef(each.owner, each.id)) for each in batch]
-            removed += sum(gone)
-            if not any(gone):
+            removals = [
+                await self._try_to_remove(SessionRef(each.owner, each.id)) for each in batch
+            ]
+            removed += sum(removals)
+            if not any(removals):
                 return removed
 
-    async def _removed(self, ref: SessionRef) -> bool:
-        await asyncio.sleep(_BETWEEN_S)  # requests go first
+    async def _try_to_remove(self, ref: SessionRef) -> bool:
+        await asyncio.sleep(_BETWEEN_S)  # let requests go first
         try:
             await self._store.remove(ref)
         except (Conflict, NotFound):

@@ -1,7 +1,7 @@
-"""Which schema a database has, and bringing it up to this program's; imports nothing heavy.
+"""Find out which schema a database has, and upgrade it; imports nothing heavy.
 
-SQLAlchemy and Alembic together cost 0.3 to 0.5 s and 29 MB, so a SQLite file is looked at with
-Python's own module, and Alembic is loaded only when the schema differs.
+SQLAlchemy and Alembic together cost 0.3 to 0.5 s and 29 MB. So Python's own module looks at a
+SQLite file, and Alembic is loaded only when the schema differs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from myllm.errors import StoreFailed
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # see above: loading SQLAlchemy takes a while
     from sqlalchemy.engine import Connection
 
 REVISIONS: Final = ("0001",)
-"""Every schema there has been, the last one is this program's; the names of the migrations."""
+"""The names of all migrations, in order; the last one is this program's schema."""
 
 HEAD: Final = REVISIONS[-1]
 _TABLE = "alembic_version"
@@ -25,7 +25,7 @@ _BUSY_S = 5.0
 
 
 def check_known(revision: str | None, where: str) -> None:
-    """Raises StoreFailed when a database is of a newer program."""
+    """Raise StoreFailed if a newer program has made the database."""
     if revision is not None and revision not in REVISIONS:
         raise StoreFailed(
             f"the store of conversations {where} was made by a newer MyLLM (its schema is "
@@ -35,15 +35,15 @@ def check_known(revision: str | None, where: str) -> None:
 
 
 def make_private(path: Path) -> None:
-    """An empty file that only its owner may read, unless there is one. Raises OSError."""
+    """Make an empty file that only its owner may read, if there is none. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600)
 
 
 def sqlite_revision(path: Path) -> str | None:
-    """The schema of a SQLite file; None when there is none yet.
+    """Return the schema of a SQLite file, or None if it has none yet.
 
-    Raises StoreFailed when the file is no database, is damaged or cannot be read.
+    Raises StoreFailed when the file is not a database, is damaged or cannot be read.
     """
     if not path.exists():
         return None
@@ -58,7 +58,7 @@ def sqlite_revision(path: Path) -> str | None:
 
 
 def back_up_sqlite(path: Path, revision: str) -> Path:
-    """Copy a SQLite file before it is changed; returns the copy, which is whole or not there."""
+    """Copy a SQLite file before its schema changes. The copy appears only once it is whole."""
     copy = path.with_name(f"{path.name}.before-{HEAD}-was-{revision}")
     aside = copy.with_name(f"{copy.name}.part")
     try:
@@ -76,13 +76,13 @@ def back_up_sqlite(path: Path, revision: str) -> Path:
 
 
 def create(connection: Connection) -> None:
-    """Make the tables in an empty database, which needs no migrations and so no Alembic."""
-    from sqlalchemy import text
+    """Make the tables in an empty database; that needs no migrations, and so no Alembic."""
+    from sqlalchemy import text  # loaded late, see above
 
     from myllm.sessions.tables import metadata
 
     metadata.create_all(connection, checkfirst=False)
-    column = "version_num VARCHAR(32) NOT NULL"  # as Alembic makes it
+    column = "version_num VARCHAR(32) NOT NULL"  # the same as Alembic's own
     connection.execute(text(f"CREATE TABLE {_TABLE} ({column}, PRIMARY KEY (version_num))"))
     connection.execute(text(f"INSERT INTO {_TABLE} VALUES (:head)"), {"head": HEAD})
 
@@ -91,7 +91,7 @@ def upgrade(connection: Connection) -> None:
     """Apply the migrations that are missing, within the connection's transaction."""
     import logging
 
-    from alembic import command
+    from alembic import command  # loaded late, see above
     from alembic.config import Config
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -102,7 +102,7 @@ def upgrade(connection: Connection) -> None:
 
 
 class _opened:
-    """A connection of its own, closed at the end; `with sqlite3.connect()` would not close it."""
+    """A connection that is closed at the end, which `with sqlite3.connect()` does not do."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)

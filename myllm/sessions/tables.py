@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-# SQLite numbers rows by itself only if the key is an INTEGER; elsewhere 64 bits are wanted.
+# SQLite numbers rows by itself only if the key is an INTEGER; other databases need 64 bits.
 _Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 metadata = sa.MetaData()
@@ -22,17 +22,17 @@ sessions = sa.Table(
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("updated", sa.Double, nullable=False),
-    # Of the messages in force, superseded ones not counted; kept here so that lists are fast.
+    # The number of messages in force, without superseded ones; kept here to make lists fast.
     sa.Column("messages", sa.Integer, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    # How many of the oldest did not fit into the last prompt.
+    # How many of the oldest messages did not fit into the last prompt.
     sa.Column("left_out", sa.Integer, nullable=False),
-    # Counts the changes: who changes a session must have seen the last one.
+    # Counts the changes. A transaction that changes a session must have seen the last change.
     sa.Column("version", sa.Integer, nullable=False),
     sa.UniqueConstraint("owner", "id", name="uq_sessions_owner_id"),
     sa.Index("ix_sessions_owner_updated", "owner", "updated", "key"),
     sa.Index("ix_sessions_updated", "updated"),
-    sqlite_autoincrement=True,  # a removed session's key is never another one's
+    sqlite_autoincrement=True,  # the key of a removed session is never used again
 )
 
 messages = sa.Table(
@@ -60,7 +60,7 @@ messages = sa.Table(
 kv_files = sa.Table(
     "kv_files",
     metadata,
-    # Servers that share a database have a folder each.
+    # Servers that share a database have one folder each.
     sa.Column("folder", sa.Text, primary_key=True),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("owner", sa.Text, nullable=False),

@@ -1,4 +1,4 @@
-"""Run by Alembic; the connection comes from `myllm.sessions.schema`."""
+"""Alembic runs this file; `myllm.sessions.schema` provides the connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from myllm.sessions.tables import metadata
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=metadata,
-    # SQLite cannot alter most of a table: Alembic makes a new one and moves the rows.
+    # SQLite can alter little of a table, so Alembic makes a new one and moves the rows.
     render_as_batch=True,
 )
 with context.begin_transaction():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from myllm.gateway.engine_io import calls
+from myllm.gateway.engine_io import calls, transport
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.retries import with_retries
 from myllm.gateway.scheduling.demand import Demand
@@ -32,7 +32,7 @@ async def ask(
     POST if there is a `body`."""
     demand = Demand(path, body or {})
     return await _asked(
-        gateway, request, model, demand, lambda engine: calls.ask(engine, path, body)
+        gateway, request, model, demand, lambda engine: transport.fetch(engine, path, body)
     )
 
 

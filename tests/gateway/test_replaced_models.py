@@ -16,7 +16,7 @@ import pytest
 import myllm
 from myllm.engine.engine import Engine
 from myllm.errors import InvalidModel, ModelReplaced, MyLLMError
-from myllm.gateway.engine_io import calls
+from myllm.gateway.engine_io import transport
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.chat_route import CHAT
 from myllm.gateway.generation.completion import Generation
@@ -63,13 +63,13 @@ def cut_once(
 ) -> None:
     """Let the engine of the next stream die behind the first text (or, if it is not
     `begun`, before anything is), and do `damage` before that."""
-    pass_on = calls.pass_on
+    stream = transport.stream
 
     async def cut(
         instance: Instance, path: str, body: dict[str, Any]
     ) -> AsyncGenerator[bytes, None]:
-        monkeypatch.setattr(calls, "pass_on", pass_on)
-        async with aclosing(pass_on(instance, path, body)) as blocks:
+        monkeypatch.setattr(transport, "stream", stream)
+        async with aclosing(stream(instance, path, body)) as blocks:
             async for event in (event async for block in blocks for event in events_of(block)):
                 if begun:
                     yield event
@@ -82,7 +82,7 @@ def cut_once(
         assert instance.error is not None
         raise instance.error
 
-    monkeypatch.setattr(calls, "pass_on", cut)
+    monkeypatch.setattr(transport, "stream", cut)
 
 
 async def end_of(answer: AsyncGenerator[object, None]) -> MyLLMError | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-from myllm.gateway.engine_io import calls
+from myllm.gateway.engine_io import calls, transport
 from myllm.gateway.engine_io.sse import LAST, event, events_in
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation.completion import Completion
@@ -103,7 +103,7 @@ class _RelayedAnswer(Resumable[bytes]):
         if self._sent.events:
             self.attempt, self._filter = "replaying", ReplayFilter(self._sent)
         body = self._body | {"id_slot": lease.slot, "cache_prompt": True}
-        return calls.pass_on(instance, self._path, body)
+        return transport.stream(instance, self._path, body)
 
     def take(self, block: bytes) -> Sequence[bytes]:
         if self._filter is not None:

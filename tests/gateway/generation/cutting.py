@@ -57,7 +57,7 @@ class Cutter:
     async def complete(
         self, instance: Instance, body: dict[str, Any]
     ) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """As `upstream.complete`, cut as `cuts` says; `seed` replaces that of the request."""
+        """As `calls.complete`, cut as `cuts` says; `seed` replaces that of the request."""
         self.asked += 1
         cut = self.cuts.pop(0) if self.cuts else None
         seen = 0
@@ -82,7 +82,7 @@ class Cutter:
     async def embed(
         self, instance: Instance, inputs: Sequence[str | list[int]]
     ) -> tuple[list[list[float]], int]:
-        """As `upstream.embed`, to an engine that dies."""
+        """As `calls.embed`, to an engine that dies."""
         if self.embeds:
             self.embeds -= 1
             _signal(instance, self.number)

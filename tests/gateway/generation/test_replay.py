@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from myllm.engine.engine import Engine
-from myllm.gateway.engine_io import calls
+from myllm.gateway.engine_io import transport
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation import replay
@@ -133,7 +133,7 @@ async def test_an_engine_s_own_stream_too(
     """One that was passed on as it came goes on by `/completion`, or is made again by that."""
     whole = await relayed(gateway)
     cutter.replays = replays
-    pass_on, prompts, left = calls.pass_on, list[list[int]](), 10
+    stream, prompts, left = transport.stream, list[list[int]](), 10
 
     async def cut(
         instance: Instance, path: str, body: dict[str, Any]
@@ -141,7 +141,7 @@ async def test_an_engine_s_own_stream_too(
         nonlocal left
         if path == "/completion":
             prompts.append(body["prompt"])
-        async with aclosing(pass_on(instance, path, body)) as blocks:
+        async with aclosing(stream(instance, path, body)) as blocks:
             async for block in blocks:
                 for part in re.findall(
                     rb".*?\n\n|.+", block, re.DOTALL
@@ -151,7 +151,7 @@ async def test_an_engine_s_own_stream_too(
                     if left == 0:
                         await kill(instance)
 
-    monkeypatch.setattr(calls, "pass_on", cut)
+    monkeypatch.setattr(transport, "stream", cut)
     assert await relayed(gateway) == whole
     [instance] = gateway.supervisor
     prompt = await chat_prompt(instance, COUNT)

@@ -66,10 +66,10 @@ def check(
     """Prove that the engine works on this CPU, in every quantization; takes some seconds."""
     from myllm.cli.common import EXIT_FAILED, print_json
     from myllm.engine.ensure import check_again
-    from myllm.engine.find import candidates
+    from myllm.engine.find import candidate_engines
 
     settings = ctx.obj.settings()
-    engine = next(candidates(settings), None)
+    engine = next(candidate_engines(settings), None)
     if engine is None:
         say("No llama-server yet. Compile one: myllm engine build")
         raise typer.Exit(EXIT_FAILED)

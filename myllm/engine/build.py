@@ -27,10 +27,10 @@ from myllm.engine.build_options import (
     needed_features,
     wants_cuda,
 )
-from myllm.engine.cache import Manifest, engine_dir, prefer, read_engine, store
+from myllm.engine.cache import Manifest, engine_dir, mark_preferred, read_engine, store
 from myllm.engine.engine import Engine
 from myllm.engine.fetch import provide_tree
-from myllm.engine.locks import held
+from myllm.engine.locks import hold_lock
 from myllm.engine.probe import Identity, identify
 from myllm.engine.process import run_logged
 from myllm.engine.progress import Progress, ProgressListener, no_progress
@@ -74,7 +74,7 @@ def build_engine(
         folder = engine_dir(cache_dir, key)
         lock, log = cache_dir / "locks" / f"{key}.lock", cache_dir / "build" / f"{key}.log"
         work = "compiling the engine"
-        with held(lock, work, progress, _LOCK_TIMEOUT_S, partial(_steps_in, log)):
+        with hold_lock(lock, work, progress, _LOCK_TIMEOUT_S, partial(_steps_in, log)):
             known = read_engine(folder)
             if known is None:
                 shortage = shortage_of_space(cache_dir, cuda)
@@ -91,7 +91,7 @@ def build_engine(
         raise BuildFailed(unusable_cache(cache_dir, failure)) from failure
     if known is None:
         raise BuildFailed(f"{folder} was changed while it was written; try again")
-    prefer(folder)
+    mark_preferred(folder)
     return known[1]
 
 
@@ -136,10 +136,10 @@ class _Build:
         self._log.unlink(missing_ok=True)
         self._progress(Progress("configure", detail=str(self._source.tree)))
         cmake = [str(self._tools.cmake), "-S", str(self._source.tree), "-B", str(self._tree)]
-        self._step("Configuring", [*cmake, "-G", "Ninja", *self._flags], self._heard_cmake)
+        self._step("Configuring", [*cmake, "-G", "Ninja", *self._flags], self._read_cmake_line)
         ninja = [str(self._tools.ninja), "-C", str(self._tree)]
         ninja += ["-j", str(options.jobs or _default_jobs()), *TARGETS]
-        self._step("Compiling", ninja, self._heard_ninja)
+        self._step("Compiling", ninja, self._read_ninja_line)
         self._progress(Progress("install"))
         self._install(options)
         shutil.rmtree(self._tree, ignore_errors=True)
@@ -154,24 +154,24 @@ class _Build:
         here = {"HOME_DIRECTORY": self._source.tree, "CACHEFILE_DIR": self._tree}
         return known == {name: place.resolve() for name, place in here.items()}
 
-    def _step(self, what: str, command: list[str], heard: Callable[[str], None]) -> None:
+    def _step(self, what: str, command: list[str], on_line: Callable[[str], None]) -> None:
         self._lines = []
         # The tree may lie inside a git checkout that is not llama.cpp's.
         ceiling = str(self._source.tree.parent)
         environment = {**os.environ, "NINJA_STATUS": "[%f/%t] ", "GIT_CEILING_DIRECTORIES": ceiling}
         environment.pop("CMAKE_GENERATOR", None)
-        code = run_logged(command, self._log, heard, environment)
+        code = run_logged(command, self._log, on_line, environment)
         if code != 0:
             raise BuildFailed(failure_of(what, code, self._lines, self._log))
 
-    def _heard_cmake(self, line: str) -> None:
+    def _read_cmake_line(self, line: str) -> None:
         self._lines.append(line)
         if match := _BACKEND.match(line):
             self._backends.append(match[1])
         elif match := _VERSION.match(line):
             self._version = match[1]
 
-    def _heard_ninja(self, line: str) -> None:
+    def _read_ninja_line(self, line: str) -> None:
         self._lines.append(line)
         if match := _NINJA_STEP.match(line):
             self._progress(Progress("compile", int(match[1]), int(match[2]), match[3]))

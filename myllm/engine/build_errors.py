@@ -40,8 +40,8 @@ def unusable_cache(cache_dir: Path, failure: OSError) -> str:
 
 def failure_of(what: str, code: int, lines: list[str], log: Path) -> str:
     """What the compiler said last, what may help, and where the whole log is."""
-    telling = _telling_lines(lines)
-    text = "\n".join(f"    {line[:_LONGEST_LINE]}" for line in telling)
+    relevant = _relevant_lines(lines)
+    text = "\n".join(f"    {line[:_LONGEST_LINE]}" for line in relevant)
     everything = "\n".join(lines)
     # A compiler that finds no space may die without saying so.
     full = shutil.disk_usage(log.parent).free < _FULL_BYTES
@@ -56,7 +56,7 @@ def failure_of(what: str, code: int, lines: list[str], log: Path) -> str:
     return f"{what} llama.cpp failed with exit code {code}:\n{text}\n{advice}The whole log: {log}"
 
 
-def _telling_lines(lines: list[str]) -> list[str]:
+def _relevant_lines(lines: list[str]) -> list[str]:
     """From the first failure on, without ninja's steps and the command lines it repeats."""
     begin = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), None)
     if begin is None:

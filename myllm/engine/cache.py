@@ -73,7 +73,7 @@ def compiled_engines(cache_dir: Path, source_id: str) -> list[Engine]:
     return [engine for _, engine in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
 
-def prefer(folder: Path) -> None:
+def mark_preferred(folder: Path) -> None:
     """Make the engine in `folder` the one that comes first in `compiled_engines`."""
     os.utime(folder / _MANIFEST)
 

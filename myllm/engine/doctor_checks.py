@@ -8,7 +8,7 @@ from typing import Literal
 
 from myllm.engine.build_errors import SPACE_CPU_MB
 from myllm.engine.engine import Engine
-from myllm.engine.find import candidates, engine_on_path, find_engine
+from myllm.engine.find import candidate_engines, engine_on_path, find_engine
 from myllm.engine.selfcheck_result import Verdict, Verdicts
 from myllm.engine.source import find_source
 from myllm.engine.toolchain import (
@@ -79,7 +79,7 @@ def _usable(engine: Engine, verdict: Verdict | None, unfit: list[str]) -> Check:
 def _unfit_engines(settings: Settings) -> list[str]:
     """A sentence for each engine that failed the self-check on this CPU."""
     verdicts = Verdicts(settings)
-    found = ((engine, verdicts.get(engine)) for engine in candidates(settings))
+    found = ((engine, verdicts.get(engine)) for engine in candidate_engines(settings))
     return [
         f"{engine.server} is not used: {verdict.summary()}"
         for engine, verdict in found

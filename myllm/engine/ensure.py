@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from myllm.engine.build_options import BuildOptions, with_fewer_instructions
 from myllm.engine.engine import Engine
-from myllm.engine.find import candidates, find_engine
+from myllm.engine.find import candidate_engines, find_engine
 from myllm.engine.progress import Progress, ProgressListener, no_progress
 from myllm.engine.selfcheck_result import Verdict, Verdicts
 from myllm.errors import BuildFailed
@@ -24,7 +24,7 @@ def ensure_engine(settings: Settings, progress: ProgressListener = no_progress) 
     What is passed over is named in a `note`. Raises EngineMissing for an unusable setting,
     BuildFailed when none can be compiled, or none that was compiled works.
     """
-    for engine in candidates(settings):
+    for engine in candidate_engines(settings):
         verdict = _check_once(settings, engine, progress)
         if verdict.passed:
             return engine

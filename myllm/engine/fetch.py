@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from myllm.engine.locks import held
+from myllm.engine.locks import hold_lock
 from myllm.engine.pinned_source import Pin
 from myllm.engine.process import run_logged
 from myllm.engine.progress import Progress, ProgressListener
@@ -36,7 +36,7 @@ def provide_tree(source: Source, cache_dir: Path, progress: ProgressListener) ->
         return
     place = hashlib.sha256(str(source.tree).encode()).hexdigest()[:16]
     lock = cache_dir / "locks" / f"source-{place}.lock"
-    with held(lock, "unpacking llama.cpp", progress, _LOCK_TIMEOUT_S):
+    with hold_lock(lock, "unpacking llama.cpp", progress, _LOCK_TIMEOUT_S):
         if unpacked_from(source.tree) != pin.sha256:
             unpack(
                 _provide_sdist(pin, cache_dir / "downloads", progress), pin, source.tree, progress

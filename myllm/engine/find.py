@@ -29,14 +29,14 @@ def find_engine(settings: Settings) -> Engine | None:
     MYLLM_LLAMA_SERVER names something that is no llama-server.
     """
     verdicts = Verdicts(settings)
-    for engine in candidates(settings):
+    for engine in candidate_engines(settings):
         verdict = verdicts.get(engine)
         if verdict is None or verdict.passed:
             return engine
     return None
 
 
-def candidates(settings: Settings) -> Iterator[Engine]:
+def candidate_engines(settings: Settings) -> Iterator[Engine]:
     """Every engine that could be run, the preferred one first, whatever the self-check said.
 
     Raises EngineMissing when MYLLM_LLAMA_SERVER names something that is no llama-server.

@@ -20,7 +20,7 @@ def _unknown() -> tuple[int, int]:
 
 
 @contextmanager
-def held(
+def hold_lock(
     path: Path,
     work: str,
     progress: ProgressListener,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from myllm.engine.hardware import nvidia_driver_is_there
-from myllm.engine.locks import held
+from myllm.engine.locks import hold_lock
 from myllm.engine.process import run_logged
 from myllm.engine.progress import Progress, ProgressListener
 from myllm.errors import BuildFailed
@@ -121,7 +121,7 @@ def _fetch_build_tools(cache_dir: Path, progress: ProgressListener) -> None:
     (cache_dir / "locks").mkdir(parents=True, exist_ok=True)  # pip writes its log there
     log = cache_dir / "locks" / "tools.log"
     with (
-        held(
+        hold_lock(
             cache_dir / "locks" / "tools.lock",
             "fetching cmake and ninja",
             progress,

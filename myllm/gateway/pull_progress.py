@@ -12,7 +12,7 @@ import structlog
 from myllm.errors import EngineError, MyLLMError, PullFailed
 from myllm.models.hub import RemoteFile
 from myllm.models.pull import pull
-from myllm.models.pull_source import Wanted
+from myllm.models.pull_source import PullSource
 from myllm.models.registry import Registry
 
 _log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ class Step:
     completed: int = 0
 
 
-async def pulling(registry: Registry, wanted: Wanted) -> AsyncGenerator[Step, None]:
+async def pulling(registry: Registry, wanted: PullSource) -> AsyncGenerator[Step, None]:
     """The steps of pulling `wanted`, until it is there. Raises PullFailed and InvalidModel.
 
     Leaving the iteration ends the download at its next byte; the next pull goes on from there.
@@ -47,7 +47,7 @@ async def pulling(registry: Registry, wanted: Wanted) -> AsyncGenerator[Step, No
 class _Pull:
     """The download; everything but `run` and what it calls is for the event loop."""
 
-    def __init__(self, registry: Registry, wanted: Wanted) -> None:
+    def __init__(self, registry: Registry, wanted: PullSource) -> None:
         self._registry = registry
         self._wanted = wanted
         self._loop = asyncio.get_running_loop()

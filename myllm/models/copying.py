@@ -16,7 +16,7 @@ from myllm.models.registry import Registry, is_model_name, untagged
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopyResult:
     """The new model, and what its GGUF files take on disk beside the old one's: 0 bytes where
     they could be hard links."""
 
@@ -24,7 +24,7 @@ class Copied:
     copied_bytes: int
 
 
-def copy_model(registry: Registry, source: str, name: str) -> Copied:
+def copy_model(registry: Registry, source: str, name: str) -> CopyResult:
     """Give the model `source` a second folder, `name`, with a configuration of its own.
 
     GGUF files become hard links, because they are never changed in place: a pull replaces them,
@@ -52,7 +52,7 @@ def copy_model(registry: Registry, source: str, name: str) -> Copied:
         raise Conflict(f"'{name}' is being pulled or copied just now; try again later") from None
     except OSError as failure:
         raise InvalidModel(f"'{model.name}' cannot be copied: {failure}") from failure
-    return Copied(registry.get(name), copied_bytes)
+    return CopyResult(registry.get(name), copied_bytes)
 
 
 def _check_name(registry: Registry, name: str) -> None:

@@ -41,7 +41,7 @@ def list_files(repo: str) -> list[RemoteFile]:
     """All files of `repo` with size and checksum; raises PullFailed when it cannot be read."""
     from huggingface_hub import HfApi
 
-    with _told(repo):
+    with _errors_explained(repo):
         info = HfApi().model_info(repo, files_metadata=True, timeout=_INFO_TIMEOUT_S)
     if not info.sha:
         raise PullFailed(f"the hub does not tell the commit of {repo}")
@@ -60,16 +60,16 @@ def download(file: RemoteFile, path: Path, on_bytes: Callable[[int], None]) -> N
     raises PullFailed, and what has come stays in `path`. `on_bytes` is told how many are there.
     A hub that sends more than the declared size ends it, too, and what has come is deleted.
     """
-    _quiet()
+    _silence_library()
     if path.exists() and path.stat().st_size > file.size:
         path.unlink()
     tries = 0
     while (has := path.stat().st_size if path.exists() else 0) < file.size or not path.exists():
         on_bytes(has)
         try:
-            with _told(file.repo):
+            with _errors_explained(file.repo):
                 problem = _fetch(file, path, has, on_bytes)
-        except _TooMuch:
+        except _TooManyBytes:
             path.unlink()
             raise
         if problem is None:
@@ -95,7 +95,7 @@ def _fetch(
 
     headers = build_hf_headers(library_name="myllm")
     headers["Accept-Encoding"] = "identity"  # a compressed answer could not be resumed
-    with _Growing(path, file, on_bytes) as out:
+    with _LimitedFile(path, file, on_bytes) as out:
         try:
             http_get(
                 hf_hub_url(file.repo, file.name, revision=file.commit),
@@ -112,11 +112,11 @@ def _fetch(
     return None
 
 
-class _TooMuch(PullFailed):
+class _TooManyBytes(PullFailed):
     """More comes than was declared."""
 
 
-class _Growing(io.BufferedWriter):
+class _LimitedFile(io.BufferedWriter):
     """A file that is appended to, tells how far it has come, and takes no more than it should."""
 
     def __init__(self, path: Path, file: RemoteFile, on_bytes: Callable[[int], None]) -> None:
@@ -126,7 +126,7 @@ class _Growing(io.BufferedWriter):
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > self._file.size:
-            raise _TooMuch(
+            raise _TooManyBytes(
                 f"the hub sends more of {self._file.name} than the {self._file.size:,} bytes that "
                 "it declared; what came was deleted"
             )
@@ -147,7 +147,7 @@ def checksum_of(path: Path, kind: str) -> str:
     return f"{kind}:{digest.hexdigest()}"
 
 
-def _quiet() -> None:
+def _silence_library() -> None:
     """Keep the library's own bars and retry messages off the terminal; ours tell the same."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -164,7 +164,7 @@ def _transport_error() -> type[Exception]:
 
 
 @contextmanager
-def _told(repo: str) -> Iterator[None]:
+def _errors_explained(repo: str) -> Iterator[None]:
     """Turn the library's exceptions into sentences."""
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled

@@ -132,7 +132,7 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
     )
 
 
-def writable(text: str) -> str:
+def as_unicode(text: str) -> str:
     """`text` with escapes for what is no Unicode in it: the name of a file can be any bytes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -147,7 +147,7 @@ def broken_model(folder: Path, builtin: bool, problem: str) -> Model:
         size_bytes=0,
         header=UNKNOWN,
         builtin=builtin,
-        problem=writable(problem),
+        problem=as_unicode(problem),
     )
 
 

@@ -22,7 +22,7 @@ from myllm.models.config_file import read_config
 from myllm.models.gguf import read_header
 from myllm.models.hub import RemoteFile, checksum_of, download, list_files
 from myllm.models.model import CONFIG, Model, load_model
-from myllm.models.pull_source import Wanted, choose_files
+from myllm.models.pull_source import PullSource, choose_files
 from myllm.models.registry import Registry
 
 STAGING: Final = ".staging"
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PullResult:
     """A model that is on disk now; `fresh` is False when it was there before."""
 
     model: Model
@@ -43,14 +43,14 @@ class Pulled:
 
 def pull(
     registry: Registry,
-    wanted: Wanted,
+    wanted: PullSource,
     *,
     force: bool = False,
     on_files: Callable[[Sequence[RemoteFile]], None] = lambda files: None,
     on_progress: Progress = lambda done, total: None,
     say: Callable[[str], None] = lambda sentence: None,
     check: Callable[[], None] = lambda: None,
-) -> Pulled:
+) -> PullResult:
     """Download `wanted` into the registry's folder and return it.
 
     A model of that name that is there is left as it is, unless `force` says to pull it again;
@@ -66,7 +66,7 @@ def pull(
         staging.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(staging.with_name(wanted.name + ".lock"), wanted.name, say, check):
             if target.exists() and not force:
-                return Pulled(registry.get(wanted.name), fresh=False)
+                return PullResult(registry.get(wanted.name), fresh=False)
             files = remote_files(wanted)
             on_files(files)
             _stage(staging, files, on_progress, say)
@@ -75,7 +75,7 @@ def pull(
             _put_in_place(staging, target)
     except OSError as failure:
         raise PullFailed(f"cannot write to {models_dir}: {failure}") from failure
-    return Pulled(registry.get(wanted.name), fresh=True)
+    return PullResult(registry.get(wanted.name), fresh=True)
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _only_one(
         held.release()
 
 
-def remote_files(wanted: Wanted) -> list[RemoteFile]:
+def remote_files(wanted: PullSource) -> list[RemoteFile]:
     """The files to download, in order; raises PullFailed when the hub has no such ones."""
     there = {file.name: file for file in list_files(wanted.repo)}
     return [there[name] for name in choose_files(wanted, list(there))]
@@ -171,7 +171,7 @@ def _check_sum(file: RemoteFile, part: Path) -> None:
         )
 
 
-def _write_config(staging: Path, wanted: Wanted, commit: str, old: Path) -> None:
+def _write_config(staging: Path, wanted: PullSource, commit: str, old: Path) -> None:
     """Write the new `config.json`; what its owner added to the `old` one stays."""
     content = {
         "name": wanted.name,

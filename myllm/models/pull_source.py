@@ -20,7 +20,7 @@ _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PullSource:
     """A model to pull. `file` is a GGUF file of the repository, or a quantization such as
     `Q8_0` that its name tells; None: whichever fits best."""
 
@@ -32,7 +32,7 @@ class Wanted:
     template: str | None = None
 
 
-def parse_reference(reference: str, name: str | None = None) -> Wanted:
+def parse_reference(reference: str, name: str | None = None) -> PullSource:
     """Understand `NAME` of the catalog or `org/repo[:file.gguf|:QUANTIZATION]`, which may begin
     with `hf.co/` or `huggingface.co/`.
 
@@ -45,7 +45,7 @@ def parse_reference(reference: str, name: str | None = None) -> Wanted:
     name = untagged(name) if name else None
     entry = catalog().get(reference)
     if entry is not None:
-        wanted = Wanted(
+        wanted = PullSource(
             name or entry.name,
             entry.repo,
             entry.file,
@@ -63,7 +63,7 @@ def parse_reference(reference: str, name: str | None = None) -> Wanted:
         default = re.sub(r"[-_.]gguf$", "", repo.split("/")[1], flags=re.IGNORECASE).lower()
         if file and not file.lower().endswith(_GGUF):
             default = f"{default}-{file.lower()}"
-        wanted = Wanted(name or default, repo, file or None)
+        wanted = PullSource(name or default, repo, file or None)
     if not is_model_name(wanted.name):
         raise PullFailed(
             f"'{wanted.name}' cannot be a model's name; it takes 1 to 128 letters, digits, '.',"
@@ -77,7 +77,7 @@ def is_hub_address(reference: str) -> bool:
     return _HUB.match(reference) is not None
 
 
-def choose_files(wanted: Wanted, names: Sequence[str]) -> list[str]:
+def choose_files(wanted: PullSource, names: Sequence[str]) -> list[str]:
     """The files to download: one GGUF, or all parts of a split one.
 
     Without a file in `wanted` it is the only Q4_K_M, else the only model there is. Raises

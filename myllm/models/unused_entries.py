@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Final
 
-from myllm.models.model import PART, writable
+from myllm.models.model import PART, as_unicode
 from myllm.models.registry import is_model_name
 
 # Every ext4 file system has it at its root, which a container's model folder often is.
@@ -29,7 +29,7 @@ class UnusedEntry:
 
 
 def _unused_entry(path: Path, problem: str) -> UnusedEntry:
-    return UnusedEntry(writable(str(path)), writable(problem))
+    return UnusedEntry(as_unicode(str(path)), as_unicode(problem))
 
 
 def unused_entries(models_dir: Path) -> list[UnusedEntry]:

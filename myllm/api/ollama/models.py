@@ -21,7 +21,7 @@ from myllm.errors import InvalidRequest, PullFailed
 from myllm.gateway.pull_progress import Step, pulling
 from myllm.gateway.snapshot import EngineSnapshot
 from myllm.models.copying import copy_model
-from myllm.models.pull_source import Wanted, parse_reference
+from myllm.models.pull_source import PullSource, parse_reference
 from myllm.models.registry import Model
 from myllm.supervisor.devices import HOST
 
@@ -127,7 +127,7 @@ async def _pulled(
     yield {"status": "success"}
 
 
-def _wanted(name: str) -> Wanted:
+def _wanted(name: str) -> PullSource:
     try:
         return parse_reference(name)
     except PullFailed as unknown:

@@ -20,7 +20,7 @@ from myllm.escaping import in_lines
 if TYPE_CHECKING:
     import httpx
 
-    from myllm.models.pull_source import Wanted
+    from myllm.models.pull_source import PullSource
     from myllm.models.registry import Model, Registry
     from myllm.settings import Settings
 
@@ -152,7 +152,7 @@ def _is_known(settings: Settings, registry: Registry, name: str) -> bool:
     return True
 
 
-def _check_same(model: Model, wanted: Wanted) -> None:
+def _check_same(model: Model, wanted: PullSource) -> None:
     """Raises PullFailed unless `model` was pulled from the source that `wanted` names."""
     repo = (model.config.source or "").partition("@")[0]
     is_file = wanted.file is not None and wanted.file.lower().endswith(".gguf")
@@ -165,7 +165,7 @@ def _check_same(model: Model, wanted: Wanted) -> None:
         )
 
 
-def _pull(registry: Registry, wanted: Wanted) -> None:
+def _pull(registry: Registry, wanted: PullSource) -> None:
     """Pull the model; on a terminal, ask the user first."""
     from myllm.cli.models import size_text
     from myllm.cli.pull_progress import show_progress

@@ -1,7 +1,8 @@
 """Compile llama.cpp into the cache.
 
-The result lies under a key of source, flags and compiler. Two builds of one key wait for each
-other; an interrupted one goes on where it stopped, because its tree is kept until it succeeds.
+The result is stored under a key made of source, flags and compiler. Of two builds with one key,
+the second waits. An interrupted build continues where it stopped, because its tree is kept until
+it succeeds.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\] ?(.*)")
 _BACKEND = re.compile(r"^-- Including (\S+) backend")
 _CMAKE_PLACE = re.compile(r"^CMAKE_(HOME_DIRECTORY|CACHEFILE_DIR):INTERNAL=(.*)$", re.MULTILINE)
 _VERSION = re.compile(r"^-- llama\.cpp version: (\S+)")
-# What one compiler process may take at its worst, so that a small machine does not swap.
+# The most memory that one compiler process takes; more of them would make a small machine swap.
 _JOB_BYTES = 1.5 * 2**30
 
 
@@ -56,11 +57,11 @@ def build_engine(
     options: BuildOptions | None = None,
     progress: ProgressListener | None = None,
 ) -> Engine:
-    """The engine of these options, compiled unless the cache has it; the next start takes it,
+    """The engine with these options, compiled unless it is in the cache. The next start uses it,
     unless it fails the self-check (see ensure.py).
 
-    Raises BuildFailed with what to do: what to install or free, or the compiler's last lines
-    and the log's path. After Ctrl+C or a failure the next call resumes.
+    Raises BuildFailed, which says what to install or free, or has the compiler's last lines and
+    the log's path. After Ctrl+C or a failure the next call resumes.
     """
     options, progress = options or BuildOptions(), progress or no_progress
     cache_dir = settings.cache_dir
@@ -96,7 +97,7 @@ def build_engine(
 
 
 def _steps_in(log: Path) -> tuple[int, int]:
-    """How far ninja is by the log of a build: steps done, and all; zeros while none are told."""
+    """Ninja's progress in the log of a build: steps done, and all steps; zeros at first."""
     try:
         with log.open("rb") as reading:
             reading.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
@@ -129,7 +130,7 @@ class _Build:
         self._version = "unknown"
 
     def run(self, options: BuildOptions) -> None:
-        """Leave the finished engine in its folder, and no build tree."""
+        """Install the finished engine in its folder and delete the build tree."""
         if not self._can_resume():
             shutil.rmtree(self._tree)
         self._tree.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ class _Build:
         shutil.rmtree(self._tree, ignore_errors=True)
 
     def _can_resume(self) -> bool:
-        """Whether cmake goes on in this tree: not if it, or the source, has lain elsewhere."""
+        """Whether cmake can continue in this tree: not after the tree or the source was moved."""
         try:
             cache = (self._tree / "CMakeCache.txt").read_text(errors="replace")
         except FileNotFoundError:
@@ -156,7 +157,7 @@ class _Build:
 
     def _step(self, what: str, command: list[str], on_line: Callable[[str], None]) -> None:
         self._lines = []
-        # The tree may lie inside a git checkout that is not llama.cpp's.
+        # The tree may be inside a git checkout of something other than llama.cpp.
         ceiling = str(self._source.tree.parent)
         environment = {**os.environ, "NINJA_STATUS": "[%f/%t] ", "GIT_CEILING_DIRECTORIES": ceiling}
         environment.pop("CMAKE_GENERATOR", None)
@@ -193,7 +194,7 @@ class _Build:
         store(self._folder, built, TARGETS, manifest)
 
     def _identify(self, server: Path) -> Identity:
-        """Try the new server; one for CUDA may be compiled where no GPU's driver is."""
+        """Run the new server; one for CUDA may be compiled on a machine without a GPU driver."""
         try:
             return identify(server)
         except EngineError as failure:
@@ -207,7 +208,7 @@ class _Build:
 
 
 def _default_jobs() -> int:
-    """One compiler per CPU that we may use, as far as memory goes."""
+    """One compiler per usable CPU, as far as memory suffices."""
     limit, free = memory_limit(), psutil.virtual_memory().available
     if limit is not None:
         free = min(free, limit.free)

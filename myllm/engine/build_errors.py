@@ -1,4 +1,4 @@
-"""Why a build cannot begin or did not end, in words that can be acted on."""
+"""Why a build cannot start or has failed, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from myllm.engine.toolchain import INSTALL_CUDA
 
-# The sdist, its tree, the build tree and the result; CUDA's kernels are many and large.
+# For the sdist, its tree, the build tree and the result; CUDA has many large kernels.
 SPACE_CPU_MB = 500
 SPACE_CUDA_MB = 4000
 _FULL_BYTES = 4 * 2**20
@@ -17,7 +17,7 @@ _LONGEST_LINE = 300
 
 
 def shortage_of_space(cache_dir: Path, cuda: bool) -> str | None:
-    """A sentence when `cache_dir` has too little space for a build."""
+    """A sentence if `cache_dir` has too little space for a build, else None."""
     needed = SPACE_CUDA_MB if cuda else SPACE_CPU_MB
     free = shutil.disk_usage(cache_dir).free // 2**20
     if free >= needed:
@@ -39,11 +39,11 @@ def unusable_cache(cache_dir: Path, failure: OSError) -> str:
 
 
 def failure_of(what: str, code: int, lines: list[str], log: Path) -> str:
-    """What the compiler said last, what may help, and where the whole log is."""
+    """The compiler's last lines, what may help, and the path of the whole log."""
     relevant = _relevant_lines(lines)
     text = "\n".join(f"    {line[:_LONGEST_LINE]}" for line in relevant)
     everything = "\n".join(lines)
-    # A compiler that finds no space may die without saying so.
+    # A compiler that runs out of disk space may die without a message.
     full = shutil.disk_usage(log.parent).free < _FULL_BYTES
     if full or "No space left on device" in everything:
         advice = "The disk is full: free some space or let MYLLM_CACHE_DIR name another folder. "
@@ -57,16 +57,16 @@ def failure_of(what: str, code: int, lines: list[str], log: Path) -> str:
 
 
 def _relevant_lines(lines: list[str]) -> list[str]:
-    """From the first failure on, without ninja's steps and the command lines it repeats."""
+    """The lines from the first failure on, without ninja's steps and repeated command lines."""
     begin = next((i for i, line in enumerate(lines) if line.startswith("FAILED:")), None)
     if begin is None:
         begin = next((i for i, line in enumerate(lines) if line.startswith("CMake Error")), None)
     if begin is None:
         return [line for line in lines if line.strip()][-_MOST_LINES:]
     command_at = begin + 1 if lines[begin].startswith("FAILED:") else -1
-    told = [
+    kept = [
         line
         for i, line in enumerate(lines[begin:], begin)
         if line.strip() and i != command_at and not line.startswith("[")
     ]
-    return told[:_MOST_LINES]
+    return kept[:_MOST_LINES]

@@ -1,4 +1,4 @@
-"""From what was asked for to cmake's flags, and to the key under which the result is kept."""
+"""The options of a build, its cmake flags, and the key of its result in the cache."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Instructions = Literal["all", "without AMX", "common"]
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """`portable`: an engine for other CPUs than this one. `cuda_archs`: such as "86;90".
+    """`portable`: an engine for any CPU of this architecture. `cuda_archs`: such as "86;90".
 
-    `instructions`: all that this CPU has, or fewer, for a CPU where that does not work.
+    `instructions`: all that this CPU has, or fewer if the engine does not work with all of them.
     """
 
     backend: Literal["auto", "cpu", "cuda"] = "auto"
@@ -42,7 +42,7 @@ class BuildOptions:
 
 
 def with_fewer_instructions(options: BuildOptions) -> BuildOptions | None:
-    """What to compile when the engine of `options` fails on this CPU; None: nothing is left."""
+    """What to compile after the engine of `options` failed on this CPU; None: nothing is left."""
     if options.portable or options.instructions == "common":
         return None
     has_amx = any(feature.startswith(_AMX) for feature in cpu_features())
@@ -51,7 +51,7 @@ def with_fewer_instructions(options: BuildOptions) -> BuildOptions | None:
 
 
 def needed_features(options: BuildOptions) -> list[str]:
-    """The CPU's instruction sets that an engine of `options` may use, as the kernel names them."""
+    """The instruction sets that an engine of `options` may use, as the kernel names them."""
     if options.portable or options.instructions == "common":
         return []
     features = sorted(cpu_features())
@@ -61,14 +61,14 @@ def needed_features(options: BuildOptions) -> list[str]:
 
 
 def wants_cuda(options: BuildOptions) -> bool:
-    """`auto` takes CUDA when both its compiler and a GPU are there."""
+    """Whether to compile for CUDA; `auto` does if both its compiler and a GPU are present."""
     if options.backend == "auto":
         return find_nvcc() is not None and bool(nvidia_gpus())
     return options.backend == "cuda"
 
 
 def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list[str]:
-    """All -D flags. Nothing is downloaded, and no library is taken that happens to be there."""
+    """All -D flags. The build downloads nothing and ignores optional libraries on this machine."""
     flags = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_C_COMPILER": str(tools.cc),
@@ -103,7 +103,7 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
             "GGML_BACKEND_DL": "ON",
             "GGML_CPU_ALL_VARIANTS": "ON",
             "BUILD_SHARED_LIBS": "ON",
-            # The libraries lie beside the programs, wherever the folder goes.
+            # Programs find the libraries beside them, even after the folder is moved.
             "CMAKE_INSTALL_RPATH": "$ORIGIN",
             "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         }
@@ -121,14 +121,14 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
 
 
 def _native_archs(options: BuildOptions) -> str | None:
-    # Without a GPU to ask, and for other machines, llama.cpp's own list of architectures holds.
+    # Without a GPU, and for other machines, llama.cpp's own list of architectures applies.
     return "native" if nvidia_driver_is_there() and not options.portable else None
 
 
 def build_key(source: Source, flags: list[str], tools: Toolchain, portable: bool) -> str:
-    """Names a build by everything that can change its result.
+    """A key made of everything that can change the result of the build.
 
-    Of the tuning file its content counts, not where this MyLLM is installed.
+    It contains the content of the tuning file, not its path, which depends on the installation.
     """
     facts = [source.id, tools.identity, _TUNING.read_text()]
     facts += sorted(flag for flag in flags if str(_TUNING) not in flag)

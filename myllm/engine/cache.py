@@ -3,7 +3,7 @@
 engines/KEY/bin/            the programs
 engines/KEY/engine.json     the manifest; the folder appears whole, by a rename
 build/KEY/, build/KEY.log   the build tree, kept until the build succeeds, and its log
-checks/                     what the self-check said, per engine and CPU
+checks/                     results of the self-check, per engine and CPU
 locks/, downloads/, src/, tools/, probes/
 """
 
@@ -24,7 +24,7 @@ _MANIFEST = "engine.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """How an engine was made. `features` are the CPU's that it needs; empty when portable."""
+    """How an engine was compiled. `features` are the CPU features it needs; empty if portable."""
 
     source: str
     version: str
@@ -50,7 +50,7 @@ def engine_dir(cache_dir: Path, key: str) -> Path:
 
 
 def read_engine(folder: Path) -> tuple[Manifest, Engine] | None:
-    """The finished engine in `folder`; None when there is none, or it lost its server."""
+    """The finished engine in `folder`; None if it is missing or incomplete."""
     try:
         manifest = Manifest(**json.loads((folder / _MANIFEST).read_text()))
     except (OSError, ValueError, TypeError):
@@ -64,7 +64,7 @@ def read_engine(folder: Path) -> tuple[Manifest, Engine] | None:
 
 
 def compiled_engines(cache_dir: Path, source_id: str) -> list[Engine]:
-    """The engines of this source that run here, the one built or asked for last first."""
+    """The engines of this source that run on this machine, the last one built or used first."""
     found: list[tuple[float, Engine]] = []
     for manifest_file in (cache_dir / "engines").glob(f"[!.]*/{_MANIFEST}"):
         known = read_engine(manifest_file.parent)
@@ -81,7 +81,7 @@ def mark_preferred(folder: Path) -> None:
 def store(folder: Path, built: Path, targets: tuple[str, ...], manifest: Manifest) -> None:
     """Copy the programs and libraries in `built` to `folder`, which appears whole or not at all.
 
-    Raises OSError when it does not fit.
+    Raises OSError, for example when the disk is full.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -1,4 +1,4 @@
-"""What `myllm doctor` finds out about compiling and running the engine."""
+"""The checks of `myllm doctor` about compiling and running the engine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Level = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Check:
-    """One finding; `advice` says what to do about it and is empty when nothing is to be done."""
+    """One finding; `advice` says what to do about it, and is empty if nothing needs doing."""
 
     name: str
     level: Level
@@ -156,5 +156,5 @@ def _cuda(engine: Engine | None) -> Check:
 
 
 def space_for_build_mb() -> int:
-    """Free space, in MB, below which a build for the CPU does not begin."""
+    """Free space, in MB, below which a build for the CPU does not start."""
     return SPACE_CPU_MB

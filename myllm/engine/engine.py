@@ -16,7 +16,7 @@ _NOT_A_GPU = {"CPU", "RPC", "BLAS"}
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator, in MiB, as `llama-server --list-devices` tells it."""
+    """One accelerator, with sizes in MiB, as `llama-server --list-devices` prints it."""
 
     name: str
     description: str
@@ -26,7 +26,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Engine:
-    """A llama-server that can be run, and what it is made of."""
+    """A llama-server that can be run, and how it was built."""
 
     server: Path
     origin: Origin
@@ -36,7 +36,7 @@ class Engine:
     backends: tuple[str, ...]
 
     def tool(self, name: str) -> Path:
-        """The program `name` beside the server; EngineMissing when it is not there."""
+        """The program `name` beside the server. Raises EngineMissing if it is missing."""
         path = self.server.with_name(name)
         if not (path.is_file() and os.access(path, os.X_OK)):
             raise EngineMissing(
@@ -46,15 +46,15 @@ class Engine:
 
     @property
     def identity(self) -> str:
-        """Tells one build from another, also where two call themselves the same."""
+        """Distinguishes builds, even two that report the same version."""
         try:
             file = self.server.stat()
             binary = f" {file.st_size} {file.st_mtime_ns}"
-        except OSError:  # whoever starts it is told
+        except OSError:  # starting it raises a clear error
             binary = ""
         return f"{self.version} {self.commit}{binary}"
 
     @property
     def has_gpu(self) -> bool:
-        """Whether it can compute on more than the CPU."""
+        """Whether it can compute on a GPU."""
         return any(backend not in _NOT_A_GPU for backend in self.backends)

@@ -1,4 +1,4 @@
-"""An engine that is proven to work on this CPU, whatever it takes."""
+"""Finding or compiling an engine that passes the self-check on this CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from myllm.settings import Settings
 
 
 def proven_engine(settings: Settings) -> Engine | None:
-    """The preferred engine, if it has passed the self-check already; takes milliseconds."""
+    """The preferred engine, if it has already passed the self-check; takes milliseconds."""
     engine = find_engine(settings)
     verdict = Verdicts(settings).get(engine) if engine is not None else None
     return engine if verdict is not None and verdict.passed else None
@@ -21,8 +21,8 @@ def proven_engine(settings: Settings) -> Engine | None:
 def ensure_engine(settings: Settings, progress: ProgressListener = no_progress) -> Engine:
     """The first engine found that passes the self-check, else one that is compiled and passes.
 
-    What is passed over is named in a `note`. Raises EngineMissing for an unusable setting,
-    BuildFailed when none can be compiled, or none that was compiled works.
+    A `note` names each engine that fails. Raises EngineMissing for an unusable setting, and
+    BuildFailed when no engine can be compiled or no compiled one works.
     """
     for engine in candidate_engines(settings):
         verdict = _check_once(settings, engine, progress)
@@ -35,11 +35,11 @@ def ensure_engine(settings: Settings, progress: ProgressListener = no_progress) 
 def build_proven(
     settings: Settings, options: BuildOptions, progress: ProgressListener = no_progress
 ) -> Engine:
-    """An engine of `options` that passes the self-check; with fewer instruction sets if need be.
+    """An engine of `options` that passes the self-check, with fewer instruction sets if necessary.
 
-    Raises BuildFailed when it cannot be compiled, or fails however it is compiled.
+    Raises BuildFailed when it cannot be compiled, or fails with every set of instructions.
     """
-    # Compiling needs modules that a start with a finished engine does not.
+    # A start with a finished engine does not need the modules for compiling.
     from myllm.engine.build import build_engine
 
     next_options: BuildOptions | None = options
@@ -59,7 +59,7 @@ def build_proven(
 def check_again(
     settings: Settings, engine: Engine, progress: ProgressListener = no_progress
 ) -> Verdict:
-    """Run the self-check whether or not `engine` was checked before, and remember the result."""
+    """Run the self-check even if `engine` was checked before, and store the result."""
     from myllm.engine.selfcheck import check_engine
 
     verdict = check_engine(engine, progress)

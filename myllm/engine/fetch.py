@@ -1,7 +1,7 @@
-"""Fetch the pinned sdist with pip, so that the user's index, proxy and certificates hold.
+"""Fetch the pinned sdist with pip, so that the user's index, proxy and certificates apply.
 
 pip runs an sdist's build backend to read its metadata, so it must check the hash before that:
-`--require-hashes` does. We check the file again before we unpack it.
+`--require-hashes` does. The file is checked again before it is unpacked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GOT = re.compile(r"Got\s+([0-9a-f]{64})")
 
 
 def provide_tree(source: Source, cache_dir: Path, progress: ProgressListener) -> None:
-    """Make `source.tree` exist: fetch and unpack the pinned sdist where it is not there yet.
+    """Make `source.tree` exist: fetch and unpack the pinned sdist if necessary.
 
     Raises BuildFailed when it cannot be fetched, has a wrong checksum, or does not fit.
     """
@@ -44,7 +44,7 @@ def provide_tree(source: Source, cache_dir: Path, progress: ProgressListener) ->
 
 
 def _provide_sdist(pin: Pin, downloads: Path, progress: ProgressListener) -> Path:
-    """The sdist in `downloads`, fetched if it is not there, with its checksum verified."""
+    """The sdist in `downloads`, fetched if it is missing, with its checksum verified."""
     downloads.mkdir(parents=True, exist_ok=True)
     kept = downloads / f"{pin.package.replace('-', '_')}-{pin.version}.tar.gz"
     if kept.is_file() and _sha256(kept) == pin.sha256:

@@ -1,6 +1,6 @@
-"""Which llama-server is used: the setting, else the cache, else PATH if it is recent enough.
+"""Which llama-server is used: the setting's, else one in the cache, else a recent one on PATH.
 
-The first of them that did not fail the self-check on this CPU.
+An engine that failed the self-check on this CPU is skipped.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from myllm.settings import Settings
 def find_engine(settings: Settings) -> Engine | None:
     """The engine to run, or None when one has to be compiled.
 
-    One that failed the self-check on this CPU is passed over; one that was never checked is not.
-    A compiled one is found without starting a process. Raises EngineMissing when
-    MYLLM_LLAMA_SERVER names something that is no llama-server.
+    An engine that failed the self-check on this CPU is skipped; one that was never checked is not.
+    Finding a compiled one starts no process. Raises EngineMissing when MYLLM_LLAMA_SERVER does not
+    name a llama-server.
     """
     verdicts = Verdicts(settings)
     for engine in candidate_engines(settings):
@@ -37,15 +37,15 @@ def find_engine(settings: Settings) -> Engine | None:
 
 
 def candidate_engines(settings: Settings) -> Iterator[Engine]:
-    """Every engine that could be run, the preferred one first, whatever the self-check said.
+    """Every engine that could be run, the preferred one first, whatever the self-check found.
 
-    Raises EngineMissing when MYLLM_LLAMA_SERVER names something that is no llama-server.
+    Raises EngineMissing when MYLLM_LLAMA_SERVER does not name a llama-server.
     """
     if settings.llama_server is not None:
         yield _from_setting(settings.llama_server.absolute(), settings.cache_dir)
     yield from compiled_engines(settings.cache_dir, find_source(settings).id)
     if settings.llama_source is not None:
-        return  # a user who names a source wants that one, not what happens to be on PATH
+        return  # a user who names a source does not want the engine on PATH
     with contextlib.suppress(EngineError):
         on_path = engine_on_path(settings)
         if on_path is not None:
@@ -53,7 +53,7 @@ def candidate_engines(settings: Settings) -> Iterator[Engine]:
 
 
 def engine_on_path(settings: Settings) -> Engine | None:
-    """The llama-server on PATH, or None; EngineError says why the one there is not used."""
+    """The llama-server on PATH, or None. Raises EngineError if it cannot be used."""
     found = shutil.which("llama-server")
     if found is None:
         return None

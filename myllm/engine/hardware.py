@@ -1,4 +1,4 @@
-"""What this machine has that an engine may have been compiled for; cheap to ask at each start."""
+"""The CPU and GPU features that an engine may need; cheap enough to read at each start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WIDEST_FIRST = {"amx": "AMX", "avx512": "AVX-512", "avx2": "AVX2", "avx": "AVX"
 
 @functools.cache
 def _first_cpu() -> dict[str, str]:
-    """What the kernel says about the first CPU; empty where it does not say."""
+    """The kernel's description of the first CPU; empty if there is none."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             lines = file.read(_FIRST_CPU_BYTES).partition("\n\n")[0].splitlines()
@@ -38,7 +38,7 @@ def cpu_features() -> frozenset[str]:
 
 
 def cpu_identity() -> str:
-    """Names the CPU by its model and instruction sets; the same for all machines of a kind."""
+    """The CPU's model and instruction sets; the same on all machines of a kind."""
     model = (_first_cpu().get(name, "") for name in _MODEL_KEYS)
     return " ".join([*model, *sorted(cpu_features())])
 

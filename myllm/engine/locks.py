@@ -1,4 +1,4 @@
-"""Locks between processes: whoever must wait is told for whom, and how far that one is."""
+"""Locks between processes that report which process holds them, and its progress."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def hold_lock(
 ) -> Iterator[None]:
     """Hold the lock at `path` while doing `work`, such as "compiling the engine".
 
-    While another process holds it, `progress` is told which one, and how many `steps` it has
-    done, of how many. Raises filelock's Timeout after `timeout_s` seconds.
+    While another process holds it, `progress` receives that process's id, and how many `steps` it
+    has done and has in all. Raises filelock's Timeout after `timeout_s` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(path), path.with_suffix(".pid")
@@ -53,7 +53,7 @@ def hold_lock(
 
 
 def _named(owner: Path) -> str:
-    """The owner's process id in brackets, if it has noted it."""
+    """The owner's process id in brackets, if the file has it."""
     try:
         pid = int(owner.read_text())
     except (OSError, ValueError):

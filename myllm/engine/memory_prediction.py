@@ -1,4 +1,4 @@
-"""Ask llama-fit-params what a model will take; it reads only the header, in under 0.1 s."""
+"""How much memory a model will take, by llama-fit-params, which reads its header in 0.1 s."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOST = "Host"
 
 @dataclass(frozen=True)
 class DeviceNeed:
-    """MiB on one device: weights, keys and values of all slots, and buffers to compute in.
+    """MiB on one device: weights, keys and values of all slots, and compute buffers.
 
     `name` is llama.cpp's own: `Host`, `CUDA0`, …
     """
@@ -36,14 +36,14 @@ class DeviceNeed:
 async def fit_params(
     tool: Path, arguments: Sequence[str], timeout_s: float = 30
 ) -> tuple[DeviceNeed, ...]:
-    """What `llama-server` with these arguments would take, per device.
+    """The memory that `llama-server` would take with these arguments, per device.
 
-    `arguments` are those that decide on memory; the tool knows no others than llama-server's
-    for model, sizes and devices. It leaves out the process itself, a projector, a prompt cache
-    and the room for an embedding's outputs. Raises EngineError with the tool's own words; when
-    this returns or raises, the tool has ended.
+    `arguments` are those that affect memory; the tool only knows llama-server's arguments for
+    model, sizes and devices. Its figures lack the process itself, a projector, a prompt cache and
+    the buffers for an embedding's outputs. Raises EngineError with the tool's own words; when this
+    returns or raises, the tool has ended.
     """
-    # Weights that would be repacked for the CPU are missing from its sum otherwise.
+    # Otherwise the sum lacks weights that would be repacked for the CPU.
     command = [str(tool), *arguments, "--no-repack", "--fit-print", "on"]
     code, printed, said = await _run(command, timeout_s)
     needs = tuple(
@@ -66,7 +66,7 @@ async def _run(command: list[str], timeout_s: float) -> tuple[int, str, str]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=pipe,
             stderr=pipe,
-            # NVML's order of the GPUs, by which the rest of MyLLM names them.
+            # The order of NVML, by which the rest of MyLLM names GPUs.
             env=clean_environment() | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
         )
     except OSError as failure:

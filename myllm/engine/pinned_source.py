@@ -1,4 +1,4 @@
-"""The pinned llama.cpp: what `vendor/llama.cpp/pin.toml` says, and where that folder is."""
+"""The pinned version of llama.cpp (`vendor/llama.cpp/pin.toml`), and where its tree is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-# In a checkout the pin is read where it is kept; a wheel carries a copy beside this file.
+# A checkout keeps the pin in its vendor folder; a wheel has a copy beside this file.
 VENDOR_DIR = Path(__file__).resolve().parents[2] / "vendor" / "llama.cpp"
 _INSTALLED_PIN = Path(__file__).with_name("pin.toml")
 
@@ -25,7 +25,7 @@ class Pin:
 
     @property
     def source_id(self) -> str:
-        """Names this source in the keys of the cache."""
+        """The name of this source in the keys of the cache."""
         return f"pin-{self.sha256[:16]}"
 
 
@@ -45,7 +45,7 @@ def load_pin() -> Pin:
 
 
 def vendored_tree() -> Path | None:
-    """Where a checkout of MyLLM keeps llama.cpp's tree; None in an installed package."""
+    """Where a checkout of MyLLM keeps llama.cpp's tree; None for an installed package."""
     return VENDOR_DIR / "src" if (VENDOR_DIR / "pin.toml").is_file() else None
 
 

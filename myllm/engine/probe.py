@@ -1,4 +1,4 @@
-"""Ask a llama-server binary what it is."""
+"""The version and devices of a llama-server binary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEVICE = re.compile(r"^\s+(\S+): (.*) \((\d+) MiB, (\d+) MiB free\)\s*$", re.MU
 
 @dataclass(frozen=True)
 class Identity:
-    """What a llama-server says about itself."""
+    """What a llama-server reports about itself."""
 
     version: str
     build: int
@@ -35,8 +35,8 @@ class Identity:
 def identify(server: Path) -> Identity:
     """Run `server` twice and read its answers.
 
-    Raises EngineMissing when it cannot be run or is no llama-server; the sentence names it
-    and its own words.
+    Raises EngineMissing when it cannot be run or is not a llama-server, with the program's path and
+    its own words.
     """
     said = _ask(server, "--version")
     if match := _NEW_VERSION.search(said):
@@ -56,7 +56,7 @@ def identify_once(server: Path, cache_dir: Path) -> Identity:
         known = json.loads(memory.read_text())
         return Identity(known["version"], known["build"], known["commit"], tuple(known["backends"]))
     identity = identify(server)
-    # A cache that cannot be written costs time, not the answer.
+    # Without a writable cache this takes longer next time.
     with contextlib.suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         aside = memory.with_suffix(f".{os.getpid()}")
@@ -66,13 +66,13 @@ def identify_once(server: Path, cache_dir: Path) -> Identity:
 
 
 def file_stamp(file: Path) -> str:
-    """Changes when `file` is replaced or written; raises OSError when it is gone."""
+    """Changes when `file` is replaced or written. Raises OSError if it is gone."""
     facts = file.stat()
     return f"{file}:{facts.st_mtime_ns}:{facts.st_size}:{facts.st_ino}"
 
 
 def list_devices(engine: Engine) -> list[Device]:
-    """The accelerators that `engine` sees now; empty when it computes on the CPU.
+    """The accelerators that `engine` sees now; empty if it computes on the CPU.
 
     Raises EngineError when the engine cannot be run.
     """

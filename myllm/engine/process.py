@@ -1,4 +1,4 @@
-"""Running the programs that a build and a check need."""
+"""Runs the programs that a build or a check needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import psutil
 _PR_SET_PDEATHSIG = 1
 _INTERRUPT_GRACE_S = 10.0
 _AFTER_KILL_S = 10.0
-# Looked up before any fork: a child between fork and exec must not import or allocate much.
+# Loaded before any fork: between fork and exec a child must not import or allocate much.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -29,15 +29,15 @@ def run_logged(
 ) -> int:
     """Run `command`, append its output to `log`, and return its exit code.
 
-    Whatever ends this call early (Ctrl+C, an error in `on_line`) also ends the command and
-    its children: when it returns or raises, they have been reaped. If this process is killed,
-    the kernel interrupts the command, which for ninja means that no half-written object stays.
+    If this call ends early (by Ctrl+C, or an error in `on_line`), the command and its children
+    end too: when this returns or raises, they have been reaped. If this process is killed, the
+    kernel interrupts the command, so that ninja leaves no half-written object.
     Raises OSError when the command or the log cannot be opened or written.
     """
     with log.open("a", encoding="utf-8") as writing:
         writing.write(f"$ {' '.join(command)}\n")
         writing.flush()
-        # A session of its own: a terminal's Ctrl+C reaches us alone, and we pass it on once.
+        # In its own session the command gets no Ctrl+C from the terminal; `_interrupt` sends one.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -76,8 +76,8 @@ def die_with_parent() -> None:
 def run_and_read(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Run one of llama.cpp's programs to its end; `stdout` has both of its outputs.
 
-    Raises OSError when it cannot be run and subprocess.TimeoutExpired when it does not end; it has
-    been killed then.
+    Raises OSError when it cannot be run, and subprocess.TimeoutExpired when it does not end and had
+    to be killed.
     """
     return subprocess.run(
         command,
@@ -92,7 +92,7 @@ def run_and_read(command: Sequence[str], timeout_s: float) -> subprocess.Complet
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without LLAMA_ARG_*, which llama.cpp's programs take for
+    """This process's environment without LLAMA_ARG_*, which llama.cpp's programs would read as
     arguments."""
     return {name: value for name, value in os.environ.items() if "LLAMA_ARG_" not in name}
 
@@ -103,7 +103,7 @@ def _interrupt(process: subprocess.Popen[str]) -> None:
     Ninja runs each compiler in a process group of its own and passes the signal on, but after
     a SIGKILL it could not: so its children are listed before and killed with it.
     """
-    # With its output pipe full nothing would stop, so that is closed first.
+    # A process that blocks on a full pipe would not stop, so close the pipe first.
     assert process.stdout is not None
     process.stdout.close()
     with contextlib.suppress(ProcessLookupError):

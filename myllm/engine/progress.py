@@ -13,8 +13,8 @@ Phase = Literal[
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a build or a check is. `total` is 0 while it is unknown; a `note` is a sentence for
-    the user, in `detail`, that is not about progress."""
+    """The progress of a build or a check. `total` is 0 while it is unknown; a `note` has a sentence
+    for the user in `detail` that is not about progress."""
 
     phase: Phase
     done: int = 0

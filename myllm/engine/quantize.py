@@ -1,7 +1,7 @@
-"""Copies of the demo model in the quantizations that people use, to check an engine with.
+"""Copies of the demo model in common quantizations, for checking an engine.
 
 `llama-quantize` beside the engine writes all of them. Without it the `gguf` package (the extra
-`check`) writes those that it knows, and without that package the original alone is left.
+`check`) writes those that it supports. Without that package only the original remains.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 DEMO = Path(str(files("myllm"))) / "models" / "builtin" / "demo" / "demo.gguf"
 ORIGINAL = "F16"
 QUANTIZATIONS = ("Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_XS", ORIGINAL, "BF16")
-# Of the above those that Python's gguf package can write.
+# Those that Python's gguf package can write.
 _KNOWN_TO_GGUF = ("Q4_0", "Q4_1", "Q8_0", "BF16")
 _TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """What writes the copies, in words, and which quantizations it can write."""
+    """The name of what writes the copies, and the quantizations that it can write."""
 
     name: str
     writes: tuple[str, ...]
@@ -52,7 +52,7 @@ class Quantizer:
 
 
 def find_quantizer(engine: Engine) -> Quantizer:
-    """The best quantizer that this machine has for `engine`."""
+    """The best quantizer on this machine for `engine`."""
     try:
         return Quantizer("llama-quantize", QUANTIZATIONS, engine.tool("llama-quantize"))
     except EngineMissing:
@@ -77,7 +77,7 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _write_with_gguf(quantization: str, target: Path) -> None:
-    """Every matrix of the demo model is quantized; vectors stay, as llama-quantize does it."""
+    """Quantize every matrix of the demo model and keep vectors, as llama-quantize does."""
     import gguf
 
     reader = gguf.GGUFReader(DEMO)

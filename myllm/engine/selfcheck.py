@@ -1,10 +1,10 @@
-"""Prove that an engine works on this CPU, by having it answer a question in each quantization.
+"""Prove that an engine works on this CPU: it must answer a question in each quantization.
 
 A list of the CPU's features proves nothing: hypervisors show features that the guest may not
-use, and compilers have produced engines that die of SIGILL with quantized models only. So the
-engine runs each quantization of the demo model, reads a prompt of more than 64 tokens in one
-batch, which takes the path for matrices, and answers token by token, which takes the one for
-vectors. The demo model gives this answer in all nine quantizations, so a wrong one is a fault.
+use, and compilers have produced engines that die of SIGILL only with quantized models. So the
+engine runs each quantization of the demo model. It reads a prompt of more than 64 tokens in one
+batch, which uses the code for matrices, and answers token by token, which uses the code for
+vectors. A working engine gives this answer in all nine quantizations, so a wrong one is a fault.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from myllm.engine.quantize import Quantizer, find_quantizer
 from myllm.engine.selfcheck_result import Verdict
 from myllm.errors import EngineError
 
-# The questions and answers in front are among those the demo model was trained on.
+# The demo model was trained on these questions and answers.
 _CONVERSATION = (
     ("user", "Who are you?"),
     ("assistant", "I am the demo model of MyLLM, a tiny network that shows that everything works."),
@@ -43,13 +43,13 @@ _CONVERSATION = (
 _EXPECTED = "Paris"
 _LEAST_PROMPT_TOKENS = 64
 _ANSWER_TOKENS = 16
-# A load and an answer take about 0.2 s. On a machine that does much else they can take a hundred
-# times as long, so slowness says nothing about the engine.
+# A load and an answer take about 0.2 s. On a busy machine they can take a hundred times as long,
+# so slowness does not mean that the engine is broken.
 _LOAD_S = 15.0
 _ANSWER_S = 15.0
 _ALL_S = 60.0
 _POLL_S = 0.01
-# Threads that wait for one another sleep, rather than spin on cores that others need.
+# Waiting threads sleep instead of spinning on cores that other programs need.
 _SLEEPING_THREADS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 # fmt: off
 _ARGUMENTS = (
@@ -61,7 +61,7 @@ _ARGUMENTS = (
 
 
 def check_engine(engine: Engine, progress: ProgressListener = no_progress) -> Verdict:
-    """Run the whole check, some seconds; when it returns, what it started has been reaped."""
+    """Run the whole check, which takes seconds; when it returns, its processes have been reaped."""
     began = time.monotonic()
     quantizer = find_quantizer(engine)
     faults: dict[str, str] = {}
@@ -82,11 +82,11 @@ def check_engine(engine: Engine, progress: ProgressListener = no_progress) -> Ve
 
 
 class _TooSlow(EngineError):
-    """The time was not enough, which is no proof that the engine is broken."""
+    """The engine took too long, which does not prove that it is broken."""
 
 
 def _answer_in(engine: Engine, quantizer: Quantizer, quantization: str, folder: Path) -> None:
-    """Raises EngineError unless the engine gives the expected answer."""
+    """Raise EngineError unless the engine gives the expected answer."""
     model = quantizer.write(quantization, folder)
     socket, log = folder / f"{quantization}.sock", folder / f"{quantization}.log"
     with log.open("wb") as output, _running(engine, model, socket, output) as server:
@@ -153,7 +153,7 @@ def _ask(client: httpx.Client) -> None:
 
 
 def _why(server: subprocess.Popen[bytes], failure: httpx.HTTPError) -> EngineError:
-    """A connection that breaks usually means that the process has just died."""
+    """The reason why a request failed; usually the process has just died."""
     try:
         return EngineError(describe_exit(server.wait(1.0)))
     except subprocess.TimeoutExpired:
@@ -163,7 +163,7 @@ def _why(server: subprocess.Popen[bytes], failure: httpx.HTTPError) -> EngineErr
 
 
 def describe_exit(code: int) -> str:
-    """How a process of the engine ended; for SIGILL with the likely instruction set."""
+    """How an engine's process ended; for SIGILL with the likely instruction set."""
     if code >= 0:
         return f"it exited with code {code}"
     if code == -signal.SIGILL:

@@ -1,4 +1,4 @@
-"""What the self-check found out about an engine on this CPU, and where that is kept."""
+"""The result of the self-check of an engine on this CPU, and where it is stored."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from myllm.settings import Settings
 
 @dataclass(frozen=True)
 class Verdict:
-    """`faults` has a sentence for each quantization of `checked` that failed, `undecided` for
-    each that the machine was too slow for.
+    """`faults` has a sentence for each quantization of `checked` that failed, `undecided` one for
+    each that took too long.
 
-    `quantizer` names what wrote the quantized models; `at` is a Unix time.
+    `quantizer` is the name of what wrote the quantized models; `at` is a Unix time.
     """
 
     checked: tuple[str, ...]
@@ -35,7 +35,7 @@ class Verdict:
         return not self.faults
 
     def summary(self) -> str:
-        """One line for a person."""
+        """One line for the user."""
         if self.undecided and self.passed:
             return f"could not be checked, for the machine is too busy: {_joined(self.undecided)}"
         if self.passed:
@@ -45,7 +45,7 @@ class Verdict:
 
 
 def _joined(reasons: dict[str, str]) -> str:
-    """Each reason once, with the quantizations that it is true of."""
+    """Each reason once, with the quantizations to which it applies."""
     quantizations: dict[str, list[str]] = {}
     for quantization, reason in reasons.items():
         quantizations.setdefault(reason, []).append(quantization)
@@ -53,8 +53,8 @@ def _joined(reasons: dict[str, str]) -> str:
 
 
 class Verdicts:
-    """Kept per binary and CPU in the cache, or in the state folder where the cache is read-only
-    (in a container, say)."""
+    """The stored verdicts, per binary and CPU: in the cache, or in the state folder if the cache is
+    read-only (as in a container)."""
 
     def __init__(self, settings: Settings) -> None:
         self._folders = (
@@ -63,7 +63,7 @@ class Verdicts:
         )
 
     def get(self, engine: Engine) -> Verdict | None:
-        """The verdict on this very file on this very CPU; None when it was never checked."""
+        """The verdict on this file on this CPU; None if it was never checked."""
         for folder in self._folders:
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 known = json.loads((folder / _name(engine)).read_text())
@@ -71,9 +71,9 @@ class Verdicts:
         return None
 
     def keep(self, engine: Engine, verdict: Verdict) -> None:
-        """Remember `verdict`, if it is complete.
+        """Store `verdict` if it is conclusive.
 
-        Where neither folder can be written the next start checks again.
+        If neither folder is writable, the next start checks again.
         """
         if verdict.undecided and verdict.passed:
             return

@@ -1,8 +1,8 @@
 """Which llama.cpp tree is compiled.
 
 In this order: the checkout that MYLLM_LLAMA_SOURCE names, a checkout that the user put in
-`vendor/llama.cpp/src`, the pinned sdist. A tree that we unpacked there carries a marker file
-with the pin's checksum, which is how it is told apart from the user's own.
+`vendor/llama.cpp/src`, the pinned sdist. A tree that MyLLM unpacked there has a marker file with
+the pin's checksum, which distinguishes it from the user's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _GIT_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True)
 class Source:
-    """A tree to compile; `pin` is None for a user's own, whose `commit` may be empty."""
+    """A tree to compile; `pin` is None for the user's own, whose `commit` may be empty."""
 
     tree: Path
     id: str
@@ -34,8 +34,8 @@ class Source:
 def find_source(settings: Settings) -> Source:
     """The tree that would be compiled now; the pinned one may still have to be fetched.
 
-    Takes milliseconds and writes nothing. Raises BuildFailed for a named folder that holds
-    no llama.cpp.
+    Takes milliseconds and writes nothing. Raises BuildFailed if a folder that the user named does
+    not contain llama.cpp.
     """
     if settings.llama_source is not None:
         return _checkout(settings.llama_source.absolute(), "MYLLM_LLAMA_SOURCE")
@@ -65,7 +65,7 @@ def _checkout(tree: Path, named_by: str) -> Source:
 
 
 def _git(tree: Path, *arguments: str) -> str:
-    """What git says about `tree`; empty when it is missing or refuses to look."""
+    """Git's output about `tree`; empty if git is missing or refuses."""
     command = ["git", "--no-optional-locks", "-C", str(tree), *arguments]
     try:
         return subprocess.run(
@@ -84,7 +84,7 @@ def _all_files(tree: Path) -> list[str]:
 
 
 def _digest_of_files(tree: Path, names: list[str]) -> str:
-    """A hash over path, size and time of change: contents would take too long to read."""
+    """A hash of path, size and time of change; reading the contents would take too long."""
     digest = hashlib.sha256(str(tree).encode())
     for name in names:
         try:

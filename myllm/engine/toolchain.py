@@ -1,4 +1,4 @@
-"""What compiles llama.cpp: a C++ compiler, cmake, ninja, and CUDA where it is wanted."""
+"""The tools that compile llama.cpp: a C++ compiler, cmake, ninja, and optionally CUDA."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Toolchain:
 
 
 def find_compilers() -> tuple[Path, Path] | None:
-    """The C and the C++ compiler: what CC and CXX name, else the usual names on PATH."""
+    """The C and the C++ compiler: those that CC and CXX name, else the usual ones on PATH."""
     cc = _first_on_path(os.environ.get("CC"), "cc", "gcc", "clang")
     cxx = _first_on_path(os.environ.get("CXX"), "c++", "g++", "clang++")
     return (cc, cxx) if cc and cxx else None
@@ -55,7 +55,7 @@ def find_nvcc() -> Path | None:
 
 
 def nvidia_gpus() -> list[str]:
-    """The names of the NVIDIA GPUs, asked of the driver's own tool; empty when there is none."""
+    """The names of the NVIDIA GPUs, by the driver's own tool; empty if there are none."""
     tool = on_path("nvidia-smi")
     if tool is None or not nvidia_driver_is_there():
         return []
@@ -64,7 +64,7 @@ def nvidia_gpus() -> list[str]:
 
 
 def find_build_tool(name: str, cache_dir: Path) -> Path | None:
-    """cmake or ninja: on PATH, beside our Python, or fetched before. cmake must be recent."""
+    """cmake or ninja: on PATH, beside our Python, or fetched earlier. cmake must be recent."""
     tools = cache_dir / "tools"
     places = [
         on_path(name),
@@ -82,13 +82,13 @@ def find_build_tool(name: str, cache_dir: Path) -> Path | None:
 
 
 def tool_version(tool: Path) -> tuple[int, ...] | None:
-    """The first version number in what `tool --version` prints; None when it does not run."""
+    """The first version number that `tool --version` prints; None if it does not run."""
     match = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", " ".join(first_lines([str(tool), "--version"])))
     return tuple(int(part) for part in match.groups("0")) if match else None
 
 
 def provide_toolchain(cache_dir: Path, cuda: bool, progress: ProgressListener) -> Toolchain:
-    """Everything a build needs; fetches cmake and ninja from the package index if need be.
+    """Everything a build needs; fetches cmake and ninja from the package index if necessary.
 
     Raises BuildFailed, saying what to install.
     """
@@ -145,7 +145,7 @@ def _fetch_build_tools(cache_dir: Path, progress: ProgressListener) -> None:
 
 
 def first_lines(command: list[str]) -> list[str]:
-    """What `command` prints, as lines; empty when it fails or hangs."""
+    """The lines that `command` prints; empty if it fails or hangs."""
     try:
         done = subprocess.run(
             command,

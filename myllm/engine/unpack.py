@@ -1,4 +1,4 @@
-"""Unpack from the sdist what the build and the tests need, and nothing else."""
+"""Unpack only what the build and the tests need from the sdist."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _FILES = {
 }
 _FOLDERS = ("cmake", "common", "ggml", "include", "licenses", "src", "tools", "vendor")
 _NOT_NEEDED = ("tools/ui", "tools/server/tests", "tools/server/bench", "tools/mtmd/tests")
-# Backends that MyLLM never turns on make up half of ggml.
+# Half of ggml is backends that MyLLM never enables.
 _BACKENDS = {"ggml-cpu", "ggml-cuda", "ggml-metal", "ggml-blas"}
 _NOT_SOURCE = {".md", ".py", ".sh", ".jpeg", ".mp3", ".mp4", ".png", ".ipynb"}
 
 
 def is_needed(name: str) -> bool:
-    """Whether the file `name`, relative to llama.cpp's root, takes part in our build."""
+    """Whether the build needs the file `name`, relative to llama.cpp's root."""
     path = PurePosixPath(name)
     if name in _FILES:
         return True
@@ -49,7 +49,7 @@ def is_needed(name: str) -> bool:
 
 
 def unpacked_from(tree: Path) -> str:
-    """The checksum of the sdist that `tree` was unpacked from; empty when it was not by us."""
+    """The checksum of the sdist from which MyLLM unpacked `tree`; empty for other trees."""
     try:
         return (tree / MARKER).read_text().strip()
     except OSError:
@@ -57,9 +57,9 @@ def unpacked_from(tree: Path) -> str:
 
 
 def unpack(sdist: Path, pin: Pin, tree: Path, progress: ProgressListener) -> None:
-    """Unpack `sdist` to `tree`, replacing what we unpacked there before.
+    """Unpack `sdist` to `tree`, replacing what was unpacked there before.
 
-    When it returns the tree is whole; until then `tree` is as it was. Raises BuildFailed for
+    When this returns the tree is complete; until then `tree` is unchanged. Raises BuildFailed for
     a damaged archive or a full disk.
     """
     tree.parent.mkdir(parents=True, exist_ok=True)
@@ -85,9 +85,9 @@ def unpack(sdist: Path, pin: Pin, tree: Path, progress: ProgressListener) -> Non
 def _extract(sdist: Path, folder: str, target: Path, progress: ProgressListener) -> int:
     """Write the needed files below `target`; return how many.
 
-    Only plain files are written, each at a path that `is_needed` let through, so a link or a
-    path with `..` in the archive has no effect. Their times of change are kept: a build that
-    was interrupted then resumes although the tree was unpacked again.
+    Only plain files are written, each at a path that `is_needed` allows, so a link or a path with
+    `..` in the archive has no effect. Times of change are kept, so an interrupted build resumes
+    even if the tree was unpacked again.
     """
     count, size, last = 0, sdist.stat().st_size, -1
     with sdist.open("rb") as compressed, tarfile.open(fileobj=compressed, mode="r|gz") as archive:

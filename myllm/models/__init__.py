@@ -1,1 +1,1 @@
-"""What is on disk and what can be had: registry, catalog, pull, GGUF header, memory."""
+"""Models on disk and models to pull: registry, catalog, pull, GGUF header, memory estimate."""

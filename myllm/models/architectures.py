@@ -106,14 +106,14 @@ EMBEDDING_ONLY: Final = frozenset(
         "t5encoder",
     }
 )
-
-# Encoders that see a whole text at once and keep nothing of it (llama.cpp, `create_memory` in
-# `src/llama-model.cpp`); the other ones of EMBEDDING_ONLY keep keys and values.
-MEMORYLESS: Final = EMBEDDING_ONLY - {"llama-embed", "t5encoder"}
 """Encoders: they turn a text into a vector and cannot generate."""
 
+MEMORYLESS: Final = EMBEDDING_ONLY - {"llama-embed", "t5encoder"}
+"""Encoders that see a whole text at once and keep nothing of it (llama.cpp, `create_memory` in
+`src/llama-model.cpp`); the others keep keys and values."""
+
 NOT_MODELS: Final = frozenset({"clip", "mmproj", "adapter", "imatrix"})
-"""GGUF files that go with a model (projectors, LoRA adapters, ...), and are none themselves."""
+"""GGUF files that complement a model (projectors, LoRA adapters, ...) but are not models."""
 
 RECURRENT: Final = frozenset(
     {
@@ -153,7 +153,7 @@ DEFAULT_WINDOWS: Final[dict[str, int]] = {
     "llama4": 8192,
     "smallthinker": 4096,
 }
-"""Sliding windows that llama.cpp assumes when the file does not tell one."""
+"""Sliding windows that llama.cpp assumes when the file does not give one."""
 
 WINDOW_IGNORED: Final = frozenset({"phi3", "phimoe"})
-"""Architectures whose sliding window llama.cpp reads and then leaves unused."""
+"""Architectures whose sliding window llama.cpp reads but does not use."""

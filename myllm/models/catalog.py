@@ -10,9 +10,9 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One known model: where it is, and what is written into its `config.json`.
+    """One known model: where to download it, and what a pull writes into its `config.json`.
 
-    `size_mb` is approximate, in units of 10^6 bytes. `template` is set where the GGUF has none.
+    `size_mb` is approximate, in units of 10^6 bytes. `template` is set if the GGUF has none.
     """
 
     name: str

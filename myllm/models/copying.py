@@ -17,8 +17,7 @@ from myllm.models.registry import Registry, is_model_name, untagged
 
 @dataclass(frozen=True)
 class CopyResult:
-    """The new model, and what its GGUF files take on disk beside the old one's: 0 bytes where
-    they could be hard links."""
+    """The new model, and how many bytes of GGUF files had to be copied; hard links take none."""
 
     model: Model
     copied_bytes: int
@@ -27,12 +26,12 @@ class CopyResult:
 def copy_model(registry: Registry, source: str, name: str) -> CopyResult:
     """Give the model `source` a second folder, `name`, with a configuration of its own.
 
-    GGUF files become hard links, because they are never changed in place: a pull replaces them,
-    and a removal takes one of two names away. Where the file system has no hard links they are
-    copied. The copy has no aliases, which belong to one model. It appears whole or not at all.
+    GGUF files become hard links, which is safe because MyLLM never changes them in place: a pull
+    replaces them, and a removal deletes one of two names. A file system without hard links gets
+    copies. The copy has no aliases, which belong to one model. It appears whole or not at all.
 
-    Raises ModelNotFound and InvalidModel for `source`, InvalidRequest for a name that no model can
-    have and for a disk that is too full, and Conflict for a name that is taken.
+    Raises ModelNotFound and InvalidModel for `source`, InvalidRequest for an invalid name and for
+    a disk that is too full, and Conflict for a name that is taken.
     """
     from filelock import FileLock, Timeout
 
@@ -41,7 +40,7 @@ def copy_model(registry: Registry, source: str, name: str) -> CopyResult:
     _check_name(registry, name)
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(staging.with_name(f"{name}.lock"), timeout=0):  # as a pull of `name` holds it
+        with FileLock(staging.with_name(f"{name}.lock"), timeout=0):  # the lock of a pull of `name`
             _check_name(registry, name)
             try:
                 copied_bytes = _fill(staging, model.path)
@@ -73,8 +72,8 @@ def _check_name(registry: Registry, name: str) -> None:
 
 
 def _fill(staging: Path, folder: Path) -> int:
-    """Put the files of `folder` into a new folder `staging`; returns the bytes of GGUF copied."""
-    shutil.rmtree(staging, ignore_errors=True)  # what a copy has left that was killed
+    """Put the files of `folder` into a new folder `staging`; return the bytes of GGUF copied."""
+    shutil.rmtree(staging, ignore_errors=True)  # remains of a copy that was killed
     staging.mkdir()
     files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
     copied = [path for path in files if not _linked(path, staging / path.name)]
@@ -93,7 +92,7 @@ def _is_weights(path: Path) -> bool:
 
 
 def _linked(path: Path, copy: Path) -> bool:
-    """Make `copy` a hard link if it is one of the files that nobody edits, and links can be."""
+    """Make `copy` a hard link if `path` is a GGUF and the file system allows it; return whether."""
     if not _is_weights(path):
         return False
     try:
@@ -114,7 +113,7 @@ def _check_space(staging: Path, name: str, files: Sequence[Path]) -> None:
 
 
 def _write_config(path: Path, copy: Path) -> None:
-    """Its keys but the aliases; `path` was read when the model was."""
+    """Write all keys but the aliases and the name; `path` is valid, the model was read with it."""
     content = json.loads(path.read_bytes())
     content.pop("aliases", None)
     content.pop("name", None)

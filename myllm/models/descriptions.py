@@ -1,4 +1,4 @@
-"""A model in the words that the API and the command line share."""
+"""Descriptions of a model, which the API and the command line share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MB = 1_000_000
 
 
 def model_summary(model: Model, context_size: int) -> dict[str, Any]:
-    """What a list shows of a model. `context_size` is what one conversation gets."""
+    """What a list shows of a model. `context_size` is that of one conversation."""
     shown: dict[str, Any] = {
         "name": model.name,
         "family": model.family,
@@ -26,7 +26,7 @@ def model_summary(model: Model, context_size: int) -> dict[str, Any]:
 
 
 def model_details(model: Model, context_size: int) -> dict[str, Any]:
-    """Everything known about a model but the memory it takes, which depends on the engine."""
+    """Everything known about a model except the memory it takes, which depends on the engine."""
     return model_summary(model, context_size) | {
         "description": model.config.description,
         "source": model.config.source,

@@ -1,4 +1,4 @@
-"""What has become of a model's folder since its engine was started."""
+"""How a model's folder has changed since its engine was started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from myllm.models.registry import Registry
 
 
 def warnings_on(registry: Registry, loaded: Model) -> tuple[str, ...]:
-    """A sentence for each way in which the disk differs from `loaded`; none when it does not."""
+    """One sentence for each difference between `loaded` and its folder."""
     try:
         found = registry.find(loaded.name)
     except ModelNotFound:

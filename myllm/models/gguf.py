@@ -57,7 +57,7 @@ _ARRAY: Final = 9
 
 @dataclass(frozen=True)
 class ArrayLength:
-    """Stands for an array that was skipped."""
+    """Represents an array that was skipped."""
 
     length: int
 
@@ -67,7 +67,7 @@ Value = str | int | float | bool | ArrayLength | tuple[int | float | bool, ...]
 
 
 def read_header(path: Path) -> Header:
-    """Read what `path` says about its model; takes milliseconds and little memory.
+    """Read the header of the model in `path`; takes milliseconds and little memory.
 
     Raises InvalidModel, naming the file and what is wrong with it, unless this is a whole GGUF
     file with tensors.
@@ -76,12 +76,12 @@ def read_header(path: Path) -> Header:
 
 
 def read_projector(path: Path) -> Projector:
-    """The same for a file that goes with a model, which sees or hears with it."""
+    """Read the header of the projector in `path`, by which a model sees or hears."""
     return _read_file(path, projector_from)
 
 
 class _Maker(Protocol[_Made]):
-    """Gives names to what the file tells."""
+    """Builds an object from the key-value pairs of the file."""
 
     def __call__(
         self,
@@ -209,8 +209,8 @@ def _read_tensors(source: BoundedReader, count: int) -> tuple[int, int]:
 def _digest(file: BinaryIO, header_end: int, data_start: int, size: int) -> str:
     """sha256 over the file's size, its header, and samples of the data spread over the whole file.
 
-    It tells apart models and versions of one without reading gigabytes. It is no proof that
-    every byte is right: that is what the checksum at the end of a pull is for.
+    It distinguishes models and their versions without reading gigabytes. It does not prove that
+    every byte is right: the checksum at the end of a pull does that.
     """
     digest = hashlib.sha256(U64.pack(size))
     file.seek(0)

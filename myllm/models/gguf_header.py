@@ -1,4 +1,4 @@
-"""What a GGUF header says about a model, under names instead of keys."""
+"""The header of a model's GGUF file, with names instead of keys."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CacheKind = Literal["none", "dense", "swa", "recurrent"]
 
 @dataclass(frozen=True)
 class Header:
-    """One GGUF file's header. Figures that the file does not tell are 0, texts None.
+    """One GGUF file's header. Numbers that the file does not give are 0, texts None.
 
     `context_length` is what the model was trained for, in tokens; `heads` and `heads_kv` have
     one number per layer; `key_length` and `value_length` are the sizes of one head;
-    `recurrent_state` is the number of f32 values one conversation keeps per layer beside keys
-    and values; `tensor_bytes` is the length of the tensors' data. `digest` is cheap and stable,
-    see `gguf.read_header`. Of a split model, the last three are the sums over its parts.
+    `recurrent_state` is the number of f32 values that one conversation keeps per layer besides
+    keys and values; `tensor_bytes` is the length of the tensors' data. `digest` is cheap and
+    stable, see `gguf.read_header`. Of a split model, the last three cover all parts.
     """
 
     architecture: str
@@ -66,10 +66,9 @@ class Header:
 
     @property
     def cache_kind(self) -> CacheKind:
-        """How the model remembers: this decides what a saved conversation is good for.
+        """How the model remembers: this decides whether a saved conversation can be restored.
 
-        An architecture with a window that is not known here counts as `swa`, whose saved state
-        is not relied upon.
+        An unknown architecture with a window counts as `swa`, whose saved states are not used.
         """
         if self.architecture in MEMORYLESS:
             return "none"
@@ -79,10 +78,10 @@ class Header:
 
     @property
     def state_problem(self) -> str | None:
-        """Why a conversation's saved state is no use to this model; None when it is.
+        """Why this model cannot use the saved state of a conversation; None if it can.
 
-        Keys and values of the whole conversation can be read back, and so can a running state,
-        on which only an exact continuation can follow. A sliding window forgets what it passed.
+        Keys and values of a whole conversation can be restored, and so can a running state, which
+        only an exact continuation can follow. A sliding window forgets what it has passed.
         """
         if self.is_embedding_only:
             return "the model does not converse"
@@ -113,7 +112,7 @@ UNKNOWN = Header(
     tensor_bytes=0,
     digest="",
 )
-"""Stands for the header of a file that could not be read."""
+"""The header of a file that could not be read."""
 
 
 def header_from(
@@ -124,9 +123,9 @@ def header_from(
     tensor_bytes: int,
     digest: str,
 ) -> Header:
-    """Name the figures among the key-value pairs of the file `path`.
+    """Build the header from the key-value pairs of the file `path`.
 
-    Raises InvalidModel when it names no architecture, or is a file that only goes with a model.
+    Raises InvalidModel when the file names no architecture, or only complements a model.
     """
     fields = _Fields(values)
     architecture = fields.text("general.architecture")
@@ -189,9 +188,9 @@ def _recurrent_state(fields: _Fields, embedding_length: int) -> int:
 
 
 class _Fields:
-    """The key-value pairs by kind; a value of the wrong kind counts as not told.
+    """The key-value pairs by type; a value of the wrong type counts as missing.
 
-    A key without a known first part belongs to the architecture, `prefix`.
+    A key is looked up as it is, then with the architecture (`prefix`) in front.
     """
 
     def __init__(self, values: Mapping[str, object]) -> None:
@@ -218,7 +217,7 @@ class _Fields:
         return length if isinstance(length, int) else 0
 
     def per_layer(self, key: str, layers: int) -> tuple[int, ...]:
-        """One number for each layer; the file has one for all, or an array."""
+        """One number for each layer; the file has one for all of them, or an array."""
         value = self._get(key)
         if isinstance(value, tuple):
             return tuple(item for item in value if type(item) is int and item >= 0)

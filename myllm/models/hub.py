@@ -1,8 +1,9 @@
 """The Hugging Face hub: what a repository holds, and downloading one of its files.
 
-`huggingface_hub` is imported late (it takes 0.1 s and more); it reads `HF_ENDPOINT`, `HF_TOKEN`
-and its time limits (10 s without a byte) from the environment. Its own `hf_hub_download` begins
-anew when the process is started again, so the resuming is done here, over its `http_get`.
+`huggingface_hub` is imported late, because that takes 0.1 s and more. It reads `HF_ENDPOINT`,
+`HF_TOKEN` and its timeouts (10 s without a byte) from the environment. Its own `hf_hub_download`
+starts from the beginning after a restart of the process, so downloads are resumed here, with its
+`http_get`.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ def list_files(repo: str) -> list[RemoteFile]:
 
 
 def download(file: RemoteFile, path: Path, on_bytes: Callable[[int], None]) -> None:
-    """Make `path` hold all of `file`, going on from what it holds already.
+    """Download `file` to `path`, continuing after the bytes that `path` already has.
 
-    A broken connection is tried again as long as bytes come; after five tries without any this
-    raises PullFailed, and what has come stays in `path`. `on_bytes` is told how many are there.
-    A hub that sends more than the declared size ends it, too, and what has come is deleted.
+    A broken connection is retried as long as bytes arrive; after five attempts without any this
+    raises PullFailed and keeps what has arrived. `on_bytes` receives the number of bytes in `path`.
+    If the hub sends more than the declared size, this raises PullFailed and deletes `path`.
     """
     _silence_library()
     if path.exists() and path.stat().st_size > file.size:
@@ -87,7 +88,7 @@ def download(file: RemoteFile, path: Path, on_bytes: Callable[[int], None]) -> N
 def _fetch(
     file: RemoteFile, path: Path, has: int, on_bytes: Callable[[int], None]
 ) -> Exception | None:
-    """Ask once for the rest of `file`; return why the connection broke, if it did."""
+    """Request the rest of `file` once; return the error if the connection broke."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.file_download import http_get
@@ -113,11 +114,11 @@ def _fetch(
 
 
 class _TooManyBytes(PullFailed):
-    """More comes than was declared."""
+    """The hub sends more bytes than it declared."""
 
 
 class _LimitedFile(io.BufferedWriter):
-    """A file that is appended to, tells how far it has come, and takes no more than it should."""
+    """A file opened for appending that reports its size and refuses more bytes than declared."""
 
     def __init__(self, path: Path, file: RemoteFile, on_bytes: Callable[[int], None]) -> None:
         super().__init__(path.open("ab", buffering=0))
@@ -148,7 +149,7 @@ def checksum_of(path: Path, kind: str) -> str:
 
 
 def _silence_library() -> None:
-    """Keep the library's own bars and retry messages off the terminal; ours tell the same."""
+    """Keep the library's progress bars and retry messages off the terminal; MyLLM shows its own."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
@@ -156,7 +157,7 @@ def _silence_library() -> None:
 
 
 def _transport_error() -> type[Exception]:
-    """The base of what the library's HTTP client raises; which client depends on its version."""
+    """The base class of the errors of the library's HTTP client, which depends on its version."""
     from huggingface_hub import errors
 
     base: type[Exception] = vars(errors)["HTTPError"]
@@ -165,7 +166,7 @@ def _transport_error() -> type[Exception]:
 
 @contextmanager
 def _errors_explained(repo: str) -> Iterator[None]:
-    """Turn the library's exceptions into sentences."""
+    """Turn the library's exceptions into PullFailed with a sentence for the user."""
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
@@ -189,7 +190,7 @@ def _errors_explained(repo: str) -> Iterator[None]:
 
 
 def _refusal(repo: str, failure: Any) -> PullFailed:
-    """The sentence for an answer of the hub that is an error."""
+    """The error to raise for an error response of the hub."""
     from huggingface_hub import get_token
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError

@@ -1,7 +1,7 @@
 """How much memory a model takes: an estimate from its header alone.
 
-It is an upper figure for attention with a sliding window, whose pattern the header does not
-tell; `llama-fit-params` and the measured size of a running engine are exact.
+It is an upper bound for attention with a sliding window, because the header does not have the
+window's pattern; `llama-fit-params` and the measured size of a running engine are exact.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _PROCESS_MB: Final = 32
 
 def estimate_mb(model: Model, context_size: int, slots: int, batch: int = 512) -> int:
     """Mebibytes that the model takes with `slots` conversations of `context_size` tokens each,
-    read in steps of `batch` tokens: weights, those of a projector too, keys and values,
-    and room to compute."""
+    read in steps of `batch` tokens: weights (including a projector's), keys and values, and
+    compute buffers."""
     header = model.header
     weights = header.tensor_bytes or model.size_bytes
     if model.projector is not None:
@@ -48,9 +48,9 @@ def kv_bytes(header: Header, context_size: int, slots: int) -> int:
 
 
 def checkpoint_bytes(header: Header, context_size: int, batch: int) -> int:
-    """Bytes of one of the states that llama-server keeps of a conversation whose memory cannot
-    be rewound: its recurrent state, and the keys and values within a sliding window (here of all
-    layers). 0 for a model that keeps all of its keys and values."""
+    """Bytes of one checkpoint that llama-server keeps of a conversation whose memory cannot be
+    rewound: its recurrent state, and the keys and values within a sliding window (counted here for
+    all layers). 0 for a model that keeps all of its keys and values."""
     window = min(context_size, header.sliding_window + batch) if header.sliding_window else 0
     return 0 if header.cache_kind in ("none", "dense") else kv_bytes(header, window, 1)
 
@@ -58,7 +58,7 @@ def checkpoint_bytes(header: Header, context_size: int, batch: int) -> int:
 def compute_bytes(header: Header, context_size: int, slots: int, batch: int) -> int:
     """Bytes of the buffers for one batch, as llama.cpp reserves them for its largest graph.
 
-    The buffers are reused from layer to layer, so what counts is the widest: the logits of a
+    The buffers are reused from layer to layer, so the widest one counts: the logits of a
     batch (vocabulary x batch, f32) or the activations (a few times the embedding and the
     feed-forward length). The attention mask comes on top, one row per token of the batch.
     """

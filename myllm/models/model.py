@@ -1,4 +1,4 @@
-"""One model folder: which of its files make the model, and all that is known about it."""
+"""One model folder: which of its files form the model, and all that is known about it."""
 
 from __future__ import annotations
 
@@ -70,17 +70,17 @@ class Model:
 
     @property
     def is_embedding_only(self) -> bool:
-        """It turns texts into vectors and is not meant to generate."""
+        """Whether it turns texts into vectors and is not meant to generate."""
         return self.header.is_embedding_only
 
     @property
     def thinks(self) -> bool:
-        """It may think before it answers, and tells its thoughts apart."""
+        """Whether it may think before it answers, in a part of its own."""
         return self.chat.has_thoughts
 
     @property
     def chat_problem(self) -> str | None:
-        """Why it cannot answer a conversation; None when it can.
+        """Why it cannot chat; None if it can.
 
         Without a chat template the engine would fall back to ChatML, whose markers such a model
         was not trained with.
@@ -97,12 +97,12 @@ class Model:
 
     @property
     def input(self) -> tuple[str, ...]:
-        """What a message to it may have: `text`, and by its projector `image` and `audio`."""
+        """What a message to it may contain: `text`, and with a projector `image` or `audio`."""
         return ("text", *(self.projector.media if self.projector else ()))
 
     def context_for(self, default_cap: int) -> int:
-        """Tokens one conversation gets: what config.json says, else `default_cap`; never more
-        than the model was trained for."""
+        """Tokens that one conversation gets: those in config.json, else `default_cap`, but never
+        more than the model was trained for."""
         wanted = self.config.context_size or default_cap
         return min(wanted, self.header.context_length or wanted)
 
@@ -111,7 +111,7 @@ HeaderReader = Callable[[Path], Header]
 
 
 def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
-    """Read the model in `folder`; raises InvalidModel with the reason when it is unusable."""
+    """Read the model in `folder`. Raises InvalidModel with the reason why it is unusable."""
     config = read_config(folder / CONFIG)
     files, projector = find_files(folder)
     header = _whole_header(files, [read_header(file) for file in files])
@@ -125,7 +125,7 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
         header=header,
         config=config,
         modified_at=status[0].st_mtime,
-        # A wrong name of a template is told here, not at the first request.
+        # An unknown template is an error now, not at the first request.
         chat=read_template(config.template, folder, header.chat_template),
         projector=read_projector(projector) if projector else None,
         builtin=builtin,
@@ -133,12 +133,12 @@ def load_model(folder: Path, builtin: bool, read_header: HeaderReader) -> Model:
 
 
 def as_unicode(text: str) -> str:
-    """`text` with escapes for what is no Unicode in it: the name of a file can be any bytes."""
+    """`text` with escapes for bytes that are not Unicode, which file names may contain."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def broken_model(folder: Path, builtin: bool, problem: str) -> Model:
-    """What can be listed of a model that cannot be used."""
+    """The model to list for a folder that cannot be used."""
     return Model(
         name=folder.name,
         path=folder,
@@ -159,7 +159,9 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
             for path in folder.iterdir()
             if path.suffix.lower() == ".gguf"
             and not path.name.startswith(".")
-            and (path.is_file() or not path.exists())  # a link to nowhere is told when it is read
+            and (
+                path.is_file() or not path.exists()
+            )  # reading a dangling link raises a clear error
         )
     except OSError as failure:
         raise unreadable(folder, failure) from failure
@@ -181,7 +183,7 @@ def find_files(folder: Path) -> tuple[tuple[Path, ...], Path | None]:
 
 
 def _where_to_get_one(folder: Path) -> str:
-    """What to do about a folder without a model; other programs keep theirs one folder deeper."""
+    """What to do about a folder without a GGUF; other programs keep theirs one folder deeper."""
     deeper = next((path for path in sorted(folder.glob("*/*.gguf"))), None)
     if deeper is None:
         return "put one into it, or remove the folder"
@@ -189,7 +191,7 @@ def _where_to_get_one(folder: Path) -> str:
 
 
 def part_names(name: str) -> list[str]:
-    """All parts of the split model that the file `name` is a part of; else just `name`."""
+    """All parts of the split model to which the file `name` belongs; else just `name`."""
     match = PART.fullmatch(name)
     if match is None:
         return [name]
@@ -199,7 +201,7 @@ def part_names(name: str) -> list[str]:
 
 
 def _whole_header(files: tuple[Path, ...], headers: list[Header]) -> Header:
-    """The first part's header, with the figures of all parts added up."""
+    """The first part's header, with the numbers of all parts added up."""
     first = headers[0]
     if not first.architecture:
         raise InvalidModel(f"{files[0]} does not tell its architecture")

@@ -1,4 +1,4 @@
-"""What a model sees or hears with: a GGUF file beside its own, named `mmproj*.gguf`."""
+"""The projector by which a model sees or hears: a second GGUF, named `mmproj*.gguf`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ENCODERS: Final[dict[Medium, str]] = {
 
 @dataclass(frozen=True)
 class Projector:
-    """A projector on disk: which media it turns into what its model reads.
+    """A projector on disk, and the media that it translates for its model.
 
     `digest` is cheap and stable, see `gguf.read_header`.
     """
@@ -38,8 +38,8 @@ def projector_from(
     tensor_bytes: int,
     digest: str,
 ) -> Projector:
-    """Name what the key-value pairs of the file `path` tell; raises InvalidModel when it is
-    something else."""
+    """Build the projector from the key-value pairs of the file `path`; raises InvalidModel when
+    the file is something else."""
     if values.get("general.architecture") != "clip":
         raise InvalidModel(f"{path} is named like a projector and is none")
     media = tuple(medium for medium, key in _ENCODERS.items() if values.get(key) is True)

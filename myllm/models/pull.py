@@ -1,7 +1,7 @@
-"""Pulling a model: download into a staging folder, check, and only then show it as a model.
+"""Pulling a model: download into a staging folder, check, and only then publish it.
 
-`MODELS_DIR/.staging/NAME/` survives an interruption, and the next pull of NAME goes on from
-there. It becomes `MODELS_DIR/NAME/` in one rename, so a model is there whole or not at all.
+`MODELS_DIR/.staging/NAME/` survives an interruption, and the next pull of NAME continues from it.
+One rename makes it `MODELS_DIR/NAME/`, so a model appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LOCK_S: Final = 6 * 3600.0
 _LOOK_S: Final = 1.0
 
 Progress = Callable[[int, int], None]
-"""Told how many bytes are there, and of how many."""
+"""Receives how many bytes have arrived, and of how many."""
 
 
 @dataclass(frozen=True)
 class PullResult:
-    """A model that is on disk now; `fresh` is False when it was there before."""
+    """A model that is on disk now; `fresh` is False if it was there before the pull."""
 
     model: Model
     fresh: bool
@@ -53,11 +53,11 @@ def pull(
 ) -> PullResult:
     """Download `wanted` into the registry's folder and return it.
 
-    A model of that name that is there is left as it is, unless `force` says to pull it again;
-    then it stays until the new one is whole. `on_files` is told which files will come, in order,
-    and `say` gets a sentence on each longer step. What these raise ends the pull, and so does
-    `check`, which is called while the pull waits for another one. Raises PullFailed, and
-    InvalidModel when what the hub holds is no usable model.
+    An existing model of that name is left alone, unless `force` is set: then it is replaced when
+    the new one is complete. `on_files` receives the files to download, in order, and `say` a
+    sentence about each longer step. `check` is called while this waits for another pull. An
+    exception from any of them ends the pull. Raises PullFailed, and InvalidModel when the hub's
+    files are not a usable model.
     """
     models_dir = registry.models_dir
     target = models_dir / wanted.name
@@ -104,7 +104,7 @@ def _only_one(
 
 
 def remote_files(wanted: PullSource) -> list[RemoteFile]:
-    """The files to download, in order; raises PullFailed when the hub has no such ones."""
+    """The files to download, in order. Raises PullFailed when the hub does not have them."""
     there = {file.name: file for file in list_files(wanted.repo)}
     return [there[name] for name in choose_files(wanted, list(there))]
 
@@ -112,10 +112,10 @@ def remote_files(wanted: PullSource) -> list[RemoteFile]:
 def _stage(
     staging: Path, files: Sequence[RemoteFile], on_progress: Progress, say: Callable[[str], None]
 ) -> None:
-    """Make `staging` hold exactly `files`, whole and checked.
+    """Fill `staging` with exactly `files`, complete and checked.
 
-    A file gets its name only when all are whole: until then its name tells its version, so that
-    parts of two versions are never mixed.
+    The files get their final names when all are complete. Until then each name contains the
+    file's version, so parts of two versions are never mixed.
     """
     staging.mkdir(exist_ok=True)
     growing = {file: _growing(staging, file) for file in files}
@@ -143,13 +143,13 @@ def _growing(staging: Path, file: RemoteFile) -> Path:
 
 
 def _drop_others(staging: Path, kept: set[Path]) -> None:
-    """Delete what an older pull of something else has left."""
+    """Delete what an older pull of other files has left."""
     for path in set(staging.iterdir()) - kept:
         path.unlink()
 
 
 def _check_space(staging: Path, growing: Mapping[RemoteFile, Path]) -> None:
-    """Raise PullFailed unless the file system has room for what is still to come."""
+    """Raise PullFailed unless the rest of the files fits on the file system."""
     there = sum(path.stat().st_size for path in growing.values() if path.exists())
     needs = sum(file.size for file in growing) - there
     has = shutil.disk_usage(staging).free
@@ -161,7 +161,7 @@ def _check_space(staging: Path, growing: Mapping[RemoteFile, Path]) -> None:
 
 
 def _check_sum(file: RemoteFile, part: Path) -> None:
-    """Delete `part` and raise PullFailed unless it is what the hub says `file` is."""
+    """Delete `part` and raise PullFailed unless it has the checksum that the hub gives."""
     actual = checksum_of(part, file.checksum.partition(":")[0])
     if actual != file.checksum:
         part.unlink()
@@ -172,7 +172,7 @@ def _check_sum(file: RemoteFile, part: Path) -> None:
 
 
 def _write_config(staging: Path, wanted: PullSource, commit: str, old: Path) -> None:
-    """Write the new `config.json`; what its owner added to the `old` one stays."""
+    """Write the new `config.json`, keeping the keys that its owner added to the `old` one."""
     content = {
         "name": wanted.name,
         "family": wanted.family,
@@ -180,14 +180,14 @@ def _write_config(staging: Path, wanted: PullSource, commit: str, old: Path) -> 
         "template": wanted.template,
         "source": f"{wanted.repo}@{commit}",
     }
-    told = {key: value for key, value in content.items() if value is not None}
+    known = {key: value for key, value in content.items() if value is not None}
     aside = staging / f".{CONFIG}"
-    aside.write_text(json.dumps(_owned(old) | told, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    aside.write_text(json.dumps(_owned(old) | known, indent=2, ensure_ascii=False) + "\n", "utf-8")
     aside.rename(staging / CONFIG)
 
 
 def _owned(path: Path) -> dict[str, object]:
-    """The content of a `config.json`; nothing when it is missing or unusable."""
+    """The content of a `config.json`; empty when it is missing or unusable."""
     try:
         read_config(path)
         content: dict[str, object] = json.loads(path.read_bytes())
@@ -197,7 +197,7 @@ def _owned(path: Path) -> dict[str, object]:
 
 
 def _put_in_place(staging: Path, target: Path) -> None:
-    """Rename the whole model to its place, the old one aside; nothing follows a link."""
+    """Move the finished model to its place, and delete the old one without following links."""
     old = None
     if target.exists() or target.is_symlink():
         old = staging.parent / f".old-{uuid.uuid4().hex}"

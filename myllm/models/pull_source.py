@@ -1,4 +1,4 @@
-"""What a pull asks for, and which files of a repository answer it; knows no network."""
+"""Parses what a pull asks for and chooses the repository's files; does not use the network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re
 
 @dataclass(frozen=True)
 class PullSource:
-    """A model to pull. `file` is a GGUF file of the repository, or a quantization such as
-    `Q8_0` that its name tells; None: whichever fits best."""
+    """The source of a model to pull. `file` is a GGUF file of the repository, or a quantization
+    such as `Q8_0` in its name; None: the file that fits best."""
 
     name: str
     repo: str
@@ -33,13 +33,13 @@ class PullSource:
 
 
 def parse_reference(reference: str, name: str | None = None) -> PullSource:
-    """Understand `NAME` of the catalog or `org/repo[:file.gguf|:QUANTIZATION]`, which may begin
+    """Parse a `NAME` of the catalog or `org/repo[:file.gguf|:QUANTIZATION]`, which may begin
     with `hf.co/` or `huggingface.co/`.
 
     A repository's model is named after it, in lower case and without `-GGUF`, and after the
-    quantization if one is asked for, unless `name` says otherwise. A `:latest` behind any of
-    them is ignored, since clients of Ollama append it. Raises PullFailed for anything else, and
-    for a name that is not allowed.
+    quantization if the reference has one, unless `name` is given. A trailing `:latest` is ignored,
+    because Ollama's clients append it. Raises PullFailed for anything else, and for a name that is
+    not allowed.
     """
     reference = untagged(reference)
     name = untagged(name) if name else None
@@ -73,15 +73,15 @@ def parse_reference(reference: str, name: str | None = None) -> PullSource:
 
 
 def is_hub_address(reference: str) -> bool:
-    """Whether a reference names the hub itself, so that it can be nothing else."""
+    """Whether a reference names the hub, so it cannot be the name of a local model."""
     return _HUB.match(reference) is not None
 
 
 def choose_files(wanted: PullSource, names: Sequence[str]) -> list[str]:
     """The files to download: one GGUF, or all parts of a split one.
 
-    Without a file in `wanted` it is the only Q4_K_M, else the only model there is. Raises
-    PullFailed, listing the choices, when there is no such file or more than one.
+    If `wanted` names no file, it is the only Q4_K_M, else the only model. Raises PullFailed with
+    the choices when no file fits or more than one does.
     """
     models = [name for name in names if _is_model(name)]
     if not models:
@@ -104,7 +104,7 @@ def choose_files(wanted: PullSource, names: Sequence[str]) -> list[str]:
 
 
 def _has_quantization(name: str, quantization: str) -> bool:
-    """Whether a file's name tells it as a word of its own: Q4_K is no part of Q4_K_M."""
+    """Whether a file's name contains it as a separate word: Q4_K does not match Q4_K_M."""
     word = rf"(?<![A-Za-z0-9]){re.escape(quantization)}(?!_?[A-Za-z0-9])"
     return re.search(word, PurePosixPath(name).name, re.IGNORECASE) is not None
 

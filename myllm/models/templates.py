@@ -1,7 +1,7 @@
-"""Chat templates by name: what `template` in a model's `config.json` may say.
+"""Chat templates by name: the values of `template` in a model's `config.json`.
 
-A name is an alias below, a built-in of llama.cpp (`src/llama-chat.cpp`), or a `.jinja` file in
-the model's folder. Without a name the engine uses the template in the GGUF.
+A name is an alias below, a template built into llama.cpp (`src/llama-chat.cpp`), or a `.jinja`
+file in the model's folder. Without a name the engine uses the template in the GGUF.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ALIASES: Final = {
     "qwen2": "chatml",
     "tinyllama": "zephyr",
 }
-"""Other names that people know a template by."""
+"""Other common names of templates."""
 
 OWN: Final = ("phi2",)
 """Templates that llama.cpp lacks; each is a file beside this one."""
@@ -99,8 +99,8 @@ BUILT_IN: Final = (
 class ChatTemplate:
     """A model's chat template, as it was when the model's files were read.
 
-    `flags` choose it on llama-server's command line; there are none for the one in the GGUF.
-    `text` is its Jinja source, which llama.cpp's built-in templates do not have.
+    `flags` select it on llama-server's command line; they are empty for the GGUF's own template.
+    `text` is its Jinja source, which llama.cpp's built-in templates lack.
     """
 
     flags: tuple[str, ...] = ()
@@ -108,14 +108,14 @@ class ChatTemplate:
 
     @property
     def is_missing(self) -> bool:
-        """Neither config.json nor the GGUF has one."""
+        """Whether neither config.json nor the GGUF has one."""
         return not self.flags and self.text is None
 
     @cached_property
     def has_thoughts(self) -> bool:
-        """Whether the template has a place for what the model thinks before it answers.
+        """Whether the template marks what the model thinks before it answers.
 
-        What llama.cpp's built-in templates think it does not tell apart.
+        llama.cpp's built-in templates do not separate thoughts from answers.
         """
         return any(mark in (self.text or "") for mark in _THOUGHTS)
 
@@ -123,15 +123,15 @@ class ChatTemplate:
     def leaves_answers_open(self) -> bool:
         """Whether the template leaves a last assistant message open, to be continued.
 
-        The built-in templates, which are no Jinja, end every message.
+        The built-in templates, which are not Jinja, end every message.
         """
         return "--no-jinja" not in self.flags
 
 
 def read_template(name: str | None, folder: Path, of_gguf: str | None) -> ChatTemplate:
-    """The template that the `config.json` of `folder` names, or else the one in the GGUF.
+    """The template that the `config.json` of `folder` names, else the one in the GGUF.
 
-    Raises InvalidModel when there is no such template, or its file cannot be read as UTF-8.
+    Raises InvalidModel when the template is unknown, or its file cannot be read as UTF-8.
     """
     if name is None:
         return ChatTemplate(text=of_gguf)
@@ -141,10 +141,10 @@ def read_template(name: str | None, folder: Path, of_gguf: str | None) -> ChatTe
 
 
 def flags_for(template: str, folder: Path) -> list[str]:
-    """What llama-server is told to use the template `template` of the `config.json` of `folder`.
+    """The flags that make llama-server use `template`, named in the `config.json` of `folder`.
 
-    A built-in name goes with `--no-jinja`: with Jinja on, llama-server takes every name but
-    `chatml` for the text of a template, and each prompt would be that one word.
+    A built-in name needs `--no-jinja`: with Jinja, llama-server takes every name except `chatml`
+    for the text of a template, and each prompt would be that one word.
     """
     if template.endswith(".jinja"):
         return ["--chat-template-file", str(_file_inside(template, folder))]

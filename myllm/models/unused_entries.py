@@ -1,4 +1,4 @@
-"""What lies in the model folder and is no model: files and folders that somebody meant as one."""
+"""Files and folders in the model folder that look like models but cannot be used as such."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NAME_RULE: Final = "letters, digits, '.', '_' and '-', the first a letter or di
 
 @dataclass(frozen=True)
 class UnusedEntry:
-    """A file or folder that is not used. `problem` says why, and what to do about it.
+    """A file or folder that is not used. `problem` is the reason, and what to do about it.
 
-    Both are valid Unicode, also where the file's name is not.
+    Both are valid Unicode even if the file's name is not.
     """
 
     path: str
@@ -33,11 +33,10 @@ def _unused_entry(path: Path, problem: str) -> UnusedEntry:
 
 
 def unused_entries(models_dir: Path) -> list[UnusedEntry]:
-    """The unused things in `models_dir`, by name: loose GGUF files (the parts of a split one
-    together), folders under a name that no model can have, and links that lead nowhere.
+    """The unused entries of `models_dir`, by name: loose GGUF files (the parts of a split one
+    together), folders whose name is not allowed for a model, and links that lead nowhere.
 
-    Hidden entries and files of other kinds are nobody's model. A folder that is not there or
-    cannot be read has none.
+    Hidden entries and other kinds of files do not count. A missing or unreadable folder has none.
     """
     try:
         names = sorted(os.listdir(models_dir))
@@ -59,7 +58,7 @@ def unused_entries(models_dir: Path) -> list[UnusedEntry]:
 
 
 def _whole(file: str) -> str:
-    """What the parts of one split model share."""
+    """The name that all parts of a split model share."""
     part = PART.fullmatch(file)
     return f"{part['stem']}-of-{part['count']}" if part else file
 
@@ -91,12 +90,12 @@ def _leads_nowhere(path: Path) -> str:
 
 
 def _suggested(name: str) -> str:
-    """The nearest name that a model can have."""
+    """The closest name that is allowed for a model."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:128] or "model"
 
 
 def _unused(path: Path) -> Path:
-    """`path`, or the same with the first number behind it that nothing has."""
+    """`path`, with a number appended if it exists."""
     number, free = 1, path
     while os.path.lexists(free):
         number += 1

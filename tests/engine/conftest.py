@@ -16,7 +16,7 @@ MakeSettings = Callable[..., Settings]
 
 @pytest.fixture
 def make_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSettings:
-    """Settings below `tmp_path`; the environment's own and PATH's llama-server are out of sight."""
+    """Settings below `tmp_path` that ignore the environment and the llama-server on PATH."""
     for name in ("MYLLM_LLAMA_SERVER", "MYLLM_LLAMA_SOURCE", "CC", "CXX"):
         monkeypatch.delenv(name, raising=False)
 

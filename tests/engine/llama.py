@@ -1,4 +1,4 @@
-"""A llama.cpp of tiny programs, which cmake and ninja really compile in a second."""
+"""A llama.cpp of tiny programs, which cmake and ninja compile in a second."""
 
 from __future__ import annotations
 

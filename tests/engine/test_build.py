@@ -32,7 +32,7 @@ CPU = BuildOptions(backend="cpu")
 
 
 @pytest.mark.full
-def test_a_build_is_shown_kept_and_found_again(tiny: Settings) -> None:
+def test_a_build_reports_progress_and_is_found_again(tiny: Settings) -> None:
     heard: list[Progress] = []
     engine = build_engine(tiny, CPU, heard.append)
     assert engine.origin == "cache"
@@ -50,7 +50,7 @@ def test_a_build_is_shown_kept_and_found_again(tiny: Settings) -> None:
 
 
 @pytest.mark.full
-def test_another_build_of_the_same_is_waited_for(tiny: Settings) -> None:
+def test_a_second_build_waits_for_the_first(tiny: Settings) -> None:
     """The second build says that it waits, then finds the result of the first."""
     first_compiles, second_waits = threading.Event(), threading.Event()
     heard: list[Progress] = []
@@ -77,7 +77,7 @@ def test_another_build_of_the_same_is_waited_for(tiny: Settings) -> None:
 
 
 @pytest.mark.full
-def test_who_waits_sees_how_far_the_other_build_is(tiny: Settings) -> None:
+def test_a_waiting_build_shows_the_progress_of_the_other(tiny: Settings) -> None:
     heard: list[Progress] = []
     half_done, is_seen = threading.Event(), threading.Event()
 
@@ -126,9 +126,7 @@ def test_a_server_that_does_not_run_is_not_kept(
 
 
 @pytest.mark.full
-def test_a_portable_engine_brings_its_libraries(
-    make_settings: MakeSettings, tmp_path: Path
-) -> None:
+def test_a_portable_engine_has_its_libraries(make_settings: MakeSettings, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", {"ggml.cpp": "int ggml() { return 0; }\n"})
     with (tree / "CMakeLists.txt").open("a") as file:
         file.write(
@@ -157,7 +155,7 @@ _RUN = (
 
 @pytest.fixture
 def slow_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A C++ compiler that takes its time over one file for as long as the file `slow` exists."""
+    """A C++ compiler that is slow with one file as long as the file `slow` exists."""
     compiler, slow = tmp_path / "slow-c++", tmp_path / "slow"
     compiler.write_text(
         "#!/bin/sh\n"
@@ -172,7 +170,7 @@ def slow_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def interrupted(tiny: Settings, slow_compiler: Path) -> Iterator[Callable[[int], None]]:
-    """Run a build in a process of its own and end it with a signal amid the compiling."""
+    """Run a build in its own process and end it with a signal while it compiles."""
     started: list[subprocess.Popen[str]] = []
 
     def run(number: int) -> None:
@@ -185,7 +183,7 @@ def interrupted(tiny: Settings, slow_compiler: Path) -> Iterator[Callable[[int],
         for line in build.stdout:
             if line.startswith("compile 3"):
                 break
-        # Every step before the slow one is done; what remains is asleep in the compiler.
+        # Every step before the slow one is done; the compiler of that one sleeps.
         _wait_until(lambda: any("slow-c++" in name for name in _descendants(build.pid)))
         children = psutil.Process(build.pid).children(recursive=True)
         build.send_signal(number)
@@ -234,10 +232,10 @@ def test_an_interrupted_build_leaves_no_compiler_and_resumes(
 
 
 @pytest.mark.full
-def test_a_build_begun_from_another_checkout_is_begun_anew(
+def test_a_build_started_from_another_checkout_starts_again(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """Both checkouts are of one commit, so both builds have one key and one tree."""
+    """Both checkouts have the same commit, so both builds have the same key and tree."""
     first, second = write_tree(tmp_path / "first"), tmp_path / "second"
     author = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
     for command in (
@@ -259,7 +257,7 @@ def test_a_build_begun_from_another_checkout_is_begun_anew(
     assert build_engine(settings, CPU).build == 12000
 
 
-def test_another_process_that_does_not_give_way_is_named(
+def test_a_process_that_keeps_the_lock_is_named(
     make_settings: MakeSettings,
     tiny_pin: Callable[[str], Path],
     tmp_path: Path,

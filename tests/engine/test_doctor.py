@@ -1,4 +1,4 @@
-"""`myllm doctor` and `myllm engine`: what they find, and what they tell scripts."""
+"""`myllm doctor` and `myllm engine`: their findings, and their output for scripts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _check(settings: Settings, name: str) -> Check:
     return next(check for check in engine_checks(settings) if check.name == name)
 
 
-def test_json_and_exit_code_tell_what_is_unusable(
+def test_json_and_exit_code_show_what_is_unusable(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     app = typer.Typer()
@@ -108,7 +108,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_fails_only_without_an_engine(
     has_engine: bool, level: str
 ) -> None:
-    # Nobody can write there, root included.
+    # Not even root can write there.
     assert cache_disk(Path("/proc/1/myllm"), has_engine).level == level
 
 
@@ -143,7 +143,7 @@ def test_an_engine_is_compiled_and_checked_at_first_need(
     assert capsys.readouterr().err == ""
 
 
-def test_the_check_by_hand_tells_each_quantization(
+def test_the_check_command_reports_each_quantization(
     engine: Engine, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     good = _Globals(make_settings(llama_server=engine.server))

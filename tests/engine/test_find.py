@@ -1,4 +1,4 @@
-"""Which llama-server is used, and what is said about one that cannot be."""
+"""Which llama-server is used, and the errors about one that cannot be."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_cached_engine_is_found_quickly_and_without_a_process(
         began = time.perf_counter()
         engine = find_engine(settings)
         took.append(time.perf_counter() - began)
-    # The best of them: a busy machine slows any one down.
+    # The best of several, because a busy machine slows some of them down.
     assert min(took) < 0.05
     assert engine is not None
     assert engine.origin == "cache"
@@ -110,7 +110,7 @@ def test_a_cached_engine_is_found_quickly_and_without_a_process(
         engine.tool("llama-nothing")
 
 
-def test_of_several_the_one_built_last_is_taken(make_settings: MakeSettings) -> None:
+def test_the_engine_built_last_is_used(make_settings: MakeSettings) -> None:
     settings = make_settings()
     older, newer = _store(settings, "cpu-1"), _store(settings, "cpu-portable-2", portable=True)
     os.utime(older / "engine.json", (1, 1))
@@ -126,7 +126,7 @@ def test_of_several_the_one_built_last_is_taken(make_settings: MakeSettings) -> 
         {"features": ["x86_64", "an-instruction-set-of-the-future"]},
     ],
 )
-def test_an_engine_for_another_source_or_cpu_is_passed_over(
+def test_an_engine_for_another_source_or_cpu_is_skipped(
     make_settings: MakeSettings, path_with: Callable[..., Path], changes: dict[str, object]
 ) -> None:
     path_with()
@@ -136,7 +136,7 @@ def test_an_engine_for_another_source_or_cpu_is_passed_over(
 
 
 @pytest.mark.skipif(hardware.nvidia_driver_is_there(), reason="this machine has an NVIDIA GPU")
-def test_an_engine_for_cuda_is_passed_over_without_a_driver(
+def test_an_engine_for_cuda_is_skipped_without_a_driver(
     make_settings: MakeSettings, path_with: Callable[..., Path]
 ) -> None:
     path_with()
@@ -147,7 +147,7 @@ def test_an_engine_for_cuda_is_passed_over_without_a_driver(
     assert find_engine(settings) is not None
 
 
-def test_a_broken_manifest_is_no_engine(
+def test_an_engine_with_a_broken_manifest_is_skipped(
     make_settings: MakeSettings, path_with: Callable[..., Path]
 ) -> None:
     path_with()
@@ -156,7 +156,7 @@ def test_a_broken_manifest_is_no_engine(
     assert find_engine(settings) is None
 
 
-def test_path_is_used_when_recent_and_asked_once(
+def test_path_is_used_when_recent_and_probed_once(
     make_settings: MakeSettings, path_with: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, calls = path_with(), tmp_path / "calls"
@@ -169,7 +169,7 @@ def test_path_is_used_when_recent_and_asked_once(
     assert calls.read_text().count("called") == 2  # --version and --list-devices, once each
 
 
-def test_path_is_passed_over_when_too_old(
+def test_path_is_skipped_when_too_old(
     make_settings: MakeSettings, path_with: Callable[..., Path]
 ) -> None:
     write_server(path_with() / "llama-server", build=4567)
@@ -187,7 +187,7 @@ def test_a_named_source_is_not_replaced_by_path(
 
 
 @pytest.mark.full
-def test_a_changed_checkout_is_compiled_anew(tiny: Settings) -> None:
+def test_a_changed_checkout_is_compiled_again(tiny: Settings) -> None:
     first = build_engine(tiny)
     assert find_engine(tiny) == first
     assert tiny.llama_source is not None

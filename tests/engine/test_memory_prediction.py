@@ -1,4 +1,4 @@
-"""What llama-fit-params says of real models, and what becomes of its failures."""
+"""The predictions of llama-fit-params for real models, and its failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEMO = BUILTIN_DIR / "demo" / "demo.gguf"
 
 @pytest.fixture
 def tool(tmp_path: Path) -> Path:
-    """A tool whose words a test can choose, with `says`."""
+    """A tool that prints what a test chooses, with `says`."""
     return tmp_path / "llama-fit-params"
 
 
@@ -50,9 +50,9 @@ async def test_weights_that_are_repacked_for_the_cpu_are_counted(
     assert need.model_mb == pytest.approx(size_mb(big_model), rel=0.01)
 
 
-async def test_the_tools_own_words(engine: Engine, tmp_path: Path) -> None:
+async def test_errors_quote_the_tool(engine: Engine, tmp_path: Path) -> None:
     fit = engine.tool("llama-fit-params")
-    # Which of its last lines gets out before it aborts is by chance.
+    # It is random which of its last lines it prints before it aborts.
     words = r"ended with -6: .*failed to (load model|open GGUF file)"
     with pytest.raises(EngineError, match=words):
         await fit_params(fit, ["--model", str(tmp_path / "none.gguf")])
@@ -93,7 +93,7 @@ async def test_a_tool_that_hangs_is_ended(tool: Path, tmp_path: Path) -> None:
     assert not psutil.pid_exists(int(pid_file.read_text()))
 
 
-async def test_a_caller_who_leaves_ends_the_tool(tool: Path, tmp_path: Path) -> None:
+async def test_cancelling_the_caller_ends_the_tool(tool: Path, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     says(tool, f"echo $$ > {pid_file}; exec sleep 100")
     asking = asyncio.create_task(fit_params(tool, []))

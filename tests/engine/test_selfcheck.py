@@ -1,4 +1,4 @@
-"""The check that an engine works on this CPU: with the real engine, and with ones made to fail."""
+"""The self-check, with the real engine and with engines made to fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from myllm.engine.selfcheck_result import Verdicts
 from tests.engine.conftest import MakeSettings
 
 QUANTIZED = tuple(name for name in QUANTIZATIONS if name not in ("F16", "BF16"))
-# An altered rotation of positions: the engine runs and answers, but nonsense.
+# A changed rotation of positions: the engine runs, but answers nonsense.
 NONSENSE = "--rope-freq-base 3"
 
 
@@ -39,7 +39,7 @@ def write_wrapper(folder: Path, engine: Engine, script: str = "", more: str = ""
 
 
 def dies_of(quantizations: tuple[str, ...], signal: str = "ILL") -> str:
-    """Shell that ends a llama-server which is given one of these quantizations."""
+    """Shell code that kills a llama-server started with one of these quantizations."""
     patterns = "|".join(f"*-{name}.gguf*" for name in quantizations)
     return f'case "$*" in {patterns}) kill -{signal} $$;; esac'
 
@@ -67,7 +67,7 @@ def test_the_engine_answers_in_every_quantization_and_is_checked_once(
     assert proven_engine(settings) is None
 
 
-def test_an_engine_that_dies_with_quantized_models_is_passed_over(
+def test_an_engine_that_dies_with_quantized_models_is_skipped(
     engine: Engine, make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As gcc 12 compiles it for CPUs with AMX: only F16 and BF16 work."""
@@ -101,7 +101,7 @@ def test_a_wrong_answer_is_a_fault(engine: Engine, tmp_path: Path) -> None:
     assert "in place of 'Paris'" in found.faults["Q4_0"]
 
 
-def test_a_slow_engine_is_not_called_broken_and_is_checked_again(
+def test_a_slow_engine_is_not_broken_and_is_checked_again(
     engine: Engine, make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selfcheck, "_LOAD_S", 0.3)
@@ -161,7 +161,7 @@ def test_a_verdict_is_kept_elsewhere_when_the_cache_is_read_only(
     assert list((tmp_path / "state" / "engine-checks").iterdir())
 
 
-def test_how_an_end_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_descriptions_of_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selfcheck, "cpu_features", lambda: frozenset({"avx2", "avx512f"}))
     assert describe_exit(3) == "it exited with code 3"
     assert describe_exit(-11) == "it was killed by SIGSEGV"

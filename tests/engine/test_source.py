@@ -57,10 +57,10 @@ def test_pip_fetches_the_pinned_sdist_and_only_what_is_needed_is_unpacked(
     assert "models/ggml-vocab-qwen2.gguf" in names
     assert not {"docs/build.md", "models/ggml-vocab-falcon.gguf"} & names
     assert not list(tmp_path.rglob("escaped.cpp"))
-    # The next time neither pip nor the archive is needed.
+    # The next call needs neither pip nor the archive.
     sdist.unlink()
     assert _provide(settings) == tree
-    # A pin that moved on replaces the tree: this one is ours, not the user's.
+    # A new pin replaces the tree, because MyLLM unpacked it and not the user.
     tiny_pin("0" * 64)
     with pytest.raises(BuildFailed, match=r"could not fetch tiny-llama 1\.0"):
         _provide(settings)
@@ -68,7 +68,7 @@ def test_pip_fetches_the_pinned_sdist_and_only_what_is_needed_is_unpacked(
 
 
 @pytest.mark.full
-def test_a_wrong_checksum_stops_with_both_sums(
+def test_a_wrong_checksum_is_an_error_with_both_sums(
     make_settings: MakeSettings, tiny_pin: PinAs, index: Path
 ) -> None:
     _, got = write_sdist(index)
@@ -138,7 +138,7 @@ def test_a_named_folder_without_llama_cpp_is_refused(
         find_source(make_settings(llama_source=tmp_path / "nowhere"))
 
 
-def test_a_git_checkout_is_known_by_its_commit_and_its_changes(
+def test_a_git_checkout_is_identified_by_commit_and_changes(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     tree = write_tree(tmp_path / "tree")
@@ -171,5 +171,5 @@ def test_a_git_checkout_is_known_by_its_commit_and_its_changes(
         ("docs/build.md", False),
     ],
 )
-def test_what_is_needed(name: str, needed: bool) -> None:
+def test_files_that_the_build_needs(name: str, needed: bool) -> None:
     assert is_needed(name) is needed

@@ -80,8 +80,8 @@ def test_fewer_instruction_sets_step_by_step(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_engine_that_fails_with_all_instruction_sets_is_compiled_with_fewer(
     engine: Engine, make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The compiled programs run the real ones; the server dies unless llama.cpp's common
-    instruction sets were asked for, as a whole engine does that gcc compiled wrongly."""
+    """The compiled programs run the real ones. The server dies unless it was compiled for
+    llama.cpp's common instruction sets, like an engine that gcc compiled wrongly."""
     monkeypatch.setattr(build_options, "cpu_features", lambda: frozenset({"x86_64", "avx2"}))
     tree = write_working_tree(tmp_path / "tree", engine, works_if="NOT GGML_NATIVE")
     settings = make_settings(llama_source=tree)
@@ -91,6 +91,6 @@ def test_an_engine_that_fails_with_all_instruction_sets_is_compiled_with_fewer(
     assert len(notes) == 1
     assert "is not used, because it does not work on this CPU: Q4_0, " in notes[0]
     assert find_engine(settings) == built
-    # The broken one stays in the cache, and asking for it again does not make it preferred.
+    # The broken engine stays in the cache, and another request does not make it preferred.
     assert build_proven(settings, BuildOptions(backend="cpu")) == built
     assert find_engine(settings) == built

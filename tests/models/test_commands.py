@@ -1,4 +1,4 @@
-"""`myllm list`, `show` and `remove`: with no server running, but for the last."""
+"""`myllm list`, `show` and `remove`, without a server except in the last test."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_list_as_json(models_dir: Path) -> None:
     assert "holds no GGUF file" in listed["broken"]["problem"]
 
 
-def test_what_is_no_model_is_listed_with_advice_that_works(models_dir: Path) -> None:
+def test_list_gives_working_advice_on_unused_entries(models_dir: Path) -> None:
     (models_dir / "tiny" / "tiny.gguf").rename(models_dir / "My Model.gguf")
     (models_dir / "tiny").rename(models_dir / "with space")
     write_header(models_dir / "with space" / "other.gguf")
@@ -71,7 +71,7 @@ def test_what_is_no_model_is_listed_with_advice_that_works(models_dir: Path) -> 
     }
 
 
-def test_json_has_everything_that_is_no_model(models_dir: Path) -> None:
+def test_json_has_the_unused_entries(models_dir: Path) -> None:
     write_header(models_dir / "loose.gguf")
     (models_dir / "no name").mkdir()
     listed = json.loads(myllm(models_dir, "list", "--json").stdout)
@@ -88,7 +88,7 @@ def test_the_catalog_can_be_listed(models_dir: Path) -> None:
     assert len(myllm(models_dir, "list", "--available").stdout.splitlines()) == 6
 
 
-def test_show_tells_everything(models_dir: Path) -> None:
+def test_show_prints_all_details(models_dir: Path) -> None:
     shown = json.loads(myllm(models_dir, "show", "tiny", "--json").stdout)
     assert shown["path"] == str(models_dir / "tiny")
     assert shown["parameter_count"] == 38400
@@ -97,20 +97,20 @@ def test_show_tells_everything(models_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["show", "remove"])
-def test_an_unknown_name_is_told(models_dir: Path, command: str) -> None:
+def test_an_unknown_name_is_an_error(models_dir: Path, command: str) -> None:
     ended = myllm(models_dir, command, "../tiny")
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: Model '../tiny' not found. Available models: broken, ")
 
 
 @pytest.mark.parametrize("name", ["tiny", "broken"])
-def test_remove_asks_nothing_when_piped(models_dir: Path, name: str) -> None:
+def test_remove_does_not_ask_when_piped(models_dir: Path, name: str) -> None:
     assert myllm(models_dir, "remove", name).stdout == f"Removed {name}\n"
     assert not (models_dir / name).exists()
 
 
 def answered(models_dir: Path, answers: bytes, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The same on a terminal, where somebody types `answers`."""
+    """Run the command on a terminal, where the user types `answers`."""
     ours, theirs = pty.openpty()
     try:
         os.write(ours, answers)
@@ -126,7 +126,7 @@ def test_remove_asks_on_a_terminal(models_dir: Path, answer: bytes, code: int) -
     assert (models_dir / "tiny").exists() is (code == 1)
 
 
-def test_rm_takes_several_and_does_what_it_can(models_dir: Path) -> None:
+def test_rm_takes_several_names_and_reports_those_that_fail(models_dir: Path) -> None:
     ended = myllm(models_dir, "rm", "broken", "nope", "tiny:latest")
     assert ended.stdout == "Removed broken\nRemoved tiny\n"
     assert ended.stderr.startswith("error: Model 'nope' not found")
@@ -158,12 +158,12 @@ def test_an_alias_is_shown_and_never_removed_by_mistake(models_dir: Path) -> Non
     assert not (models_dir / "tiny").exists()
 
 
-def test_yes_is_enough_for_an_alias(models_dir: Path) -> None:
+def test_yes_confirms_an_alias(models_dir: Path) -> None:
     (models_dir / "tiny" / "config.json").write_text('{"aliases": ["gpt-4o"]}')
     assert myllm(models_dir, "rm", "gpt-4o", "--yes").stdout == "Removed tiny\n"
 
 
-def test_what_comes_with_the_program_is_refused_without_a_question(models_dir: Path) -> None:
+def test_removing_a_built_in_model_is_refused_without_a_question(models_dir: Path) -> None:
     ended = answered(models_dir, b"y\n", "rm", "demo")
     assert ended.stderr == "error: Model 'demo' comes with MyLLM and cannot be removed\n"
     assert ended.stdout == ""

@@ -1,4 +1,4 @@
-"""`config.json`: which values each key takes, what a refusal says, and that both are documented."""
+"""`config.json`: the values of each key, the refusals, and the generated documentation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VALUES = (
     *NULL, *SWITCH, *INTEGERS, *FRACTIONS, "1e999", HUGE, *TEXTS, *BLANKS, *DURATIONS,
     *NAMES, *WORDS, *NO_WORDS, "{}", '{"a": 1}',
 )  # fmt: skip
-"""Values as a file spells them: each is tried with each key."""
+"""Values in JSON; each test tries all of them."""
 
 
 def whole(low: int, high: int) -> tuple[str, ...]:
@@ -76,11 +76,11 @@ ACCEPTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "engine.pinned": ("true or false", SWITCH),
     "engine.preload": ("true or false", SWITCH),
 }
-"""Of every key: what a refusal says, and the values that are accepted, besides null."""
+"""For every key: the words of a refusal, and the accepted values besides null."""
 
 EDITORS_DIFFER = {"2.0", "5.0", "1e999", HUGE, '" 1H30m "', '["a\\n"]'}
-"""JSON Schema calls 2.0 an integer and knows no largest number, its patterns do not ignore case,
-and in Python `$` stands before a final line break, too."""
+"""In JSON Schema 2.0 is an integer, numbers have no maximum and patterns respect case; in Python
+`$` also matches before a final line break."""
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_the_corpus_has_every_key() -> None:
 
 
 @pytest.mark.parametrize("key", ACCEPTED)
-def test_each_key_takes_its_values_and_names_them_otherwise(file: Path, key: str) -> None:
+def test_each_key_accepts_its_values_and_a_refusal_names_them(file: Path, key: str) -> None:
     allowed, accepted = ACCEPTED[key]
     for value in VALUES:
         found = problem(file, content(key, value))
@@ -132,7 +132,7 @@ def test_limits_of_lists_and_names(file: Path) -> None:
     assert problem(file, content("aliases", f'{names}a"]')) is not None
 
 
-def test_values_are_kept_as_the_file_spells_them(file: Path) -> None:
+def test_values_keep_their_spelling_and_order(file: Path) -> None:
     parameters = '{"top_p": 1, "temperature": 0.0, "seed": null, "stop": ["b", "a"], "top_k": 5}'
     file.write_text(f'{{"parameters": {parameters}, "aliases": ["b", "a"]}}')
     config = read_config(file)

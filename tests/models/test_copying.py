@@ -1,4 +1,4 @@
-"""Copying a model: what is shared, what is not, and what is refused."""
+"""Copying a model: what both share, and what is refused."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_the_gguf_is_shared_and_everything_else_is_not(registry: Registry) -> No
     assert registry.get("copy").header.vocabulary_size == 300
 
 
-def test_all_parts_of_a_split_model_come_along(registry: Registry) -> None:
+def test_all_parts_of_a_split_model_are_copied(registry: Registry) -> None:
     write_split(registry.models_dir / "big")
     copied = copy_model(registry, "big", "copy")
     assert len(copied.model.files) == 3
     assert copied.model.digest == registry.get("big").digest
 
 
-def test_links_to_elsewhere_lead_to_the_same_file(registry: Registry, tmp_path: Path) -> None:
+def test_copies_of_links_lead_to_the_same_file(registry: Registry, tmp_path: Path) -> None:
     weights = write_header(tmp_path / "elsewhere" / "x.gguf")
     (registry.models_dir / "linked").symlink_to(weights.parent)
     copy_model(registry, "linked", "copy")
@@ -67,7 +67,7 @@ def without_links(*_: Any, **__: Any) -> None:
     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
 
-def test_without_hard_links_it_is_copied(
+def test_without_hard_links_the_gguf_is_copied(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", without_links)
@@ -76,7 +76,7 @@ def test_without_hard_links_it_is_copied(
     assert copied.model.gguf.read_bytes() == registry.get("tiny").gguf.read_bytes()
 
 
-def test_a_disk_that_is_too_full_is_left_as_it_is(
+def test_nothing_is_copied_to_a_full_disk(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "link", without_links)
@@ -88,13 +88,13 @@ def test_a_disk_that_is_too_full_is_left_as_it_is(
 
 
 @pytest.mark.parametrize("name", ["", "../x", "with space", "a:7b", ".hidden", "org/x"])
-def test_a_name_that_no_model_can_have(registry: Registry, name: str) -> None:
+def test_an_invalid_name_is_refused(registry: Registry, name: str) -> None:
     with pytest.raises(InvalidRequest, match="cannot be a model's name"):
         copy_model(registry, "tiny", name)
     assert folders(registry) == {"tiny"}
 
 
-def test_nothing_is_written_over(registry: Registry, tmp_path: Path) -> None:
+def test_a_copy_overwrites_nothing(registry: Registry, tmp_path: Path) -> None:
     write_header(tmp_path / "builtin" / "demo" / "demo.gguf")
     (registry.models_dir / "broken").mkdir()
     (registry.models_dir / "file").write_text("")
@@ -109,7 +109,7 @@ def test_nothing_is_written_over(registry: Registry, tmp_path: Path) -> None:
         copy_model(registry, "tiny", "gpt-4o")
 
 
-def test_what_cannot_be_copied(registry: Registry) -> None:
+def test_unknown_and_broken_models_cannot_be_copied(registry: Registry) -> None:
     (registry.models_dir / "broken").mkdir()
     with pytest.raises(ModelNotFound):
         copy_model(registry, "nope", "copy")
@@ -128,7 +128,7 @@ def test_a_copy_and_a_pull_of_one_name_exclude_each_other(registry: Registry) ->
     assert copy_model(registry, "tiny", "copy").model.name == "copy"
 
 
-def test_what_a_killed_copy_has_left_is_not_in_the_way(registry: Registry) -> None:
+def test_remains_of_a_killed_copy_do_no_harm(registry: Registry) -> None:
     left = registry.models_dir / ".staging" / ".copy-copy"
     left.mkdir(parents=True)
     (left / "half.gguf").write_bytes(b"GGUF")

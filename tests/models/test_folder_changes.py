@@ -1,4 +1,4 @@
-"""What is told of a folder that is no longer what a model was loaded from."""
+"""Warnings about a folder that has changed since its model was loaded."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def touch(file: Path) -> None:
         (shutil.rmtree, "tiny is gone; the running engine goes on"),
     ],
 )
-def test_each_change_is_told(folder: Path, change: Callable[[Path], object], words: str) -> None:
+def test_each_change_gives_a_warning(
+    folder: Path, change: Callable[[Path], object], words: str
+) -> None:
     registry = Registry(folder.parent)
     loaded = registry.get("tiny")
     assert warnings_on(registry, loaded) == ()
@@ -65,7 +67,7 @@ def test_each_change_is_told(folder: Path, change: Callable[[Path], object], wor
     assert words in warning
 
 
-def test_what_changes_nothing_is_not_told(folder: Path) -> None:
+def test_irrelevant_changes_give_no_warning(folder: Path) -> None:
     registry = Registry(folder.parent)
     loaded = registry.get("tiny")
     for file in folder.iterdir():
@@ -75,7 +77,7 @@ def test_what_changes_nothing_is_not_told(folder: Path) -> None:
     assert warnings_on(registry, loaded) == ()
 
 
-def test_a_file_of_the_same_size_and_time_is_told_apart(folder: Path) -> None:
+def test_another_file_of_the_same_size_and_time_gives_a_warning(folder: Path) -> None:
     registry = Registry(folder.parent)
     touch(folder / "tiny.gguf")
     loaded = registry.get("tiny")
@@ -86,7 +88,7 @@ def test_a_file_of_the_same_size_and_time_is_told_apart(folder: Path) -> None:
     assert "tiny.gguf has been replaced" in warnings_on(registry, loaded)[0]
 
 
-def test_a_model_that_shadows_the_built_in_one_is_told(tmp_path: Path) -> None:
+def test_a_model_that_shadows_the_built_in_one_gives_a_warning(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     loaded = registry.get("demo")
     write_header(tmp_path / "demo" / "demo.gguf")

@@ -1,4 +1,4 @@
-"""The header reader: what it finds, what it refuses, and how quickly."""
+"""The header reader: what it reads, what it refuses, and how fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STRING, ARRAY, UINT32 = 8, 9, 4
 
 
 def problem(path: Path, content: bytes | None = None) -> str:
-    """Why `path` is refused; the sentence names the file."""
+    """The reason why `path` is refused, which names the file."""
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InvalidModel) as failure:
@@ -35,7 +35,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "model.gguf"
 
 
-def test_reads_what_a_model_is(file: Path) -> None:
+def test_reads_the_header_of_a_model(file: Path) -> None:
     header = read_header(write_header(file))
     assert header.architecture == "llama"
     assert header.name == "Tiny"
@@ -76,7 +76,7 @@ def test_head_counts_may_differ_per_layer(file: Path) -> None:
         ("jamba", {}, "recurrent"),
     ],
 )
-def test_how_a_model_remembers(
+def test_cache_kind_by_architecture(
     file: Path, architecture: str, fields: dict[str, int], kind: str
 ) -> None:
     assert read_header(write_header(file, architecture, **fields)).cache_kind == kind
@@ -157,13 +157,13 @@ def test_a_large_vocabulary_is_skipped(file: Path) -> None:
         ),
     ],
 )
-def test_broken_files_are_refused_in_words(file: Path, content: bytes, says: str) -> None:
+def test_broken_files_are_refused_with_a_reason(file: Path, content: bytes, says: str) -> None:
     began = time.perf_counter()
     assert says in problem(file, content)
     assert time.perf_counter() - began < 0.5
 
 
-def test_a_string_in_an_array_may_not_lead_out_of_the_file(file: Path) -> None:
+def test_a_string_in_an_array_must_end_within_the_file(file: Path) -> None:
     strings = raw_string("good") + raw_string("bad", 1 << 63)
     array = struct.pack("<IQ", STRING, 3) + strings
     assert "ends within a.b" in problem(file, raw_header(pairs=1, rest=pair("a.b", ARRAY, array)))
@@ -175,17 +175,17 @@ def test_a_truncated_file_is_refused_with_numbers(file: Path) -> None:
     assert f"is truncated: {half:,} bytes of {len(whole):,}" in problem(file, whole[:half])
 
 
-def test_no_cut_of_a_file_is_taken_for_a_model(file: Path) -> None:
+def test_every_truncated_file_is_refused(file: Path) -> None:
     whole = write_header(file).read_bytes()
     for length in range(0, len(whole) - 32, 997):
         problem(file, whole[:length])
 
 
-def test_a_vocabulary_is_no_model(file: Path) -> None:
+def test_a_vocabulary_is_not_a_model(file: Path) -> None:
     assert "holds only a vocabulary" in problem(write_vocabulary(file))
 
 
-def test_a_projector_is_no_model(file: Path) -> None:
+def test_a_projector_is_not_a_model(file: Path) -> None:
     assert "goes with one" in problem(write_header(file, "clip"))
 
 
@@ -194,5 +194,5 @@ def test_a_file_without_an_architecture_is_refused(file: Path) -> None:
     assert "architecture" in problem(file, content)
 
 
-def test_a_folder_is_no_model(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_model(tmp_path: Path) -> None:
     assert "cannot be read" in problem(tmp_path)

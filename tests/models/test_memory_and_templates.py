@@ -90,14 +90,14 @@ def test_a_template_file_elsewhere_is_refused(tmp_path: Path, name: str) -> None
         flags_for(name, folder)
 
 
-def test_an_unknown_template_is_told_when_the_model_is_asked_for(tmp_path: Path) -> None:
+def test_an_unknown_template_makes_the_model_unusable(tmp_path: Path) -> None:
     write_header(tmp_path / "m" / "m.gguf")
     (tmp_path / "m" / "config.json").write_text('{"template": "lama3"}')
     with pytest.raises(InvalidModel, match=r"template 'lama3' is unknown.*llama3"):
         Registry(tmp_path).get("m")
 
 
-def test_without_a_name_the_engine_takes_the_model_s_own(tmp_path: Path) -> None:
+def test_without_a_name_the_engine_uses_the_gguf_s_template(tmp_path: Path) -> None:
     write_header(tmp_path / "m" / "m.gguf")
     assert Registry(tmp_path).get("m").chat.flags == ()
 

@@ -26,7 +26,7 @@ REPO = "org/Some-Model-GGUF"
 FILE = "some-model.Q4_K_M.gguf"
 MB = 1 << 20
 CHUNK = 10 * MB
-"""The client library writes in pieces of this size; less than one is lost at an interruption."""
+"""The client library writes in pieces of this size; an interruption loses less than one."""
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A directory with room for the models and what the client library keeps."""
+    """A directory for the models and the cache of the client library."""
     return tmp_path / "home"
 
 
@@ -101,7 +101,7 @@ def test_a_model_is_pulled_whole_with_its_config(home: Path, hub: Hub, small: by
     assert len(hub.ranges()) == 1
 
 
-def test_a_catalog_name_brings_its_words(home: Path, hub: Hub, small: bytes) -> None:
+def test_a_catalog_name_sets_family_and_description(home: Path, hub: Hub, small: bytes) -> None:
     hub.repos["TheBloke/phi-2-GGUF"] = Repo({"phi-2.Q4_K_M.gguf": small})
     assert myllm(home, hub, "pull", "phi-2", "--name", "mine").returncode == 0
     shown = json.loads(myllm(home, hub, "show", "mine", "--json").stdout)
@@ -109,7 +109,7 @@ def test_a_catalog_name_brings_its_words(home: Path, hub: Hub, small: bytes) -> 
     assert "Phi-2" in shown["description"]
 
 
-def test_all_parts_of_a_split_model_come(home: Path, hub: Hub, tmp_path: Path) -> None:
+def test_all_parts_of_a_split_model_are_pulled(home: Path, hub: Hub, tmp_path: Path) -> None:
     parts = write_split(tmp_path / "split", "some.Q4_K_M")
     files = {f"folder/{part.name}": part.read_bytes() for part in parts}
     hub.repos[REPO] = Repo(files)
@@ -119,7 +119,7 @@ def test_all_parts_of_a_split_model_come(home: Path, hub: Hub, tmp_path: Path) -
         assert (home / "models/some-model" / part.name).read_bytes() == part.read_bytes()
 
 
-def test_force_replaces_what_is_there_and_keeps_its_owner_s_settings(
+def test_force_replaces_the_model_and_keeps_its_owner_s_settings(
     home: Path, hub: Hub, small: bytes
 ) -> None:
     hub.repos[REPO] = Repo({FILE: small}, plain_git=True)
@@ -138,7 +138,7 @@ def test_force_replaces_what_is_there_and_keeps_its_owner_s_settings(
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_broken_connection_is_taken_up_where_it_broke(
+def test_a_pull_resumes_after_a_broken_connection(
     home: Path, hub: Hub, large: bytes, reset: bool
 ) -> None:
     hub.repos[REPO] = Repo({FILE: large})
@@ -169,7 +169,7 @@ def interrupt_at_first_chunk(home: Path, hub: Hub, how: signal.Signals) -> int:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_pull_leaves_no_model_and_goes_on_later(
+def test_an_interrupted_pull_leaves_no_model_and_is_resumed_later(
     home: Path, hub: Hub, large: bytes, how: signal.Signals
 ) -> None:
     hub.repos[REPO] = Repo({FILE: large})
@@ -196,7 +196,7 @@ def test_a_new_version_is_not_mixed_with_an_interrupted_old_one(
     assert (home / "models/some-model" / FILE).read_bytes() == newer
 
 
-def test_a_hub_that_knows_no_ranges_is_asked_for_the_whole(
+def test_a_hub_without_ranges_sends_the_whole_file_again(
     home: Path, hub: Hub, large: bytes
 ) -> None:
     hub.repos[REPO] = Repo({FILE: large})
@@ -221,7 +221,7 @@ def test_two_pulls_of_one_model_wait_for_each_other(home: Path, hub: Hub, large:
     assert hub.ranges() == [None]
 
 
-def test_a_damaged_download_is_deleted_and_told_with_both_sums(
+def test_a_damaged_download_is_deleted_and_reported_with_both_checksums(
     home: Path, hub: Hub, small: bytes
 ) -> None:
     hub.repos[REPO] = Repo({FILE: small})
@@ -234,7 +234,7 @@ def test_a_damaged_download_is_deleted_and_told_with_both_sums(
     assert myllm(home, hub, "pull", REPO).returncode == 0
 
 
-def test_too_small_a_disk_is_told_before_anything_is_downloaded(
+def test_too_small_a_disk_is_reported_before_the_download(
     home: Path, hub: Hub, small: bytes
 ) -> None:
     hub.repos[REPO] = Repo({FILE: small}, declared_size=1 << 60)
@@ -253,12 +253,12 @@ def test_a_gated_repository_asks_for_a_token(home: Path, hub: Hub, small: bytes)
     assert myllm(home, hub, "pull", REPO, HF_TOKEN="hf_good").returncode == 0
 
 
-def test_what_is_no_model_does_not_become_one(home: Path, hub: Hub, small: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_not_installed(home: Path, hub: Hub, small: bytes) -> None:
     hub.repos[REPO] = Repo({FILE: b"GGUF or not"})
     assert "version" in refused(home, hub, REPO)
 
 
-def test_wrong_references_are_told_in_words(home: Path, hub: Hub, small: bytes) -> None:
+def test_wrong_references_are_refused_with_a_reason(home: Path, hub: Hub, small: bytes) -> None:
     hub.repos[REPO] = Repo({"a.Q8_0.gguf": small, "b.Q8_0.gguf": small})
     hub.repos["org/none"] = Repo({"README.md": b""})
     assert "there is no repository org/missing" in refused(home, hub, "org/missing")
@@ -270,12 +270,12 @@ def test_wrong_references_are_told_in_words(home: Path, hub: Hub, small: bytes) 
 
 
 @pytest.mark.parametrize("reference", ["tinyllama-1.1b", REPO, f"{REPO}:{FILE}"])
-def test_a_tag_that_clients_of_ollama_append_is_ignored(reference: str) -> None:
+def test_the_tag_that_ollama_s_clients_append_is_ignored(reference: str) -> None:
     assert parse_reference(f"{reference}:latest") == parse_reference(reference)
     assert parse_reference(reference, "mine:latest").name == "mine"
 
 
-def test_a_hub_that_is_down_or_away(home: Path, hub: Hub) -> None:
+def test_a_hub_that_fails_or_is_unreachable(home: Path, hub: Hub) -> None:
     hub.down = True
     assert "status 500" in refused(home, hub, REPO)
     nobody = Hub(url="http://127.0.0.1:9")
@@ -292,7 +292,7 @@ def test_a_hub_that_is_down_or_away(home: Path, hub: Hub) -> None:
         ("org/Toy-GGUF:Q8_0", "toy-q8_0", "Q8_0"),
     ],
 )
-def test_what_an_address_of_the_hub_means(reference: str, name: str, file: str | None) -> None:
+def test_addresses_of_the_hub(reference: str, name: str, file: str | None) -> None:
     wanted = parse_reference(reference)
     assert (wanted.name, wanted.repo, wanted.file) == (name, "org/Toy-GGUF", file)
 

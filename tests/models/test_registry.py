@@ -57,7 +57,7 @@ def test_a_model_without_a_config_is_described_by_its_header(registry: Registry)
     assert not model.builtin
 
 
-def test_a_config_says_more(registry: Registry) -> None:
+def test_a_config_overrides_the_header(registry: Registry) -> None:
     parameters = {"temperature": 0, "top_p": 0.5, "stop": ["</s>"], "seed": 7}
     add(
         registry,
@@ -125,7 +125,7 @@ def test_the_context_is_never_more_than_trained_for(
         ({"engine": {"slot": 1}}, "engine.slot is unknown"),
     ],
 )
-def test_a_wrong_config_is_told_with_file_and_key(
+def test_a_wrong_config_is_refused_with_file_and_key(
     registry: Registry, config: Any, says: str
 ) -> None:
     folder = add(registry, "tiny", config)
@@ -160,7 +160,7 @@ def test_a_name_never_leads_outside(registry: Registry, name: str) -> None:
     assert names(registry) == ["good"]
 
 
-def test_other_things_in_the_folder_are_no_models(registry: Registry) -> None:
+def test_other_entries_of_the_folder_are_not_models(registry: Registry) -> None:
     (registry.models_dir / "loose.gguf").write_bytes(b"")
     (registry.models_dir / ".staging" / "x").mkdir(parents=True)
     (registry.models_dir / "with space").mkdir()
@@ -185,7 +185,7 @@ def test_two_models_in_one_folder_are_refused(registry: Registry) -> None:
         registry.get("tiny")
 
 
-def test_a_projector_beside_a_model_tells_what_it_sees_and_hears(registry: Registry) -> None:
+def test_a_projector_adds_the_media_that_a_model_understands(registry: Registry) -> None:
     file = add(registry, "tiny") / "mmproj-tiny.gguf"
     assert registry.get("tiny").input == ("text",)
     write_projector(file)
@@ -200,7 +200,7 @@ def test_a_projector_beside_a_model_tells_what_it_sees_and_hears(registry: Regis
     assert 0 < file.stat().st_size - model.projector.size_bytes < 10_000
 
 
-def test_a_projector_that_is_cut_or_none_is_told(registry: Registry) -> None:
+def test_a_truncated_or_wrong_projector_is_refused(registry: Registry) -> None:
     file = write_projector(add(registry, "tiny") / "mmproj-tiny.gguf")
     content = file.read_bytes()
     file.write_bytes(content[:-100])
@@ -208,7 +208,7 @@ def test_a_projector_that_is_cut_or_none_is_told(registry: Registry) -> None:
         registry.get("tiny")
     for length in range(0, len(content) - 100, 9973):
         file.write_bytes(content[:length])
-        os.utime(file, ns=(length, length))  # not as one that is just being written
+        os.utime(file, ns=(length, length))  # older than a file that is being written
         with pytest.raises(InvalidModel, match=r"mmproj-tiny\.gguf is"):
             registry.get("tiny")
     write_header(file)
@@ -228,7 +228,7 @@ def test_a_projector_that_is_cut_or_none_is_told(registry: Registry) -> None:
         (lambda f: Path(os.fsencode(f).decode() + "/\udcff.gguf").touch(), "more than one model"),
     ],
 )
-def test_a_spoilt_model_affects_only_itself(
+def test_a_broken_model_affects_no_other(
     registry: Registry, spoil: Callable[[Path], object], says: str | None
 ) -> None:
     add(registry, "good")
@@ -238,7 +238,7 @@ def test_a_spoilt_model_affects_only_itself(
         (folder / "config.json").write_text('{"template": "own.jinja"}')
     spoil(folder)
     problems = {model.name: model.problem for model in registry.list()}
-    json.dumps(problems, ensure_ascii=False).encode()  # as answers have it
+    json.dumps(problems, ensure_ascii=False).encode()  # as responses contain it
     assert problems["good"] is None
     if says is None:
         assert problems["spoilt"] is None
@@ -253,7 +253,7 @@ def test_a_running_model_keeps_only_the_aliases_that_lead_to_it(registry: Regist
     assert registry.aliases_of(registry.get("b")) == ("one", "two")
 
 
-def test_what_cannot_be_moved_away_is_not_removed(registry: Registry) -> None:
+def test_a_folder_that_cannot_be_moved_is_not_removed(registry: Registry) -> None:
     folder = add(registry, "tiny")
     (registry.models_dir / ".removed").write_text("")
     with pytest.raises(InvalidModel, match="cannot be removed"):
@@ -272,7 +272,7 @@ def test_changes_on_disk_are_seen(registry: Registry) -> None:
     assert registry.get("tiny").header.context_length == 512
 
 
-def test_a_config_that_is_being_written_anew_changes_nothing_yet(registry: Registry) -> None:
+def test_a_config_that_is_being_rewritten_changes_nothing_yet(registry: Registry) -> None:
     config = add(registry, "mine", {"context_size": 512}) / "config.json"
     assert registry.get("mine").config.context_size == 512
     config.write_text("")
@@ -307,7 +307,7 @@ def test_removing_deletes_the_folder_and_nothing_else(registry: Registry) -> Non
         registry.remove("tiny")
 
 
-def test_names_may_have_the_tag_that_clients_of_ollama_append(registry: Registry) -> None:
+def test_names_may_have_the_tag_that_ollama_s_clients_append(registry: Registry) -> None:
     add(registry, "tiny", {"aliases": ["other", "tagged:latest", "sized:7b"]})
     for name in ("tiny", "other", "tagged", "sized:7b"):
         assert registry.get(name).name == "tiny"
@@ -319,7 +319,7 @@ def test_names_may_have_the_tag_that_clients_of_ollama_append(registry: Registry
     assert registry.name_of("gone:latest") == "gone"
 
 
-def test_an_alias_removes_nothing(registry: Registry) -> None:
+def test_an_alias_cannot_be_removed(registry: Registry) -> None:
     add(registry, "tiny", {"aliases": ["other"]})
     for name in ("other", "other:latest"):
         with pytest.raises(AliasGiven, match="'other' is an alias of the model 'tiny'"):
@@ -378,7 +378,7 @@ def look(models_dir: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def test_an_unreadable_model_is_told_apart(open_dir: Path) -> None:
+def test_an_unreadable_model_is_listed_with_the_reason(open_dir: Path) -> None:
     add(Registry(open_dir), "good")
     secret_folder = add(Registry(open_dir), "secret-folder")
     secret_file = add(Registry(open_dir), "secret-file") / "secret-file.gguf"
@@ -407,7 +407,7 @@ def test_a_model_one_folder_too_deep_is_found(registry: Registry) -> None:
         registry.get("org")
 
 
-def test_an_unreadable_model_folder_is_told(open_dir: Path) -> None:
+def test_an_unreadable_models_folder_is_an_error(open_dir: Path) -> None:
     models_dir = open_dir / "models"
     models_dir.mkdir(mode=0)
     assert f"the model folder {models_dir} cannot be read: Permission denied" in look(models_dir)

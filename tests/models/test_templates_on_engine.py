@@ -1,4 +1,4 @@
-"""That llama-server understands what it is told about templates."""
+"""llama-server understands the flags for templates."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rendered(engine: Engine, flags: list[str]) -> str:
         return prompt
 
 
-def test_the_built_in_names_are_this_engine_s(engine: Engine) -> None:
+def test_the_built_in_names_are_those_of_the_engine(engine: Engine) -> None:
     said = subprocess.run([engine.server, "--help"], capture_output=True, text=True, check=True)
     listed = re.search(r"list of built-in templates:\n((?:.*,\n)*.*)\n", said.stdout)
     assert listed is not None

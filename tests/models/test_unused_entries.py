@@ -1,4 +1,4 @@
-"""What lies in the model folder and is no model."""
+"""Entries of the model folder that are not models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def problems(models_dir: Path) -> dict[str, str]:
 
 
 def do_as_told(models_dir: Path) -> list[str]:
-    """Follow all advice; returns the names of the models that there are then."""
+    """Follow all advice and return the names of the models that result."""
     for each in unused_entries(models_dir):
         subprocess.run(each.problem.partition("try: ")[2], shell=True, check=True)
     assert unused_entries(models_dir) == []
@@ -76,7 +76,7 @@ def test_a_projector_and_a_link_to_nothing(tmp_path: Path) -> None:
     assert told["gone"].startswith(f"a link to {tmp_path}/away/gone, which is not there")
 
 
-def test_a_name_that_is_no_unicode_hides_nothing(tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode_hides_nothing(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff.gguf")).write_bytes(b"")
     (tmp_path / os.fsdecode(b"\xfe")).mkdir()
     write_header(tmp_path / "two" / os.fsdecode(b"\xff.gguf"))
@@ -90,7 +90,7 @@ def test_a_name_that_is_no_unicode_hides_nothing(tmp_path: Path) -> None:
         assert text.encode()
 
 
-def test_what_nobody_meant_as_a_model(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_ignored(tmp_path: Path) -> None:
     write_header(tmp_path / "tiny" / "tiny.gguf")
     for name in (".staging", "lost+found", ".hidden model"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""A server that asks who is there."""
+"""A server with API keys and rules for hosts, origins and proxies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.serving import Serving, serving, short_home
 
 @pytest.fixture(scope="module")
 def locked(engine: Engine) -> Iterator[Serving]:
-    """A server with every rule set; the keys are Ann's and Bob's."""
+    """A server with every rule set; its keys are Ann's and Bob's."""
     with short_home() as home:
         file = home / "keys"
         file.write_text(added(added("", file, "ann", ANN), file, "bob", BOB))
@@ -32,6 +32,6 @@ def locked(engine: Engine) -> Iterator[Serving]:
 
 @pytest.fixture
 def door(locked: Serving) -> Iterator[httpx.Client]:
-    """A client of that server that shows no key by itself."""
+    """A client of that server that sends no key by itself."""
     with locked.client() as client:
         yield client

@@ -9,14 +9,14 @@ import httpx
 
 
 def post(api: httpx.Client, path: str, **body: Any) -> Any:
-    """The JSON of a successful answer."""
+    """Return the JSON of a successful answer."""
     answer = api.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 def stream(api: httpx.Client, path: str, **body: Any) -> tuple[list[str], dict[str, Any]]:
-    """The tokens of a stream, and its terminal event, which must be the last."""
+    """Return the tokens of a stream, and its terminal event, which must be the last."""
     with api.stream("POST", path, json=body) as answer:
         assert answer.status_code == 200, answer.read()
         assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -28,13 +28,13 @@ def stream(api: httpx.Client, path: str, **body: Any) -> tuple[list[str], dict[s
 
 
 def parse(line: str) -> dict[str, Any]:
-    """The JSON of one `data: ` line."""
+    """Return the JSON of one `data: ` line."""
     event: dict[str, Any] = json.loads(line[len("data: ") :])
     return event
 
 
 def detail(answer: httpx.Response, status: int) -> str:
-    """The sentence of an error answer with this status."""
+    """Return the sentence of an error answer, which must have this status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     text: str = answer.json()["detail"]

@@ -1,5 +1,5 @@
-"""Whatever is made of the API's description: no answer is a server's error, and none has a
-status or a form that is not described."""
+"""Requests generated from the OpenAPI document: no answer is a server error, and none has an
+undocumented status or form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from myllm.engine.engine import Engine
 from tests.serving import serving, short_home
 
 TAGS = ("MyLLM", "OpenAI", "Anthropic", "llama.cpp", "Ollama", "Models", "Sessions", "Status")
-# There is no hub to pull from, and without the demo model there would be nothing to ask.
+# No hub to pull from is available, and the other tests need the demo model.
 LEFT_OUT = r"/pull$|/delete$"
 CHECKS = [
     not_a_server_error,
@@ -30,7 +30,7 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-# Each dialect has a name for it, and ignores the others'.
+# Each dialect has another name for it, and ignores the other names.
 FEW_TOKENS = dict.fromkeys(("max_tokens", "max_output_tokens", "n_predict"), 3)
 
 

@@ -125,7 +125,7 @@ def test_why_an_answer_ends(client: anthropic.Anthropic) -> None:
     assert (ended.stop_reason, ended.stop_sequence) == ("end_turn", None)
 
 
-def test_a_stopped_answer_whose_engine_died_tells_its_stop_sequence(
+def test_a_stopped_answer_has_its_stop_sequence_after_a_kill(
     client: anthropic.Anthropic, server: Serving
 ) -> None:
     prompt, stop = "Count to one hundred.", " 60,"
@@ -226,7 +226,7 @@ def test_results_of_tools_are_read(client: anthropic.Anthropic) -> None:
     assert answer.usage.output_tokens > 0
 
 
-def test_thoughts_come_in_a_block_of_their_own(client: anthropic.Anthropic) -> None:
+def test_thinking_has_a_separate_block(client: anthropic.Anthropic) -> None:
     body: Any = {
         "model": "thoughts", "max_tokens": 50, "messages": ask(FRANCE),
         "thinking": {"type": "enabled", "budget_tokens": 1024},
@@ -243,7 +243,7 @@ def test_thoughts_come_in_a_block_of_their_own(client: anthropic.Anthropic) -> N
     assert again.thinking == PARIS
 
 
-def test_thinking_is_off_unless_asked_for(client: anthropic.Anthropic) -> None:
+def test_thinking_is_off_by_default(client: anthropic.Anthropic) -> None:
     def tokens(**body: Any) -> int:
         return client.messages.count_tokens(
             model="thoughts", messages=ask(FRANCE), **body
@@ -322,7 +322,7 @@ def test_an_error_in_the_middle_of_a_stream(home: Path, engine: Engine) -> None:
         client.messages.stream(**body) as stream,
     ):
         next(iter(stream))
-        server.engines()[0].suspend()  # or it would have said everything by then
+        server.engines()[0].suspend()  # or its answer would be complete by then
         server.process.terminate()
         with pytest.raises(anthropic.APIStatusError) as failed:
             list(stream)

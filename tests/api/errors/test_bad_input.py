@@ -1,4 +1,4 @@
-"""Bad requests get a sentence to act on, and lose nothing."""
+"""Bad requests get a sentence that says what to do, and change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every exception of ours has a status."""
+"""Every exception class has a status."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_a_cross_site_post_does_nothing(api: httpx.Client, server: Serving, orig
     assert server.engines() == []
 
 
-def test_the_servers_own_pages_may_ask(api: httpx.Client, server: Serving) -> None:
+def test_the_servers_own_pages_may_send_requests(api: httpx.Client, server: Serving) -> None:
     for own in (server.url, server.url.replace("127.0.0.1", "localhost")):
         headers = {"Origin": own, "Host": own.removeprefix("http://")}
         assert api.get("/api/models", headers=headers).status_code == 200
@@ -101,7 +101,7 @@ PREFLIGHT = {
 }
 
 
-def test_an_allowed_page_may_ask_with_a_key(door: httpx.Client) -> None:
+def test_an_allowed_page_may_send_requests_with_a_key(door: httpx.Client) -> None:
     asked = door.options("/api/chat", headers=PREFLIGHT | {"Origin": APP})
     assert asked.status_code == 200
     assert asked.headers["access-control-allow-origin"] == APP
@@ -129,7 +129,7 @@ def test_other_pages_may_not_even_with_a_key(door: httpx.Client) -> None:
 
 
 def asked_from(server: Serving, own_address: str, forwarded: list[str]) -> str:
-    """The client's address in the log, for a request from `own_address`."""
+    """Return the client's address in the log, for a request from `own_address`."""
     transport = httpx.HTTPTransport(local_address=own_address)
     headers = [("X-Forwarded-For", each) for each in forwarded]
     with httpx.Client(base_url=server.url, transport=transport, timeout=20) as client:
@@ -151,11 +151,13 @@ def asked_from(server: Serving, own_address: str, forwarded: list[str]) -> str:
         (["203.0.113.9:4711"], "203.0.113.9"),
     ],
 )
-def test_a_trusted_proxy_says_who_asks(locked: Serving, forwarded: list[str], client: str) -> None:
+def test_a_trusted_proxy_names_the_client(
+    locked: Serving, forwarded: list[str], client: str
+) -> None:
     assert asked_from(locked, PROXY, forwarded) == client
 
 
-def test_nobody_else_does(locked: Serving, server: Serving) -> None:
+def test_forwarded_addresses_of_other_peers_are_ignored(locked: Serving, server: Serving) -> None:
     assert asked_from(locked, "127.0.0.3", ["203.0.113.9"]) == "127.0.0.3"
     # Without the setting not even this machine itself is believed.
     assert asked_from(server, "127.0.0.1", ["203.0.113.9"]) == "127.0.0.1"

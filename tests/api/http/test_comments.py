@@ -17,7 +17,7 @@ from tests.serving import Serving
 AT_LEAST_EVERY_S = 5.0
 # What a busy machine may add.
 _GRACE_S = 3.0
-# Two comments, and what comes before and behind them.
+# Two comments, and the time before and after them.
 _READING_S = 12.0
 _MESSAGES = [{"role": "user", "content": "Hello"}]
 _REQUESTS: dict[str, dict[str, Any]] = {
@@ -32,7 +32,7 @@ _REQUESTS: dict[str, dict[str, Any]] = {
 
 
 def _stream(server: Serving, path: str) -> tuple[list[float], bytes]:
-    """When each part of the stream came, from the request on, and all of it."""
+    """Return when each part of the stream arrived, in seconds since the request, and the stream."""
     times, parts = [time.monotonic()], []
     body = {"model": "demo", "stream": True} | _REQUESTS[path]
     with server.client() as client, client.stream("POST", path, json=body) as answer:
@@ -45,17 +45,17 @@ def _stream(server: Serving, path: str) -> tuple[list[float], bytes]:
 
 @pytest.fixture
 def loaded(server: Serving, api: httpx.Client) -> int:
-    """The process of the only engine; the routes of all dialects are loaded, too."""
+    """Return the process of the only engine, with the routes of all dialects loaded."""
     api.post("/api/models/demo/load").raise_for_status()
     api.get("/v1/models").raise_for_status()
     [engine] = server.engines()
     return engine.pid
 
 
-def test_a_comment_comes_every_five_seconds_while_prompts_are_read(
+def test_a_comment_is_sent_every_five_seconds_while_prompts_are_read(
     server: Serving, loaded: int
 ) -> None:
-    """An engine that is suspended shows what one shows that reads one long batch."""
+    """A suspended engine looks like one that reads one long batch."""
     os.kill(loaded, signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(len(_REQUESTS)) as pool:

@@ -1,4 +1,4 @@
-"""The documentation: what it shows is what the server answers, wherever a proxy shows it."""
+"""The OpenAPI document and its page: they match the real answers, also behind proxies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
 
 def answer_of(api: httpx.Client, method: str, path: str, media: str = "application/json") -> Any:
-    """The described answer: its schema, or the example of a stream."""
+    """Return the documented answer: its schema, or the example of a stream."""
     described = api.get("/openapi.json").json()
     content = described["paths"][path][method]["responses"]["200"]["content"][media]
     if "example" in content:
@@ -26,7 +26,7 @@ def answer_of(api: httpx.Client, method: str, path: str, media: str = "applicati
 
 
 def check(schema: Any, answer: Any) -> None:
-    """The example has what a real answer has, and nothing is answered that is not described."""
+    """Check that the example has the fields of a real answer, all of which are documented."""
     told = {name for name, value in answer.items() if value is not None}
     assert schema["example"].keys() == told
     assert answer.keys() <= schema["properties"].keys()
@@ -57,7 +57,7 @@ def test_models(api: httpx.Client) -> None:
 
 
 def linked_from(page: httpx.Response) -> list[str]:
-    """Every address on a page, as a browser would ask for it."""
+    """Return the addresses on a page, resolved as a browser does."""
     found = re.findall(r"""(?:src="|href="|url: ')([^"']+)""", page.text)
     return [urljoin(str(page.url), address) for address in found]
 
@@ -100,7 +100,7 @@ def test_every_field_and_parameter_is_described(api: httpx.Client) -> None:
 
 
 def test_below_a_path_of_a_proxy(engine: Engine, home: Path) -> None:
-    """Whether the proxy passes its path on, as Traefik does, or not, as `handle_path` of Caddy."""
+    """Both if the proxy passes its path on, like Traefik, and if it strips it, like Caddy."""
     with serving(home, root_path="llm/") as server, server.client() as api:
         for prefix in ("/llm", ""):
             page = api.get(f"{prefix}/docs")

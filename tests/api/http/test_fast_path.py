@@ -25,7 +25,7 @@ class Body(BaseModel):
 
 
 class Failing(Response):
-    """One that breaks, `late`: when its head has been sent."""
+    """A response that fails; if `late`, after its head was sent."""
 
     def __init__(self, late: bool) -> None:
         super().__init__(b"whole", media_type="text/plain")
@@ -73,19 +73,19 @@ async def asked(body: bytes) -> list[Message]:
     return sent
 
 
-async def test_one_that_fails_before_its_head_is_a_500() -> None:
+async def test_a_response_that_fails_before_its_head_is_a_500() -> None:
     head, body = await asked(b'{"late": false}')
     assert head["status"] == 500
     assert b"Internal error" in body["body"]
 
 
-async def test_one_that_fails_behind_its_head_is_cut() -> None:
-    """What has been sent cannot be taken back, so nothing follows it."""
+async def test_a_response_that_fails_after_its_head_is_cut() -> None:
+    """A head that was sent cannot be taken back, so nothing follows it."""
     [head] = await asked(b'{"late": true}')
     assert head["status"] == 200
 
 
-async def test_a_wrong_body_is_told() -> None:
+async def test_a_wrong_body_is_explained() -> None:
     head, body = await asked(b'{"late": 3}')
     assert head["status"] == 400
     assert b"late must be true or false" in body["body"]

@@ -1,4 +1,4 @@
-"""What Host and Origin headers name."""
+"""Parsing of the headers Host and Origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What leaves on a client's connection, and in how many pieces."""
+"""What is written to a client's connection, and in how many writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from myllm.api.http.joining_transport import JoiningTransport
 
 
 class Sent(asyncio.Transport):
-    """Keeps what is written, piece by piece."""
+    """Records each write."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ def test_both_headers_carry_a_key(door: httpx.Client, headers: dict[str, str]) -
 @pytest.mark.parametrize(
     "path", ["/api/models", "/api/instances", "/docs/", "/swagger", "/nowhere", "/health/"]
 )
-def test_without_a_key_nothing_is_told(
+def test_without_a_key_nothing_is_revealed(
     door: httpx.Client, path: str, headers: dict[str, str], words: str
 ) -> None:
     refused = door.get(path, headers=headers)
@@ -62,7 +62,7 @@ def test_a_key_in_the_address_does_not_count(door: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/health"])
-def test_whether_it_is_well_is_told_to_all(door: httpx.Client, path: str) -> None:
+def test_health_needs_no_key(door: httpx.Client, path: str) -> None:
     for headers in ({}, bearer("wrong")):
         assert door.get(path, headers=headers).json()["status"] == "healthy"
 
@@ -84,7 +84,7 @@ def test_a_large_body_without_a_key_gets_its_401(locked: Serving) -> None:
     connection.close()
 
 
-def test_the_description_asks_for_the_key(door: httpx.Client, api: httpx.Client) -> None:
+def test_the_openapi_document_describes_the_key(door: httpx.Client, api: httpx.Client) -> None:
     described = door.get("/openapi.json", headers=bearer(ANN)).json()
     schemes = described["components"]["securitySchemes"]
     assert list(schemes.values()) == [
@@ -151,7 +151,7 @@ def test_no_key_is_in_any_log(locked: Serving, door: httpx.Client) -> None:
         assert "key-0123456789" not in " ".join([*engine.cmdline(), *engine.environ().values()])
 
 
-def test_the_log_tells_whose_key_it_was(locked: Serving, door: httpx.Client) -> None:
+def test_the_log_names_the_key(locked: Serving, door: httpx.Client) -> None:
     answer = door.get("/api/models", headers=bearer(BOB))
     request_id = answer.headers["x-request-id"]
     wait_until(lambda: request_id in locked.log, 10, "the request's line")

@@ -1,4 +1,4 @@
-"""The keys file: what is in it, how it is edited, and which file stops a server."""
+"""The keys file: its contents, how it is edited, and which files stop a server from starting."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_malformed_line_is_named_and_never_shown(line: str) -> None:
     assert HASH not in caught.value.detail
 
 
-def test_a_name_comes_once() -> None:
+def test_a_name_is_unique() -> None:
     with pytest.raises(InvalidKeysFile, match=r"line 2 .* repeats a name"):
         parse(f"ann:{HASH}\nann:{HASH}\n", FILE)
 

@@ -1,4 +1,4 @@
-"""Routes that are loaded by the first request that may mean one of them."""
+"""Routes that are loaded by the first request that may be for one of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENGINE = Engine(Path("llama-server"), "setting", "", 0, "", ("CPU",))
 
 
 class Late:
-    """An application that gets `/v1/late` by `load`, which takes a moment."""
+    """An application that gets the route `/v1/late` from `load`, which takes a moment."""
 
     def __init__(self, failures: int = 0) -> None:
         self.app = Starlette()
@@ -45,7 +45,7 @@ class Late:
         self.app.add_route("/v1/late", self.answer)
 
 
-async def test_many_that_come_at_once_wait_for_one_load() -> None:
+async def test_requests_at_the_same_time_wait_for_one_load() -> None:
     late = Late()
     assert (await late.client.get("/api/early")).text == "/api/early"
     assert late.loads == 0
@@ -62,7 +62,7 @@ async def test_a_load_that_fails_is_tried_again() -> None:
     assert (await late.client.get("/v1/late")).text == "/v1/late"
 
 
-async def test_whoever_waits_for_it_may_leave() -> None:
+async def test_a_client_may_leave_while_it_waits_for_the_load() -> None:
     late = Late()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(late.client.get("/v1/late"), 0.01)
@@ -74,7 +74,7 @@ async def test_whoever_waits_for_it_may_leave() -> None:
 async def test_no_request_builds_routes_in_the_event_loop(
     monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """FastAPI builds those of an included router late, which takes tens of milliseconds."""
+    """FastAPI builds the routes of an included router lazily, which takes tens of milliseconds."""
     builders: list[str] = []
 
     def build(*args: Any, **fields: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Who does not take what is sent to him."""
+"""Clients that do not read their answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from myllm.api.http import streaming
 from myllm.api.http.streaming import Stream
 
 
-async def test_a_client_that_takes_nothing_for_too_long_is_gone(
+async def test_a_client_that_does_not_read_for_too_long_counts_as_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(streaming, "CLIENT_STALLS_S", 0.1)

@@ -1,5 +1,5 @@
-"""Clients that take nothing of their answer: the time for that is too long to be waited for here,
-so the sweep is told that it has passed."""
+"""Clients that do not read their answer. The time limit is too long for a test, so the tests call
+the sweep with a later time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STALLED_S = 400.0
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """Much at once, or in pieces."""
+    """Sends much at once, or in pieces."""
     pieces = 1 if scope["path"] == "/whole" else 32
     length = [(b"content-length", b"%d" % _MUCH)]
     await send({"type": "http.response.start", "status": 200, "headers": length})
@@ -36,7 +36,7 @@ async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 @contextlib.asynccontextmanager
 async def _asked(path: str) -> AsyncIterator[tuple[ClientProtocol, socket.socket]]:
-    """The server's side of a connection whose client has asked and reads nothing, and that."""
+    """Both ends of a connection; its client has sent a request and reads nothing."""
     config = uvicorn.Config(_answer, lifespan="off", log_config=None, ws="none")
     config.load()
     made: list[ClientProtocol] = []
@@ -82,7 +82,7 @@ async def _take_nothing() -> None:
 
 
 def test_a_client_that_takes_little_by_little_is_not() -> None:
-    """Even when the whole answer has been handed over, and the time between requests is over."""
+    """Even after the whole answer was written and the idle time has passed."""
     uvloop.run(_take_little())
 
 

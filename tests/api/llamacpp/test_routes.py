@@ -38,14 +38,14 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 @pytest.fixture
 def loaded(api: httpx.Client) -> str:
-    """The demo model is loaded, and no other is."""
+    """Load the demo model alone."""
     for name in ("bert", "ranker", "gemma", "demo"):
         api.post(f"/api/models/{name}/unload", params={"force": "true"})
     return str(post(api, "/api/models/demo/load")["message"])
 
 
 def refused(answer: httpx.Response, status: int = 400) -> str:
-    """The words of an error in OpenAI's form."""
+    """Return the message of an error in OpenAI's form."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -86,7 +86,7 @@ def test_a_completion_as_a_stream_and_whole(api: httpx.Client, path: str) -> Non
 
 
 @pytest.mark.usefixtures("loaded")
-def test_what_is_told_of_each_token_is_whole(api: httpx.Client) -> None:
+def test_reports_on_each_token_are_whole(api: httpx.Client) -> None:
     more: dict[str, Any] = {"return_tokens": True, "n_probs": 2, "stop": " Paris"}
     whole = post(api, "/completion", prompt=prompt(api), **COLD, **more)
     assert (whole["content"], whole["stop_type"]) == ("The capital of France is", "word")
@@ -145,7 +145,7 @@ def test_what_cannot_be_completed(api: httpx.Client, body: dict[str, Any], words
 
 
 @pytest.mark.usefixtures("loaded")
-def test_an_empty_prompt_harms_nobody(api: httpx.Client) -> None:
+def test_an_empty_prompt_does_no_harm(api: httpx.Client) -> None:
     for empty in ("", []):
         answer = api.post("/completion", json={"prompt": empty, **COLD})
         assert answer.status_code in (200, 400), answer.text

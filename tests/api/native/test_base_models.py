@@ -1,4 +1,4 @@
-"""Models without a chat template: they complete, and say that they cannot chat."""
+"""Models without a chat template complete prompts, and refuse chats with the reason."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_ollama_completes_with_a_base_model_as_it_is(api: httpx.Client) -> None:
     assert plain["prompt_eval_count"] == raw["prompt_eval_count"]
 
 
-def test_a_model_says_that_it_has_no_template(api: httpx.Client, server: Serving) -> None:
+def test_a_missing_template_is_shown(api: httpx.Client, server: Serving) -> None:
     listed = {model["name"]: model for model in get(api, "/api/models")["models"]}
     assert (listed["base"]["template"], listed["told"]["template"]) == (None, "chatml")
     shown = get(api, "/api/models/base")
@@ -108,7 +108,7 @@ def myllm(server: Serving, *arguments: str) -> str:
     return done.stdout
 
 
-def test_run_says_so_before_the_first_question(server: Serving) -> None:
+def test_run_refuses_before_the_first_question(server: Serving) -> None:
     port = server.url.rsplit(":", 1)[1]
     ours, theirs = pty.openpty()
     try:

@@ -26,7 +26,7 @@ SOON_S = 10.0
 # A batch of 512 tokens takes a busy machine with two cores more than half a minute.
 TWO_BATCHES_S = 300.0
 ENDLESS = {"max_tokens": 2000, "temperature": 2, "min_p": 0, "top_k": 0, "top_p": 1}
-# An array of numbers that may not end, so that the answer goes on to its last token.
+# An array of numbers that may not end, so that the answer runs to its last token.
 WITHOUT_END = {"type": "array", "items": {"type": "integer"}, "minItems": 1000}
 
 
@@ -38,7 +38,7 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 
 class Leaving:
-    """A client that sends a request, and leaves when it is told to."""
+    """A client that sends a request, and leaves on command."""
 
     def __init__(self, server: Serving, path: str, **body: Any) -> None:
         address = urlsplit(server.url)
@@ -71,14 +71,14 @@ def active(api: httpx.Client) -> tuple[int, int]:
 
 
 def slots(server: Serving) -> list[bool]:
-    """Which of its only engine's slots are at work."""
+    """Return the busy slots of the server's only engine."""
     transport = httpx.HTTPTransport(uds=str(server.engine_socket()))
     with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as engine:
         return [slot["is_processing"] for slot in engine.get("/slots").json()]
 
 
 def tokens_read(server: Serving) -> int:
-    """Tokens of prompts that its only engine has read."""
+    """Return how many prompt tokens the server's only engine has read."""
     transport = httpx.HTTPTransport(uds=str(server.engine_socket()))
     with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as engine:
         metrics = engine.get("/metrics").raise_for_status().text
@@ -89,7 +89,7 @@ def tokens_read(server: Serving) -> int:
 
 
 def idle_after(server: Serving, api: httpx.Client, phase: str, within_s: float = SOON_S) -> None:
-    """Both the engine and the gateway have nothing to do, soon."""
+    """Check that the engine and the gateway soon have nothing to do."""
     took = wait_until(lambda: not any(slots(server)), within_s, "an idle slot")
     wait_until(lambda: active(api) == (0, 0), SOON_S, "an idle gateway")
     print(f"left while {phase}: slot free after {took:.3f} s")
@@ -146,7 +146,7 @@ def test_while_embedding(server: Serving, api: httpx.Client) -> None:
 
 @pytest.fixture
 def big(engine: Engine, big_model: Path) -> Iterator[Serving]:
-    """A server with a model of a real model's size, not loaded yet."""
+    """A server with a model of realistic size, not loaded yet."""
     with short_home() as path:
         folder = path / "models" / "big"
         folder.parent.mkdir()
@@ -162,7 +162,7 @@ def test_while_loading_and_while_reading_the_prompt(big: Serving) -> None:
         wait_until(lambda: api.get("/health").json()["models"] == {"big": "loading"}, 30, "a load")
         client.leave()
         wait_until(lambda: active(api) == (0, 0), SOON_S, "an empty queue")
-        # The load is the server's, not the client's: it goes on.
+        # The load belongs to the server, not to the client: it continues.
         wait_until(lambda: api.get("/health").json()["models"] == {"big": "ready"}, 60, "its end")
         assert not any(slots(big))
         before = tokens_read(big)

@@ -44,13 +44,13 @@ def say(api: httpx.Client, session: str, text: str, **fields: Any) -> dict[str, 
 
 
 def introduce(api: httpx.Client, session: str, name: str) -> dict[str, Any]:
-    """A first turn that is long enough to be worth a file."""
+    """Return a first turn that is long enough for its KV state to be saved."""
     say(api, session, f"My name is {name}.")
     return say(api, session, _LONG)
 
 
 def asks_name(api: httpx.Client, session: str) -> tuple[str, int, int]:
-    """The answer, and how many tokens of its prompt the engine had to read."""
+    """Return the answer, and how many tokens of its prompt the engine had to read."""
     answer = say(api, session, "What is my name?")
     usage = answer["usage"]
     unread = usage["prompt_tokens"] - usage["cached_tokens"]
@@ -62,7 +62,7 @@ def files(server: Serving) -> list[Path]:
 
 
 def is_recorded(server: Serving, file: Path) -> bool:
-    """Whether the store knows what is in `file`: it is told a moment after the file is there."""
+    """Whether the store has a record of `file`, which is written a moment after the file."""
     with closing(sqlite3.connect(server.home / "data" / "myllm.db")) as store:
         query = "SELECT sha256 FROM kv_files WHERE name = ?"
         known = store.execute(query, (file.name,)).fetchone()
@@ -70,7 +70,7 @@ def is_recorded(server: Serving, file: Path) -> bool:
 
 
 def wait_for_save(server: Serving) -> None:
-    """Wait until the last turn is saved, some seconds after it; the one before may have been."""
+    """Wait until the last turn is saved, some seconds after it; earlier ones may be already."""
     turn = time.time()
     wait_until(
         lambda: any(
@@ -83,7 +83,7 @@ def wait_for_save(server: Serving) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(server: Serving) -> tuple[str, int, int]:
-    """What the same conversation says when nothing happens to it."""
+    """Return the answers of the same conversation without interruption."""
     with server.client() as api:
         introduce(api, "s", "Marlo")
         said = asks_name(api, "s")
@@ -196,7 +196,7 @@ def harm(file: Path, damage: str) -> None:
         file.unlink()
 
 
-def test_files_are_private_and_tell_nobody_whose_they_are(engine: Engine, home: Path) -> None:
+def test_files_are_private_and_do_not_name_their_owner(engine: Engine, home: Path) -> None:
     with serving(home) as server, server.client() as api:
         introduce(api, "secret-name", "Marlo")
         api.post("/api/models/demo/unload")
@@ -248,7 +248,7 @@ def test_a_shared_beginning_is_read_once(engine: Engine, home: Path) -> None:
 
 @pytest.mark.more
 def test_fifty_conversations_never_see_each_other(engine: Engine, home: Path) -> None:
-    """Each has a name of its own, and is asked for it among all the others."""
+    """Each conversation contains a name, and is asked for it while the others run."""
     names = [f"{first}{last}" for first in _SYLLABLES for last in _SYLLABLES][:50]
     with serving(home) as server, server.client() as api, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: introduce(api, f"c{n}", names[n]), range(50)))

@@ -23,7 +23,7 @@ ERRORS = {
     "stops in an event": "The engine ended its answer in the middle of an event",
     "ends in no JSON": "The engine sent what is no JSON",
 }
-"""What cannot be made good, and how it is told; the rest ends with the whole answer."""
+"""The damage that cannot be repaired, and its error; after other damage the answer is whole."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 
 def told(api: httpx.Client, path: str) -> tuple[str, str | None]:
-    """The text of a stream and its error; everything in it must be well-formed."""
+    """Return the text of a stream and its error; all of it must be well-formed."""
     asked = {"model": "demo", "messages": FRANCE, "stream": True}
     with api.stream("POST", path, json=asked) as answer:
         body = b"".join(answer.iter_bytes()).decode()

@@ -48,7 +48,7 @@ def states(api: httpx.Client) -> list[str]:
 
 
 class Crowd:
-    """Eight clients at once, on one engine that is held before it has said anything."""
+    """Eight clients at once, on one engine that is suspended before its first token."""
 
     def __init__(self, server: Serving, api: httpx.Client) -> None:
         self._server, self._api = server, api
@@ -73,7 +73,7 @@ class Crowd:
 
 
 def held_while_loading(server: Serving) -> psutil.Process:
-    """The next engine, suspended as soon as there is one."""
+    """Return the next engine, suspended as soon as it starts."""
     wait_until(lambda: bool(server.engines()), 20, "an engine")
     [engine] = server.engines()
     engine.suspend()

@@ -31,7 +31,7 @@ def test_chat_answers_and_counts(api: httpx.Client) -> None:
     assert "truncated" not in answer
 
 
-def test_a_chat_streams_unless_told_otherwise(api: httpx.Client) -> None:
+def test_a_chat_streams_by_default(api: httpx.Client) -> None:
     tokens, last = stream(api, "/api/chat", model="demo", messages=ask(FRANCE))
     assert len(tokens) > 2
     assert "".join(tokens) == last["full_text"] == PARIS
@@ -136,7 +136,7 @@ def test_the_oldest_turns_give_way_when_a_conversation_grows_too_long(api: httpx
     assert last["usage"]["prompt_tokens"] <= 2048
 
 
-def test_characters_of_several_bytes_come_whole(api: httpx.Client) -> None:
+def test_characters_of_several_bytes_are_not_split(api: httpx.Client) -> None:
     tokens, last = stream(
         api, "/api/generate", model="demo", prompt="日本語 🙂", format={"enum": ["日本語🙂🚀é"]}
     )

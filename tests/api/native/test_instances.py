@@ -58,7 +58,7 @@ def test_clients_that_leave_lose_no_slot(engine: Engine) -> None:
     assert idle.value < 10
 
 
-def test_a_full_queue_says_so_and_health_answers(engine: Engine) -> None:
+def test_a_full_queue_refuses_and_health_answers(engine: Engine) -> None:
     figures = crowd.measure_full_queue(crowd=300, queue_size=20)
     statuses, untold, waiting, _, health, _ = figures
     assert statuses.ok, statuses
@@ -76,7 +76,9 @@ def test_what_can_never_fit_is_refused_with_numbers(engine: Engine, home: Path) 
         assert "the budget is 20 MB" in answer.json()["detail"]
 
 
-def test_a_changed_configuration_comes_without_a_failed_request(engine: Engine, home: Path) -> None:
+def test_a_changed_configuration_takes_effect_without_a_failed_request(
+    engine: Engine, home: Path
+) -> None:
     folder = home / "models" / "mine"
     folder.mkdir(parents=True)
     shutil.copy(DEMO, folder)
@@ -116,7 +118,7 @@ def test_a_changed_configuration_comes_without_a_failed_request(engine: Engine, 
         assert failed == []
 
 
-def test_a_server_that_is_told_to_leave(engine: Engine, home: Path) -> None:
+def test_a_server_that_gets_sigterm(engine: Engine, home: Path) -> None:
     body = {"model": "demo", "prompt": "Numbers:", "stream": False, "options": {"max_tokens": 9}}
     with serving(home, drain_grace=30) as server, server.client() as api:
         post(api, "/api/generate", **body)

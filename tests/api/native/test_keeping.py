@@ -1,4 +1,4 @@
-"""Which models are loaded from the start, stay, or make room for others."""
+"""Which models are loaded at the start, stay loaded, or are evicted for others."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_keep_alive_of_the_model_and_of_the_request(engine: Engine, home: Path) 
 def test_a_failed_load_for_memory_is_tried_once_more_with_half_the_context(
     engine: Engine, home: Path
 ) -> None:
-    """The first start of this engine finds no memory, as when another program was faster."""
+    """The engine's first start finds no memory, as if another program had taken it."""
     wrapper = home / "llama-server"
     wrapper.write_text(
         "#!/bin/sh\n"

@@ -1,4 +1,4 @@
-"""Pictures and sounds through `/v1/chat/completions`, with models that see and hear.
+"""Images and audio through `/v1/chat/completions`, with models that take them.
 
 Their weights are random, so what they say is nothing; but it depends on what they were shown.
 """
@@ -50,7 +50,7 @@ def body(*parts: Any, model: str = "both", **more: Any) -> dict[str, Any]:
 
 
 def ask(api: httpx.Client, *parts: Any, **more: Any) -> tuple[str, int]:
-    """What was said, and how many tokens the prompt had."""
+    """Return the answer, and how many tokens the prompt had."""
     answer = api.post(CHAT, json=body(*parts, **more))
     assert answer.status_code == 200, answer.text
     said = answer.json()
@@ -65,7 +65,7 @@ def refusal(api: httpx.Client, *parts: Any, model: str = "both") -> str:
     return str(error["message"])
 
 
-def test_models_tell_what_they_take(api: httpx.Client) -> None:
+def test_models_list_their_inputs(api: httpx.Client) -> None:
     def takes(model: str) -> list[str]:
         shown: list[str] = api.get(f"/api/models/{model}").json()["input"]
         return shown
@@ -141,9 +141,7 @@ def test_a_stream_and_several_choices_see_too(api: httpx.Client) -> None:
          "Model 'ear' cannot see images: its projector (mmproj-ear.gguf) has no vision encoder"),
     ],
 )  # fmt: skip
-def test_a_model_without_the_sense_says_so(
-    api: httpx.Client, model: str, part: Any, why: str
-) -> None:
+def test_unsupported_media_are_refused(api: httpx.Client, model: str, part: Any, why: str) -> None:
     assert refusal(api, part, model=model) == why
 
 
@@ -179,11 +177,11 @@ def test_a_model_without_the_sense_says_so(
         ({}, "content[1].type must be 'text'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told(api: httpx.Client, part: Any, why: str) -> None:
+def test_errors_say_what_is_wrong(api: httpx.Client, part: Any, why: str) -> None:
     assert why in refusal(api, part)
 
 
-def test_a_name_that_is_no_model_comes_first(api: httpx.Client) -> None:
+def test_an_unknown_model_is_reported_before_bad_media(api: httpx.Client) -> None:
     assert api.post(CHAT, json=body(picture("x"), model="none")).status_code == 404
 
 
@@ -218,7 +216,7 @@ def test_another_dialect_sees_the_same_and_reads_no_files(api: httpx.Client) -> 
 
 
 def test_a_chat_remembers_what_it_was_shown(api: httpx.Client) -> None:
-    """Also when the engine has left in between, which cannot save pictures."""
+    """Also if the engine was stopped in between, which cannot save images."""
     asked = {"options": {"max_tokens": 4, "temperature": 0}, "stream": False, "model": "both"}
     content = [{"type": "text", "text": "What is it?"}, picture(RED)]
     shown = {"messages": [{"role": "user", "content": content}]}

@@ -175,7 +175,7 @@ def test_an_answering_model_is_spared_unless_forced(api: httpx.Client, server: S
     ends: list[int] = []
     assert api.post("/api/models/busy/load").status_code == 200
     [engine] = [each for each in server.engines() if "busy" in each.cmdline()]
-    engine.suspend()  # or else the answer could be whole before anybody looks
+    engine.suspend()  # or else the answer could be complete before the test looks
 
     def long_answer() -> None:
         body = {"model": "busy", "prompt": "x", "stream": False}

@@ -35,7 +35,7 @@ def chat(api: httpx.Client, text: str, **fields: Any) -> dict[str, Any]:
 
 
 def kept(server: Serving, api: httpx.Client) -> tuple[int, set[str], int]:
-    """What is stored once every slot was saved: sessions, files of states, records of those."""
+    """Return the counts once every slot was saved: sessions, KV files, and their records."""
     api.post("/api/models/demo/unload")
     with closing(sqlite3.connect(server.home / "data" / "myllm.db")) as store:
         [sessions], [records] = (
@@ -109,7 +109,7 @@ def small_data(home: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Leave not one block free."""
+    """Fill the file system to its last block."""
     filler = folder / "filler"
     filler.write_bytes(b"x" * shutil.disk_usage(folder).free)
     assert shutil.disk_usage(folder).free == 0

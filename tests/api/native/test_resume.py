@@ -37,7 +37,7 @@ def chat(question: str, **more: Any) -> dict[str, Any]:
 
 
 def deaths(server: Serving) -> int:
-    """How often a request noticed the death of its engine."""
+    """Return how often requests noticed the death of their engine."""
     return server.log.count("engine died under a request")
 
 
@@ -61,7 +61,7 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 class Reader:
-    """A client that reads a stream in a thread of its own."""
+    """A client that reads a stream in its own thread."""
 
     def __init__(self, server: Serving, question: str) -> None:
         self.question = question
@@ -77,7 +77,7 @@ class Reader:
                     self.events.append(parse(line))
 
     def whole(self) -> dict[str, Any]:
-        """The last event, when the tokens before it make up its text."""
+        """Return the last event, after checking that the tokens before it make up its text."""
         self._thread.join(60)
         *tokens, end = self.events
         assert "".join(token["token"] for token in tokens) == end["full_text"]
@@ -89,7 +89,7 @@ class Reader:
 def test_eight_streams_and_one_signal(
     server: Serving, api: httpx.Client, number: signal.Signals
 ) -> None:
-    """It is killed, it hangs, or it is told to leave, which makes it a corpse that lives on."""
+    """The engine is killed, hangs, or gets SIGTERM, after which it may still send tokens."""
     whole = {question: stream(api, "/api/chat", **chat(question))[1] for question in QUESTIONS}
     before = deaths(server)
     tell_engine(server, signal.SIGSTOP)
@@ -106,12 +106,12 @@ def test_eight_streams_and_one_signal(
         tell_engine(server, signal.SIGCONT)
     for reader in readers:
         assert same(reader.whole(), whole[reader.question])
-    # What is told to leave may finish an answer before it does.
+    # An engine that gets SIGTERM may finish an answer before it exits.
     least = 1 if number == signal.SIGTERM else 8
     assert least <= deaths(server) - before <= 8
 
 
-def test_each_token_comes_once(server: Serving, api: httpx.Client) -> None:
+def test_each_token_is_sent_once(server: Serving, api: httpx.Client) -> None:
     """The client kills the engine as soon as it has read a few tokens."""
     _, whole = stream(api, "/api/generate", model="demo", prompt=QUESTIONS[0], options=OPTIONS)
     body = {"model": "demo", "prompt": QUESTIONS[0], "options": OPTIONS}
@@ -144,7 +144,7 @@ def test_an_answer_that_is_no_stream(server: Serving, api: httpx.Client) -> None
     assert again["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"] == 1500
 
 
-def test_those_who_wait_are_served_by_the_new_engine(engine: Engine) -> None:
+def test_waiting_requests_are_served_by_the_new_engine(engine: Engine) -> None:
     with short_home() as path, serving(path, slots=1, threads=1) as server, server.client() as api:
         _, whole = stream(api, "/api/chat", **chat(QUESTIONS[0]))
 

@@ -1,4 +1,4 @@
-"""A running model depends only on what it was started with, whatever becomes of its folder."""
+"""A running model depends only on what it was started with, and not on later changes on disk."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 @pytest.fixture
 def folder(server: Serving) -> Iterator[Path]:
-    """The model's folder, which is as it was when the test has ended."""
+    """The model's folder, which is restored after the test."""
     folder = server.models_dir / "toy"
     kept = server.home / "kept"
     shutil.copytree(folder, kept)
@@ -179,7 +179,7 @@ def myllm(server: Serving, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, env=env, capture_output=True, text=True, timeout=60)
 
 
-def test_the_command_line_tells_what_answers_and_what_differs(
+def test_the_command_line_shows_what_runs_and_what_has_changed(
     server: Serving, api: httpx.Client, folder: Path
 ) -> None:
     before = api.get("/api/models/toy").json()
@@ -244,7 +244,7 @@ def test_an_operation_that_is_refused_changes_nothing(
 
 
 def statuses_until(server: Serving, over: threading.Event) -> list[int]:
-    """What one client is answered that asks for `toy` again and again."""
+    """Return the answers to a client that requests `toy` again and again."""
     statuses: list[int] = []
     body = {"model": "toy", "prompt": "x", "stream": False}
     with server.client() as client:
@@ -266,7 +266,7 @@ def test_a_forced_removal_leaves_no_engine_behind(brief: Serving) -> None:
         over = threading.Event()
         with brief.client() as api, ThreadPoolExecutor(12) as pool:
             post(api, "/api/models/toy/load")
-            brief.engines()[0].suspend()  # or else nobody would wait
+            brief.engines()[0].suspend()  # or else no request would wait
             asked = [pool.submit(statuses_until, brief, over) for _ in range(12)]
             wait_until(lambda: api.get("/health").json()["queued"] >= 8, 30, "a queue")
             answer = api.delete("/api/models/toy", params={"force": "true"})
@@ -282,7 +282,7 @@ def test_a_forced_removal_leaves_no_engine_behind(brief: Serving) -> None:
 
 
 @pytest.mark.more
-def test_a_stream_that_waits_is_told_of_the_removal(brief: Serving) -> None:
+def test_a_waiting_stream_ends_with_the_removal(brief: Serving) -> None:
     folder = add_toy(brief.models_dir, engine={"slots": 1})
     body = {"model": "toy", "messages": HI}
     with brief.client() as api, brief.client() as other:

@@ -75,7 +75,7 @@ def test_a_title_and_an_end(api: httpx.Client) -> None:
         assert gone.json() == {"detail": "Session 'titled' not found"}
 
 
-def test_a_branch_knows_what_was_said_until_there(api: httpx.Client) -> None:
+def test_a_branch_has_the_messages_up_to_there(api: httpx.Client) -> None:
     chat(api, "trunk", "My name is Marlo.", "My name is Quentin.")
     at = messages(api, "trunk")[1]["id"]
     forked = api.post("/api/sessions/trunk/fork", json={"message": at, "session_id": "branch"})
@@ -150,7 +150,7 @@ def test_old_conversations_go_in_the_background(engine: Engine, home: Path) -> N
         wait_until(lambda: listed() == ["s2"], 60, "only the last one left")
 
 
-def test_an_answer_that_cannot_be_stored_says_so(engine: Engine, home: Path) -> None:
+def test_an_answer_that_cannot_be_stored_has_a_warning(engine: Engine, home: Path) -> None:
     with serving(home) as server, server.client() as api:
         chat(api, "s", "My name is Marlo.")
         with closing(sqlite3.connect(home / "data" / "myllm.db", isolation_level=None)) as other:
@@ -165,7 +165,7 @@ def test_an_answer_that_cannot_be_stored_says_so(engine: Engine, home: Path) -> 
 
 
 def test_another_owner_s_session_is_not_found(door: httpx.Client) -> None:
-    """Nor touched: under the same id everybody has a session of their own."""
+    """Nor changed: each owner has a separate session under the same id."""
     chat(door, "mine", "My name is Marlo.", **bearer(ANN))
     assert door.get("/api/sessions", headers=bearer(BOB)).json()["sessions"] == []
     said = door.get("/api/sessions/mine", headers=bearer(ANN)).json()["messages"]

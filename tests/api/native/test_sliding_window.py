@@ -1,4 +1,4 @@
-"""A model with a sliding window, whose saved states would be no use."""
+"""A model with a sliding window, whose saved KV state would be of no use."""
 
 from __future__ import annotations
 

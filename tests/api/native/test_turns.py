@@ -1,4 +1,4 @@
-"""What a turn leaves behind: its client leaves, says it again, or another one asks meanwhile."""
+"""What a turn leaves in the store when its client leaves or repeats it, or with two at once."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def post(
 
 
 def told(api: httpx.Client, session: str) -> list[tuple[str, str, bool]]:
-    """Role, text and whether it is a part, of the messages in force."""
+    """Return role, text and `partial` of the messages that are not superseded."""
     shown = api.get(f"/api/sessions/{session}").raise_for_status().json()["messages"]
     return [(m["role"], m["content"], m["partial"]) for m in shown if not m["superseded"]]
 
@@ -75,7 +75,7 @@ def endless_turn(server: Serving, session: str, text: str, stream: bool = True) 
 def leave_in_the_middle(
     server: Serving, session: str, text: str, stream: bool = True, after: int = 0
 ) -> None:
-    """Ask for an answer without end, and leave when it has begun; `after` so many messages."""
+    """Request an endless answer, and leave when it has begun; `after` so many messages."""
     with server.client() as api:
         client = endless_turn(server, session, text, stream)
         if stream:
@@ -89,7 +89,7 @@ def leave_in_the_middle(
 
 
 def stored(api: httpx.Client, session: str) -> int:
-    """How many messages a session has, which may be unknown yet."""
+    """Return the number of messages of a session, 0 for one that does not exist yet."""
     return len(api.get(f"/api/sessions/{session}").json().get("messages", ()))
 
 
@@ -122,7 +122,7 @@ def test_of_an_answer_that_is_not_streamed_nothing_was_sent(
 
 
 def test_its_question_again_is_answered_anew(server: Serving, api: httpx.Client) -> None:
-    """By a client that sends only new turns: the part goes, the question stays once."""
+    """By a client that sends only new turns: the partial answer goes, the question stays once."""
     post(api, "again", user("My name is Marlo."))
     leave_in_the_middle(server, "again", "What is my name?", after=2)
     answer = post(api, "again", user("What is my name?"))
@@ -139,7 +139,7 @@ def test_a_client_that_saw_less_than_was_stored(server: Serving, api: httpx.Clie
     assert len(contents(api, "less")) == 4
 
 
-def test_the_last_answer_is_made_anew_for_who_sends_the_whole_history(api: httpx.Client) -> None:
+def test_a_whole_history_regenerates_the_last_answer(api: httpx.Client) -> None:
     first = post(api, "anew", user("My name is Marlo."))["message"]
     post(api, "anew", user("What is my name?"))
     before = contents(api, "anew")
@@ -149,7 +149,7 @@ def test_the_last_answer_is_made_anew_for_who_sends_the_whole_history(api: httpx
     assert [each["superseded"] for each in shown] == [False] * 3 + [True, False]
 
 
-def test_what_was_answered_can_be_asked_again(api: httpx.Client) -> None:
+def test_an_answered_question_can_be_repeated(api: httpx.Client) -> None:
     for text in ("My name is Marlo.", "What is my name?", "What is my name?"):
         answer = post(api, "twice", user(text))
     assert answer["message"]["content"] == "Your name is Marlo."
@@ -234,7 +234,7 @@ def test_a_list_that_cannot_be_is_refused(api: httpx.Client, query: dict[str, st
 def test_a_server_killed_between_and_within_turns_loses_nothing_else(
     engine: Engine, home: Path
 ) -> None:
-    """Before anything of its cache was saved, and in the middle of an answer."""
+    """Before any KV state was saved, and in the middle of an answer."""
     for killed in ("between", "within"):
         with serving(home) as server, server.client() as api:
             post(api, killed, user("My name is Marlo."))

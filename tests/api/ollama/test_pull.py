@@ -47,7 +47,7 @@ def client(server: Serving) -> Iterator[ollama.Client]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A model of 24 MB, which comes in several pieces."""
+    """A model of 24 MB, which is downloaded in several pieces."""
     whole = write_header(tmp_path_factory.mktemp("model") / "m.gguf").read_bytes()
     return whole + random.Random(1).randbytes(24 * MB - len(whole))
 
@@ -67,7 +67,7 @@ def test_a_model_is_pulled_in_steps(
     assert len(set(came)) > 2
     assert (server.models_dir / "some-model" / FILE).read_bytes() == model
     assert "some-model:latest" in {each.model for each in client.list().models}
-    assert client.pull(REPO).status == "success"  # it is there
+    assert client.pull(REPO).status == "success"  # it exists already
 
 
 def test_what_cannot_be_pulled_is_an_error_in_the_stream(client: ollama.Client, hub: Hub) -> None:

@@ -54,7 +54,7 @@ def ask(*contents: str) -> list[dict[str, str]]:
 
 
 def check_measured(end: ollama.ChatResponse | ollama.GenerateResponse) -> None:
-    """The figures of a last line are there, and add up."""
+    """Check that the last line has all measurements, and that they add up."""
     assert end.prompt_eval_count is not None
     assert end.prompt_eval_count > 5
     assert end.eval_count is not None
@@ -106,7 +106,7 @@ def test_generate_with_the_chat_template_and_without(client: ollama.Client) -> N
 
 def test_the_lines_of_a_stream(server: Serving) -> None:
     with server.client() as api:
-        # As Ollama's documentation has it: without a Content-Type of its own.
+        # As in Ollama's documentation: curl's default Content-Type.
         answer = api.post(
             "/ollama/api/chat",
             content=json.dumps({"model": "demo", "messages": ask(FRANCE)}),
@@ -131,7 +131,7 @@ def test_options(client: ollama.Client) -> None:
     assert said(**wild, seed=1) == said(**wild, seed=1) != said(**wild, seed=2)
 
 
-def test_sampling_is_ollamas_unless_somebody_says_otherwise(
+def test_sampling_is_ollamas_unless_the_request_or_the_model_sets_it(
     client: ollama.Client, server: Serving
 ) -> None:
     def settings(**options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`/v1/audio/transcriptions`, also with OpenAI's own client, by models that hear."""
+"""`/v1/audio/transcriptions`, also with OpenAI's own client, by models that take audio."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refusal(answer: httpx.Response, status: int = 400) -> str:
     return str(answer.json()["error"]["message"])
 
 
-def test_it_says_what_a_chat_says(api: httpx.Client) -> None:
+def test_the_answer_equals_that_of_a_chat(api: httpx.Client) -> None:
     answer = ask(api).json()
     parts = [
         {"type": "text", "text": "Transcribe audio to text"},
@@ -59,7 +59,7 @@ def test_it_says_what_a_chat_says(api: httpx.Client) -> None:
     assert ask(api, HIGH).json()["text"] != answer["text"]
 
 
-def test_a_prompt_and_a_language_are_told_to_the_model(api: httpx.Client) -> None:
+def test_prompt_and_language_reach_the_model(api: httpx.Client) -> None:
     used = [
         ask(api, **fields).json()["usage"]["input_tokens"]
         for fields in ({}, {"language": "en"}, {"prompt": "Write"})
@@ -96,7 +96,7 @@ def test_openais_client(server: Serving, api: httpx.Client) -> None:
         client.audio.transcriptions.create(model="none", file=("a.wav", LOW))
 
 
-def test_what_is_wrong_is_told(api: httpx.Client) -> None:
+def test_errors_say_what_is_wrong(api: httpx.Client) -> None:
     assert refusal(ask(api, model="eye")) == (
         "Model 'eye' cannot hear audio: its projector (mmproj.gguf) has no audio encoder"
     )

@@ -21,7 +21,7 @@ GREEDY = {"model": "demo", "temperature": 0, "max_tokens": 60}
 
 
 class Told:
-    """A stream's text, and what its chunks share and end with."""
+    """Return a stream's text, and the fields that its chunks share and end with."""
 
     def __init__(self, chunks: list[dict[str, Any]], ended: bool) -> None:
         choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
@@ -36,7 +36,7 @@ class Told:
 
 
 def stream(api: httpx.Client, path: str, server: Serving | None = None, cut: int = 0) -> Told:
-    """Read a stream; the engine of `server` is killed behind its chunk number `cut`."""
+    """Read a stream, and kill the engine of `server` after chunk number `cut`."""
     body = GREEDY | ASKED[path] | {"stream": True, "stream_options": {"include_usage": True}}
     chunks, ended = [], False
     with api.stream("POST", path, json=body) as answer:
@@ -58,7 +58,7 @@ def stream(api: httpx.Client, path: str, server: Serving | None = None, cut: int
 def test_a_stream_outlives_its_engine(
     server: Serving, api: httpx.Client, path: str, cut: int
 ) -> None:
-    post(api, path, **GREEDY, **ASKED[path])  # one engine runs, whatever came before
+    post(api, path, **GREEDY, **ASKED[path])  # one engine runs, whatever ran before
     whole, cut_one = stream(api, path), stream(api, path, server, cut)
     assert cut_one.text == whole.text
     assert cut_one.finish_reason == whole.finish_reason
@@ -76,7 +76,7 @@ def test_a_prompt_counts_once_for_all_its_choices(api: httpx.Client) -> None:
     assert three["usage"]["completion_tokens"] == 3 * one["usage"]["completion_tokens"]
 
 
-def test_choices_of_a_stream_are_told_apart(api: httpx.Client) -> None:
+def test_choices_of_a_stream_have_indexes(api: httpx.Client) -> None:
     one = post(api, CHAT, **GREEDY, **ASKED[CHAT])["choices"][0]["message"]["content"]
     body = (
         GREEDY | ASKED[CHAT] | {"n": 2, "stream": True, "stream_options": {"include_usage": True}}

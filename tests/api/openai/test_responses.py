@@ -1,4 +1,4 @@
-"""`/v1/responses` with OpenAI's own client, and the conversations that it leaves."""
+"""`/v1/responses` with OpenAI's own client, and the conversations that it stores."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_a_stream_that_fails() -> None:
         ({"model": "gpt"}, "Model 'gpt' not found"),
     ],
 )
-def test_what_cannot_be_asked(api: httpx.Client, fields: dict[str, Any], told: str) -> None:
+def test_invalid_requests_are_refused(api: httpx.Client, fields: dict[str, Any], told: str) -> None:
     answer = api.post("/v1/responses", json={"model": "demo", "input": "hello"} | fields)
     assert answer.status_code == (404 if "model" in fields else 400), answer.text
     assert told in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""Calls of tools and answers by a schema on `/v1/chat/completions`, and what kills do to them.
+"""Tool calls and structured answers on `/v1/chat/completions`, also across killed engines.
 
 The model's weights are random: what it says is made into calls and documents by the engine's
 grammar alone, so every letter of them that is not forced is one that a cut could change. Before
@@ -39,7 +39,7 @@ TEMPLATE = """
 {%- endfor -%}
 {%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
 """  # noqa: E501 - as models have it
-# Calls as one list. Where each stands by itself, engines make several even if told not to.
+# Calls as one list. With separate calls, engines make several even if the request forbids it.
 LISTING = """
 {%- if tools -%}
 <|tools|>{% for tool in tools %}{{ tool.function | tojson }}{% endfor %}
@@ -99,7 +99,7 @@ def ask(api: httpx.Client, *tools: dict[str, Any], **more: Any) -> dict[str, Any
 
 
 def calls(said: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The names of the tools that are called, and what with."""
+    """Return the names of the called tools, and their arguments."""
     [choice] = said["choices"]
     assert choice["finish_reason"] == "tool_calls", said
     made = choice["message"]["tool_calls"]
@@ -108,7 +108,7 @@ def calls(said: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def told(said: StreamedAnswer) -> Any:
-    """All that must be the same in two answers to the same question."""
+    """Return all that must be equal in two answers to the same question."""
     made = [(call.name, call.arguments) for call in said.calls.values()]
     assert said.usage is not None
     counts = (said.usage["prompt_tokens"], said.usage["completion_tokens"])
@@ -145,7 +145,7 @@ def test_one_that_is_named_is_called(api: httpx.Client) -> None:
         assert calls(ask(api, *tools, tool_choice=choice))[0][0] == name
 
 
-def test_a_choice_that_is_none_is_told(api: httpx.Client) -> None:
+def test_an_unknown_choice_is_refused(api: httpx.Client) -> None:
     for choice, why in (
         ({"type": "function", "function": {"name": "two"}}, "there is no tool 'two'"),
         ("two", "tool_choice"),
@@ -204,7 +204,7 @@ def test_a_schema_is_kept_to(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
-def test_a_template_without_a_place_for_tools_is_told(api: httpx.Client, path: str) -> None:
+def test_a_template_without_tools_is_refused(api: httpx.Client, path: str) -> None:
     """Also when the request is a stream, and in every dialect."""
     asked = {"model": "demo", "messages": [QUESTION], "max_tokens": 4}
     weather = {"name": "weather", "input_schema": CITY}
@@ -274,7 +274,7 @@ def test_an_engine_that_is_killed_in_the_middle_is_not_noticed(
 
 
 def caught(server: Serving, asked: dict[str, Any], engine: psutil.Process) -> Reader:
-    """A reader in the middle of an answer, whose engine stands still; some get away."""
+    """Return a reader in the middle of an answer, with its engine suspended; some finish first."""
     for _ in range(30):
         engine.suspend()
         reader = Reader(server, asked)

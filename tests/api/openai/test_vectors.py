@@ -38,7 +38,7 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 
 def embed(api: httpx.Client, given: Any, model: str = "bert", **more: Any) -> list[Any]:
-    """The vectors of an answer, whose form is checked."""
+    """Return the vectors of an answer, after checking its form."""
     answer = post(api, PATH, model=model, input=given, **more)
     assert (answer["object"], answer["model"]) == ("list", model)
     assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 0
@@ -48,7 +48,7 @@ def embed(api: httpx.Client, given: Any, model: str = "bert", **more: Any) -> li
 
 
 def refused(answer: httpx.Response, status: int = 400) -> str:
-    """The words of an error in OpenAI's form."""
+    """Return the message of an error in OpenAI's form."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -139,7 +139,7 @@ def rerank(api: httpx.Client, path: str = RERANK, **more: Any) -> Any:
     return post(api, path, **{"model": "ranker", "query": QUERY, "documents": TEXTS} | more)
 
 
-def test_documents_come_back_sorted_by_their_scores(api: httpx.Client) -> None:
+def test_documents_are_sorted_by_their_scores(api: httpx.Client) -> None:
     answer = rerank(api)
     assert (answer["object"], answer["model"]) == ("list", "ranker")
     assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 30

@@ -1,4 +1,4 @@
-"""No field of any request is without a bound, and a wrong one never costs more than one error."""
+"""Every field of every request has a bound, and a wrong field costs no more than one error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUTES = [
     for route in router.routes
     if isinstance(route, APIRoute)
 ]
-# What the model reads and writes: bounded by the body.
+# Texts that the model reads or writes: the size of the body bounds them.
 TEXTS = frozenset(
     {
         *("content", "text", "prompt", "input", "query", "documents", "instructions", "system"),
@@ -31,12 +31,12 @@ TEXTS = frozenset(
         *("input_prefix", "input_suffix", "input_extra", "grammar"),
     }
 )
-# They count the entries before anything else is checked.
+# Validators that count the entries before anything else is checked.
 COUNTING = ("at_most.<locals>.check",)
 
 
 def unbounded(schema: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Where in a schema of pydantic's core something has no bound."""
+    """Yield the places in a core schema of pydantic that have no bound."""
     if isinstance(schema, list | tuple):
         for each in schema:
             yield from unbounded(each, path)

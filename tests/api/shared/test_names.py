@@ -1,4 +1,4 @@
-"""The names by which a model is asked for: its own, its aliases, and both with `:latest`."""
+"""The names that requests may use for a model: its own, its aliases, and both with `:latest`."""
 
 from __future__ import annotations
 

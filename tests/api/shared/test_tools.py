@@ -1,4 +1,4 @@
-"""Tools and thoughts on `/api/chat`, with sessions. Only the demo model's template is made up."""
+"""Tools and thinking on `/api/chat`, with sessions; only the demo model's template is a fake."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_certain_tool(api: httpx.Client) -> None:
         ({"thinking": True}, "Model 'caller' does not think"),
     ],
 )
-def test_what_cannot_be_asked(api: httpx.Client, fields: dict[str, Any], told: str) -> None:
+def test_invalid_requests_are_refused(api: httpx.Client, fields: dict[str, Any], told: str) -> None:
     body = {"model": "caller", "messages": [FRANCE], "tools": [TOOL]} | fields
     assert told in detail(api.post("/api/chat", json=body), 400)
 

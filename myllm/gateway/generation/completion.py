@@ -66,8 +66,9 @@ class _Events:
     """Encodes an answer as events."""
 
     def texts(self, texts: Sequence[str]) -> Sequence[Event]:
-        *more, last = texts
-        return [*(Token(text, more=True) for text in more), Token(last)]
+        if len(texts) == 1:
+            return (Token(texts[0]),)
+        return [*[Token(text, True) for text in texts[:-1]], Token(texts[-1])]
 
     def end(self, end: Finished) -> Sequence[Event]:
         return (end,)

@@ -87,6 +87,7 @@ class _RelayedAnswer(Resumable[bytes]):
         self._prepare = prepare
         self._completed = completed
         self.form: Form = _FORMS.get(path, "plain")
+        self._is_plain = self.form == "plain"
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._sent = StreamedAnswer(self.form)  # without what is kept
@@ -110,7 +111,8 @@ class _RelayedAnswer(Resumable[bytes]):
             block = self._unsent(self._filter, block)
             if not block:
                 return ()
-        if self._is_end(block):
+        # Quotation marks inside a text are escaped, so this cannot be part of one.
+        if b'"stop":true' in block if self._is_plain else block.endswith(LAST):
             self._has_ended, self.timings = True, _timings(block)
         self._kept.append(block)
         self._kept_bytes += len(block)
@@ -128,10 +130,6 @@ class _RelayedAnswer(Resumable[bytes]):
     def after_cut(self) -> Resumable[bytes]:
         self._add_up()
         return self._continuation() if self._can_be_continued() else self
-
-    def _is_end(self, block: bytes) -> bool:
-        # Quotation marks inside a text are escaped, so this cannot be part of one.
-        return b'"stop":true' in block if self.form == "plain" else block.endswith(LAST)
 
     def _add_up(self) -> None:
         for block in self._kept:
@@ -157,7 +155,7 @@ class _RelayedAnswer(Resumable[bytes]):
     def _can_be_continued(self) -> bool:
         sent, body = self._sent, self._body
         return (
-            self.form != "plain"
+            not self._is_plain
             and bool(sent.texts)
             and not (sent.thinking or sent.calls or sent.finish_reason)
             and isinstance(body.get("prompt", ""), str)

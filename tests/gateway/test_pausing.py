@@ -45,11 +45,11 @@ async def gateway(
 
 
 async def generated(gateway: Gateway) -> Pieces:
-    async def make_prompt(instance: Instance) -> list[int]:
+    async def build_prompt(instance: Instance) -> list[int]:
         return await chat_prompt(instance, COUNT)
 
-    generation = Generation(gateway, ANN.ticket(KEY), dict(GREEDY))
-    async with aclosing(generation.events(make_prompt)) as events:
+    generation = Generation(gateway, ANN.ticket(KEY), dict(GREEDY), build_prompt)
+    async with aclosing(generation.events()) as events:
         async for event in events:
             if isinstance(event, Token):
                 yield event.text
@@ -93,11 +93,11 @@ KINDS: list[Callable[[Gateway], Pieces]] = [generated, chat, constrained, plain,
 
 
 async def short(gateway: Gateway, info: RequestInfo = BOB) -> str:
-    async def make_prompt(instance: Instance) -> str:
+    async def build_prompt(instance: Instance) -> str:
         return "Once"
 
-    generation = Generation(gateway, info.ticket(KEY), GREEDY | {"n_predict": 2})
-    events = [event async for event in generation.events(make_prompt)]
+    generation = Generation(gateway, info.ticket(KEY), GREEDY | {"n_predict": 2}, build_prompt)
+    events = [event async for event in generation.events()]
     return "".join(event.text for event in events if isinstance(event, Token))
 
 

@@ -39,11 +39,11 @@ def relayed(gateway: Gateway, **more: Any) -> AsyncGenerator[object, None]:
 
 
 def generated(gateway: Gateway, **more: Any) -> AsyncGenerator[object, None]:
-    async def make_prompt(instance: Instance) -> str:
+    async def build_prompt(instance: Instance) -> str:
         return "Count to one hundred."
 
     fields = {"temperature": 0, "seed": 1, "n_predict": 64, **more}
-    return Generation(gateway, RequestInfo().ticket(KEY), fields).events(make_prompt)
+    return Generation(gateway, RequestInfo().ticket(KEY), fields, build_prompt).events()
 
 
 ANSWERS: dict[str, Callable[[Gateway], AsyncGenerator[object, None]]] = {

@@ -71,8 +71,11 @@ class RawAnswer:
         demand = Demand("/completion", {**fields, "prompt": prompt})
         self.ticket = request.ticket(InstanceKey(model.name, "generate"), demand)
         self.ticket.pieces = pieces_of_text(prompt)
-        self._prompt = prompt
-        self._generation = Generation(gateway, self.ticket, fields)
+
+        async def build_prompt(instance: Instance) -> str:
+            return prompt
+
+        self._generation = Generation(gateway, self.ticket, fields, build_prompt)
 
     @property
     def phase(self) -> str:
@@ -81,10 +84,7 @@ class RawAnswer:
 
     def events(self) -> AsyncGenerator[Event, None]:
         """Tokens, then one Finished."""
-        return self._generation.events(self._build_prompt)
-
-    async def _build_prompt(self, instance: Instance) -> str:
-        return self._prompt
+        return self._generation.events()
 
 
 class ChatAnswer:
@@ -190,8 +190,8 @@ class ChatAnswer:
 
     def _generated(self, prompts: PromptBuilder) -> AsyncGenerator[Event, None]:
         if prompts.chat_fields is None:
-            self._source = Generation(self._gateway, self.ticket, self._fields)
-            return self._source.events(prompts.build)
+            self._source = Generation(self._gateway, self.ticket, self._fields, prompts.build)
+            return self._source.events()
         wire = [message.wire() for message in prompts.messages]
         body = chat_body(wire, self._sampling, prompts.chat_fields)
         self._source = EngineChat(self._gateway, self.ticket, body, prompts)

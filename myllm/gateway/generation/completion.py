@@ -24,8 +24,8 @@ from myllm.supervisor.instance import Instance
 
 P = TypeVar("P")
 _E = TypeVar("_E", covariant=True)
-MakePrompt = Callable[[Instance], Awaitable[str | Prompt]]
-"""Makes a raw prompt or a rendered one, once an engine is there to count its tokens."""
+BuildPrompt = Callable[[Instance], Awaitable[str | Prompt]]
+"""Builds a raw prompt or a rendered one, once an engine is there to count its tokens."""
 
 
 class Generation:
@@ -35,18 +35,19 @@ class Generation:
     answer can be replayed.
     """
 
-    def __init__(self, gateway: Gateway, ticket: Ticket, fields: dict[str, Any]) -> None:
-        self._completion = Completion(gateway, ticket, fields, _Events())
-        self._surviving = SurvivingAnswer(gateway, ticket, self._completion)
+    def __init__(
+        self, gateway: Gateway, ticket: Ticket, fields: dict[str, Any], build_prompt: BuildPrompt
+    ) -> None:
+        completion = Completion(gateway, ticket, fields, build_prompt, _Events())
+        self._surviving = SurvivingAnswer(gateway, ticket, completion)
 
     @property
     def phase(self) -> str:
         """What it is doing or waiting for, in few words."""
         return self._surviving.phase
 
-    def events(self, make_prompt: MakePrompt) -> AsyncGenerator[Event, None]:
+    def events(self) -> AsyncGenerator[Event, None]:
         """Tokens, then one Finished; raises what `SurvivingAnswer.parts` raises."""
-        self._completion.make_prompt = make_prompt
         return self._surviving.parts()
 
 
@@ -77,23 +78,22 @@ class _Events:
 class Completion(Resumable[P]):
     """One answer of `/completion`, which `encoder` puts into the form in which it is sent.
 
-    It continues the text `sent`, if another format has sent some of the answer. `make_prompt` must
-    be set before the answer is opened.
+    It continues the text `sent`, if another format has sent some of the answer.
     """
-
-    make_prompt: MakePrompt
 
     def __init__(
         self,
         gateway: Gateway,
         ticket: Ticket,
         fields: dict[str, Any],
+        build_prompt: BuildPrompt,
         encoder: Encoder[P],
         sent: str = "",
     ) -> None:
         self._slot_cache = gateway.slot_cache
         self._ticket = ticket
         self._fields = fields
+        self._build_prompt = build_prompt
         self._encoder = encoder
         self._adopted = sent
         self._can_be_continued = can_be_continued(fields)
@@ -101,7 +101,7 @@ class Completion(Resumable[P]):
         self._transcript = Transcript(fields["n_predict"])
         self._cut: Transcript | None = None  # what is being replayed, as it was cut
         self._prompt: str | list[int] = ""
-        self._digest: str | None = None  # of the model that the prompt was made for
+        self._digest: str | None = None  # of the model that the prompt was built for
         self._text: str | None = None  # of the prompt, if its slot is to remember it
 
     async def open(
@@ -163,7 +163,7 @@ class Completion(Resumable[P]):
         """Decide how this engine goes on, and return the prompt for that."""
         transcript = self._transcript
         if self._digest != instance.spec.model.digest:  # another model may have other tokens
-            await self._make_prompt(instance)
+            await self._set_prompt(instance)
         if transcript.produced and await self._is_to_replay(instance, decode_s):
             self.attempt, self._cut = "replaying", copy.deepcopy(transcript)
             transcript.begin_replay()
@@ -186,12 +186,12 @@ class Completion(Resumable[P]):
         prompt_s = self._slot_cache.reading_s(instance, self._ticket, tokens)
         return replay.is_cheap(decode_s, prompt_s)
 
-    async def _make_prompt(self, instance: Instance) -> None:
-        made = await self.make_prompt(instance)
-        if isinstance(made, Prompt):
-            self._prompt, self._text = made.tokens, made.text
+    async def _set_prompt(self, instance: Instance) -> None:
+        built = await self._build_prompt(instance)
+        if isinstance(built, Prompt):
+            self._prompt, self._text = built.tokens, built.text
         else:
-            self._prompt = made
+            self._prompt = built
         if self._adopted:
             self._transcript.adopt(self._adopted, await spell(instance, self._adopted))
             self._adopted = ""

@@ -170,12 +170,11 @@ class _RelayedAnswer(Resumable[bytes]):
         tells_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         is_verbose = bool(body.get("verbose"))
         encoder = WireEncoder(self.form, self._sent.head, tells_usage, is_verbose)
-        sent = self._sent.text
-        continuation = Completion(self._gateway, self._ticket, fields, encoder, sent)
-        continuation.make_prompt = self._make_prompt
-        return continuation
+        return Completion(
+            self._gateway, self._ticket, fields, self._build_prompt, encoder, self._sent.text
+        )
 
-    async def _make_prompt(self, instance: Instance) -> str:
+    async def _build_prompt(self, instance: Instance) -> str:
         if self.form == "text":
             return str(self._body["prompt"])
         return await calls.apply_template(instance, self._body)

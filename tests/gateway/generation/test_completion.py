@@ -42,8 +42,8 @@ def cutter(monkeypatch: pytest.MonkeyPatch) -> Cutter:
     return Cutter(monkeypatch)
 
 
-def ask(gateway: Gateway, **fields: Any) -> Generation:
-    return Generation(gateway, RequestInfo().ticket(KEY), GREEDY | fields)
+def ask(gateway: Gateway, build_prompt: Any, **fields: Any) -> Generation:
+    return Generation(gateway, RequestInfo().ticket(KEY), GREEDY | fields, build_prompt)
 
 
 async def chat_prompt(instance: Instance, question: str) -> list[int]:
@@ -62,10 +62,10 @@ async def answer(
 ) -> tuple[list[str], Finished]:
     """The texts of an answer, which must make up the whole, and its end."""
 
-    async def make_prompt(instance: Instance) -> str | list[int]:
+    async def build_prompt(instance: Instance) -> str | list[int]:
         return question if raw else await chat_prompt(instance, question)
 
-    *tokens, end = [event async for event in ask(gateway, **fields).events(make_prompt)]
+    *tokens, end = [event async for event in ask(gateway, build_prompt, **fields).events()]
     assert isinstance(end, Finished)
     texts = [token.text for token in tokens if isinstance(token, Token)]
     assert "".join(texts) == end.full_text
@@ -114,7 +114,7 @@ async def test_behind_tokens_that_came_together(gateway: Gateway) -> None:
     _, whole = await answer(gateway, COUNT)
     tokens: list[Token] = []
     together = False
-    async for event in ask(gateway).events(lambda instance: chat_prompt(instance, COUNT)):
+    async for event in ask(gateway, lambda instance: chat_prompt(instance, COUNT)).events():
         if isinstance(event, Token):
             tokens.append(event)
             if not (together or event.more):
@@ -211,7 +211,7 @@ async def test_a_repetition_that_says_something_else(gateway: Gateway, cutter: C
     said = []
 
     async def collect() -> None:
-        async for event in ask(gateway, **random).events(as_it_is):
+        async for event in ask(gateway, as_it_is, **random).events():
             said.append(event)
             cutter.seed = 77
 
@@ -250,13 +250,13 @@ async def test_other_deaths(gateway: Gateway, cutter: Cutter, number: signal.Sig
 
 
 async def test_an_engine_that_is_stopped_on_purpose_is_no_death(gateway: Gateway) -> None:
-    async def make_prompt(instance: Instance) -> str:
+    async def build_prompt(instance: Instance) -> str:
         instance.stop()
         return COUNT
 
     # The first tokens may come before the engine has noticed.
     with pytest.raises(Unavailable, match="was stopped"):
-        async for _ in ask(gateway).events(make_prompt):
+        async for _ in ask(gateway, build_prompt).events():
             pass
 
 
@@ -274,7 +274,7 @@ async def test_embeddings_are_asked_for_again(gateway: Gateway, cutter: Cutter) 
 async def test_a_stream_tells_that_the_engine_is_restarted(
     gateway: Gateway, cutter: Cutter
 ) -> None:
-    generation, phases = ask(gateway), set()
+    generation, phases = ask(gateway, as_it_is), set()
 
     async def watch() -> None:
         while True:
@@ -283,7 +283,7 @@ async def test_a_stream_tells_that_the_engine_is_restarted(
 
     cutter.cuts = [5]
     watching = asyncio.create_task(watch())
-    async for _ in generation.events(as_it_is):
+    async for _ in generation.events():
         pass
     watching.cancel()
     assert any(phase.startswith("restarting the engine, loading") for phase in phases)

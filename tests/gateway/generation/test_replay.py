@@ -107,7 +107,7 @@ async def test_what_turns_another_way_goes_on_from_what_was_sent(
     said: list[str] = []
     cutter.cuts = [15]
     prompt = lambda instance: chat_prompt(instance, STORY)  # noqa: E731
-    async for event in ask(gateway, **RANDOM).events(prompt):
+    async for event in ask(gateway, prompt, **RANDOM).events():
         if isinstance(event, Token):
             said.append(event.text)
             cutter.seed = 77

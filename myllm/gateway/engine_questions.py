@@ -21,7 +21,7 @@ from myllm.supervisor.spec import InstanceKey, main_role
 _T = TypeVar("_T")
 
 
-async def ask(
+async def query(
     gateway: Gateway,
     request: RequestInfo,
     model: Model,
@@ -31,27 +31,31 @@ async def ask(
     """Return the answer of the engine of `model`, in its main role, to a GET of `path`, or to a
     POST if there is a `body`."""
     demand = Demand(path, body or {})
-    return await _asked(
+    return await _answer(
         gateway, request, model, demand, lambda engine: transport.fetch(engine, path, body)
     )
 
 
-async def render(gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]) -> str:
+async def render_chat(
+    gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]
+) -> str:
     """Return the prompt that the chat template of `model` renders from a chat's `body`.
 
     Raises InvalidRequest when the template refuses it.
     """
     demand = Demand("/apply-template", body)
-    return await _asked(gateway, request, model, demand, lambda e: calls.apply_template(e, body))
+    return await _answer(gateway, request, model, demand, lambda e: calls.apply_template(e, body))
 
 
-async def count(gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]) -> int:
+async def count_chat_tokens(
+    gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]
+) -> int:
     """Return the number of tokens in the prompt of a chat's `body`, images included."""
     demand = Demand("/v1/chat/completions/input_tokens", body)
-    return await _asked(gateway, request, model, demand, lambda e: calls.count_chat(e, body))
+    return await _answer(gateway, request, model, demand, lambda e: calls.count_chat(e, body))
 
 
-async def _asked(
+async def _answer(
     gateway: Gateway,
     request: RequestInfo,
     model: Model,

@@ -20,7 +20,7 @@ from myllm.api.http.streaming import DeferredJson, Stream, described, to_the_end
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.translated_chat import Chat, input_of, start_chat
 from myllm.errors import MyLLMError
-from myllm.gateway.engine_questions import count
+from myllm.gateway.engine_questions import count_chat_tokens
 from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
 from myllm.gateway.model_lookup import chatting_model
@@ -70,7 +70,7 @@ async def count_tokens(
     body = {"messages": wire, **fields_of(request)}
 
     async def make() -> Mapping[str, Any]:
-        return {"input_tokens": await count(gateway, info, model, body)}
+        return {"input_tokens": await count_chat_tokens(gateway, info, model, body)}
 
     return DeferredJson(make)
 

@@ -18,7 +18,7 @@ from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, Token
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.errors import InvalidRequest, NotFound
-from myllm.gateway.engine_questions import ask, render
+from myllm.gateway.engine_questions import query, render_chat
 from myllm.gateway.model_lookup import chatting_model, named
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 
@@ -114,7 +114,7 @@ async def apply_template(
     rendering = await chatting_model(gateway, name)
 
     async def make() -> dict[str, str]:
-        return {"prompt": await render(gateway, info, rendering, body)}
+        return {"prompt": await render_chat(gateway, info, rendering, body)}
 
     return DeferredJson(make)
 
@@ -144,7 +144,7 @@ async def _check(services: Services, name: str, content: str | Sequence[int | st
 
 async def _get(services: Services, client: Client, name: str, path: str) -> bytes:
     gateway = services.gateway
-    return await ask(gateway, RequestInfo(client), await gateway.models.find(name), path)
+    return await query(gateway, RequestInfo(client), await gateway.models.find(name), path)
 
 
 async def _posted(
@@ -154,7 +154,7 @@ async def _posted(
     model = await gateway.models.find(name)
 
     async def make() -> Response:
-        told = await ask(gateway, info, model, path, body)
+        told = await query(gateway, info, model, path, body)
         return Response(told, media_type="application/json")
 
     return DeferredResponse(make)

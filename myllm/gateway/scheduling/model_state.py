@@ -9,8 +9,9 @@
      │ engine has ended                                      v   unloaded, replaced     v
      └────────────────────────────────────────────────── draining <─────────────────────┘
 
-A model is needed while requests wait for it, or when it is to be loaded although none does. The
-status follows from the fields. The combinations that are legal between two events:
+A model is needed while requests wait for it, or when it is to be loaded although none does. If it
+is needed again while its last engine drains, it is waiting. The status follows from the fields.
+These combinations are legal between two events (tests/gateway/scheduling/invariants.py):
 
   1. absent, draining: no `run`, no plan in the making and none that waits for memory.
      waiting: no `run`, but `planning` or `pending`; both when a plan is made anew because memory

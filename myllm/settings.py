@@ -278,7 +278,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as wrong:
-        raise InvalidSettings("; ".join(_told(each, given) for each in wrong.errors())) from None
+        raise InvalidSettings("; ".join(_why(each, given) for each in wrong.errors())) from None
 
 
 def unknown_settings() -> list[str]:
@@ -287,7 +287,7 @@ def unknown_settings() -> list[str]:
     return list(unknown_names(Settings.model_fields, os.environ, read_toml(path), path))
 
 
-def _told(problem: ErrorDetails, given: Mapping[str, Any]) -> str:
+def _why(problem: ErrorDetails, given: Mapping[str, Any]) -> str:
     """What is wrong with a setting, and where it was set."""
     name = str(problem["loc"][0])
     variable = f"{PREFIX}{name.upper()}"

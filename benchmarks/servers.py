@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from myllm.launcher.child_protocol import parse_state
-from myllm.launcher.environment import engine_environment
+from myllm.launcher.local.child_protocol import parse_state
+from myllm.launcher.local.environment import engine_environment
 from tests.serving import Serving, serving, short_home
 
 _READY_S = 120.0

@@ -34,8 +34,9 @@ from myllm.gateway.media.parts import Media, Remote
 from myllm.gateway.observer import Observers
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
-from myllm.launcher.local import LocalLauncher
-from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.launcher.local.launcher import LocalLauncher
+from myllm.launcher.local.nvml import open_nvml
+from myllm.launcher.local.runtime_dir import RuntimeDir
 from myllm.loop_watch import LoopWatch
 from myllm.loops import in_background, see_all_failures
 from myllm.models.registry import Registry
@@ -44,7 +45,6 @@ from myllm.sessions.retention import Limits, Retention
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.footprints import Footprints
-from myllm.supervisor.nvml import open_nvml
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec_builder import Specs
 from myllm.supervisor.supervisor import Supervisor

@@ -28,7 +28,8 @@ def machine_checks(settings: Settings, has_engine: bool) -> list[Check]:
 
 
 def memory() -> Check:
-    from myllm.supervisor.devices import HOST, read_devices
+    from myllm.launcher.devices import HOST
+    from myllm.launcher.local.devices import read_devices
 
     host = read_devices(None)[HOST]  # in a container, its limit
     free, total = host.free_mb / 1024, host.total_mb / 1024

@@ -156,9 +156,10 @@ def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]
     """The sizes that a server with these settings would choose here, by the model's name."""
     from functools import partial
 
+    from myllm.launcher.local.devices import read_devices
+    from myllm.launcher.local.nvml import open_nvml
     from myllm.models.memory_estimate import estimate_mb
-    from myllm.supervisor.devices import read_devices, rooms
-    from myllm.supervisor.nvml import open_nvml
+    from myllm.supervisor.device_headroom import rooms
     from myllm.supervisor.placement import choose
 
     space = rooms(read_devices(open_nvml()), settings, {})

@@ -35,9 +35,9 @@ from myllm.gateway.scheduling.tickets import (
     Ticket,
 )
 from myllm.gateway.snapshot import DeviceSnapshot, Snapshot, take_snapshot
+from myllm.launcher.devices import HOST
 from myllm.loops import in_background, keep_running, note_failure
 from myllm.models.registry import Registry
-from myllm.supervisor.devices import HOST
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey, main_role
 from myllm.supervisor.supervisor import Supervisor

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 import structlog
 
 from myllm.gateway.scheduling.tickets import Plan
+from myllm.launcher.devices import MemoryByDevice
+from myllm.launcher.local.devices import GpuReader, read_devices
 from myllm.models.registry import Registry
 from myllm.settings import Settings
-from myllm.supervisor.devices import GpuReader, MemoryByDevice, budgets, read_devices
+from myllm.supervisor.device_headroom import budgets
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey

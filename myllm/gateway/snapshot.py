@@ -14,7 +14,7 @@ from myllm.gateway.planner import without_engines
 from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun
 from myllm.gateway.scheduling.fleet import Fleet
 from myllm.gateway.scheduling.model_state import ModelState
-from myllm.supervisor.devices import MemoryByDevice
+from myllm.launcher.devices import MemoryByDevice
 from myllm.supervisor.instance import Instance, State
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from myllm.supervisor.supervisor import Supervisor

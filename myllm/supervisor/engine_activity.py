@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from myllm.supervisor.devices import GpuReader
+from myllm.launcher.local.devices import GpuReader
 from myllm.supervisor.hang_rules import Signs
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.slots_probe import Heard, Probe

@@ -12,8 +12,9 @@ import structlog
 
 from myllm.engine.memory_prediction import DeviceNeed, fit_params
 from myllm.errors import EngineError
+from myllm.launcher.devices import HOST, MemoryByDevice
 from myllm.models.memory_estimate import checkpoint_bytes, estimate_mb
-from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, MemoryByDevice
+from myllm.supervisor.device_headroom import GPU_CONTEXT_MB
 from myllm.supervisor.spec import InstanceSpec
 
 _log = structlog.get_logger(__name__)

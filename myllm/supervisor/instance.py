@@ -24,7 +24,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
-from myllm.supervisor.devices import HOST
+from myllm.launcher.devices import HOST
 from myllm.supervisor.engine_client import EngineClient
 from myllm.supervisor.exit_cause import Cause, Death
 from myllm.supervisor.spec import InstanceSpec

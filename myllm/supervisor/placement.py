@@ -22,9 +22,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from myllm.launcher.devices import HOST
 from myllm.models.model import Model
 from myllm.settings import Settings
-from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, Room
+from myllm.supervisor.device_headroom import GPU_CONTEXT_MB, Room
 from myllm.supervisor.spec import Layout
 
 Estimate = Callable[[int, int], int]

@@ -11,11 +11,12 @@ from functools import partial
 from myllm.cpus import machine_cores, usable_cores
 from myllm.engine.engine import Engine
 from myllm.engine.hardware import cpu_identity
+from myllm.launcher.local.devices import GpuReader, read_devices
 from myllm.models.memory_estimate import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
 from myllm.supervisor.batch_sizes import CPU_START, GPU_START, SMALLEST
-from myllm.supervisor.devices import GpuReader, Room, read_devices, rooms
+from myllm.supervisor.device_headroom import Room, rooms
 from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, input_context, input_slots

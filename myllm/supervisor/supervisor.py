@@ -16,11 +16,11 @@ import structlog
 from myllm.cpus import usable_cores
 from myllm.engine.engine import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
+from myllm.launcher.local.devices import GpuReader
 from myllm.loops import in_background
 from myllm.settings import Settings
 from myllm.supervisor.batch_comparison import compare
 from myllm.supervisor.batch_sizes import sizes_to_compare
-from myllm.supervisor.devices import GpuReader
 from myllm.supervisor.instance import Instance, State
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, InstanceSpec

@@ -12,8 +12,10 @@ from contextvars import Context
 
 import structlog
 
+from myllm.launcher.devices import HOST
+from myllm.launcher.local.devices import GpuReader
+from myllm.launcher.local.usage import used_by
 from myllm.loops import in_background, keep_running, note_failure
-from myllm.supervisor.devices import HOST, GpuReader, used_by
 from myllm.supervisor.engine_activity import Observed
 from myllm.supervisor.hang_rules import Vitals
 from myllm.supervisor.instance import Instance

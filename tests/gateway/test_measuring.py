@@ -9,7 +9,7 @@ from pathlib import Path
 
 from myllm.engine.engine import Engine
 from myllm.gateway.gateway import Gateway
-from myllm.supervisor.devices import used_by
+from myllm.launcher.local.usage import used_by
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running

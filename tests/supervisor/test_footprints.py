@@ -13,12 +13,14 @@ import pytest
 
 from myllm.engine.engine import Engine
 from myllm.launcher.base import LaunchSpec
-from myllm.launcher.local import LocalLauncher
-from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.launcher.devices import HOST
+from myllm.launcher.local.launcher import LocalLauncher
+from myllm.launcher.local.runtime_dir import RuntimeDir
+from myllm.launcher.local.usage import used_by
 from myllm.models.model import Model
 from myllm.models.projector import Projector
 from myllm.models.registry import Registry
-from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, used_by
+from myllm.supervisor.device_headroom import GPU_CONTEXT_MB
 from myllm.supervisor.footprints import Footprint, Footprints, extras_mb
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import (

@@ -21,8 +21,8 @@ import structlog
 from myllm.errors import EngineError
 from myllm.gateway.event_log import EventLog
 from myllm.launcher.base import LaunchSpec
-from myllm.launcher.local import LocalLauncher
-from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.launcher.local.launcher import LocalLauncher
+from myllm.launcher.local.runtime_dir import RuntimeDir
 from myllm.models.registry import Registry
 from myllm.supervisor.exit_cause import Death
 from myllm.supervisor.instance import Instance

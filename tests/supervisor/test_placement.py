@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from myllm.launcher.devices import HOST
 from myllm.models.config import EngineOptions, ModelConfig
 from myllm.models.gguf_header import UNKNOWN
 from myllm.models.model import Model
 from myllm.settings import Settings
-from myllm.supervisor.devices import GPU_CONTEXT_MB, HOST, Room
+from myllm.supervisor.device_headroom import GPU_CONTEXT_MB, Room
 from myllm.supervisor.placement import Estimate, Placement, choose, lay_out
 from myllm.supervisor.spec import Layout
 

@@ -10,10 +10,10 @@ import pytest
 
 from myllm.cpus import machine_cores
 from myllm.engine.engine import Engine
+from myllm.launcher.devices import HOST, DeviceMemory
 from myllm.models.memory_estimate import kv_bytes
 from myllm.models.registry import Registry
 from myllm.settings import Settings
-from myllm.supervisor.devices import HOST, DeviceMemory
 from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, Layout, Role, main_role
 from myllm.supervisor.spec_builder import Specs

@@ -16,8 +16,8 @@ from myllm.errors import EngineDied
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.launcher.devices import HOST
 from myllm.supervisor import memory_limit
-from myllm.supervisor.devices import HOST
 from myllm.supervisor.exit_cause import Death
 from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.watcher import Watcher

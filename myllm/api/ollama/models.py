@@ -20,10 +20,10 @@ from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest, PullFailed
 from myllm.gateway.pull_progress import Step, pulling
 from myllm.gateway.snapshot import EngineSnapshot
+from myllm.launcher.devices import HOST
 from myllm.models.copying import copy_model
 from myllm.models.pull_source import PullSource, parse_reference
 from myllm.models.registry import Model
-from myllm.supervisor.devices import HOST
 
 router = APIRouter(prefix="/ollama", tags=["Ollama"], route_class=AnyContentType)
 # The version of Ollama whose API this is: clients check it for the features that they use.

@@ -9,8 +9,8 @@ from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun, least_recent
 from myllm.gateway.scheduling.memory_budget import MemoryBudget
 from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.tickets import Action, Drain, Plan, Start, Stop
+from myllm.launcher.devices import MemoryByDevice
 from myllm.models.registry import untagged
-from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey, Role
 
 _ROLES: tuple[Role, ...] = ("generate", "embed", "rerank")

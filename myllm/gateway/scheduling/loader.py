@@ -16,7 +16,7 @@ from myllm.gateway.scheduling.fleet import Fleet
 from myllm.gateway.scheduling.model_state import ModelState, PendingStart
 from myllm.gateway.scheduling.rejections import backing_off, give_up
 from myllm.gateway.scheduling.tickets import Action, EngineExit, KeepEngine, MakePlan, Plan
-from myllm.supervisor.devices import MemoryByDevice
+from myllm.launcher.devices import MemoryByDevice
 
 
 class Loader:

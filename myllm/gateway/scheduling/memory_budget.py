@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from myllm.supervisor.devices import MemoryByDevice
+from myllm.launcher.devices import MemoryByDevice
 
 Headroom = dict[str, float]
 """What a new engine may take, by device name; `UNBOUNDED` where nothing limits it."""

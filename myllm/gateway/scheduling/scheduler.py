@@ -36,7 +36,7 @@ from myllm.gateway.scheduling.rejections import (
     shutting_down,
 )
 from myllm.gateway.scheduling.tickets import Action, EngineExit, Grant, Plan, Reject, Ticket
-from myllm.supervisor.devices import MemoryByDevice
+from myllm.launcher.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey
 
 

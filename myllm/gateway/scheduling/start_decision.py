@@ -29,7 +29,7 @@ from myllm.gateway.scheduling.memory_budget import (
 )
 from myllm.gateway.scheduling.model_state import ModelState, PendingStart
 from myllm.gateway.scheduling.tickets import Plan
-from myllm.supervisor.devices import MemoryByDevice
+from myllm.launcher.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey
 
 # How long a model that is in use keeps its memory while another one waits for it.

@@ -11,8 +11,8 @@ import structlog
 from myllm.errors import MyLLMError
 from myllm.gateway.prompt.prefixes import Pieces
 from myllm.gateway.scheduling.demand import Demand
+from myllm.launcher.devices import MemoryByDevice
 from myllm.sessions.session import SessionRef
-from myllm.supervisor.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
 ANY_PRIORITY: Final = 10

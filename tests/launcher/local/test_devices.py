@@ -1,4 +1,4 @@
-"""What is free, on the machine and in a container, and what engines may have of it."""
+"""What is free, on the machine and in a container, and what a process takes of it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,12 @@ import sys
 import psutil
 
 from myllm.cgroups import MemoryLimit
-from myllm.settings import Settings
-from myllm.supervisor.devices import (
-    HOST,
-    DeviceMemory,
-    Room,
-    budgets,
-    read_devices,
-    rooms,
-    used_by,
-    within,
-)
+from myllm.launcher.devices import HOST, DeviceMemory
+from myllm.launcher.local.devices import read_devices, within
+from myllm.launcher.local.usage import used_by
 from tests.serving import wait_until
 
 GIB = 2**30
-DEVICES = {HOST: DeviceMemory(16000, 9000), "CUDA0": DeviceMemory(24000, 20000)}
-
-
-def settings(**given: int) -> Settings:
-    return Settings(_env_file=None, **given)  # type: ignore[arg-type,call-arg]
 
 
 def test_a_process_that_has_ended_and_was_not_reaped_takes_nothing() -> None:
@@ -64,26 +51,6 @@ def test_a_limit_never_makes_memory_more() -> None:
     assert within(8 * GIB, 3 * GIB, unlimited) == DeviceMemory(8192, 3072)
     assert within(8 * GIB, 3 * GIB, MemoryLimit(4 * GIB, GIB)) == DeviceMemory(4096, 1024)
     assert within(8 * GIB, 3 * GIB, None) == DeviceMemory(8192, 3072)
-
-
-def test_budgets_are_set_or_all_but_the_reserve() -> None:
-    assert budgets(DEVICES, settings()) == {HOST: 15488, "CUDA0": 23488}
-    assert budgets(DEVICES, settings(memory_reserve_mb=1000)) == {HOST: 15000, "CUDA0": 23000}
-    chosen = settings(memory_budget_mb=8000, gpu_budget_mb=99999)
-    assert budgets(DEVICES, chosen) == {HOST: 8000, "CUDA0": 24000}
-    assert budgets({HOST: DeviceMemory(300, 200)}, settings()) == {HOST: 0}
-
-
-def test_what_other_programs_have_cannot_be_obtained_but_what_engines_have_can() -> None:
-    own = {HOST: 2000}
-    assert rooms(DEVICES, settings(), own) == {
-        HOST: Room(budget_mb=15488, obtainable_mb=10488, free_mb=8488),
-        "CUDA0": Room(budget_mb=23488, obtainable_mb=19488, free_mb=19488),
-    }
-    little = rooms(DEVICES, settings(memory_budget_mb=3000), own)[HOST]
-    assert little == Room(budget_mb=3000, obtainable_mb=3000, free_mb=1000)
-    over = rooms(DEVICES, settings(memory_budget_mb=1000), own)[HOST]
-    assert over.free_mb == 0
 
 
 def test_own_memory_of_this_process() -> None:

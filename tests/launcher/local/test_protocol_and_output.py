@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from myllm.launcher.child_protocol import parse_state
-from myllm.launcher.environment import engine_environment
-from myllm.launcher.output import KEPT_LINES, LOG_BYTES, EngineOutput
+from myllm.launcher.local.child_protocol import parse_state
+from myllm.launcher.local.environment import engine_environment
+from myllm.launcher.local.output import KEPT_LINES, LOG_BYTES, EngineOutput
 
 
 def report(state: str, **payload: object) -> str:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from myllm.launcher.priorities import GIVES_WAY
+from myllm.launcher.local.priorities import GIVES_WAY
 
 _PR_SET_PDEATHSIG = 1
 # Looked up before any fork.

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from myllm.errors import EngineError
-from myllm.launcher import child_protocol
 from myllm.launcher.base import LaunchSpec, StateListener
-from myllm.launcher.child import bounded
-from myllm.launcher.environment import engine_environment
-from myllm.launcher.output import EngineOutput
-from myllm.launcher.pipes import MOST_READ, LazyPipe, read_lines
-from myllm.launcher.priorities import give_way, let_main_thread_go_first
-from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.launcher.local import child_protocol
+from myllm.launcher.local.child import bounded
+from myllm.launcher.local.environment import engine_environment
+from myllm.launcher.local.output import EngineOutput
+from myllm.launcher.local.pipes import MOST_READ, LazyPipe, read_lines
+from myllm.launcher.local.priorities import give_way, let_main_thread_go_first
+from myllm.launcher.local.runtime_dir import RuntimeDir
 from myllm.loops import in_background
 
 _AFTER_KILL_S = 10.0

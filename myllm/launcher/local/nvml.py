@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from myllm.supervisor.devices import DeviceMemory
+from myllm.launcher.devices import DeviceMemory
 
 _log = structlog.get_logger(__name__)
 _MIB = 2**20

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from myllm.supervisor.devices import HOST, DeviceMemory, read_devices
-from myllm.supervisor.nvml import Nvml, open_nvml, visible
+from myllm.launcher.devices import HOST, DeviceMemory
+from myllm.launcher.local.devices import read_devices
+from myllm.launcher.local.nvml import Nvml, open_nvml, visible
 
 MIB = 2**20
 UUIDS = [

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from myllm.engine.engine import Engine
-from myllm.launcher.runtime_dir import RuntimeDir
+from myllm.launcher.local.runtime_dir import RuntimeDir
 from tests.serving import serving, stop, wait_until
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from myllm.engine.engine import Engine
-from myllm.launcher.priorities import GIVES_WAY
+from myllm.launcher.local.priorities import GIVES_WAY
 from tests.serving import serving
 
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from myllm.launcher.pipes import MOST_READ, LazyPipe, Lines
+from myllm.launcher.local.pipes import MOST_READ, LazyPipe, Lines
 
 
 class Heard:

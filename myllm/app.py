@@ -139,14 +139,14 @@ class App:
 
     def _build_services(self, runtime: RuntimeDir, store: SessionStore, files: KvFiles) -> Services:
         settings = self.settings
-        launcher = LocalLauncher(runtime, settings.state_dir / "logs")
-        speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
         gpus = open_nvml() if "CUDA" in self._engine.backends else None
-        supervisor = Supervisor(settings, self._engine, launcher, speeds, gpus)
-        specs = Specs(settings, self._engine, speeds, gpus, supervisor.used)
+        launcher = LocalLauncher(runtime, settings.state_dir / "logs", gpus)
+        speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
+        supervisor = Supervisor(settings, self._engine, launcher, speeds)
+        specs = Specs(settings, self._engine, speeds, launcher.devices, supervisor.used)
         registry = Registry(settings.models_dir)
         footprints = Footprints(settings.state_dir / "footprints.json", _fit_tool(self._engine))
-        planner = Planner(settings, registry, specs, footprints, gpus)
+        planner = Planner(settings, registry, specs, footprints, launcher.devices)
         scheduler = Scheduler(
             planner.budget(),
             queue_timeout_s=settings.queue_timeout,

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import structlog
 
 from myllm.gateway.scheduling.tickets import Plan
-from myllm.launcher.devices import MemoryByDevice
-from myllm.launcher.local.devices import GpuReader, read_devices
+from myllm.launcher.devices import Devices, MemoryByDevice
 from myllm.models.registry import Registry
 from myllm.settings import Settings
 from myllm.supervisor.device_headroom import budgets
@@ -32,19 +31,19 @@ class Planner:
         registry: Registry,
         specs: Specs,
         footprints: Footprints,
-        gpus: GpuReader | None,
+        devices: Devices,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._specs = specs
         self._footprints = footprints
-        self._gpus = gpus
+        self._devices = devices
 
     def budget(self) -> MemoryByDevice:
         """What the engines may take together, on each device that is bounded."""
         cap = self._settings.max_loaded_models
         engines = {} if cap is None else {ENGINES: cap}
-        return budgets(read_devices(self._gpus), self._settings) | engines
+        return budgets(self._devices(), self._settings) | engines
 
     def free(self, loading: Mapping[str, int]) -> MemoryByDevice:
         """What new engines may take now; `loading` is what those have that are loading, whose
@@ -52,7 +51,7 @@ class Planner:
         reserve = self._settings.memory_reserve_mb
         return {
             name: max(0, memory.free_mb - reserve) + loading.get(name, 0)
-            for name, memory in read_devices(self._gpus).items()
+            for name, memory in self._devices().items()
         }
 
     async def plan(self, key: InstanceKey, smaller: bool = False) -> Plan:

@@ -1,15 +1,18 @@
-"""The seam between supervising engines and where they run: start, wait, stop.
+"""The seam between supervising engines and where they run.
 
-A launcher starts a process somewhere and hands back a handle. The local one is the only one
-so far; another machine's would implement the same two protocols.
+A launcher starts an engine somewhere and hands back a handle. The local one is the only one so
+far; one for another machine would implement the same two protocols. Nothing above this package
+knows of a process id that it can signal, a path of a socket, or a file of the operating system.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
+
+from myllm.launcher.devices import DeviceMemory
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,57 @@ class ChildState:
 
 StateListener = Callable[[ChildState], None]
 
+Connect = Callable[[], Awaitable[socket.socket]]
+"""`EngineProcess.connect`."""
+
+
+@dataclass(frozen=True)
+class EngineUsage:
+    """What an engine has used since its start: seconds of CPU, and bytes that it has read from
+    and written to files, cached or not (0 where the system does not count them)."""
+
+    cpu_s: float
+    io_bytes: int
+
 
 class EngineProcess(Protocol):
-    """A started process. Whoever started it must call `stop`."""
+    """A launched engine. The caller that started it must call `stop`.
+
+    The readings are separate methods because they cost differently: the supervisor takes some
+    every two seconds, and some around a prompt whose speed it measures.
+    """
 
     @property
-    def pid(self) -> int: ...
+    def pid(self) -> int | None:
+        """The process id where the engine runs, for people; None where it has none."""
+        ...
 
-    @property
-    def socket(self) -> Path:
-        """The Unix socket that its HTTP server listens on, once it does."""
+    async def connect(self) -> socket.socket:
+        """Open a connection to the engine's HTTP server.
+
+        Returns a non-blocking stream socket that is ready for a request: connected, and
+        authenticated where the launcher needs that. HTTP is read off its file descriptor as it is.
+        Raises OSError, and TimeoutError when the engine does not accept.
+        """
+        ...
+
+    def memory_mb(self) -> dict[str, int]:
+        """MiB that the engine takes on each device now; empty when it has ended. Raises OSError
+        when that cannot be read."""
+        ...
+
+    def usage(self) -> EngineUsage | None:
+        """What it has used so far; None when it has ended. Raises OSError when that cannot be
+        read."""
+        ...
+
+    def is_working(self) -> bool:
+        """Whether a GPU that the engine uses computes at this moment, for any process."""
+        ...
+
+    def core_wait_s(self) -> float:
+        """Seconds for which its threads have waited for a core, and the machine for its
+        hypervisor; 0 where the system does not count them, or the engine has ended."""
         ...
 
     async def wait(self) -> int:
@@ -57,7 +101,7 @@ class EngineProcess(Protocol):
         ...
 
     def cause(self) -> str | None:
-        """The engine's own words on why it failed, if it said any."""
+        """The first error that the engine printed, or None."""
         ...
 
     def tail(self) -> list[str]:
@@ -67,6 +111,11 @@ class EngineProcess(Protocol):
 
 class Launcher(Protocol):
     """Starts engines."""
+
+    def devices(self) -> Mapping[str, DeviceMemory]:
+        """The memory of the machine that engines run on (`HOST`) and of each of its GPUs, as it is
+        now."""
+        ...
 
     async def start(self, spec: LaunchSpec, on_state: StateListener) -> EngineProcess:
         """Start `spec`; raises EngineError when it cannot even be executed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,3 +19,7 @@ class DeviceMemory:
 
     total_mb: int
     free_mb: int
+
+
+Devices = Callable[[], Mapping[str, DeviceMemory]]
+"""`Launcher.devices`."""

@@ -5,18 +5,15 @@ It is made between an engine's load and its first request, when its slots hold n
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
-import psutil
 
+from myllm.launcher.base import EngineProcess
 from myllm.supervisor.engine_client import EngineClient
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
@@ -39,18 +36,22 @@ class CoreWatch:
     every machine counts as calm. What a hypervisor takes away counts as waiting.
     """
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    def __init__(self, process: EngineProcess) -> None:
+        self._process = process
         self._began = time.monotonic()
-        self._waited_s = _waited_s(pid)
+        self._waited_s = process.core_wait_s()
 
     def is_calm(self) -> bool:
         took_s = time.monotonic() - self._began
-        return _waited_s(self._pid) - self._waited_s <= _MOST_WAITING * took_s
+        return self._process.core_wait_s() - self._waited_s <= _MOST_WAITING * took_s
 
 
 async def compare(
-    client: EngineClient, pid: int, sizes: Sequence[int], vocabulary: int, context: int
+    client: EngineClient,
+    process: EngineProcess,
+    sizes: Sequence[int],
+    vocabulary: int,
+    context: int,
 ) -> Known:
     """Have prompts of each size read, for MOST_S seconds at most.
 
@@ -59,7 +60,7 @@ async def compare(
     both come with what was seen. Raises httpx.TransportError when the engine is gone, and
     ValueError for an answer that is none.
     """
-    watch, rounds = CoreWatch(pid), _Rounds(client, vocabulary, context)
+    watch, rounds = CoreWatch(process), _Rounds(client, vocabulary, context)
     try:
         enough = await rounds.make(watch, sizes)
     except httpx.ReadTimeout:
@@ -147,19 +148,6 @@ def _plain_tokens(vocabulary: int) -> range:
     return range(vocabulary // 4, max(vocabulary // 2, vocabulary // 4 + 1))
 
 
-def _waited_s(pid: int) -> float:
-    """Seconds for which threads of a process have waited for a core, and the machine's CPUs for
-    their hypervisor; 0 where that is not told, or the process is gone."""
-    waited_ns = 0
-    with suppress(OSError):
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with suppress(OSError, ValueError, IndexError):  # one that has just ended
-                waited_ns += int(
-                    Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[1]
-                )
-    return waited_ns / 1e9 + float(getattr(psutil.cpu_times(), "steal", 0.0))
-
-
 class Reading:
     """A real prompt that is about to be read: whoever has it answered tells how long it took.
 
@@ -171,7 +159,8 @@ class Reading:
         self._speeds = speeds
         self._instance = instance
         learns = speeds.learns(instance.spec.speed_key) and instance.client.open_requests == 0
-        self._watch = CoreWatch(instance.pid) if learns and instance.pid is not None else None
+        process = instance.process
+        self._watch = CoreWatch(process) if learns and process is not None else None
 
     def done(self, timings: Mapping[str, Any]) -> None:
         """Take in the engine's timings of the answer; called before its stream is closed."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import psutil
-
-from myllm.launcher.local.devices import GpuReader
+from myllm.launcher.base import EngineUsage
 from myllm.supervisor.hang_rules import Signs
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.slots_probe import Heard, Probe
@@ -23,8 +21,7 @@ class Observed:
         self._instance = instance
         self._probe: Probe | None = None
         self._signs = 0
-        self._cpu_s = 0.0
-        self._bytes = 0
+        self._usage = EngineUsage(0.0, 0)
         self._probed_at = self._answered_at = 0  # requests that had been sent by then
 
     def owes_answer(self) -> bool:
@@ -33,22 +30,22 @@ class Observed:
         asked = self._instance.requests != self._answered_at
         return self._instance.is_expected() or (asked and not self._instance.is_over())
 
-    def look(self, gpus: GpuReader | None) -> Signs:
-        """What has happened since the last look."""
+    def look(self, ask_gpus: bool) -> Signs:
+        """What has happened since the last look; `ask_gpus`: work of its GPUs counts, too."""
         instance = self._instance
         told, self._signs = instance.signs != self._signs, instance.signs
         heard = self._probe.heard() if self._probe is not None else Heard()
         if heard.answered:
             self._answered_at = self._probed_at
         worked, carried = self._used()
-        if gpus is not None and not (told or worked) and instance.pid is not None:
-            worked = gpus.is_working(instance.pid)
+        if ask_gpus and not (told or worked) and instance.process is not None:
+            worked = instance.process.is_working()
         return Signs(told, heard.answered, heard.moved, worked, carried)
 
     def probe(self, timeout_s: float) -> None:
         """Ask it for a sign of life, unless an earlier question is still open."""
-        if self._probe is None and self._instance.socket is not None:
-            self._probe = Probe(self._instance.socket)
+        if self._probe is None and self._instance.process is not None:
+            self._probe = Probe(self._instance.process.connect)
         if self._probe is not None and self._probe.ask(timeout_s):
             self._probed_at = self._instance.requests
 
@@ -61,25 +58,16 @@ class Observed:
     def _used(self) -> tuple[bool, bool]:
         """Whether it had a CPU, and whether it read or wrote much. What cannot be found out is not
         held against it."""
-        if self._instance.pid is None:
+        process = self._instance.process
+        if process is None:
             return False, False
         try:
-            process = psutil.Process(self._instance.pid)
-            times = process.cpu_times()
-            cpu_s, carried = times.user + times.system, _carried(process)
-        except psutil.NoSuchProcess:
-            return False, False  # its own `wait` tells the instance
-        except (OSError, psutil.Error):
+            usage = process.usage()
+        except OSError:
             return True, False
-        worked, much = cpu_s - self._cpu_s > _LEAST_WORK_S, carried - self._bytes > _MUCH
-        self._cpu_s, self._bytes = cpu_s, carried
+        if usage is None:
+            return False, False  # its own `wait` tells the instance
+        worked = usage.cpu_s - self._usage.cpu_s > _LEAST_WORK_S
+        much = usage.io_bytes - self._usage.io_bytes > _MUCH
+        self._usage = usage
         return worked, much
-
-
-def _carried(process: psutil.Process) -> int:
-    """Bytes that it has read from and written to files so far, cached or not; 0 where that is
-    not told."""
-    if not hasattr(process, "io_counters"):
-        return 0
-    counters = process.io_counters()
-    return int(counters.read_chars + counters.write_chars)

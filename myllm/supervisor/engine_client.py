@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import httpx
 
+from myllm.launcher.base import Connect
 from myllm.supervisor.engine_transport import EngineTransport
 
 _GET = httpx.Headers({"Host": "engine", "Connection": "close"})
@@ -41,10 +41,10 @@ class EngineStream:
 
 
 class EngineClient:
-    """Requests to the engine that listens on `socket`; each raises httpx.TransportError."""
+    """Requests to the engine that `connect` reaches; each raises httpx.TransportError."""
 
-    def __init__(self, socket: Path) -> None:
-        self._transport = EngineTransport(socket)
+    def __init__(self, connect: Connect) -> None:
+        self._transport = EngineTransport(connect)
         self.is_busy = self._transport.is_busy
         self.close = self._transport.close
 

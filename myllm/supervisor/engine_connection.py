@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import cast
@@ -18,9 +17,9 @@ from typing import cast
 import httptools
 import httpx
 
+from myllm.launcher.base import Connect
 from myllm.supervisor.shared_reads import Pulse
 
-_CONNECT_S, _CONNECT_AGAIN_S = 10.0, 0.01
 # The calls of a turn follow each other faster. llama-server (cpp-httplib) waits for 5 s.
 _RESTS_S = 0.5
 # Beyond this much that nobody has taken yet, the engine is made to wait.
@@ -59,8 +58,8 @@ class Connection(asyncio.Protocol):
 
     # What its user does
 
-    async def ask(self, path: str, request: bytes, silence_s: float) -> None:
-        """Send a request to the socket at `path`; returns when the answer has begun: its headers
+    async def ask(self, connect: Connect, request: bytes, silence_s: float) -> None:
+        """Send a request over `connect`; returns when the answer has begun: its headers
         are there, and the first of its body, which follows at once.
 
         One that rests is asked again without connecting. Raises ConnectError. From the sending on,
@@ -70,7 +69,7 @@ class Connection(asyncio.Protocol):
         unsent = request
         if self._transport is None:
             try:
-                unsent = await self._open(path, request)
+                unsent = await self._open(connect, request)
             except (OSError, TimeoutError) as failure:
                 raise httpx.ConnectError(f"cannot connect: {failure}") from failure
         else:
@@ -82,16 +81,17 @@ class Connection(asyncio.Protocol):
         while not (self._chunks or self._complete):
             await self._news()
 
-    async def _open(self, path: str, request: bytes) -> bytes:
+    async def _open(self, connect: Connect, request: bytes) -> bytes:
         """Connect and send what the socket takes of a request, before anything else is done: the
         engine begins meanwhile. Returns the rest."""
-        opened = socket.socket(socket.AF_UNIX)
+        opened = await connect()
         try:
-            opened.setblocking(False)
-            await _connect(opened, path)
             sent = opened.send(request)
             self._parser = httptools.HttpResponseParser(self)
-            await self._loop.create_unix_connection(lambda: self, sock=opened)
+            if opened.family == socket.AF_UNIX:
+                await self._loop.create_unix_connection(lambda: self, sock=opened)
+            else:
+                await self._loop.create_connection(lambda: self, sock=opened)
         except BaseException:
             opened.close()
             raise
@@ -279,15 +279,3 @@ class Connection(asyncio.Protocol):
         # A second answer is one that nobody has asked for.
         self._stays_open = not self._complete and self._parser.should_keep_alive()
         self._complete = True
-
-
-async def _connect(opened: socket.socket, path: str) -> None:
-    """Raises TimeoutError where too many others wait to be accepted, for too long."""
-    give_up_at = time.monotonic() + _CONNECT_S
-    while True:
-        try:
-            return opened.connect(path)
-        except BlockingIOError:
-            if time.monotonic() > give_up_at:
-                raise TimeoutError(f"not accepted within {_CONNECT_S:g} s") from None
-            await asyncio.sleep(_CONNECT_AGAIN_S)

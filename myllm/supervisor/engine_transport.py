@@ -1,4 +1,4 @@
-"""httpx's seam towards one engine: its transport over the engine's Unix socket.
+"""httpx's seam towards one engine: a transport over the connections that its launcher opens.
 
 One connection per stream: llama-server closes it behind each, although it promises to keep it.
 It is closed with the answer whatever happens, which is also how a generation is cancelled. What
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
 
+from myllm.launcher.base import Connect
 from myllm.supervisor.engine_connection import Connection
 from myllm.supervisor.shared_reads import Pulse
 
@@ -23,15 +23,15 @@ _MOST_RESTING = 3
 
 
 class EngineTransport(httpx.AsyncBaseTransport):
-    """Sends requests to the engine that listens on `socket`.
+    """Sends requests to the engine that `connect` reaches.
 
     Measured on two cores, `httpx.AsyncClient` adds 300 µs to a request and 2 µs to a token, for
     redirects, cookies and decoding that no engine needs; so requests are handed to this
     transport directly.
     """
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = str(socket)
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._open: set[Connection] = set()
         self._resting: list[Connection] = []
         self._pulse = Pulse()
@@ -58,7 +58,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         self._open.add(connection)
         self.requests += 1
         try:
-            await connection.ask(self._socket, head, silence_s)
+            await connection.ask(self._connect, head, silence_s)
         except BaseException:
             self.done(connection)
             raise

@@ -15,7 +15,6 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -112,13 +111,13 @@ class Instance:
 
     @property
     def pid(self) -> int | None:
-        """The process's id while there is one."""
+        """The process id that the launcher reports, for people."""
         return self._process.pid if self._process else None
 
     @property
-    def socket(self) -> Path | None:
-        """Where it listens while there is a process."""
-        return self._process.socket if self._process else None
+    def process(self) -> EngineProcess | None:
+        """The launched engine; None before it is launched."""
+        return self._process
 
     @property
     def client(self) -> EngineClient:
@@ -162,7 +161,7 @@ class Instance:
         if self.expected_mb is not None:
             self.expected_mb = max(self.expected_mb, self.used.get(HOST, 0))
 
-    def is_working(self) -> bool:
+    def has_work(self) -> bool:
         """Whether it loads or has requests to answer."""
         requests = self._client.open_requests if self._client is not None else 0
         return self.state == "loading" or requests > 0
@@ -187,7 +186,7 @@ class Instance:
         try:
             self._process = await self._launcher.start(self._launch, self._take_report)
             exited = asyncio.create_task(self._process.wait())
-            self._client = EngineClient(self._process.socket)
+            self._client = EngineClient(self._process.connect)
             ready = asyncio.create_task(self._become_ready())
             try:
                 await asyncio.wait({ready, exited, stop_wanted}, return_when="FIRST_COMPLETED")

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import errno
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
+from myllm.launcher.base import Connect
 from myllm.loops import in_background
 from myllm.supervisor.engine_client import EngineClient
 
@@ -31,11 +31,11 @@ class Heard:
 
 
 class Probe:
-    """Questions to the engine at `socket`, one at a time, on connections of their own: nobody is
-    to take them for requests of clients."""
+    """Questions to the engine that `connect` reaches, one at a time, on connections of their own,
+    so that they do not count as requests of clients."""
 
-    def __init__(self, socket: Path) -> None:
-        self._client = EngineClient(socket)
+    def __init__(self, connect: Connect) -> None:
+        self._client = EngineClient(connect)
         self._task: asyncio.Task[None] | None = None
         self._heard = Heard()
         self._last = b""

@@ -11,7 +11,7 @@ from functools import partial
 from myllm.cpus import machine_cores, usable_cores
 from myllm.engine.engine import Engine
 from myllm.engine.hardware import cpu_identity
-from myllm.launcher.local.devices import GpuReader, read_devices
+from myllm.launcher.devices import Devices
 from myllm.models.memory_estimate import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
@@ -35,7 +35,7 @@ _PARAMETERS_PER_BATCH_THREAD = 5e6
 class Specs:
     """Makes an InstanceSpec for a model in a role.
 
-    `used` tells what the engines have on each device, in MiB.
+    `devices` is the launcher's; `used` tells what the engines have on each device, in MiB.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Specs:
         settings: Settings,
         engine: Engine,
         speeds: PromptSpeeds,
-        gpus: GpuReader | None,
+        devices: Devices,
         used: Callable[[], Mapping[str, int]],
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._speeds = speeds
-        self._gpus = gpus
+        self._devices = devices
         self._used = used
         self._rooms: dict[str, Room] = {}
         self._rooms_until = 0.0
@@ -91,7 +91,7 @@ class Specs:
         """What engines may have of each device; a moment old at most."""
         now = time.monotonic()
         if now >= self._rooms_until:
-            self._rooms = rooms(read_devices(self._gpus), self._settings, self._used())
+            self._rooms = rooms(self._devices(), self._settings, self._used())
             self._rooms_until = now + _ROOMS_VALID_S
         return self._rooms
 

@@ -16,7 +16,6 @@ import structlog
 from myllm.cpus import usable_cores
 from myllm.engine.engine import Engine
 from myllm.launcher.base import Launcher, LaunchSpec
-from myllm.launcher.local.devices import GpuReader
 from myllm.loops import in_background
 from myllm.settings import Settings
 from myllm.supervisor.batch_comparison import compare
@@ -59,7 +58,6 @@ class Supervisor:
         engine: Engine,
         launcher: Launcher,
         speeds: PromptSpeeds,
-        gpus: GpuReader | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -70,7 +68,7 @@ class Supervisor:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._histories: dict[InstanceKey, History] = {}
         self._compared_at: dict[str, float] = {}
-        self._watcher = Watcher(self, settings.hang_timeout, gpus, self._batch_s)
+        self._watcher = Watcher(self, settings.hang_timeout, self._batch_s)
 
     def __iter__(self) -> Iterator[Instance]:
         return iter(list(self._instances.values()))
@@ -151,13 +149,13 @@ class Supervisor:
         makes up for it. So it does for a comparison that fails, and for one on a busy machine,
         but not at once: an engine that replaces a dead one is waited for.
         """
-        spec, pid = instance.spec, instance.pid
+        spec, process = instance.spec, instance.process
         # A smaller context cannot hold the largest size.
         can = spec.key.role == "generate" and spec.batch < spec.context_size
         if not can or not self.speeds.wants_comparison(spec.speed_key):
             return
         others = [other for other in self if other is not instance]
-        if pid is None or any(other.is_working() for other in others):
+        if process is None or any(other.has_work() for other in others):
             return
         now = time.monotonic()
         if now - self._compared_at.get(spec.speed_key, -math.inf) < COMPARE_AGAIN_S:
@@ -166,7 +164,7 @@ class Supervisor:
         try:
             sizes = sizes_to_compare(spec.batch)
             vocabulary = spec.model.header.vocabulary_size
-            known = await compare(instance.client, pid, sizes, vocabulary, spec.context_size)
+            known = await compare(instance.client, process, sizes, vocabulary, spec.context_size)
         except Exception as failure:  # noqa: BLE001 - the engine works without it
             _log.warning("batch sizes not compared", model=str(spec.key), cause=repr(failure))
             return

@@ -13,8 +13,6 @@ from contextvars import Context
 import structlog
 
 from myllm.launcher.devices import HOST
-from myllm.launcher.local.devices import GpuReader
-from myllm.launcher.local.usage import used_by
 from myllm.loops import in_background, keep_running, note_failure
 from myllm.supervisor.engine_activity import Observed
 from myllm.supervisor.hang_rules import Vitals
@@ -40,11 +38,9 @@ class Watcher:
         self,
         instances: Iterable[Instance],
         hang_timeout_s: float,
-        gpus: GpuReader | None,
         batch_s: Callable[[InstanceSpec], float],
     ) -> None:
         self._instances = instances
-        self._gpus = gpus
         self._hang_timeout_s = hang_timeout_s
         self._batch_s = batch_s
         self._every_s = min(_EVERY_S, hang_timeout_s / 4)
@@ -66,8 +62,9 @@ class Watcher:
 
     def measure(self, instance: Instance) -> None:
         """Read how much memory the process has now."""
-        if instance.pid is not None and not instance.is_ending():  # or it has given some back
-            instance.used = used_by(instance.pid, self._gpus) or instance.used
+        process = instance.process
+        if process is not None and not instance.is_ending():  # or it has given some back
+            instance.used = process.memory_mb() or instance.used
 
     async def _look(self) -> None:
         before, self._looked_at = self._looked_at, time.monotonic()
@@ -95,7 +92,7 @@ class Watcher:
         observed, vitals = self._watched[instance.run_id]
         if not (owes := observed.owes_answer()):
             vitals.rest()
-        signs = observed.look(self._gpus if owes else None)
+        signs = observed.look(ask_gpus=owes)
         if owes:
             vitals.look(elapsed_s, signs)
             self._judge(instance, vitals)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from myllm.engine.engine import Engine
 from myllm.gateway.gateway import Gateway
-from myllm.launcher.local.usage import used_by
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running
@@ -36,8 +35,8 @@ async def test_a_load_that_was_cut_off_says_nothing_about_a_models_size(
         predicted = (await gateway.planner.plan(KEY)).need
         loading = asyncio.create_task(gateway.load("demo"))
         instance = await held_while_loading(gateway)
-        assert instance.pid is not None
-        instance.used = used_by(instance.pid, None)
+        assert instance.process is not None
+        instance.used = instance.process.memory_mb()
         assert instance.used["host"] < predicted["host"]
         instance.stop()
         await instance.ended.wait()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from myllm.launcher.local.usage import usage
 from myllm.supervisor.engine_activity import Observed
 from myllm.supervisor.hang_rules import Signs
 from tests.serving import wait_until
@@ -28,7 +29,11 @@ class Engine:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.shown: Any = SimpleNamespace(pid=process.pid, signs=0, requests=0, socket=None)
+        self.gpu_works = False
+        launched = SimpleNamespace(
+            usage=lambda: usage(process.pid), is_working=lambda: self.gpu_works
+        )
+        self.shown: Any = SimpleNamespace(process=launched, signs=0, requests=0)
 
     def does(self, what: str, folder: Path) -> None:
         """Returns when it is done."""
@@ -66,23 +71,23 @@ def test_what_a_process_does(tmp_path: Path, what: str, signs: Signs) -> None:
     with started(tmp_path) as engine:
         engine.does("pass", tmp_path)
         observed = Observed(engine.shown)
-        observed.look(None)
+        observed.look(ask_gpus=False)
         engine.does(what, tmp_path)
-        seen = observed.look(None)
+        seen = observed.look(ask_gpus=False)
         assert seen.carried is signs.carried
         if signs != Signs(carried=True):  # which takes some CPU, too
             assert seen == signs
         time.sleep(0.05)
-        assert observed.look(None) == Signs()
+        assert observed.look(ask_gpus=False) == Signs()
 
 
 def test_a_gpu_that_works_counts_and_one_that_is_gone_does_not(tmp_path: Path) -> None:
-    gpu: Any = SimpleNamespace(is_working=lambda pid: True)
     with started(tmp_path) as engine:
+        engine.gpu_works = True
         engine.does("pass", tmp_path)
         observed = Observed(engine.shown)
-        observed.look(None)
-        assert observed.look(gpu) == Signs(worked=True)
+        observed.look(ask_gpus=False)
+        assert observed.look(ask_gpus=True) == Signs(worked=True)
         engine.shown.signs = 1
-        assert observed.look(gpu) == Signs(told=True)
-    assert observed.look(None) == Signs()
+        assert observed.look(ask_gpus=True) == Signs(told=True)
+    assert observed.look(ask_gpus=False) == Signs()

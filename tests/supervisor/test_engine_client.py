@@ -7,11 +7,13 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from myllm.launcher.local.sockets import connect_unix
 from myllm.supervisor.engine_client import EngineClient
 
 Sends = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -35,7 +37,7 @@ async def engine(home: Path, sends: Sends) -> AsyncGenerator[EngineClient, None]
 
     server = await asyncio.start_unix_server(answer, home / "e.sock")
     async with server:
-        yield EngineClient(home / "e.sock")
+        yield EngineClient(partial(connect_unix, str(home / "e.sock")))
 
 
 async def pieces(client: EngineClient) -> list[tuple[float, bytes]]:
@@ -107,11 +109,37 @@ async def test_an_engine_that_closes_between_two_readings_is_noticed(home: Path)
             await pieces(client)
 
 
+async def test_an_engine_can_be_reached_over_tcp() -> None:
+    """As a launcher for another machine would connect to it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for part in (HEAD, *(chunk(b"token;") for _ in range(30)), END):
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+
+        async def connect() -> socket.socket:
+            opened = socket.socket()
+            opened.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(opened, address)
+            return opened
+
+        client = EngineClient(connect)
+        assert b"".join(part for _, part in await pieces(client)) == 30 * b"token;"
+        assert (await client.get("/x", 10)).status == 200
+        client.close()
+
+
 async def test_an_engine_that_is_slow_to_accept_is_waited_for(home: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(home / "e.sock"))
     listener.listen(1)
-    clients = [EngineClient(home / "e.sock") for _ in range(8)]
+    clients = [EngineClient(partial(connect_unix, str(home / "e.sock"))) for _ in range(8)]
     asked = [asyncio.create_task(client.post("/x", b"{}", 10)) for client in clients]
     await asyncio.sleep(0.1)
 
@@ -171,7 +199,7 @@ class Keeping:
 async def test_the_calls_of_a_turn_share_a_connection(home: Path) -> None:
     fake = Keeping()
     async with await asyncio.start_unix_server(fake.answer, home / "e.sock"):
-        client = EngineClient(home / "e.sock")
+        client = EngineClient(partial(connect_unix, str(home / "e.sock")))
         for _ in range(5):
             assert (await client.post("/x", b"{}", 10)).body == b"{}"
         assert fake.connections == 1
@@ -184,7 +212,7 @@ async def test_one_that_the_engine_has_closed_is_not_missed(home: Path) -> None:
     """Whether that is known before the next call or only found out by it."""
     fake = Keeping(answers=1)
     async with await asyncio.start_unix_server(fake.answer, home / "e.sock"):
-        client = EngineClient(home / "e.sock")
+        client = EngineClient(partial(connect_unix, str(home / "e.sock")))
         for number in range(20):
             assert (await client.post("/x", b"{}", 10)).status == 200
             if number % 2:
@@ -196,7 +224,7 @@ async def test_one_that_the_engine_has_closed_is_not_missed(home: Path) -> None:
 async def test_what_was_not_read_to_its_end_is_not_asked_again(home: Path) -> None:
     fake = Keeping(body=b"x" * 2**22)
     async with await asyncio.start_unix_server(fake.answer, home / "e.sock"):
-        client = EngineClient(home / "e.sock")
+        client = EngineClient(partial(connect_unix, str(home / "e.sock")))
         with pytest.raises(httpx.ReadTimeout):
             await client.post("/x", b"{}", 0.0005)
         assert len((await client.post("/x", b"{}", 10)).body) == 2**22
@@ -219,7 +247,7 @@ async def test_what_nobody_has_asked_for_is_no_answer(home: Path, later: bool) -
         writer.close()
 
     async with await asyncio.start_unix_server(answer, home / "e.sock"):
-        client = EngineClient(home / "e.sock")
+        client = EngineClient(partial(connect_unix, str(home / "e.sock")))
         for _ in range(3):
             assert (await client.post("/x", b"{}", 10)).body == b"one"
             await asyncio.sleep(0.05)

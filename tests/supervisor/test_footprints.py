@@ -16,7 +16,6 @@ from myllm.launcher.base import LaunchSpec
 from myllm.launcher.devices import HOST
 from myllm.launcher.local.launcher import LocalLauncher
 from myllm.launcher.local.runtime_dir import RuntimeDir
-from myllm.launcher.local.usage import used_by
 from myllm.models.model import Model
 from myllm.models.projector import Projector
 from myllm.models.registry import Registry
@@ -93,8 +92,8 @@ async def used_after(spec: InstanceSpec, engine: Engine, home: Path, tokens: int
             path, body = "/embeddings", {"input": prompt}
         answer = await instance.client.post(path, orjson.dumps(body), 120)
         assert answer.status == 200, answer
-        assert instance.pid is not None
-        return used_by(instance.pid, None)[HOST]
+        assert instance.process is not None
+        return instance.process.memory_mb()[HOST]
 
 
 def close(predicted: int, used: int) -> bool:

@@ -7,8 +7,10 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from myllm.launcher.local.sockets import connect_unix
 from myllm.supervisor.slots_probe import Heard, Probe
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
@@ -39,7 +41,7 @@ async def test_an_answer_is_progress_when_it_says_something_new(home: Path) -> N
         writer.close()
 
     async with await asyncio.start_unix_server(answer, home / "engine.sock"):
-        probe = Probe(home / "engine.sock")
+        probe = Probe(partial(connect_unix, str(home / "engine.sock")))
         assert await heard(probe) == Heard(answered=True, moved=True)
         assert await heard(probe) == Heard(answered=True, moved=False)
         assert await heard(probe) == Heard(answered=True, moved=True)
@@ -51,13 +53,13 @@ async def test_silence_and_nobody_there_are_no_answer(home: Path) -> None:
         await reader.read()
 
     async with await asyncio.start_unix_server(say_nothing, home / "engine.sock"):
-        probe = Probe(home / "engine.sock")
+        probe = Probe(partial(connect_unix, str(home / "engine.sock")))
         assert await heard(probe) == Heard()
         probe.close()
-    assert await heard(Probe(home / "nobody.sock")) == Heard()
+    assert await heard(Probe(partial(connect_unix, str(home / "nobody.sock")))) == Heard()
 
 
 async def test_want_of_file_descriptors_is_not_held_against_the_engine(home: Path) -> None:
-    probe = Probe(home / "engine.sock")
+    probe = Probe(partial(connect_unix, str(home / "engine.sock")))
     with no_free_file():
         assert await heard(probe) == Heard(answered=True)

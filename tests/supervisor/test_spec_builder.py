@@ -11,6 +11,7 @@ import pytest
 from myllm.cpus import machine_cores
 from myllm.engine.engine import Engine
 from myllm.launcher.devices import HOST, DeviceMemory
+from myllm.launcher.local.devices import read_devices
 from myllm.models.memory_estimate import kv_bytes
 from myllm.models.registry import Registry
 from myllm.settings import Settings
@@ -44,7 +45,8 @@ def specs(
 ) -> Specs:
     settings = Settings(_env_file=None, **given)  # type: ignore[arg-type,call-arg]
     engine, gpus = (CUDA, OneGpu()) if gpu else (CPU, None)
-    return Specs(settings, engine, PromptSpeeds(folder / "speeds"), gpus, lambda: used or {})
+    speeds = PromptSpeeds(folder / "speeds")
+    return Specs(settings, engine, speeds, lambda: read_devices(gpus), lambda: used or {})
 
 
 def test_an_automatic_context_can_be_made_smaller_and_another_not(tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_what_replaces_a_crashed_engine_reads_in_equal_batches(tmp_path: Path) -
     """Whatever was measured meanwhile: the answer that was cut is to go on as it began."""
     demo = Registry(tmp_path).get("demo")
     settings, speeds = Settings(_env_file=None), PromptSpeeds(tmp_path / "speeds")  # type: ignore[call-arg]
-    made = Specs(settings, CPU, speeds, None, dict)
+    made = Specs(settings, CPU, speeds, lambda: read_devices(None), dict)
     first = made.spec(KEY, demo)
     speeds.compared(first.speed_key, Known("measured", {512: 100.0, 256: 200.0, 128: 50.0}))
     for crashed, batch in ((True, 512), (False, 256)):

@@ -52,7 +52,7 @@ async def read(gateway: Gateway, stall_s: float, stalls: asyncio.Event | None = 
 
 async def test_what_an_engine_still_has_when_it_ends_is_not_what_it_takes(gateway: Gateway) -> None:
     """Its memory goes before its process does."""
-    watcher = Watcher([], HANG_S, None, lambda spec: 0.1)
+    watcher = Watcher([], HANG_S, lambda spec: 0.1)
     async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         instance = lease.instance
         instance.used = {HOST: 1}

@@ -11,7 +11,7 @@ import psutil
 from myllm.cgroups import MemoryLimit
 from myllm.launcher.devices import HOST, DeviceMemory
 from myllm.launcher.local.devices import read_devices, within
-from myllm.launcher.local.usage import used_by
+from myllm.launcher.local.usage import memory_mb
 from tests.serving import wait_until
 
 GIB = 2**30
@@ -20,7 +20,7 @@ GIB = 2**30
 def test_a_process_that_has_ended_and_was_not_reaped_takes_nothing() -> None:
     with subprocess.Popen(["true"]) as ended:
         wait_until(lambda: psutil.Process(ended.pid).status() == "zombie", 10, "a zombie")
-        assert used_by(ended.pid, None) == {}
+        assert memory_mb(ended.pid, None) == {}
 
 
 def test_this_machine() -> None:
@@ -39,11 +39,11 @@ def test_memory_that_a_program_takes_is_no_longer_free_and_counts_as_its_own() -
         assert child.stdout is not None
         child.stdout.readline()
         taken = before - read_devices(None)[HOST].free_mb
-        used = used_by(child.pid, None)
+        used = memory_mb(child.pid, None)
         child.communicate(b"\n")
     assert 286 < used[HOST] < 400
     assert taken > 100  # other programs come and go
-    assert used_by(child.pid, None) == {}
+    assert memory_mb(child.pid, None) == {}
 
 
 def test_a_limit_never_makes_memory_more() -> None:
@@ -54,4 +54,4 @@ def test_a_limit_never_makes_memory_more() -> None:
 
 
 def test_own_memory_of_this_process() -> None:
-    assert used_by(os.getpid(), None)[HOST] > 10
+    assert memory_mb(os.getpid(), None)[HOST] > 10

@@ -1,8 +1,14 @@
 """One connection to an engine: a request is written, its answer parsed as it comes.
 
-httptools parses in C, and whoever waits is woken once for all that has come: on the way of
-every token nothing else happens here. Of an answer that comes in small pieces, quickly, the
-socket collects some before they are read, which `Pulse` does for all of them in one go.
+    unconnected ──ask──> asked ──whole answer──> answered ──rest──> resting
+                           ▲                                           │
+                           └───────────────────ask─────────────────────┘
+
+    any state ──abort, or the engine closes──> closed
+
+httptools parses in C, and the reader is woken once for everything that has come: nothing else
+happens here per token. When an answer comes quickly, in small pieces, the socket collects some
+before a `SharedReadTimer` reads all such sockets in one go.
 """
 
 from __future__ import annotations
@@ -12,23 +18,24 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 import httptools
 import httpx
 
 from myllm.launcher.base import Connect
-from myllm.supervisor.shared_reads import Pulse
+from myllm.supervisor.shared_reads import SharedReadTimer
 
+State = Literal["unconnected", "asked", "answered", "resting", "closed"]
 # The calls of a turn follow each other faster. llama-server (cpp-httplib) waits for 5 s.
 _RESTS_S = 0.5
-# Beyond this much that nobody has taken yet, the engine is made to wait.
+# Beyond this much that was not read yet, the engine is made to wait.
 _MOST_UNREAD = 2**20
 # The first pieces of an answer (headers, a role, the first tokens) are read as they come, however
-# fast; and so are all where fewer than 100 come in a second.
+# fast; and so is an answer of fewer than 100 pieces per second.
 _FIRST_PIECES, _QUICK_S = 4, 0.01
-_LITTLE = 2  # pieces between two calls of the pulse
-# Larger pieces are no tokens; what sends them is to be read as fast as it comes.
+_LITTLE = 2  # pieces between two calls of the timer
+# Larger pieces are not tokens, and are read as fast as they come.
 _SMALL = 4096
 _MOST_AT_ONCE = 2**16
 
@@ -37,8 +44,8 @@ class Connection(asyncio.Protocol):
     """Errors are httpx's: ConnectError, ReadError when the engine closes it under a request,
     ReadTimeout when nothing comes for too long, RemoteProtocolError."""
 
-    def __init__(self, pulse: Pulse) -> None:
-        self._pulse = pulse
+    def __init__(self, timer: SharedReadTimer) -> None:
+        self._timer = timer
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._aborted = False
@@ -56,14 +63,25 @@ class Connection(asyncio.Protocol):
         self._unread = 0
         self._parser: httptools.HttpResponseParser | None = None
 
+    @property
+    def state(self) -> State:
+        """Where it is in the diagram above; derived, so that a token costs nothing more."""
+        if self._aborted:
+            return "closed"
+        if self._complete:
+            return "answered"
+        if self._parser is not None:
+            return "asked"
+        return "unconnected" if self._transport is None else "resting"
+
     # What its user does
 
     async def ask(self, connect: Connect, request: bytes, silence_s: float) -> None:
         """Send a request over `connect`; returns when the answer has begun: its headers
         are there, and the first of its body, which follows at once.
 
-        One that rests is asked again without connecting. Raises ConnectError. From the sending on,
-        a silence of over `silence_s` seconds while somebody waits is an error. One timer serves
+        A resting connection does not connect again. Raises ConnectError. From the sending on, a
+        silence of over `silence_s` seconds while the caller waits is an error. One timer serves
         the whole answer: a timeout around each wait would cost more than the rest.
         """
         unsent = request
@@ -82,8 +100,8 @@ class Connection(asyncio.Protocol):
             await self._news()
 
     async def _open(self, connect: Connect, request: bytes) -> bytes:
-        """Connect and send what the socket takes of a request, before anything else is done: the
-        engine begins meanwhile. Returns the rest."""
+        """Connect, and at once send what the socket takes of the request, so that the engine begins
+        meanwhile. Returns the rest."""
         opened = await connect()
         try:
             sent = opened.send(request)
@@ -98,7 +116,7 @@ class Connection(asyncio.Protocol):
         return request[sent:]
 
     async def read(self) -> bytes:
-        """What has come of the body since the last call; waits for it. Empty at the end."""
+        """Return what has come of the body since the last call; waits for it. Empty at the end."""
         while not self._chunks:
             if self._complete:
                 return b""
@@ -111,20 +129,20 @@ class Connection(asyncio.Protocol):
         return data
 
     def can_rest(self) -> bool:
-        """Whether it may be asked again: the answer was read to its end, and none is to come."""
+        """Whether its answer was read to the end and the engine keeps it open."""
         over = self._complete and not (self._chunks or self._error or self._aborted)
         return over and self._stays_open
 
     def rest(self) -> None:
         """Forget the answer, and wait a moment for the next request."""
-        self._pulse.leave(self)
+        self._timer.leave(self)
         self._call_later(_RESTS_S, self.abort)
         self._parser = None
         self._complete, self._pieces, self.status, self.headers = False, 0, 0, []
         self._read_on()
 
     def rests(self) -> bool:
-        """Whether it may be asked, as far as anybody knows."""
+        """Whether it may be asked, as far as this side knows."""
         return not self._aborted
 
     def is_awaited(self) -> bool:
@@ -134,12 +152,12 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close it at once, also while it is still being made."""
         self._aborted = True
-        self._pulse.leave(self)
+        self._timer.leave(self)
         if self._watch is not None:
             self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
-        # They know this object, too: without these it is gone without any search for garbage.
+        # Break reference cycles so that refcounting frees the connection.
         self._watch = self._transport = self._parser = None
 
     def fail(self, error: httpx.TransportError) -> None:
@@ -173,7 +191,7 @@ class Connection(asyncio.Protocol):
     def _look(self) -> None:
         now = self._loop.time()
         if self._waiter is None:
-            self._last_data = now  # whoever reads is busy elsewhere
+            self._last_data = now  # the reader is busy elsewhere
         left = self._last_data + self._silence_s - now
         if left <= 0:
             self.fail(httpx.ReadTimeout(f"nothing came for {self._silence_s:g} s"))
@@ -181,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._call_later(left, self._look)
 
     def _call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        """One thing at a time is waited for: this takes the place of what was before."""
+        """Call `call` later, instead of what was to be called before."""
         if self._watch is not None:
             self._watch.cancel()
         self._watch = self._loop.call_later(seconds, call)
@@ -191,21 +209,21 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def fileno(self) -> int:
-        """Of its socket; -1 until it is connected."""
+        """The file descriptor of its socket; -1 until it is connected."""
         return self._fd
 
     def on_hang_up(self) -> None:
-        """Read the last of it."""
+        """Read the last bytes."""
         if not self._unread:
-            self.on_pulse()
+            self.on_read_due()
         if not self._complete:
             self._read_on()
 
-    def on_pulse(self) -> bool:
-        """Read what has come since the last time. False when that was little, so that the next
-        piece is read when it comes, or more than tokens can be."""
+    def on_read_due(self) -> bool:
+        """Read what has come since the last time. Returns False, to read the next piece when it
+        comes, when that was little, or more than tokens can be."""
         if self._unread:
-            return True  # whoever reads has not come round to the last of it
+            return True  # the reader has not taken the last bytes yet
         try:
             data = os.read(self._fd, _MOST_AT_ONCE)
         except BlockingIOError:
@@ -224,7 +242,7 @@ class Connection(asyncio.Protocol):
         return stays and not self._complete
 
     def _take(self, data: bytes) -> None:
-        if self._parser is None:  # it rests, and nobody has asked for this
+        if self._parser is None:  # it rests, and no request asks for this
             self.abort()
             return
         self._last_data = self._loop.time()
@@ -252,7 +270,7 @@ class Connection(asyncio.Protocol):
         if is_quick and stays and self._pieces > _FIRST_PIECES:
             assert self._transport is not None
             self._transport.pause_reading()
-            self._pulse.join(self)
+            self._timer.join(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail(httpx.ReadError(f"it closed the connection{f': {exc}' if exc else ''}"))
@@ -276,6 +294,6 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
-        # A second answer is one that nobody has asked for.
+        # A second answer belongs to no request.
         self._stays_open = not self._complete and self._parser.should_keep_alive()
         self._complete = True

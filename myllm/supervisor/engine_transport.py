@@ -1,9 +1,9 @@
 """httpx's seam towards one engine: a transport over the connections that its launcher opens.
 
 One connection per stream: llama-server closes it behind each, although it promises to keep it.
-It is closed with the answer whatever happens, which is also how a generation is cancelled. What
-is asked before a stream (to render a prompt, to read it as tokens) leaves its connection to what
-follows, if it was answered to the end.
+It is closed with the answer whatever happens, which is also how a generation is cancelled. A
+request before a stream (to render a prompt, to read it as tokens) leaves its connection to the
+next one, if it was answered to the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import httpx
 
 from myllm.launcher.base import Connect
 from myllm.supervisor.engine_connection import Connection
-from myllm.supervisor.shared_reads import Pulse
+from myllm.supervisor.shared_reads import SharedReadTimer
 
 # Each keeps a thread of the engine busy with waiting.
 _MOST_RESTING = 3
@@ -34,10 +34,10 @@ class EngineTransport(httpx.AsyncBaseTransport):
         self._connect = connect
         self._open: set[Connection] = set()
         self._resting: list[Connection] = []
-        self._pulse = Pulse()
+        self._read_timer = SharedReadTimer()
         self._closed = False
         self.requests = 0
-        """How many have been sent so far."""
+        """How many requests have been sent so far."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises httpx's TransportErrors. The silence bound is the request's read timeout."""
@@ -47,12 +47,12 @@ class EngineTransport(httpx.AsyncBaseTransport):
             resting = self._resting.pop()
             if not resting.rests():
                 continue
-            # The engine may have closed it just now, without a word.
+            # The engine may have closed it just now, without notice.
             with suppress(httpx.ReadError):
                 return await self._ask(resting, head, silence_s)
         if self._closed:
             raise httpx.ConnectError("it is being stopped")
-        return await self._ask(Connection(self._pulse), head, silence_s)
+        return await self._ask(Connection(self._read_timer), head, silence_s)
 
     async def _ask(self, connection: Connection, head: bytes, silence_s: float) -> httpx.Response:
         self._open.add(connection)
@@ -81,8 +81,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         return len(self._open)
 
     def is_busy(self) -> bool:
-        """Whether somebody waits for the engine; what has come and was not taken yet is not the
-        engine's delay."""
+        """Whether a request waits for the engine; data that was not read yet is not its delay."""
         return any(connection.is_awaited() for connection in self._open)
 
     def close(self) -> None:
@@ -93,7 +92,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         self._resting.clear()
         for connection in list(self._open):
             connection.fail(httpx.ReadError("it is being stopped"))
-        self._pulse.close()
+        self._read_timer.close()
 
     async def aclose(self) -> None:
         self.close()

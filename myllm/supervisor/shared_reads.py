@@ -1,7 +1,7 @@
-"""One clock for the answers of an engine that come quickly: it reads them together.
+"""One timer for an engine's fast answers, which reads them together.
 
 Waking up, waiting and reading cost the same however much there is to read, and far more than
-what is done with it. An engine on the same cores is faster, too, when it is interrupted less.
+handling what was read. An engine on the same cores is also faster when it is interrupted less.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from myllm.hang_ups import HangUps
 from myllm.loops import note_failure
 
 
-class Member(Protocol):
-    """What is read by a pulse."""
+class TimedStream(Protocol):
+    """A stream that the timer reads."""
 
     def fileno(self) -> int: ...
 
-    def on_pulse(self) -> bool:
-        """Read; False to leave."""
+    def on_read_due(self) -> bool:
+        """Read what has come; return False to leave the timer."""
         ...
 
     def on_hang_up(self) -> None:
-        """The other side has closed; called once, when it has left."""
+        """The other side has closed. Called once, after the stream has left the timer."""
         ...
 
 
-class Pulse:
-    """Calls its members 40 times a second, as long as it has any.
+class SharedReadTimer:
+    """Reads its streams 40 times a second, as long as it has any.
 
-    That is as smooth as a film to whoever reads. A few are called more often, for theirs may be
-    faster than their sockets can hold, and the end of an answer does not wait then. A crowd is
-    called in small groups, between which the event loop does what else there is to do.
+    That is as smooth as a film to a person who reads. A few streams are read more often: each may
+    be faster than its socket can hold, and the end of an answer does not wait then. A crowd is
+    read in small groups, between which the event loop does its other work.
     """
 
     _FEW = 4
@@ -40,63 +40,63 @@ class Pulse:
     _GROUP = 32
 
     def __init__(self) -> None:
-        self._members: dict[int, Member] = {}
-        self._lately = 0  # how many they were at the last call
+        self._streams: dict[int, TimedStream] = {}
+        self._lately = 0  # how many there were at the last call
         self._running = False
         self._hang_ups = HangUps()
 
-    def join(self, member: Member) -> None:
-        """Call `member` from the next time on, until it returns False or leaves."""
-        self._members[member.fileno()] = member
+    def join(self, stream: TimedStream) -> None:
+        """Read `stream` from the next time on, until it returns False or leaves."""
+        self._streams[stream.fileno()] = stream
         if self._are_few():
-            self._hang_ups.watch(member.fileno(), lambda: self._hung_up(member))
+            self._hang_ups.watch(stream.fileno(), lambda: self._hung_up(stream))
         if not self._running:
             self._running = True
             self._go_on()
 
-    def leave(self, member: Member) -> None:
-        """Do not call it any more; one that is no member may leave, too."""
-        file = member.fileno()
-        if self._members.get(file) is member:
-            del self._members[file]
+    def leave(self, stream: TimedStream) -> None:
+        """Stop reading `stream`; does nothing if it has not joined."""
+        file = stream.fileno()
+        if self._streams.get(file) is stream:
+            del self._streams[file]
             self._hang_ups.forget(file)
 
     def close(self) -> None:
-        """Call nobody any more."""
-        self._members.clear()
+        """Stop reading all streams."""
+        self._streams.clear()
         self._hang_ups.close()
 
     def _are_few(self) -> bool:
-        return max(self._lately, len(self._members)) <= self._FEW
+        return max(self._lately, len(self._streams)) <= self._FEW
 
-    def _hung_up(self, member: Member) -> None:
-        if self._members.get(member.fileno()) is member:
-            self.leave(member)
-            member.on_hang_up()
+    def _hung_up(self, stream: TimedStream) -> None:
+        if self._streams.get(stream.fileno()) is stream:
+            self.leave(stream)
+            stream.on_hang_up()
 
-    def _beat(self) -> None:
-        self._lately = len(self._members)
-        if not self._members:
+    def _read_all(self) -> None:
+        self._lately = len(self._streams)
+        if not self._streams:
             self._running = False
             return
         self._go_on()
-        self._call(list(self._members.values()))
+        self._call(list(self._streams.values()))
 
     def _go_on(self) -> None:
         every = self._FEW_EVERY_S if self._are_few() else self._MANY_EVERY_S
-        asyncio.get_running_loop().call_later(every, self._beat)
+        asyncio.get_running_loop().call_later(every, self._read_all)
 
-    def _call(self, members: list[Member]) -> None:
-        now, later = members[: self._GROUP], members[self._GROUP :]
-        for member in now:
-            if self._members.get(member.fileno()) is not member:
+    def _call(self, streams: list[TimedStream]) -> None:
+        now, later = streams[: self._GROUP], streams[self._GROUP :]
+        for stream in now:
+            if self._streams.get(stream.fileno()) is not stream:
                 continue
             try:
-                stays = member.on_pulse()
+                stays = stream.on_read_due()
             except Exception as failure:  # noqa: BLE001 - or the others would not be read
                 note_failure("reading an answer", failure)
                 stays = False
             if not stays:
-                self.leave(member)
+                self.leave(stream)
         if later:
             asyncio.get_running_loop().call_soon(self._call, later)

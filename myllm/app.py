@@ -46,7 +46,7 @@ from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.prompt_speeds import PromptSpeeds
-from myllm.supervisor.spec_builder import Specs
+from myllm.supervisor.spec_builder import SpecBuilder
 from myllm.supervisor.supervisor import Supervisor
 
 # Threads that read the disk; when all are busy, a request that needs one waits a moment.
@@ -143,7 +143,7 @@ class App:
         launcher = LocalLauncher(runtime, settings.state_dir / "logs", gpus)
         speeds = PromptSpeeds(settings.state_dir / "prompt-speeds.json")
         supervisor = Supervisor(settings, self._engine, launcher, speeds)
-        specs = Specs(settings, self._engine, speeds, launcher.devices, supervisor.used)
+        specs = SpecBuilder(settings, self._engine, speeds, launcher.devices, supervisor.used)
         registry = Registry(settings.models_dir)
         footprints = Footprints(settings.state_dir / "footprints.json", _fit_tool(self._engine))
         planner = Planner(settings, registry, specs, footprints, launcher.devices)

@@ -159,10 +159,10 @@ def _placements(settings: Settings, models: list[Model]) -> dict[str, Placement]
     from myllm.launcher.local.devices import read_devices
     from myllm.launcher.local.nvml import open_nvml
     from myllm.models.memory_estimate import estimate_mb
-    from myllm.supervisor.device_headroom import rooms
+    from myllm.supervisor.device_headroom import headroom
     from myllm.supervisor.placement import choose
 
-    space = rooms(read_devices(open_nvml()), settings, {})
+    space = headroom(read_devices(open_nvml()), settings, {})
     return {
         model.name: choose(model, settings, space, partial(estimate_mb, model)) for model in models
     }

@@ -15,7 +15,7 @@ from myllm.supervisor.device_headroom import budgets
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
-from myllm.supervisor.spec_builder import Specs
+from myllm.supervisor.spec_builder import SpecBuilder
 
 _log = structlog.get_logger(__name__)
 # Not a device, but bounded like one: how many engines there may be at once.
@@ -29,7 +29,7 @@ class Planner:
         self,
         settings: Settings,
         registry: Registry,
-        specs: Specs,
+        specs: SpecBuilder,
         footprints: Footprints,
         devices: Devices,
     ) -> None:

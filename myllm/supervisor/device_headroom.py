@@ -16,7 +16,7 @@ whatever the model; a measured load replaces it."""
 
 
 @dataclass(frozen=True)
-class Room:
+class DeviceHeadroom:
     """What engines may have of one device, in MiB: together at most (`budget_mb`), at most as
     long as other programs keep what they have (`obtainable_mb`), and without stopping any
     engine (`free_mb`)."""
@@ -34,16 +34,18 @@ def budgets(devices: Mapping[str, DeviceMemory], settings: Settings) -> dict[str
     return {name: _budget(name, memory, settings) for name, memory in devices.items()}
 
 
-def rooms(
+def headroom(
     devices: Mapping[str, DeviceMemory], settings: Settings, own: Mapping[str, int]
-) -> dict[str, Room]:
+) -> dict[str, DeviceHeadroom]:
     """What engines may have of each device, of which they have `own` now; the reserve stays
     free."""
     table = {}
     for name, budget in budgets(devices, settings).items():
         had = own.get(name, 0)
         free = max(devices[name].free_mb - settings.memory_reserve_mb, 0)
-        table[name] = Room(budget, min(budget, free + had), max(min(free, budget - had), 0))
+        table[name] = DeviceHeadroom(
+            budget, min(budget, free + had), max(min(free, budget - had), 0)
+        )
     return table
 
 

@@ -1,20 +1,20 @@
-"""What an engine shows of itself between two looks: tokens, answers to probes, work, files."""
+"""What an engine does between two looks: tokens, answers to probes, work, file I/O."""
 
 from __future__ import annotations
 
 from myllm.launcher.base import EngineUsage
-from myllm.supervisor.hang_rules import Signs
+from myllm.supervisor.hang_rules import EngineActivity
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.slots_probe import Heard, Probe
+from myllm.supervisor.slots_probe import Probe, ProbeResult
 
-# Seconds of CPU between two looks; less is housekeeping, such as the answers to probes.
+# Seconds of CPU between two looks; less is housekeeping, such as answering probes.
 _LEAST_WORK_S = 0.02
-# Bytes between two looks; what an engine prints is less.
+# Bytes between two looks; an engine prints less.
 _MUCH = 2**20
 
 
-class Observed:
-    """One engine. Everything is compared with the last look: housekeeping must not add up to
+class ActivityMonitor:
+    """Compares one engine with the last look at it, so that housekeeping does not add up to
     work."""
 
     def __init__(self, instance: Instance) -> None:
@@ -25,22 +25,22 @@ class Observed:
         self._probed_at = self._answered_at = 0  # requests that had been sent by then
 
     def owes_answer(self) -> bool:
-        """Whether somebody waits for it, or it has not answered since the last request: whoever
-        sent that may have left it in an endless computation."""
+        """Whether a request waits for it, or it has not answered since the last request, whose
+        client may have left it in an endless computation."""
         asked = self._instance.requests != self._answered_at
         return self._instance.is_expected() or (asked and not self._instance.is_over())
 
-    def look(self, ask_gpus: bool) -> Signs:
+    def look(self, ask_gpus: bool) -> EngineActivity:
         """What has happened since the last look; `ask_gpus`: work of its GPUs counts, too."""
         instance = self._instance
-        told, self._signs = instance.signs != self._signs, instance.signs
-        heard = self._probe.heard() if self._probe is not None else Heard()
-        if heard.answered:
+        reported, self._signs = instance.signs != self._signs, instance.signs
+        result = self._probe.take_result() if self._probe is not None else ProbeResult()
+        if result.answered:
             self._answered_at = self._probed_at
-        worked, carried = self._used()
-        if ask_gpus and not (told or worked) and instance.process is not None:
+        worked, did_io = self._used()
+        if ask_gpus and not (reported or worked) and instance.process is not None:
             worked = instance.process.is_working()
-        return Signs(told, heard.answered, heard.moved, worked, carried)
+        return EngineActivity(reported, result.answered, result.progressed, worked, did_io)
 
     def probe(self, timeout_s: float) -> None:
         """Ask it for a sign of life, unless an earlier question is still open."""
@@ -56,8 +56,8 @@ class Observed:
             self._probe = None
 
     def _used(self) -> tuple[bool, bool]:
-        """Whether it had a CPU, and whether it read or wrote much. What cannot be found out is not
-        held against it."""
+        """Whether it used a CPU, and whether it read or wrote much. A failed reading is not held
+        against the engine."""
         process = self._instance.process
         if process is None:
             return False, False
@@ -66,7 +66,7 @@ class Observed:
         except OSError:
             return True, False
         if usage is None:
-            return False, False  # its own `wait` tells the instance
+            return False, False  # the instance sees the end by itself
         worked = usage.cpu_s - self._usage.cpu_s > _LEAST_WORK_S
         much = usage.io_bytes - self._usage.io_bytes > _MUCH
         self._usage = usage

@@ -1,15 +1,15 @@
 """Which silence of an engine is a hang.
 
-Liveness means answering: an engine that burns CPU and yet answers nothing serves nobody. Two
-clocks run while somebody waits for it:
+Liveness means answering: an engine that burns CPU without answering serves no client. Two clocks
+run while a request waits for it:
 
 - `mute_s`: no answer of any kind, neither a token nor to a probe.
 - `idle_s`: no token, no progress of a prompt, and no work. An engine whose computing threads are
-  stuck may go on to answer probes; one that reads a long batch works.
+  stuck may still answer probes; an engine that reads a long batch works.
 
-Reading or writing much of files counts as either: a state of a slot is saved and read back by
-the thread that would answer. Both clocks start anew when the watcher itself was kept from looking,
-so a machine that was suspended, or a server that was stopped, does not make engines look dead.
+Much file I/O resets both clocks: the thread that answers also saves and restores the states of
+slots. The watcher resets them when it was kept from looking itself, so a machine that was
+suspended, or a server that was stopped, does not make engines look dead.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ _BATCHES = 10
 
 
 @dataclass(frozen=True)
-class Signs:
+class EngineActivity:
     """What was seen of an engine between two looks.
 
-    `told`: tokens, progress, or its own report while it loads; `answered` and `moved`: a probe,
-    and whether it told of progress; `worked`: it had a CPU or a GPU; `carried`: it read or wrote
-    much of files.
+    `reported`: it sent tokens or progress, or its own report while it loads. `answered`: it
+    answered a probe, and `progressed`: with progress. `worked`: it used a CPU or a GPU. `did_io`:
+    it read or wrote much of files.
     """
 
-    told: bool = False
+    reported: bool = False
     answered: bool = False
-    moved: bool = False
+    progressed: bool = False
     worked: bool = False
-    carried: bool = False
+    did_io: bool = False
 
 
-class Vitals:
+class HangClocks:
     """The two clocks of one engine, in seconds."""
 
     def __init__(self) -> None:
         self.mute_s = self.idle_s = 0.0
 
-    def rest(self) -> None:
-        """Nobody waits for it."""
+    def reset(self) -> None:
+        """No request waits for it."""
         self.mute_s = self.idle_s = 0.0
 
-    def look(self, elapsed_s: float, signs: Signs) -> None:
-        """Take in what was seen during `elapsed_s` seconds in which somebody waited."""
-        answers = signs.told or signs.answered or signs.carried
-        works = signs.told or signs.moved or signs.worked or signs.carried
+    def advance(self, elapsed_s: float, activity: EngineActivity) -> None:
+        """Take in what was seen during `elapsed_s` seconds in which a request waited."""
+        answers = activity.reported or activity.answered or activity.did_io
+        works = activity.reported or activity.progressed or activity.worked or activity.did_io
         self.mute_s = 0.0 if answers else self.mute_s + elapsed_s
         self.idle_s = 0.0 if works else self.idle_s + elapsed_s
 
-    def hang(self, timeout_s: float, batch_s: float, loading: bool) -> str | None:
-        """In which way the engine hangs, if it does.
+    def find_hang(self, timeout_s: float, batch_s: float, loading: bool) -> str | None:
+        """Return in which way the engine hangs, or None if it does not.
 
-        `batch_s` is what one batch of a prompt is expected to take. An engine that is `loading`
+        `batch_s` is the expected time for one batch of a prompt. An engine that is `loading`
         answers nothing yet, so only its work counts.
         """
         if loading:

@@ -7,12 +7,12 @@ the budget, which does not change while the server runs, so that a model gets th
    that another model fits beside it;
 2. for a model that takes more than half by itself: the shortest context, and as many slots
    as fit the whole budget;
-3. one slot of the shortest context; whether even that fits is for others to say.
+3. one slot of the shortest context; the scheduler decides whether even that fits.
 
-Where other programs have so much of the memory that the result could not be had, the same
-rules are applied to what can be.
+Where other programs take so much memory that the result could not be obtained, the same rules
+are applied to what can be.
 
-Layers: all on one GPU if one has the room (of those the one with most free memory now), else
+Layers: all on one GPU that has enough (the one with most free memory now), else
 split over all GPUs, else as many as fit, and the rest on the host.
 """
 
@@ -25,11 +25,11 @@ from typing import Final
 from myllm.launcher.devices import HOST
 from myllm.models.model import Model
 from myllm.settings import Settings
-from myllm.supervisor.device_headroom import GPU_CONTEXT_MB, Room
+from myllm.supervisor.device_headroom import GPU_CONTEXT_MB, DeviceHeadroom
 from myllm.supervisor.spec import Layout
 
 Estimate = Callable[[int, int], int]
-"""MiB that a model takes, wherever, with a context size and a number of slots."""
+"""MiB that a model takes on all devices together, by context size and number of slots."""
 
 _SLOTS: Final = 4
 _SHORTEST: Final = 2048
@@ -50,16 +50,16 @@ class Placement:
 
 
 def choose(
-    model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
+    model: Model, settings: Settings, headroom: Mapping[str, DeviceHeadroom], estimate: Estimate
 ) -> Placement:
     """The sizes and the layout for a generating instance of `model`."""
     given = model.config.context_size or settings.context_size
-    context_size, slots = _sizes(model, settings, rooms, estimate)
-    layout = lay_out(model, estimate(context_size, slots), rooms)
+    context_size, slots = _sizes(model, settings, headroom, estimate)
+    layout = lay_out(model, estimate(context_size, slots), headroom)
     return Placement(context_size, slots, given is None, layout)
 
 
-def lay_out(model: Model, need_mb: int, rooms: Mapping[str, Room]) -> Layout:
+def lay_out(model: Model, need_mb: int, headroom: Mapping[str, DeviceHeadroom]) -> Layout:
     """Where the layers of an instance go that takes `need_mb` altogether.
 
     Without a known GPU the engine is told only what config.json says.
@@ -67,19 +67,19 @@ def lay_out(model: Model, need_mb: int, rooms: Mapping[str, Room]) -> Layout:
     wanted = model.config.engine.gpu_layers
     if wanted == 0:
         return Layout(devices=(), gpu_layers=0)
-    usable = _usable(rooms)
+    usable = _usable(headroom)
     if not usable:
         return Layout(gpu_layers=wanted)
     everything = model.header.layers + 1  # the output counts as one
     layers = everything if wanted is None else min(wanted, everything)
     need = need_mb * layers // everything
-    enough = [name for name, room in usable.items() if room >= need]
+    enough = [name for name, mb in usable.items() if mb >= need]
     if enough:
-        freest = max(enough, key=lambda name: rooms[name].free_mb)
+        freest = max(enough, key=lambda name: headroom[name].free_mb)
         return Layout((freest,), layers)
     if wanted is None and sum(usable.values()) < need:
         layers = int(sum(usable.values()) * everything / (need_mb * _UNEVEN))
-    return _split(layers, {name: room for name, room in usable.items() if room > 0})
+    return _split(layers, {name: mb for name, mb in usable.items() if mb > 0})
 
 
 def _split(layers: int, usable: Mapping[str, int]) -> Layout:
@@ -89,21 +89,21 @@ def _split(layers: int, usable: Mapping[str, int]) -> Layout:
     return Layout(tuple(usable), layers, shares)
 
 
-def _usable(rooms: Mapping[str, Room]) -> dict[str, int]:
+def _usable(headroom: Mapping[str, DeviceHeadroom]) -> dict[str, int]:
     """What a model can have on each GPU, without what CUDA itself takes there."""
     return {
-        name: max(room.obtainable_mb - GPU_CONTEXT_MB, 0)
-        for name, room in rooms.items()
+        name: max(each.obtainable_mb - GPU_CONTEXT_MB, 0)
+        for name, each in headroom.items()
         if name != HOST
     }
 
 
 def _sizes(
-    model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
+    model: Model, settings: Settings, headroom: Mapping[str, DeviceHeadroom], estimate: Estimate
 ) -> tuple[int, int]:
     """Context size and slots, by the rules at the top of this file."""
-    chosen = _sizes_within(model, settings, rooms, estimate)
-    now = {name: replace(room, budget_mb=room.obtainable_mb) for name, room in rooms.items()}
+    chosen = _sizes_within(model, settings, headroom, estimate)
+    now = {name: replace(each, budget_mb=each.obtainable_mb) for name, each in headroom.items()}
     need = estimate(*chosen)
     if need <= _budget(model, now, need)[0]:
         return chosen
@@ -111,11 +111,11 @@ def _sizes(
 
 
 def _sizes_within(
-    model: Model, settings: Settings, rooms: Mapping[str, Room], estimate: Estimate
+    model: Model, settings: Settings, headroom: Mapping[str, DeviceHeadroom], estimate: Estimate
 ) -> tuple[int, int]:
     given, slots = model.config.context_size or settings.context_size, _slots(model, settings)
     shortest = model.context_for(given or _SHORTEST)
-    budget, longest = _budget(model, rooms, estimate(shortest, slots[-1]))
+    budget, longest = _budget(model, headroom, estimate(shortest, slots[-1]))
     contexts = [shortest] if given else _contexts(shortest, model.context_for(longest))
     for context in contexts:
         if estimate(context, slots[0]) <= budget // 2:
@@ -140,13 +140,15 @@ def _contexts(shortest: int, longest: int) -> list[int]:
     return contexts[::-1]
 
 
-def _budget(model: Model, rooms: Mapping[str, Room], least_mb: int) -> tuple[int, int]:
+def _budget(model: Model, headroom: Mapping[str, DeviceHeadroom], least_mb: int) -> tuple[int, int]:
     """The budget of the devices that the model goes to, and the longest context there.
 
     One GPU if the least instance fits it, else all, else all and the host.
     """
-    host = rooms[HOST].budget_mb
-    gpus = [max(room.budget_mb - GPU_CONTEXT_MB, 0) for name, room in rooms.items() if name != HOST]
+    host = headroom[HOST].budget_mb
+    gpus = [
+        max(each.budget_mb - GPU_CONTEXT_MB, 0) for name, each in headroom.items() if name != HOST
+    ]
     if not gpus or model.config.engine.gpu_layers == 0:
         return host, _LONGEST_ON_CPU
     for budget in (max(gpus), sum(gpus)):

@@ -1,9 +1,8 @@
 """Asking an engine whether it still answers, and whether it gets on.
 
-`/slots` is answered by the thread that also grants slots and samples tokens, and during a batch by
-a helper beside it: within 0.2 s however long the batch takes, and not at all while that
-thread is caught in a grammar. What it says of the slots changes with every token that is read or
-written.
+The thread that grants slots and samples tokens also answers `/slots`, and during a batch a helper
+beside it does: within 0.2 s however long the batch takes, and not at all while that thread is
+caught in a grammar. The answer changes with every token that is read or written.
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ _NO_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What has come of a probe since the last time. `answered` is also True when it could not be
-    sent for want of file descriptors: that is not held against the engine."""
+class ProbeResult:
+    """What probes have brought since the last look. `answered` is also True when one could not be
+    sent for lack of file descriptors: that is not held against the engine. `progressed`: the slots
+    have changed."""
 
     answered: bool = False
-    moved: bool = False
+    progressed: bool = False
 
 
 class Probe:
@@ -37,23 +37,23 @@ class Probe:
     def __init__(self, connect: Connect) -> None:
         self._client = EngineClient(connect)
         self._task: asyncio.Task[None] | None = None
-        self._heard = Heard()
+        self._result = ProbeResult()
         self._last = b""
 
     def ask(self, timeout_s: float) -> bool:
-        """Send one, unless one is under way; returns whether it was sent."""
+        """Send a probe unless one is under way; returns whether it was sent."""
         is_free = self._task is None or self._task.done()
         if is_free:
             self._task = in_background("probe of an engine", self._ask(timeout_s))
         return is_free
 
-    def heard(self) -> Heard:
-        """What has come since the last call."""
-        heard, self._heard = self._heard, Heard()
-        return heard
+    def take_result(self) -> ProbeResult:
+        """Return what has come since the last call."""
+        result, self._result = self._result, ProbeResult()
+        return result
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if self._task is not None:
             self._task.cancel()
         self._client.close()
@@ -64,7 +64,7 @@ class Probe:
         except httpx.TransportError as failure:
             cause = failure.__cause__
             if isinstance(cause, OSError) and cause.errno in _NO_FILES:
-                self._heard = Heard(answered=True)
+                self._result = ProbeResult(answered=True)
             return
-        self._heard = Heard(answered=True, moved=slots != self._last)
+        self._result = ProbeResult(answered=True, progressed=slots != self._last)
         self._last = slots

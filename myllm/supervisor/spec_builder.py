@@ -16,13 +16,13 @@ from myllm.models.memory_estimate import estimate_mb
 from myllm.models.registry import Model
 from myllm.settings import Settings
 from myllm.supervisor.batch_sizes import CPU_START, GPU_START, SMALLEST
-from myllm.supervisor.device_headroom import Room, rooms
+from myllm.supervisor.device_headroom import DeviceHeadroom, headroom
 from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, input_context, input_slots
 
 # A list of many models reads the devices once.
-_ROOMS_VALID_S = 1.0
+_HEADROOM_VALID_S = 1.0
 _LEAST_CONTEXT = 512
 # With less to do, threads mostly wait for each other. Requests per second of 50 clients on two
 # cores with 2.9 million parameters: 84 with two threads and 134 with one; of two such models at
@@ -32,7 +32,7 @@ _PARAMETERS_PER_THREAD = 50e6
 _PARAMETERS_PER_BATCH_THREAD = 5e6
 
 
-class Specs:
+class SpecBuilder:
     """Makes an InstanceSpec for a model in a role.
 
     `devices` is the launcher's; `used` tells what the engines have on each device, in MiB.
@@ -51,8 +51,8 @@ class Specs:
         self._speeds = speeds
         self._devices = devices
         self._used = used
-        self._rooms: dict[str, Room] = {}
-        self._rooms_until = 0.0
+        self._headroom: dict[str, DeviceHeadroom] = {}
+        self._headroom_until = 0.0
         self._died: dict[InstanceKey, InstanceSpec] = {}
 
     def spec(self, key: InstanceKey, model: Model, smaller: bool = False) -> InstanceSpec:
@@ -62,7 +62,7 @@ class Specs:
         """
         if key.role != "generate":
             context, slots = input_context(model), input_slots(model)
-            layout = lay_out(model, estimate_mb(model, context, slots, context), self.rooms())
+            layout = lay_out(model, estimate_mb(model, context, slots, context), self.headroom())
             return InstanceSpec(
                 key,
                 model,
@@ -87,16 +87,16 @@ class Specs:
         else:
             self._died.pop(spec.key, None)
 
-    def rooms(self) -> dict[str, Room]:
+    def headroom(self) -> dict[str, DeviceHeadroom]:
         """What engines may have of each device; a moment old at most."""
         now = time.monotonic()
-        if now >= self._rooms_until:
-            self._rooms = rooms(self._devices(), self._settings, self._used())
-            self._rooms_until = now + _ROOMS_VALID_S
-        return self._rooms
+        if now >= self._headroom_until:
+            self._headroom = headroom(self._devices(), self._settings, self._used())
+            self._headroom_until = now + _HEADROOM_VALID_S
+        return self._headroom
 
     def _generating(self, key: InstanceKey, model: Model) -> InstanceSpec:
-        place = choose(model, self._settings, self.rooms(), partial(estimate_mb, model))
+        place = choose(model, self._settings, self.headroom(), partial(estimate_mb, model))
         keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
         # Without such a folder the engine does not even empty a slot.
         needs_folder = keeps or self._settings.api_keys_file is not None

@@ -1,6 +1,6 @@
-"""What the processes use, whether they still answer and get on, and the end of those that do not.
+"""Measures the engines, and ends those that hang or take too much memory.
 
-`observing.py` gathers what an engine shows, `vitals.py` has the rules.
+`engine_activity.py` gathers what an engine does, `hang_rules.py` and `memory_limit.py` judge it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import structlog
 
 from myllm.launcher.devices import HOST
 from myllm.loops import in_background, keep_running, note_failure
-from myllm.supervisor.engine_activity import Observed
-from myllm.supervisor.hang_rules import Vitals
+from myllm.supervisor.engine_activity import ActivityMonitor
+from myllm.supervisor.hang_rules import HangClocks
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.memory_limit import excess
 from myllm.supervisor.spec import InstanceSpec
 
 _log = structlog.get_logger(__name__)
 _EVERY_S = 2.0
-# A look that comes later than this many of its turns was kept from coming: the machine was
-# suspended, or the server was stopped. The engines may have been stopped meanwhile, too.
+# A look that is late by more than this many intervals was held up: the machine was suspended, or
+# the server was stopped. The engines may have been stopped meanwhile, too.
 _LATE_TURNS = 2
 
 
 class Watcher:
-    """Looks at every instance each two seconds or more often, and ends those that hang or grow
+    """Looks at every instance every two seconds or more often, and ends those that hang or grow
     beyond their bounds.
 
-    `batch_s` tells how long one batch of a prompt should take an engine.
+    `batch_s` returns the seconds that one batch of a prompt should take an engine.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Watcher:
         self._hang_timeout_s = hang_timeout_s
         self._batch_s = batch_s
         self._every_s = min(_EVERY_S, hang_timeout_s / 4)
-        self._watched: dict[int, tuple[Observed, Vitals]] = {}
+        self._watched: dict[int, tuple[ActivityMonitor, HangClocks]] = {}
         self._looked_at = time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to look, unless it does already."""
+        """Begin to look; does nothing if it has begun."""
         if self._task is None:
             watching = keep_running("engine watcher", self._look, self._every_s)
-            # It is the server's, not the request's that came first.
+            # An empty context: the task belongs to the server, not to the request that came first.
             self._task = in_background("engine watcher", watching, Context())
 
     def stop(self) -> None:
@@ -61,7 +61,7 @@ class Watcher:
         self._forget(set())
 
     def measure(self, instance: Instance) -> None:
-        """Read how much memory the process has now."""
+        """Read how much memory the engine takes now."""
         process = instance.process
         if process is not None and not instance.is_ending():  # or it has given some back
             instance.used = process.memory_mb() or instance.used
@@ -82,28 +82,28 @@ class Watcher:
 
     def _start_anew(self) -> None:
         """Set all clocks to 0, and give up open probes: their timeouts ran out unwatched."""
-        for observed, vitals in self._watched.values():
-            vitals.rest()
-            observed.close()
+        for monitor, clocks in self._watched.values():
+            clocks.reset()
+            monitor.close()
 
     def _look_at(self, instance: Instance, elapsed_s: float) -> None:
         if instance.run_id not in self._watched:
-            self._watched[instance.run_id] = Observed(instance), Vitals()
-        observed, vitals = self._watched[instance.run_id]
-        if not (owes := observed.owes_answer()):
-            vitals.rest()
-        signs = observed.look(ask_gpus=owes)
+            self._watched[instance.run_id] = ActivityMonitor(instance), HangClocks()
+        monitor, clocks = self._watched[instance.run_id]
+        if not (owes := monitor.owes_answer()):
+            clocks.reset()
+        activity = monitor.look(ask_gpus=owes)
         if owes:
-            vitals.look(elapsed_s, signs)
-            self._judge(instance, vitals)
-            if not signs.told and instance.state != "loading":
-                observed.probe(self._hang_timeout_s)
+            clocks.advance(elapsed_s, activity)
+            self._judge(instance, clocks)
+            if not activity.reported and instance.state != "loading":
+                monitor.probe(self._hang_timeout_s)
         self.measure(instance)
         self._contain(instance)
 
-    def _judge(self, instance: Instance, vitals: Vitals) -> None:
+    def _judge(self, instance: Instance, clocks: HangClocks) -> None:
         loading, batch_s = instance.state == "loading", self._batch_s(instance.spec)
-        if how := vitals.hang(self._hang_timeout_s, batch_s, loading):
+        if how := clocks.find_hang(self._hang_timeout_s, batch_s, loading):
             instance.declare_dead("hung", f"hung: {how} (MYLLM_HANG_TIMEOUT)")
             _log.error("engine hangs", model=str(instance.spec.key), pid=instance.pid, how=how)
 
@@ -115,5 +115,5 @@ class Watcher:
 
     def _forget(self, live: set[int]) -> None:
         for run in [run for run in self._watched if run not in live]:
-            observed, _ = self._watched.pop(run)
-            observed.close()
+            monitor, _ = self._watched.pop(run)
+            monitor.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from myllm.launcher.devices import HOST, DeviceMemory
 from myllm.settings import Settings
-from myllm.supervisor.device_headroom import Room, budgets, rooms
+from myllm.supervisor.device_headroom import DeviceHeadroom, budgets, headroom
 
 DEVICES = {HOST: DeviceMemory(16000, 9000), "CUDA0": DeviceMemory(24000, 20000)}
 
@@ -23,11 +23,11 @@ def test_budgets_are_set_or_all_but_the_reserve() -> None:
 
 def test_what_other_programs_have_cannot_be_obtained_but_what_engines_have_can() -> None:
     own = {HOST: 2000}
-    assert rooms(DEVICES, settings(), own) == {
-        HOST: Room(budget_mb=15488, obtainable_mb=10488, free_mb=8488),
-        "CUDA0": Room(budget_mb=23488, obtainable_mb=19488, free_mb=19488),
+    assert headroom(DEVICES, settings(), own) == {
+        HOST: DeviceHeadroom(budget_mb=15488, obtainable_mb=10488, free_mb=8488),
+        "CUDA0": DeviceHeadroom(budget_mb=23488, obtainable_mb=19488, free_mb=19488),
     }
-    little = rooms(DEVICES, settings(memory_budget_mb=3000), own)[HOST]
-    assert little == Room(budget_mb=3000, obtainable_mb=3000, free_mb=1000)
-    over = rooms(DEVICES, settings(memory_budget_mb=1000), own)[HOST]
+    little = headroom(DEVICES, settings(memory_budget_mb=3000), own)[HOST]
+    assert little == DeviceHeadroom(budget_mb=3000, obtainable_mb=3000, free_mb=1000)
+    over = headroom(DEVICES, settings(memory_budget_mb=1000), own)[HOST]
     assert over.free_mb == 0

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from myllm.launcher.local.usage import usage
-from myllm.supervisor.engine_activity import Observed
-from myllm.supervisor.hang_rules import Signs
+from myllm.supervisor.engine_activity import ActivityMonitor
+from myllm.supervisor.hang_rules import EngineActivity
 from tests.serving import wait_until
 
 _TAKES_ORDERS = "import sys, time\nfor line in sys.stdin: exec(line)"
@@ -59,35 +59,35 @@ def started(folder: Path) -> Iterator[Engine]:
 
 
 @pytest.mark.parametrize(
-    ("what", "signs"),
+    ("what", "activity"),
     [
-        (LITTLE, Signs()),
-        (COMPUTE, Signs(worked=True)),
-        (MUCH, Signs(carried=True)),
-        ("time.sleep(0.3)", Signs()),
+        (LITTLE, EngineActivity()),
+        (COMPUTE, EngineActivity(worked=True)),
+        (MUCH, EngineActivity(did_io=True)),
+        ("time.sleep(0.3)", EngineActivity()),
     ],
 )
-def test_what_a_process_does(tmp_path: Path, what: str, signs: Signs) -> None:
+def test_what_a_process_does(tmp_path: Path, what: str, activity: EngineActivity) -> None:
     with started(tmp_path) as engine:
         engine.does("pass", tmp_path)
-        observed = Observed(engine.shown)
-        observed.look(ask_gpus=False)
+        monitor = ActivityMonitor(engine.shown)
+        monitor.look(ask_gpus=False)
         engine.does(what, tmp_path)
-        seen = observed.look(ask_gpus=False)
-        assert seen.carried is signs.carried
-        if signs != Signs(carried=True):  # which takes some CPU, too
-            assert seen == signs
+        seen = monitor.look(ask_gpus=False)
+        assert seen.did_io is activity.did_io
+        if activity != EngineActivity(did_io=True):  # which takes some CPU, too
+            assert seen == activity
         time.sleep(0.05)
-        assert observed.look(ask_gpus=False) == Signs()
+        assert monitor.look(ask_gpus=False) == EngineActivity()
 
 
 def test_a_gpu_that_works_counts_and_one_that_is_gone_does_not(tmp_path: Path) -> None:
     with started(tmp_path) as engine:
         engine.gpu_works = True
         engine.does("pass", tmp_path)
-        observed = Observed(engine.shown)
-        observed.look(ask_gpus=False)
-        assert observed.look(ask_gpus=True) == Signs(worked=True)
+        monitor = ActivityMonitor(engine.shown)
+        monitor.look(ask_gpus=False)
+        assert monitor.look(ask_gpus=True) == EngineActivity(worked=True)
         engine.shown.signs = 1
-        assert observed.look(ask_gpus=True) == Signs(told=True)
-    assert observed.look(ask_gpus=False) == Signs()
+        assert monitor.look(ask_gpus=True) == EngineActivity(reported=True)
+    assert monitor.look(ask_gpus=False) == EngineActivity()

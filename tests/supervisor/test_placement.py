@@ -15,7 +15,7 @@ from myllm.models.config import EngineOptions, ModelConfig
 from myllm.models.gguf_header import UNKNOWN
 from myllm.models.model import Model
 from myllm.settings import Settings
-from myllm.supervisor.device_headroom import GPU_CONTEXT_MB, Room
+from myllm.supervisor.device_headroom import GPU_CONTEXT_MB, DeviceHeadroom
 from myllm.supervisor.placement import Estimate, Placement, choose, lay_out
 from myllm.supervisor.spec import Layout
 
@@ -43,10 +43,10 @@ def estimate(weights: int, per_1k: int = 128) -> Estimate:
     return lambda context_size, slots: weights + per_1k * context_size * slots // 1024
 
 
-def space(host: int, *gpus: int) -> dict[str, Room]:
+def space(host: int, *gpus: int) -> dict[str, DeviceHeadroom]:
     """Devices that nobody uses."""
     names = [HOST, *(f"CUDA{number}" for number in range(len(gpus)))]
-    return {name: Room(mb, mb, mb) for name, mb in zip(names, (host, *gpus), strict=True)}
+    return {name: DeviceHeadroom(mb, mb, mb) for name, mb in zip(names, (host, *gpus), strict=True)}
 
 
 def sizes(placement: Placement) -> tuple[int, int, bool]:
@@ -82,10 +82,10 @@ def test_on_the_cpu(budget: int, weights: int, context_size: int, slots: int) ->
 def test_what_other_programs_have_is_done_without(
     obtainable: int, context_size: int, slots: int
 ) -> None:
-    rooms = {HOST: Room(16000, obtainable, obtainable)}
-    chosen = choose(model(), settings(), rooms, estimate(4000))
+    headroom = {HOST: DeviceHeadroom(16000, obtainable, obtainable)}
+    chosen = choose(model(), settings(), headroom, estimate(4000))
     assert sizes(chosen) == (context_size, slots, True)
-    said = choose(model(context_size=4096, slots=3), settings(), rooms, estimate(4000))
+    said = choose(model(context_size=4096, slots=3), settings(), headroom, estimate(4000))
     assert sizes(said) == (4096, 3, False)
 
 
@@ -122,15 +122,15 @@ def test_one_gpu_that_has_the_room_takes_all_layers() -> None:
 
 def test_of_two_gpus_the_one_with_more_free_memory() -> None:
     busy = space(64000, 24000, 24000)
-    busy["CUDA0"] = Room(24000, 24000, 5000)
+    busy["CUDA0"] = DeviceHeadroom(24000, 24000, 5000)
     assert lay_out(model(), 8000, busy).devices == ("CUDA1",)
-    full = busy | {"CUDA1": Room(24000, 24000, 0)}
+    full = busy | {"CUDA1": DeviceHeadroom(24000, 24000, 0)}
     assert lay_out(model(), 8000, full).devices == ("CUDA0",)  # somebody has to leave
 
 
 def test_what_other_programs_have_is_not_counted_on() -> None:
     others = space(64000, 24000, 16000)
-    others["CUDA0"] = Room(24000, 3000, 3000)
+    others["CUDA0"] = DeviceHeadroom(24000, 3000, 3000)
     assert lay_out(model(), 8000, others).devices == ("CUDA1",)
 
 
@@ -152,7 +152,7 @@ def test_a_model_too_large_for_all_gpus_leaves_layers_on_the_host() -> None:
 
 
 def test_a_full_gpu_is_not_used() -> None:
-    full = space(64000, 24000) | {"CUDA0": Room(24000, 600, 600)}
+    full = space(64000, 24000) | {"CUDA0": DeviceHeadroom(24000, 600, 600)}
     assert lay_out(model(), 8000, full) == Layout((), 0)
 
 
@@ -176,19 +176,19 @@ def test_the_layout_in_llama_servers_words() -> None:
 
 
 @st.composite
-def machines(draw: st.DrawFn) -> Mapping[str, Room]:
-    def room() -> Room:
+def machines(draw: st.DrawFn) -> Mapping[str, DeviceHeadroom]:
+    def device() -> DeviceHeadroom:
         budget, obtainable, free = sorted(
             draw(st.tuples(*[st.integers(0, 200_000)] * 3)), reverse=True
         )
-        return Room(budget, obtainable, free)
+        return DeviceHeadroom(budget, obtainable, free)
 
     names = [HOST, *(f"CUDA{number}" for number in range(draw(st.integers(0, 4))))]
-    return {name: room() for name in names}
+    return {name: device() for name in names}
 
 
 @given(machines(), st.integers(1, 400_000), st.integers(0, 2000))
-def test_any_machine(machine: Mapping[str, Room], weights: int, per_1k: int) -> None:
+def test_any_machine(machine: Mapping[str, DeviceHeadroom], weights: int, per_1k: int) -> None:
     chosen = choose(model(), settings(), machine, estimate(weights, per_1k))
     assert chosen.context_size in (2048, 4096, 8192, 16384, 32768)
     assert 1 <= chosen.slots <= 4

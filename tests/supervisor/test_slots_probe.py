@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 
 from myllm.launcher.local.sockets import connect_unix
-from myllm.supervisor.slots_probe import Heard, Probe
+from myllm.supervisor.slots_probe import Probe, ProbeResult
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
 
 
-async def heard(probe: Probe) -> Heard:
+async def result_of(probe: Probe) -> ProbeResult:
     probe.ask(0.5)
     await asyncio.sleep(1)
-    return probe.heard()
+    return probe.take_result()
 
 
 @contextmanager
@@ -42,10 +42,10 @@ async def test_an_answer_is_progress_when_it_says_something_new(home: Path) -> N
 
     async with await asyncio.start_unix_server(answer, home / "engine.sock"):
         probe = Probe(partial(connect_unix, str(home / "engine.sock")))
-        assert await heard(probe) == Heard(answered=True, moved=True)
-        assert await heard(probe) == Heard(answered=True, moved=False)
-        assert await heard(probe) == Heard(answered=True, moved=True)
-        assert probe.heard() == Heard()
+        assert await result_of(probe) == ProbeResult(answered=True, progressed=True)
+        assert await result_of(probe) == ProbeResult(answered=True, progressed=False)
+        assert await result_of(probe) == ProbeResult(answered=True, progressed=True)
+        assert probe.take_result() == ProbeResult()
 
 
 async def test_silence_and_nobody_there_are_no_answer(home: Path) -> None:
@@ -54,12 +54,12 @@ async def test_silence_and_nobody_there_are_no_answer(home: Path) -> None:
 
     async with await asyncio.start_unix_server(say_nothing, home / "engine.sock"):
         probe = Probe(partial(connect_unix, str(home / "engine.sock")))
-        assert await heard(probe) == Heard()
+        assert await result_of(probe) == ProbeResult()
         probe.close()
-    assert await heard(Probe(partial(connect_unix, str(home / "nobody.sock")))) == Heard()
+    assert await result_of(Probe(partial(connect_unix, str(home / "nobody.sock")))) == ProbeResult()
 
 
 async def test_want_of_file_descriptors_is_not_held_against_the_engine(home: Path) -> None:
     probe = Probe(partial(connect_unix, str(home / "engine.sock")))
     with no_free_file():
-        assert await heard(probe) == Heard(answered=True)
+        assert await result_of(probe) == ProbeResult(answered=True)

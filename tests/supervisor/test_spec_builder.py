@@ -17,7 +17,7 @@ from myllm.models.registry import Registry
 from myllm.settings import Settings
 from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, Layout, Role, main_role
-from myllm.supervisor.spec_builder import Specs
+from myllm.supervisor.spec_builder import SpecBuilder
 from tests.control_groups import cpu_quota, run_inside
 from tests.ggufs import write_header
 from tests.projectors import write_projector
@@ -42,11 +42,11 @@ class OneGpu:
 
 def specs(
     folder: Path, gpu: bool = False, used: Mapping[str, int] | None = None, **given: int
-) -> Specs:
+) -> SpecBuilder:
     settings = Settings(_env_file=None, **given)  # type: ignore[arg-type,call-arg]
     engine, gpus = (CUDA, OneGpu()) if gpu else (CPU, None)
     speeds = PromptSpeeds(folder / "speeds")
-    return Specs(settings, engine, speeds, lambda: read_devices(gpus), lambda: used or {})
+    return SpecBuilder(settings, engine, speeds, lambda: read_devices(gpus), lambda: used or {})
 
 
 def test_an_automatic_context_can_be_made_smaller_and_another_not(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_more_inputs_of_an_encoder_take_no_more_memory(tmp_path: Path) -> None:
 
 def test_what_the_engines_have_can_be_had_by_others(tmp_path: Path) -> None:
     used = {"CUDA0": 5000, HOST: 0}
-    room = specs(tmp_path, gpu=True, used=used, gpu_budget_mb=8000).rooms()["CUDA0"]
-    assert (room.budget_mb, room.obtainable_mb, room.free_mb) == (8000, 8000, 3000)
+    each = specs(tmp_path, gpu=True, used=used, gpu_budget_mb=8000).headroom()["CUDA0"]
+    assert (each.budget_mb, each.obtainable_mb, each.free_mb) == (8000, 8000, 3000)
 
 
 def threads(folder: Path, parameters: int, option: str = "--threads", **given: int) -> str | None:
@@ -249,7 +249,7 @@ def test_what_replaces_a_crashed_engine_reads_in_equal_batches(tmp_path: Path) -
     """Whatever was measured meanwhile: the answer that was cut is to go on as it began."""
     demo = Registry(tmp_path).get("demo")
     settings, speeds = Settings(_env_file=None), PromptSpeeds(tmp_path / "speeds")  # type: ignore[call-arg]
-    made = Specs(settings, CPU, speeds, lambda: read_devices(None), dict)
+    made = SpecBuilder(settings, CPU, speeds, lambda: read_devices(None), dict)
     first = made.spec(KEY, demo)
     speeds.compared(first.speed_key, Known("measured", {512: 100.0, 256: 200.0, 128: 50.0}))
     for crashed, batch in ((True, 512), (False, 256)):

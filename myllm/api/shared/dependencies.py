@@ -16,7 +16,7 @@ from myllm.gateway.scheduling.tickets import Client
 from myllm.models.registry import Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
-from myllm.supervisor.spec_builder import Specs
+from myllm.supervisor.spec_builder import SpecBuilder
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Services:
 
     settings: Settings
     gateway: Gateway
-    specs: Specs
+    specs: SpecBuilder
     sessions: SessionStore
     media: Media
     reload_keys: Callable[[], None]

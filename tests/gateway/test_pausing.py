@@ -140,7 +140,7 @@ async def test_its_client_may_read_at_the_moment_in_which_it_is_paused(
         async with aclosing(kind(gateway)) as pieces:
             text = await anext(pieces)
             waiting = asyncio.create_task(short(gateway))
-            while not any(lease.is_paused for lease in gateway._leases.values()):
+            while not any(lease.is_paused for lease in gateway.executor.leases.values()):
                 await asyncio.sleep(0)
             for _ in range(steps):
                 await asyncio.sleep(0)

@@ -139,7 +139,7 @@ async def test_one_action_that_fails_does_not_take_the_others_with_it(
 ) -> None:
     """A release that makes room for others carries out several at once."""
     await ask(gateway)
-    monkeypatch.setattr(gateway, "_drain", fail)
+    monkeypatch.setattr(gateway.executor, "_drain", fail)
     async with asyncio.timeout(30):
         await gateway.unload("demo")
     assert not list(gateway.supervisor)

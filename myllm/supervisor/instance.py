@@ -12,49 +12,49 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Literal
 
-import httpx
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from myllm.errors import EngineDied, EngineError
 from myllm.launcher.base import ChildState, EngineProcess, Launcher, LaunchSpec
 from myllm.launcher.devices import HOST
 from myllm.supervisor.engine_client import EngineClient
-from myllm.supervisor.exit_cause import Cause, Death
+from myllm.supervisor.exit_cause import Cause, Death, lacks_memory, last_words
+from myllm.supervisor.readiness import until_ready
 from myllm.supervisor.spec import InstanceSpec
 
 State = Literal["loading", "ready", "draining", "stopped", "failed"]
 _log = structlog.get_logger(__name__)
-_HEALTH_EVERY_S = 0.1
-_HEALTH_TIMEOUT_S = 2.0
-# llama.cpp's and the C++ library's words for it.
-_NO_MEMORY = re.compile(
-    r"out of memory|failed to allocate|unable to allocate|cannot allocate|bad_alloc", re.IGNORECASE
-)
 
 
-class _NotYet(Exception):
-    """The engine does not answer, or says that it is still loading."""
+@dataclass(frozen=True)
+class Hooks:
+    """What the owner of an instance does at the steps of its life.
+
+    `before_ready` is awaited when the engine has loaded, before it serves requests; it must not
+    raise and must end soon. `on_ready` and `on_exit` are called once at most, in this order, from
+    `Instance.run`.
+    """
+
+    before_ready: Callable[[Instance], Awaitable[None]]
+    on_ready: Callable[[Instance], None]
+    on_exit: Callable[[Instance], None]
 
 
 class Instance:
     """A llama-server from its start to its end; `run_id` names this life of it.
 
-    `before_ready` is awaited when the engine has loaded, before it serves anybody; it must not
-    raise and must end soon.
-    `on_ready` and `on_exit` are called once at most, in this order, from `run`. `used` is what
-    it really takes, in MiB per device; `expected_mb` is what it should take of the machine's own
-    memory, as predicted, or None if nobody knows. `death` is why it ended although nobody had
-    asked it to; it is there before any of its requests learns that it failed, and stays None of
-    an engine that was stopped, could not be run or was not ready in time. `delivered` says that a
-    client has had a token of it. `takes_tools` is whether its chat template has a place for
-    tools, or None until that was asked. `warnings` say what of its model's folder is no longer
-    what it was started with. `stop_reason` is why it was asked to stop; empty until then.
+    `used` is what it really takes, in MiB per device; `expected_mb` is the prediction of what it
+    takes of the machine's own memory, or None if there is none. `death` is why it ended without
+    being asked to; it is set before any of its requests learns that it failed, and stays None for
+    an engine that was stopped, could not be run or was not ready in time. `delivered`: a client
+    has received a token of it. `takes_tools`: its chat template has a place for tools; None until
+    that was asked. `warnings` say how its model's folder differs from what it was started with.
+    `stop_reason` is why it was asked to stop; empty until then.
     """
 
     def __init__(
@@ -63,13 +63,11 @@ class Instance:
         spec: InstanceSpec,
         launch: LaunchSpec,
         launcher: Launcher,
+        hooks: Hooks,
         *,
         load_timeout_s: float,
         stop_grace_s: float,
         expected_mb: int | None = None,
-        before_ready: Callable[[Instance], Awaitable[None]],
-        on_ready: Callable[[Instance], None],
-        on_exit: Callable[[Instance], None],
     ) -> None:
         self.run_id = run
         self.spec = spec
@@ -93,17 +91,15 @@ class Instance:
         self._load_timeout_s = load_timeout_s
         self._stop_grace_s = stop_grace_s
         self.stop_reason = ""
-        self._before_ready = before_ready
-        self._on_ready = on_ready
-        self._on_exit = on_exit
-        self._said_ready = asyncio.Event()
+        self._hooks = hooks
+        self._reported_ready = asyncio.Event()
         self._stop_wanted = asyncio.Event()
         self._process: EngineProcess | None = None
         self._client: EngineClient | None = None
 
     @property
     def name(self) -> str:
-        """What its log is called."""
+        """The name of its log."""
         return self._launch.name
 
     def __repr__(self) -> str:
@@ -121,7 +117,7 @@ class Instance:
 
     @property
     def client(self) -> EngineClient:
-        """HTTP towards this engine; only while it is ready or draining."""
+        """HTTP to this engine; only while there is a process. Raises EngineError otherwise."""
         if self._client is None:
             raise EngineError(f"the engine of model '{self.spec.key}' is not running")
         return self._client
@@ -149,15 +145,16 @@ class Instance:
         self._stop_wanted.set()
 
     def declare_dead(self, cause: Cause, what: str) -> None:
-        """End the process at once, because it `what`, unless it is being stopped already."""
+        """End the process at once, unless it is being stopped already; `what` completes "the engine
+        of model X"."""
         if not self._stop_wanted.is_set():
             self.death = Death(cause, loading=self.ready_at is None)
             self._verdict = EngineDied(f"the engine of model '{self.spec.key}' {what}")
             self._stop_wanted.set()
 
     def has_loaded(self) -> None:
-        """What it takes now is what it needs, where that is more than was predicted, which leaves
-        out what a projector computes with."""
+        """Expect what it takes now, if that is more than was predicted: the prediction leaves out
+        the buffers of a projector."""
         if self.expected_mb is not None:
             self.expected_mb = max(self.expected_mb, self.used.get(HOST, 0))
 
@@ -176,7 +173,7 @@ class Instance:
         return self._client.requests if self._client is not None else 0
 
     def is_expected(self) -> bool:
-        """Whether somebody waits for it to do something."""
+        """Whether a load or a request waits for it."""
         return self.state == "loading" or (self._client is not None and self._client.is_busy())
 
     async def run(self) -> None:
@@ -219,7 +216,7 @@ class Instance:
         self.state = "ready"
         self.progress = 1.0
         self.ready_at = time.time()
-        self._on_ready(self)
+        self._hooks.on_ready(self)
 
     @property
     def load_seconds(self) -> float:
@@ -227,7 +224,7 @@ class Instance:
         return self.ready_at - self.started_at if self.ready_at else 0.0
 
     async def _end(self, exited: asyncio.Task[int] | None) -> None:
-        """Close the upstream connections, then the process: a stream in flight delays TERM."""
+        """Close the connections, then the process: a stream in flight delays its SIGTERM."""
         try:
             try:
                 if self._client is not None:
@@ -241,75 +238,38 @@ class Instance:
             if not self.is_over():
                 self.state = "stopped"
             self.ended.set()
-            self._on_exit(self)
+            self._hooks.on_exit(self)
 
     def _take_report(self, report: ChildState) -> None:
         self.sign_of_life()
         if report.state == "loading" and report.progress is not None:
             self.progress = max(self.progress, report.progress)
         elif report.state == "ready":
-            self._said_ready.set()
+            self._reported_ready.set()
 
     async def _become_ready(self) -> None:
-        await self._until_ready()
-        await self._before_ready(self)
-
-    async def _until_ready(self) -> None:
-        """Return when the engine said that it is ready or `/health` did, whichever is first.
-
-        Raises EngineError when neither did within the load timeout.
-        """
-        said = asyncio.create_task(self._said_ready.wait())
-        polled = asyncio.create_task(self._poll_health())
-        try:
-            done, _ = await asyncio.wait(
-                {said, polled}, timeout=self._load_timeout_s, return_when="FIRST_COMPLETED"
-            )
-        finally:
-            said.cancel()
-            polled.cancel()
-        if not done:
+        if not await until_ready(self.client, self._reported_ready, self._load_timeout_s):
             raise EngineError(
                 f"the engine of model '{self.spec.key}' was not ready after "
-                f"{self._load_timeout_s:g} s (MYLLM_LOAD_TIMEOUT)" + self._words()
+                f"{self._load_timeout_s:g} s (MYLLM_LOAD_TIMEOUT)" + last_words(self._process)
             )
-
-    async def _poll_health(self) -> None:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type((_NotYet, httpx.TransportError)),
-            wait=wait_fixed(_HEALTH_EVERY_S),
-            stop=stop_after_delay(self._load_timeout_s * 2),  # _until_ready's bound is first
-        ):
-            with attempt:
-                answer = await self.client.get("/health", _HEALTH_TIMEOUT_S)
-                if answer.status != 200:
-                    raise _NotYet
+        await self._hooks.before_ready(self)
 
     def _died(self, code: int) -> EngineError:
-        """Why the process ended by itself, in its own words."""
+        """The error for a process that ended by itself, with what it printed."""
         self.death = Death.by_itself(code, loading=self.ready_at is None)
         what = f"the engine of model '{self.spec.key}' {self.death.words()}"
         if self.death.loading:
-            return EngineError(what + self._words())
+            return EngineError(what + last_words(self._process))
         cause = self._process.cause() if self._process else None
         return EngineDied(what + (f": {cause}" if cause else ""))
 
     @property
     def crashed(self) -> bool:
-        """Whether it was killed rather than saying why it leaves."""
+        """Whether it was killed, rather than exiting with a reason."""
         return self.death is not None and self.death.is_crash
 
     @property
     def lacks_memory(self) -> bool:
-        """Whether it ended because it could not have the memory it needed."""
-        return self.error is not None and bool(_NO_MEMORY.search(self.error.detail))
-
-    def _words(self) -> str:
-        """What the engine said on why it does not start."""
-        if self._process is None:
-            return ""
-        cause = self._process.cause()
-        if cause:
-            return f": {cause}"
-        tail = [line for line in self._process.tail() if line.strip()]
-        return f"; it last said: {tail[-1].strip()}" if tail else "; it said nothing"
+        """Whether it ended because it could not get the memory that it needed."""
+        return self.error is not None and lacks_memory(self.error.detail)

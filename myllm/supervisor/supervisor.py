@@ -20,7 +20,7 @@ from myllm.loops import in_background
 from myllm.settings import Settings
 from myllm.supervisor.batch_comparison import compare
 from myllm.supervisor.batch_sizes import sizes_to_compare
-from myllm.supervisor.instance import Instance, State
+from myllm.supervisor.instance import Hooks, Instance, State
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from myllm.supervisor.watcher import Watcher
@@ -41,8 +41,8 @@ class Listener(Protocol):
 
 @dataclass
 class History:
-    """What is remembered of a key over its instances. `last_death` is the last error of one that
-    had served."""
+    """What is remembered of a key over its instances. `last_death` is the last error of an instance
+    that had been ready."""
 
     starts: int = 0
     last_error: str | None = None
@@ -82,8 +82,8 @@ class Supervisor:
         return [instance for instance in self if instance.spec.key.model == model]
 
     def used(self, state: State | None = None) -> dict[str, int]:
-        """MiB that the instances (in this state) have on each device, as last measured; of those
-        that load, and grow by the moment, as it is now."""
+        """MiB that the instances (in this state) have on each device, as last measured. Instances
+        that load are measured now, because they grow quickly."""
         used: Counter[str] = Counter()
         for instance in self:
             if instance.state == "loading":
@@ -97,23 +97,20 @@ class Supervisor:
         return self._histories.setdefault(key, History())
 
     def start(self, run: int, spec: InstanceSpec, predicted_mb: int | None) -> Instance:
-        """Begin a new process life; `run` is its name from now on. When this raises, nothing has
-        begun."""
+        """Begin a new process life with the id `run`. When this raises, nothing has begun."""
         assert run not in self._instances, f"run {run} has begun already"
         instance = Instance(
             run,
             spec,
             LaunchSpec(self._free_name(spec), spec.argv(self._engine.server)),
             self._launcher,
+            Hooks(self._compare_batches, self._ready, self._exited),
             load_timeout_s=self._settings.load_timeout,
             stop_grace_s=self._settings.stop_grace,
             expected_mb=predicted_mb,
-            before_ready=self._compare_batches,
-            on_ready=self._ready,
-            on_exit=self._exited,
         )
         self._watcher.start()
-        # An empty context: the engine is the server's, not the request's that came first.
+        # An empty context: the engine belongs to the server, not to the request that came first.
         self._tasks[run] = in_background("engine's life", instance.run(), Context())
         self._instances[run] = instance
         self.history(spec.key).starts += 1
@@ -124,7 +121,7 @@ class Supervisor:
     async def close(self, grace_s: float) -> None:
         """Stop every instance at once; when this returns, all have been reaped.
 
-        Those that have not left `grace_s` seconds after SIGTERM, or earlier, are killed.
+        Those that have not exited `grace_s` seconds after SIGTERM are killed.
         """
         self._watcher.stop()
         for instance in self:
@@ -137,17 +134,17 @@ class Supervisor:
         return spec.batch / self.speeds.expected(spec, cores)
 
     def _free_name(self, spec: InstanceSpec) -> str:
-        """A name for logs that no live instance has: a replaced one lives on for a while."""
+        """A log name that no live instance has: a replaced instance lives on for a while."""
         taken = {instance.name for instance in self}
         names = [spec.file_stem, *(f"{spec.file_stem}.{n}" for n in range(2, len(taken) + 2))]
         return next(name for name in names if name not in taken)
 
     async def _compare_batches(self, instance: Instance) -> None:
-        """Find out which batch size the next engine of this kind is to have.
+        """Measure which batch size the next engine of this kind should have.
 
-        While another engine works, neither of the two is to disturb the other: a later load
-        makes up for it. So it does for a comparison that fails, and for one on a busy machine,
-        but not at once: an engine that replaces a dead one is waited for.
+        Nothing is measured while another engine works, as each would disturb the other; a later
+        load makes up for it. The same goes for a comparison that fails or ran on a busy machine,
+        but not at once: requests wait for an engine that replaces a dead one.
         """
         spec, process = instance.spec, instance.process
         # A smaller context cannot hold the largest size.
@@ -165,7 +162,7 @@ class Supervisor:
             sizes = sizes_to_compare(spec.batch)
             vocabulary = spec.model.header.vocabulary_size
             known = await compare(instance.client, process, sizes, vocabulary, spec.context_size)
-        except Exception as failure:  # noqa: BLE001 - the engine works without it
+        except Exception as failure:  # noqa: BLE001 - the engine works without the comparison
             _log.warning("batch sizes not compared", model=str(spec.key), cause=repr(failure))
             return
         self.speeds.compared(spec.speed_key, known)

@@ -21,7 +21,7 @@ from myllm.models.projector import Projector
 from myllm.models.registry import Registry
 from myllm.supervisor.device_headroom import GPU_CONTEXT_MB
 from myllm.supervisor.footprints import Footprint, Footprints, extras_mb
-from myllm.supervisor.instance import Instance
+from myllm.supervisor.instance import Hooks, Instance
 from myllm.supervisor.spec import (
     InstanceKey,
     InstanceSpec,
@@ -66,11 +66,9 @@ async def running(spec: InstanceSpec, engine: Engine, home: Path) -> AsyncIterat
         spec,
         LaunchSpec(spec.file_stem, spec.argv(engine.server)),
         LocalLauncher(runtime, home / "logs"),
+        Hooks(lambda _: asyncio.sleep(0), lambda _: ready.set(), lambda _: ready.set()),
         load_timeout_s=60,
         stop_grace_s=0.5,
-        before_ready=lambda instance: asyncio.sleep(0),
-        on_ready=lambda _: ready.set(),
-        on_exit=lambda _: ready.set(),
     )
     life = asyncio.create_task(instance.run())
     try:

@@ -25,7 +25,7 @@ from myllm.launcher.local.launcher import LocalLauncher
 from myllm.launcher.local.runtime_dir import RuntimeDir
 from myllm.models.registry import Registry
 from myllm.supervisor.exit_cause import Death
-from myllm.supervisor.instance import Instance
+from myllm.supervisor.instance import Hooks, Instance
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,11 +59,9 @@ def make(runtime: RuntimeDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             spec,
             LaunchSpec("demo", argv),
             launcher,
+            Hooks(lambda instance: asyncio.sleep(0), lambda instance: None, on_exit),
             load_timeout_s=load_timeout,
             stop_grace_s=0.3,
-            before_ready=lambda instance: asyncio.sleep(0),
-            on_ready=lambda instance: None,
-            on_exit=on_exit,
         )
 
     return make

@@ -1,7 +1,7 @@
-"""Tells when a running model's folder is no longer what its engine was started with.
+"""Notices when a running model's folder differs from what its engine was started with.
 
-A running engine does not depend on its folder, so nothing is done about it: the difference is
-shown with the instance and logged once, until the folder is as it was or the model is reloaded.
+A running engine does not depend on its folder, so nothing is done: the difference is shown with the
+instance and logged once, until the folder is as before or the model is reloaded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DiskWatch:
         await keep_running("disk watch", self._look_at_all, _EVERY_S)
 
     async def _look_at_all(self) -> None:
-        """Look at each model, also when that fails with another one; raises the last failure."""
+        """Look at every model, even if that fails for some; raises the last failure."""
         failed: Exception | None = None
         for instance in list(self._instances):
             try:
@@ -46,11 +46,14 @@ class DiskWatch:
     async def look(self, instance: Instance) -> None:
         """Compare one instance's model with the disk, in a thread: the disk may be slow."""
         model = instance.spec.model
-        told, found = instance.warnings, await asyncio.to_thread(warnings_on, self._registry, model)
+        known, found = (
+            instance.warnings,
+            await asyncio.to_thread(warnings_on, self._registry, model),
+        )
         instance.warnings = found
         key = str(instance.spec.key)
         for warning in found:
-            if warning not in told:
+            if warning not in known:
                 _log.warning("model differs from its folder", model=key, how=warning)
-        if told and not found:
+        if known and not found:
             _log.info("model no longer differs from its folder", model=key)

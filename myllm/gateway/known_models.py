@@ -1,8 +1,8 @@
 """The models as requests see them.
 
-A model that runs is what it was started with: its name, its aliases, its parameters and its
-template are those of its engine, whatever has become of its folder. Only a model that is not
-loaded, and so must be loaded first, is looked for on disk.
+A running model is what it was started with: its name, aliases, parameters and template are those of
+its engine, even if its folder has changed since. Only a model that is not loaded is looked for on
+disk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class KnownModels:
         """The model of this name or alias, as it runs in `role` (None: in any), or else as it is
         on disk, which is read in a thread.
 
-        Raises ModelNotFound, and InvalidModel when it does not run and cannot.
+        Raises ModelNotFound, and InvalidModel for a model on disk that cannot be loaded.
         """
         run = self._fleet.serving(name, role)
         if run is not None:
@@ -35,7 +35,7 @@ class KnownModels:
         return self._running_or(await asyncio.to_thread(self._registry.get, name), role)
 
     async def name_of(self, name: str) -> str:
-        """The name of the model that `name` means; of one that is not here, `name` untagged."""
+        """The name of the model that `name` means; `name` without its tag if there is none."""
         run = self._fleet.serving(name)
         if run is not None:
             return _model(run).name
@@ -47,13 +47,13 @@ class KnownModels:
         return None if run is None else run.plan
 
     def running(self) -> list[Model]:
-        """The models that have an engine which takes requests, or will when it is loaded."""
+        """The models with an engine that takes requests, or will when it has loaded."""
         states = self._fleet.models()
         names = {each.key.model for each in states if each.run}
         return [_model(run) for name in names if (run := self._fleet.serving(name)) is not None]
 
     async def all(self) -> list[Model]:
-        """All models by name; one that does not run and cannot tells its `problem`.
+        """All models by name; a model that cannot be loaded gives its `problem`.
 
         Raises InvalidModel when the model folder itself cannot be read.
         """
@@ -62,7 +62,7 @@ class KnownModels:
         return [found[name] for name in sorted(found)]
 
     def _running_or(self, found: Model, role: Role | None = None) -> Model:
-        """A running model can be found on disk by an alias that is newer than its engine."""
+        """The running model instead of `found`: an alias on disk can be newer than the engine."""
         run = self._fleet.serving(found.name, role)
         return found if run is None else _model(run)
 

@@ -1,9 +1,9 @@
 """One request's hold on one slot of a running engine.
 
-An answer whose client takes nothing can be paused while others wait: what the engine still makes of
-it is given up and its slot is free, although whoever sends the answer stands still in the middle of
-it. When the client reads again, the answer takes another lease and goes on as it does after the
-death of an engine (see `survival.py`).
+An answer whose client does not read can be paused while other requests wait: its stream from the
+engine is closed and its slot is free, while the task that sends the answer stays suspended in the
+middle of it. When the client reads again, the answer takes another lease and goes on as it does
+after the death of an engine (see `survival.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Lease:
-    """`slot` of `instance` is the request's, until the lease ends or is paused."""
+    """`slot` of `instance` belongs to the request until the lease ends or is paused."""
 
     def __init__(self, instance: Instance, slot: int) -> None:
         self.instance = instance
@@ -31,7 +31,7 @@ class Lease:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the slot is somebody else's; then nothing more may be asked of the stream."""
+        """Whether the slot has been given back; then the stream may not be read any more."""
         return self._pausing is not None
 
     @asynccontextmanager
@@ -61,8 +61,8 @@ class Lease:
             await stream.aclose()
 
     def pause(self, give_back: Callable[[], None]) -> None:
-        """Close the stream, which nobody must be reading just now, and then `give_back` the slot.
-        Where there is no stream, nothing happens."""
+        """Close the stream, which must not be being read at this moment, and then `give_back` the
+        slot. Does nothing when there is no stream."""
         if self._cut is not None and self._pausing is None:
             self._pausing = asyncio.create_task(self._pause(self._cut, give_back), name="pause")
 
@@ -73,7 +73,7 @@ class Lease:
         try:
             await cut()
             _log.info("answer paused: its client reads nothing", model=model, slot=self.slot)
-        except Exception:  # noqa: BLE001 - the slot is given back all the same
+        except Exception:  # noqa: BLE001 - the slot must be given back even so
             _log.exception("answer not ended where it was paused", model=model, slot=self.slot)
         finally:
             give_back()

@@ -1,4 +1,4 @@
-"""Which model serves a request: one that is made for what is asked of it."""
+"""Finds the model for a request, and checks that it can do what is asked."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ async def chatting_model(gateway: Gateway, name: str) -> Model:
 
 
 def serves(model: Model, role: Role) -> bool:
-    """Whether `model` can have `role`: one that generates can embed as well."""
+    """Whether `model` can have `role`: a generating model can embed as well."""
     own = main_role(model)
     return own == role or (own == "generate" and role == "embed")
 
 
 async def named(gateway: Gateway, name: str, role: Role | None = None) -> str:
-    """`name`, or the model that somebody means who names none: of those that can have `role`
-    the only one that is loaded, else the only one there is.
+    """`name`, or if it is empty the only model that can be meant: of the models that can have
+    `role`, the only one that is loaded, else the only one on disk.
 
-    Raises InvalidRequest when it could be more than one, or is none.
+    Raises InvalidRequest when none can be meant, or several.
     """
     if name:
         return name

@@ -1,4 +1,4 @@
-"""From a model to a plan: what its engine would run with, and what that takes."""
+"""Makes a plan for a model: what its engine would run with, and what that takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENGINES = "engines"
 
 
 class Planner:
-    """Makes plans; asks models, settings and devices. Figures are MiB per device."""
+    """Makes plans from models, settings and devices. Figures are MiB per device."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Planner:
         self._devices = devices
 
     def budget(self) -> MemoryByDevice:
-        """What the engines may take together, on each device that is bounded."""
+        """What the engines may take together, on each bounded device."""
         cap = self._settings.max_loaded_models
         engines = {} if cap is None else {ENGINES: cap}
         return budgets(self._devices(), self._settings) | engines
 
     def free(self, loading: Mapping[str, int]) -> MemoryByDevice:
-        """What new engines may take now; `loading` is what those have that are loading, whose
-        whole need is counted elsewhere."""
+        """What new engines may take now. `loading` is what loading engines have taken already; the
+        scheduler counts their whole need."""
         reserve = self._settings.memory_reserve_mb
         return {
             name: max(0, memory.free_mb - reserve) + loading.get(name, 0)
@@ -55,17 +55,17 @@ class Planner:
         }
 
     async def plan(self, key: InstanceKey, smaller: bool = False) -> Plan:
-        """What an engine for `key` would run with if it were started now; with `smaller`, an
-        automatic context is halved. Raises ModelNotFound and InvalidModel, also when the model has
-        been removed in the meantime."""
+        """What an engine for `key` would run with if it were started now; `smaller` halves an
+        automatic context. Raises ModelNotFound and InvalidModel, also when the model is removed
+        meanwhile."""
         model = await asyncio.to_thread(self._registry.get, key.model)
         spec = self._specs.spec(key, model, smaller)
         if smaller and spec.automatic_context:
             _log.warning("trying a smaller context", model=str(key), context=spec.context_size)
         footprint = await self._footprints.predict(spec)
         aliases = await asyncio.to_thread(self._registry.aliases_of, model)
-        # Known already, so that no file is read; and nothing can be removed until the plan is used.
-        if self._registry.get(key.model).path != model.path:  # a built-in one has come to light
+        # Cached, so no file is read here; and nothing can be removed until the plan is used.
+        if self._registry.get(key.model).path != model.path:  # a built-in model has become visible
             return await self.plan(key, smaller)
         keep_alive_s = model.config.engine.keep_alive
         return Plan(
@@ -77,10 +77,10 @@ class Planner:
         )
 
     def measured(self, instance: Instance) -> MemoryByDevice | None:
-        """Remember what an engine really takes, or took; returns what it is to be charged with,
-        or None if nobody could look."""
+        """Remember what an engine really takes, or took. Returns what it is charged with, or None
+        if it was not measured."""
         if instance.death is not None and instance.death.cause == "too large":
-            self._footprints.forget(instance.spec)  # or the next one could grow from there
+            self._footprints.forget(instance.spec)  # or the next engine could grow from there
             return None
         if not instance.used:
             return None
@@ -88,7 +88,7 @@ class Planner:
         return self._footprints.measured(instance.spec, instance.used, worked) | {ENGINES: 1}
 
     def ended(self, instance: Instance) -> None:
-        """An engine is no more; its replacement is planned by how it ended."""
+        """An engine has ended; how it ended decides how its replacement is planned."""
         self._specs.ended(instance.spec, instance.crashed and not instance.lacks_memory)
 
     def save(self) -> None:

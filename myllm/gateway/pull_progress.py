@@ -1,4 +1,4 @@
-"""Pulling a model while somebody listens: a download in a thread of its own, told in steps."""
+"""Pulls a model for a client that listens: a download in its own thread, reported in steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """What a pull does, and of a file that comes, how many bytes are there."""
+    """What a pull does; of a file in transfer, how many bytes have arrived."""
 
     status: str
     file: RemoteFile | None = None
@@ -28,12 +28,12 @@ class Step:
 
 
 async def pulling(registry: Registry, wanted: PullSource) -> AsyncGenerator[Step, None]:
-    """The steps of pulling `wanted`, until it is there. Raises PullFailed and InvalidModel.
+    """Pull `wanted` and yield the steps. Raises PullFailed and InvalidModel.
 
-    Leaving the iteration ends the download at its next byte; the next pull goes on from there.
+    Leaving the iteration ends the download at its next block; the next pull continues it.
     """
     work = _Pull(registry, wanted)
-    # A daemon: what it has downloaded is safe, and a server that stops need not wait for it.
+    # A daemon thread: what it has downloaded is kept, so a server that stops need not wait for it.
     threading.Thread(target=work.run, name=f"pull {wanted.name}", daemon=True).start()
     try:
         while (step := await work.steps.get()) is not None:
@@ -45,7 +45,7 @@ async def pulling(registry: Registry, wanted: PullSource) -> AsyncGenerator[Step
 
 
 class _Pull:
-    """The download; everything but `run` and what it calls is for the event loop."""
+    """The download. Only `run` and what it calls are called in the thread."""
 
     def __init__(self, registry: Registry, wanted: PullSource) -> None:
         self._registry = registry
@@ -68,7 +68,7 @@ class _Pull:
             )
         except MyLLMError as failure:
             end = failure
-        except Exception:  # noqa: BLE001 - or else the client would never hear of it
+        except Exception:  # noqa: BLE001 - or the client would wait for ever
             _log.exception("pull failed", model=self._wanted.name)
             end = EngineError("Internal error; the server's log has the details")
         if not self.left.is_set():

@@ -1,6 +1,6 @@
-"""How fast an engine reads prompts in batches of different sizes: a comparison within seconds.
+"""Compares how fast an engine reads prompts in batches of different sizes, within seconds.
 
-It is made between an engine's load and its first request, when its slots hold nothing yet.
+The comparison is made between an engine's load and its first request, while its slots are empty.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
 
 MOST_S = 3.0
 _MOST_ROUNDS = 3
-# Nothing can stop an engine within a batch, so a short prompt shows whether it reads so slowly
-# that even the smallest batch would keep the first request waiting.
+# An engine cannot be stopped within a batch, so a short prompt shows first whether it reads so
+# slowly that even the smallest batch would keep the first request waiting.
 _PROBE_TOKENS, _PROBE_MOST_S = 8, 1.0
-# An engine may read a few tokens again: with a sliding window, it goes back to a checkpoint.
+# An engine with a sliding window goes back to a checkpoint, and so reads a few tokens again.
 _MOST_AGAIN = 1.25
-# A machine is busy when the engine's threads wait for a core for a larger part of the time.
+# A machine is busy when the engine's threads wait for a core for a larger share of the time.
 _MOST_WAITING = 0.1
 
 
 class CoreWatch:
-    """Whether a process had the cores for itself since this was made.
+    """Whether an engine has had the cores for itself since this was made.
 
-    Linux tells for each thread how long it could have run and had to wait for a core. Elsewhere
-    every machine counts as calm. What a hypervisor takes away counts as waiting.
+    Linux counts for each thread how long it was ready to run and waited for a core. On other
+    systems every machine counts as calm. Time that a hypervisor takes away counts as waiting.
     """
 
     def __init__(self, process: EngineProcess) -> None:
@@ -55,10 +55,10 @@ async def compare(
 ) -> Known:
     """Have prompts of each size read, for MOST_S seconds at most.
 
-    `sizes` ascend to the engine's batch size; `context` is how many tokens a slot holds. "slow"
-    when the time does not suffice for one round, "busy" when the engine could not have its cores;
-    both come with what was seen. Raises httpx.TransportError when the engine is gone, and
-    ValueError for an answer that is none.
+    `sizes` ascend to the engine's batch size; `context` is how many tokens a slot holds. The result
+    is "slow" when the time does not suffice for one round, and "busy" when the engine did not get
+    its cores; both include the speeds seen. Raises httpx.TransportError when the engine is gone,
+    and ValueError for an invalid answer.
     """
     watch, rounds = CoreWatch(process), _Rounds(client, vocabulary, context)
     try:
@@ -73,10 +73,10 @@ async def compare(
 class _Rounds:
     """Prompts that each continue the one before, as those of a long conversation do.
 
-    A token takes the longer, the more stand before it. A round ascends to the largest size and
-    descends again, so that each size is read with as many tokens before it as any other, on
-    average. It is preceded by the smaller sizes: they show early that an engine is too slow, and
-    make the round's prompts long, for it is long prompts that are waited for.
+    A token takes longer the more tokens precede it. A round ascends to the largest size and
+    descends again, so that on average the same number of tokens precede each size. The smaller
+    sizes come before it: they show early that an engine is too slow, and make the round's prompts
+    long, because long prompts are what clients wait for.
     """
 
     def __init__(self, client: EngineClient, vocabulary: int, context: int) -> None:
@@ -93,7 +93,7 @@ class _Rounds:
         """Note the best speed of each size; False when the time does not suffice for a round."""
         if await self._read(_PROBE_TOKENS) > _PROBE_MOST_S:
             return False
-        self._per_token_s = 0.0  # so few tokens at once tell nothing of larger batches
+        self._per_token_s = 0.0  # so few tokens say nothing about larger batches
         smaller = sizes[:-1]
         while self.complete < _MOST_ROUNDS and watch.is_calm():
             if not await self._round(smaller, [*sizes, *reversed(smaller)]):
@@ -101,8 +101,8 @@ class _Rounds:
         return self.complete > 0
 
     async def _round(self, before: Sequence[int], sizes: Sequence[int]) -> bool:
-        """Read `before` and then `sizes`; False, and nothing noted, when the time runs out. Of
-        the first round it is noted what was seen, for want of better."""
+        """Read `before` and then `sizes`. Returns False when the time runs out, and then notes
+        nothing; of the first round it notes each speed, for lack of better figures."""
         self._held.clear()
         took_s: dict[int, list[float]] = {}
         steps = [*before, *sizes]
@@ -122,13 +122,13 @@ class _Rounds:
         return True
 
     def _suffices(self, size: int, tokens: int) -> bool:
-        """Whether a prompt of `size` can be read in the time that is left, and all `tokens` that
-        are to be read could be if they were read twice as fast as the last ones."""
+        """Whether the time left suffices for a prompt of `size`, and would suffice for all `tokens`
+        that follow if they were read twice as fast as the last ones."""
         left_s = self._ends_at - time.monotonic()
         return size * self._per_token_s <= left_s and tokens * self._per_token_s <= 2 * left_s
 
     async def _read(self, size: int) -> float:
-        """Have `size` more tokens read, which nobody has read before; returns the seconds."""
+        """Have `size` new tokens read; returns the seconds."""
         if len(self._held) + size >= self._context:
             self._held.clear()
         self._held += random.choices(_plain_tokens(self._vocabulary), k=size)
@@ -144,15 +144,15 @@ class _Rounds:
 
 
 def _plain_tokens(vocabulary: int) -> range:
-    """Tokens from the middle of a vocabulary, for special ones are at its beginning or end."""
+    """Tokens from the middle of a vocabulary; special ones are at its beginning or end."""
     return range(vocabulary // 4, max(vocabulary // 2, vocabulary // 4 + 1))
 
 
 class Reading:
-    """A real prompt that is about to be read: whoever has it answered tells how long it took.
+    """Learns the speed of a model from a real prompt that is about to be read.
 
-    Only of a model that is too slow for a comparison, and only of a prompt that was read while
-    the engine had nothing else to do and the machine was calm, anything is learned.
+    It learns only from models that are too slow for a comparison, and only from prompts that were
+    read while the engine did nothing else and the machine was calm.
     """
 
     def __init__(self, speeds: PromptSpeeds, instance: Instance) -> None:
@@ -163,7 +163,7 @@ class Reading:
         self._watch = CoreWatch(process) if learns and process is not None else None
 
     def done(self, timings: Mapping[str, Any]) -> None:
-        """Take in the engine's timings of the answer; called before its stream is closed."""
+        """Take in the engine's timings of the answer; call it before the stream is closed."""
         alone = self._instance.client.open_requests <= 1
         if self._watch is not None and alone and self._watch.is_calm():
             spec = self._instance.spec

@@ -1,27 +1,27 @@
 """How many tokens of a prompt llama-server reads at once.
 
 Prompt speed comes first. Small batches leave most of a CPU or GPU unused: SmolLM2-135M Q4_1 on
-two cores with AMX is read at 180 tokens/s in batches of 32, at 861 in batches of 128 and at
-1,059 in batches of 512. Large batches delay everything else that the engine does, which happens
-between two batches: noticing that a client has left, and sending tokens to the other streams.
-So the batch is the smallest one that reads (nearly) as fast as the best.
+two cores with AMX reads 180 tokens/s in batches of 32, 861 in batches of 128 and 1,059 in batches
+of 512. Large batches delay everything that the engine does between two batches: noticing that a
+client has left, and sending tokens to the other streams. So the batch is the smallest one that
+reads (nearly) as fast as the best.
 
-llama-server is told its batch size at its start only, and reads a shorter prompt in one smaller
-batch. An engine with the largest size can therefore be measured with all of them.
+llama-server's batch size is fixed at its start, and it reads a shorter prompt in one smaller batch.
+An engine with the largest size can therefore be measured with all sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# llama-server's own: the physical batch on a CPU, where a larger logical one gains nothing, and
-# the logical batch on a GPU, which computes one part while the next one is prepared.
+# llama-server's defaults: the physical batch on a CPU, where a larger logical one gains nothing,
+# and the logical batch on a GPU, which computes one part while the next one is prepared.
 CPU_START = 512
 GPU_START = 2048
 SMALLEST = 64
-# Speeds that differ by less than this are the same to whoever waits for an answer.
+# Speeds that differ by less than this are the same to a client that waits.
 _AS_GOOD = 0.98
-# What a batch may cost in speed where it takes longer than _LONGEST_S.
+# The share of the best speed that suffices when a batch takes longer than _LONGEST_S.
 _GOOD_ENOUGH = 0.9
 _LONGEST_S = 5.0
 
@@ -38,9 +38,9 @@ def best_batch(speeds: Mapping[int, float]) -> int:
     """The batch size to use, given prompt speeds in tokens per second by batch size.
 
     The smallest that reaches 98 % of the best speed; if one such batch takes longer than five
-    seconds, the smallest that reaches 90 %. If that takes longer than five seconds, too, and
-    the speed at half its size is unknown, half its size, to get to know it. `speeds` must not
-    be empty.
+    seconds, the smallest that reaches 90 %. If that also takes longer than five seconds, and
+    the speed at half its size is unknown, half its size, to measure it. `speeds` must not be
+    empty.
     """
     size = _smallest(speeds, _AS_GOOD)
     if _is_quick(size, speeds):

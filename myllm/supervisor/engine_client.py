@@ -1,4 +1,4 @@
-"""HTTP to one engine, in the few ways in which it is asked."""
+"""HTTP requests to one engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EngineAnswer:
 
 @dataclass(frozen=True)
 class EngineStream:
-    """An answer that is being read."""
+    """An answer in transfer."""
 
     status: int
     chunks: AsyncIterator[bytes]
@@ -101,7 +101,7 @@ class EngineClient:
             method,
             _url(path),
             headers=headers,
-            # Given as a stream, for httpx would look twice at every header of other content.
+            # Given as a stream, because httpx would check every header of other content twice.
             stream=httpx.ByteStream(body),
             extensions={"timeout": {"read": silence_s}},
         )

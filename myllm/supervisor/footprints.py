@@ -1,4 +1,4 @@
-"""What an instance takes on each device: predicted before its first load, then measured."""
+"""What an engine takes on each device: predicted before its first load, then measured."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _TOKEN_BYTES: Final = 280
 _CUDA_PROCESS_MB: Final = 500
 _F32: Final = 4
 _MIB: Final = 2**20
-# A figure below the remembered one is believed by half: buffers for computing are touched only
-# by the first long prompt, so that an engine which was just loaded shows less than it will take.
-_BELIEF: Final = 0.5
+# A figure below the remembered one counts by half: only the first long prompt touches the compute
+# buffers, so an engine that has just loaded shows less than it will take.
+_WEIGHT_OF_LESS: Final = 0.5
 _MOST_REMEMBERED: Final = 1000
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """MiB per device, and how it is known: `header` is an estimate from the model's sizes."""
+    """MiB per device, and where the figure is from; `header`: estimated from the model's sizes."""
 
     need: dict[str, int]
     source: Literal["measured", "predicted", "header"]
@@ -45,7 +45,7 @@ class Footprint:
 class Footprints:
     """Footprints by model digest and arguments; measured ones are kept in `file`.
 
-    `tool` is llama-fit-params; None: the engine came without it.
+    `tool` is llama-fit-params; None if the engine came without it.
     """
 
     def __init__(self, file: Path, tool: Path | None) -> None:
@@ -53,7 +53,7 @@ class Footprints:
         self._tool = tool
         self._measured = _read(file)
         self._predicted: dict[str, Footprint] = {}
-        self._complained = False
+        self._warned = False
 
     async def predict(self, spec: InstanceSpec) -> Footprint:
         """What an instance of `spec` will take; takes under 0.1 s the first time."""
@@ -65,11 +65,11 @@ class Footprints:
         return self._predicted[key]
 
     def measured(self, spec: InstanceSpec, used: MemoryByDevice, worked: bool) -> dict[str, int]:
-        """Take in what an instance of `spec` was seen to take; returns what is believed now.
+        """Take in what an instance of `spec` was measured to take; returns the new estimate.
 
-        More than was known counts at once. Less counts by and by, and only when the instance
-        has ended and has `worked`: until then it may not have touched all of its buffers.
-        Devices that `used` does not name stay as predicted.
+        More than was known counts at once. Less counts gradually, and only when the instance has
+        ended and has `worked`: until then it may not have touched all of its buffers. Devices that
+        `used` does not name stay as predicted.
         """
         key = _key(spec)
         known = self._measured.get(key)
@@ -77,17 +77,17 @@ class Footprints:
             known = self._predicted[key].need if key in self._predicted else {}
         if not worked:
             used = {name: max(mb, known.get(name, 0)) for name, mb in used.items()}
-        seen = {name: _believed(known.get(name), mb) for name, mb in used.items()}
-        self._measured.pop(key, None)  # so that the latest stands last
+        seen = {name: _estimate(known.get(name), mb) for name, mb in used.items()}
+        self._measured.pop(key, None)  # so that the latest is last
         self._measured[key] = {**known, **seen}
         return dict(self._measured[key])
 
     def forget(self, spec: InstanceSpec) -> None:
-        """What an instance of `spec` was seen to take is not what it needs."""
+        """Forget what an instance of `spec` was measured to take: it is not what it needs."""
         self._measured.pop(_key(spec), None)
 
     def save(self) -> None:
-        """Write the file, aside and renamed; failing to is logged, for it is only a hint."""
+        """Replace the file; a failure is only logged, because the file is a hint."""
         aside = self._file.with_suffix(".new")
         latest = dict(list(self._measured.items())[-_MOST_REMEMBERED:])
         try:
@@ -101,9 +101,9 @@ class Footprints:
         try:
             needs = await self._fit(spec)
         except EngineError as failure:
-            if not self._complained:
+            if not self._warned:
                 _log.warning("memory is estimated from the header", cause=failure.detail)
-                self._complained = True
+                self._warned = True
             return Footprint(_from_header(spec), "header")
         return Footprint(_sum(spec, needs), "predicted")
 
@@ -114,10 +114,12 @@ class Footprints:
 
 
 def extras_mb(spec: InstanceSpec) -> int:
-    """What llama-fit-params leaves out but for the process itself and a projector: the store of
-    prompts, the states that slots can go back to, and the outputs of an embedding or a score,
+    """What llama-fit-params leaves out, besides the process itself and a projector.
+
+    That is the prompt cache, the checkpoints of slots, and the outputs of an embedding or a score,
     which keeps a vector and, unused, the logits of every token of its input (llama.cpp,
-    `llama_context::output_reserve`)."""
+    `llama_context::output_reserve`).
+    """
     header = spec.model.header
     extra = spec.cache_ram_mb * _MIB
     if spec.key.role == "generate":
@@ -135,13 +137,13 @@ def _sum(spec: InstanceSpec, needs: tuple[DeviceNeed, ...]) -> dict[str, int]:
     summed = {HOST: host.total_mb + process + extras_mb(spec)}
     summed |= {gpu.name: gpu.total_mb + GPU_CONTEXT_MB for gpu in gpus}
     if spec.projector is not None:
-        # llama-server has it on the first GPU that the model uses.
+        # llama-server loads it on the first GPU that the model uses.
         summed[gpus[0].name if gpus else HOST] += -(-spec.projector.size_bytes // _MIB)
     return summed
 
 
 def _from_header(spec: InstanceSpec) -> dict[str, int]:
-    """The header's estimate, in shares over the devices of the layout."""
+    """The estimate from the header, divided over the devices of the layout."""
     total = estimate_mb(spec.model, spec.context_size, spec.slots, spec.physical_batch)
     gpus, layers = spec.layout.devices or (), spec.layout.gpu_layers or 0
     everything = spec.model.header.layers + 1
@@ -154,10 +156,10 @@ def _from_header(spec: InstanceSpec) -> dict[str, int]:
     return need
 
 
-def _believed(known: int | None, seen: int) -> int:
+def _estimate(known: int | None, seen: int) -> int:
     if known is None or seen >= known:
         return seen
-    return round(known - _BELIEF * (known - seen))
+    return round(known - _WEIGHT_OF_LESS * (known - seen))
 
 
 def _key(spec: InstanceSpec) -> str:

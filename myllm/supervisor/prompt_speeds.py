@@ -1,4 +1,4 @@
-"""What is known of the speeds at which models read prompts; kept over restarts.
+"""The known speeds at which models read prompts; kept over restarts.
 
     (unknown) ──> measured     compared on a calm machine: final
         │ ▲
@@ -25,21 +25,21 @@ Status = Literal["measured", "busy", "slow"]
 
 _log = structlog.get_logger(__name__)
 _MOST_REMEMBERED = 1000
-# A prompt that is so much longer than a batch size is not read at that size's speed.
+# A prompt that is longer than a batch size by more than this is not read at that size's speed.
 _ABOUT_AS_LONG = 1.25
-# One with so many whole batches is read at the speed of a whole one, whatever its last one has.
+# A prompt of this many whole batches is read at their speed, whatever the size of its last one.
 _WHOLE_BATCHES = 2
-# Parameters x tokens that one core reads in a second, at the least: 1.1 billion parameters in
-# Q4_K_M were read at 100 tokens/s by two cores of a cloud machine.
+# Parameters x tokens that one core reads per second, at least: two cores of a cloud machine read
+# 100 tokens/s with 1.1 billion parameters in Q4_K_M.
 _WORK_PER_CORE = 50e9
-# Beyond this, a model is so small that other things than its parameters take the time.
+# Beyond this, a model is so small that its parameters no longer determine the speed.
 _MOST_GUESSED = 20_000.0
 
 
 @dataclass(frozen=True)
 class Known:
-    """Tokens per second by batch size, each the best that was seen: only what slows a machine
-    comes and goes."""
+    """Tokens per second by batch size, each the best that was measured, since other programs can
+    only slow an engine down."""
 
     status: Status
     tokens_per_s: dict[int, float]
@@ -53,8 +53,8 @@ class PromptSpeeds:
         self._known = _read(file)
 
     def batch(self, key: str, start: int) -> int:
-        """The batch size for the next start: `start`, the largest, until that was compared with
-        smaller ones."""
+        """The batch size for the next start: `start`, the largest, until it was compared with
+        smaller sizes."""
         known = self._known.get(key)
         if known is None or known.status == "busy" or start not in known.tokens_per_s:
             return start
@@ -66,23 +66,23 @@ class PromptSpeeds:
         return max(known.tokens_per_s.values(), default=None) if known else None
 
     def expected(self, spec: InstanceSpec, cores: int) -> float:
-        """Tokens of a prompt that an engine reads per second: measured, or else guessed for its
-        cores, also where it has a GPU, which is cautious."""
+        """Tokens of a prompt that an engine reads per second: measured, or else a cautious guess
+        from its cores, even if it has a GPU."""
         return self.best(spec.speed_key) or guessed_speed(spec.model.header.parameter_count, cores)
 
     def wants_comparison(self, key: str) -> bool:
-        """Whether a comparison of sizes would tell something new."""
+        """Whether a comparison of sizes is still to be made."""
         known = self._known.get(key)
         return known is None or known.status == "busy"
 
     def learns(self, key: str) -> bool:
-        """Whether real prompts tell something new."""
+        """Whether real prompts are measured."""
         known = self._known.get(key)
         return known is not None and known.status == "slow"
 
     def compared(self, key: str, known: Known) -> None:
-        """Take in a comparison; what a busy machine has shown adds to what it showed before."""
-        before = self._known.pop(key, None)  # so that the latest stands last
+        """Take in a comparison; the figures of a busy machine add to those it showed before."""
+        before = self._known.pop(key, None)  # so that the latest is last
         if known.status != "measured" and before is not None:
             speeds = dict(before.tokens_per_s)
             for size, speed in known.tokens_per_s.items():
@@ -91,8 +91,8 @@ class PromptSpeeds:
         self._known[key] = known
 
     def learn(self, key: str, batch: int, tokens: int, seconds: float) -> None:
-        """Take in that `tokens` of a real prompt took `seconds`, in batches of `batch`, while
-        neither this engine nor the machine did anything else."""
+        """Note that `tokens` of a real prompt took `seconds`, in batches of `batch`, while neither
+        this engine nor the machine did anything else."""
         size = _size_read(batch, tokens)
         if not self.learns(key) or size is None or seconds <= 0:
             return
@@ -100,7 +100,7 @@ class PromptSpeeds:
         speeds[size] = max(tokens / seconds, speeds.get(size, 0.0))
 
     def save(self) -> None:
-        """Write the file, aside and renamed; failing to is logged, for it is only a hint."""
+        """Replace the file; a failure is only logged, because the file is a hint."""
         aside = self._file.with_suffix(".new")
         latest = dict(list(self._known.items())[-_MOST_REMEMBERED:])
         content = {key: asdict(known) for key, known in latest.items()}
@@ -113,12 +113,12 @@ class PromptSpeeds:
 
 
 def guessed_speed(parameters: int, cores: int) -> float:
-    """Tokens per second that the cores read of a model which was never measured, cautiously."""
+    """A cautious guess of the tokens per second that the cores read with an unmeasured model."""
     return min(_WORK_PER_CORE * cores / max(parameters, 1), _MOST_GUESSED)
 
 
 def _size_read(batch: int, tokens: int) -> int | None:
-    """The batch size whose speed a prompt of `tokens` has shown, or None."""
+    """The batch size whose speed a prompt of `tokens` shows, or None."""
     if tokens >= _WHOLE_BATCHES * batch:
         return batch
     size = max((each for each in sizes_to_compare(batch) if each <= tokens), default=None)
@@ -137,10 +137,10 @@ def _read(file: Path) -> dict[str, Known]:
 
 
 def _known(entry: dict[str, dict[str, float]]) -> Known:
-    """Raises ValueError, TypeError, AttributeError or KeyError for what is none."""
+    """Raises ValueError, TypeError, AttributeError or KeyError for an invalid entry."""
     speeds = {int(size): float(speed) for size, speed in entry["tokens_per_s"].items()}
     if any(size <= 0 or not speed > 0 for size, speed in speeds.items()):
-        raise ValueError("a speed that is none")
+        raise ValueError("an invalid speed")
     status = str(entry["status"])
     if status not in ("measured", "busy", "slow"):
         raise ValueError(f"unknown status {status}")

@@ -1,4 +1,4 @@
-"""What one instance is to run: a model in a role, with explicit sizes."""
+"""What one instance runs: a model in a role, with explicit sizes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Role = Literal["generate", "embed", "rerank"]
 
 # Batches of an embedding or reranking engine hold a whole input, so its context is also its batch.
 _LONGEST_INPUT = 2048
-# Inputs computed together. On two cores, seconds of CPU that 64 sentences took an encoder of 22
-# million parameters: 0.69 by four, which is llama-server's default, 0.48 by eight, 0.40 by sixteen.
+# Inputs computed together. On two cores, an encoder of 22 million parameters took this many seconds
+# of CPU for 64 sentences: 0.69 by four, llama-server's default; 0.48 by eight; 0.40 by sixteen.
 _MOST_INPUTS = 16
-# Of a model that keeps keys and values, which take memory for each of them.
+# The same for a model that keeps keys and values, which take memory for each input.
 _MOST_KEPT_INPUTS = 4
 _SMALL_CACHE_BYTES = 256 * 2**20
-# llama-server's own; more costs memory and hardly gains speed.
+# llama-server's default; more costs memory and hardly gains speed.
 _LARGEST_PHYSICAL = 512
 _FEWEST_CHECKPOINTS, _MOST_CHECKPOINTS = 2, 8
 
 
 class InstanceKey(NamedTuple):
-    """What tells instances apart: there is at most one live instance per key."""
+    """Identifies a model in a role; one instance of it takes requests at a time."""
 
     model: str
     role: Role
@@ -48,7 +48,7 @@ class Layout:
     tensor_split: tuple[int, ...] | None = None
 
     def arguments(self) -> list[str]:
-        """The same for llama-server."""
+        """The arguments for llama-server."""
         arguments = []
         if self.devices is not None:
             arguments += ["--device", ",".join(self.devices) or "none"]
@@ -61,16 +61,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class InstanceSpec:
-    """Everything llama-server is told. `context_size` is what one conversation gets.
+    """Everything that decides llama-server's arguments. `context_size` is for one conversation.
 
-    `threads` compute answers, and prompts where `batch_threads` does not say otherwise; None
-    leaves their number to llama-server.
-    `automatic_context` says that nobody asked for that size. `cache_ram_mb` is the engine's
-    store of prompts that have left their slots; `projector` is what it sees and hears with.
-    `slot_dir` is where states of slots are saved and read back; without it no slot can be
-    saved, read back or emptied.
-    `engine_id` tells one build of llama-server from another. `speed_key` stands for all that
-    the speed of reading prompts depends on but the batch size; without it that is not measured.
+    `threads` compute answers, and prompts too unless `batch_threads` is set; None leaves their
+    number to llama-server.
+    `automatic_context`: the size was chosen by the server. `cache_ram_mb` is the engine's cache of
+    prompts that have left their slots; `projector` encodes images and audio.
+    `slot_dir` is where states of slots are saved and restored; without it no slot can be saved,
+    restored or emptied.
+    `engine_id` identifies the build of llama-server. `speed_key` stands for everything except the
+    batch size that the speed of reading prompts depends on; if empty, the speed is not measured.
     """
 
     key: InstanceKey
@@ -90,7 +90,7 @@ class InstanceSpec:
 
     @property
     def state_key(self) -> str:
-        """All that the saved state of a slot depends on."""
+        """Everything that the saved state of a slot depends on."""
         projector = f" {self.projector.digest}" if self.projector else ""
         return f"{self.model.digest}{projector} {self.engine_id} {self.context_size}"
 
@@ -103,10 +103,10 @@ class InstanceSpec:
 
     @property
     def checkpoints(self) -> int:
-        """How many states llama-server keeps per slot of a conversation that cannot be rewound.
+        """How many checkpoints llama-server keeps per slot, if conversations cannot be rewound.
 
-        The next turn needs the last one or two. More let one go back further; together they
-        take no more than the conversation itself.
+        The next turn needs the last one or two. More allow going back further; together they take
+        no more memory than the conversation itself.
         """
         header = self.model.header
         one = checkpoint_bytes(header, self.context_size, self.physical_batch)
@@ -119,13 +119,13 @@ class InstanceSpec:
         return f"{self.key.model}.{self.key.role}"
 
     def sizes(self) -> tuple[str, ...]:
-        """The arguments that decide how much memory it takes, of those llama-fit-params knows."""
+        """The arguments that decide its memory, of those that llama-fit-params knows."""
         # fmt: off
         return (
             "--parallel", str(self.slots),
             "--ctx-size", str(self.context_size * self.slots),
             "--batch-size", str(self.batch), "--ubatch-size", str(self.physical_batch),
-            # Without mmap the predicted, the resident and the missing free memory are the same.
+            # Without mmap, predicted memory, resident memory and the drop in free memory agree.
             "--load-mode", "none",
             *self.layout.arguments(),
         )
@@ -134,7 +134,7 @@ class InstanceSpec:
     def argv(self, server: Path) -> tuple[str, ...]:
         """The command line, without the address to listen on.
 
-        Everything that llama-server would choose by itself is said: its own choices of slots,
+        Everything that llama-server would choose by itself is set: its own choices of slots,
         context and memory change with the machine, and shared slots starve each other.
         """
         # fmt: off
@@ -175,7 +175,7 @@ class InstanceSpec:
 
 
 def main_role(model: Model) -> Role:
-    """What a model is for, if nobody says."""
+    """The role of a model that a request gets unless it asks for another."""
     if model.header.is_reranker:
         return "rerank"
     return "embed" if model.is_embedding_only else "generate"
@@ -189,8 +189,8 @@ def input_context(model: Model) -> int:
 def input_slots(model: Model) -> int:
     """Inputs that an embedding or reranking instance computes at once.
 
-    An encoder keeps nothing of them. Keys and values are kept for as many as take little memory or
-    no more than the weights; what else a model keeps, for one.
+    An encoder keeps nothing of them. A model with keys and values gets as many inputs as take
+    little memory, or no more than the weights; a model with another kind of state gets one.
     """
     header = model.header
     if header.cache_kind == "none":
@@ -198,5 +198,5 @@ def input_slots(model: Model) -> int:
     if header.cache_kind != "dense":
         return 1
     each = kv_bytes(header, input_context(model), 1)
-    room = max(header.tensor_bytes, _SMALL_CACHE_BYTES)
-    return max(1, min(room // max(each, 1), _MOST_KEPT_INPUTS))
+    most_bytes = max(header.tensor_bytes, _SMALL_CACHE_BYTES)
+    return max(1, min(most_bytes // max(each, 1), _MOST_KEPT_INPUTS))

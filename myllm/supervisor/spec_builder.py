@@ -1,4 +1,4 @@
-"""What an engine is to run with: the model's wishes, the settings, and what was measured."""
+"""Decides what an engine runs with, from the model's config, the settings and measurements."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from myllm.supervisor.placement import choose, lay_out
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, input_context, input_slots
 
-# A list of many models reads the devices once.
+# So that a list of many models reads the devices once.
 _HEADROOM_VALID_S = 1.0
 _LEAST_CONTEXT = 512
-# With less to do, threads mostly wait for each other. Requests per second of 50 clients on two
-# cores with 2.9 million parameters: 84 with two threads and 134 with one; of two such models at
-# once 5 and 150.
+# With fewer parameters, threads mostly wait for each other. Requests per second of 50 clients on
+# two cores with 2.9 million parameters: 84 with two threads and 134 with one; with two such models
+# at once, 5 and 150.
 _PARAMETERS_PER_THREAD = 50e6
 # A prompt has many tokens to compute at once, so a thread has enough to do with fewer parameters.
 _PARAMETERS_PER_BATCH_THREAD = 5e6
@@ -56,9 +56,9 @@ class SpecBuilder:
         self._died: dict[InstanceKey, InstanceSpec] = {}
 
     def spec(self, key: InstanceKey, model: Model, smaller: bool = False) -> InstanceSpec:
-        """What an instance of `key` would run with, if it were started now.
+        """What an instance of `key` would run with if it were started now.
 
-        `smaller` halves a context that nobody asked for.
+        `smaller` halves a context that the server chose itself.
         """
         if key.role != "generate":
             context, slots = input_context(model), input_slots(model)
@@ -80,15 +80,15 @@ class SpecBuilder:
         return spec
 
     def ended(self, spec: InstanceSpec, crashed: bool) -> None:
-        """An engine is no more. The one that replaces a crashed one reads prompts in equal
-        batches: others round otherwise, and an answer that was cut could turn another way."""
+        """Note how an engine ended. The one that replaces a crashed engine reads prompts in equal
+        batches: others round differently, and a cut answer could continue in other words."""
         if crashed:
             self._died[spec.key] = spec
         else:
             self._died.pop(spec.key, None)
 
     def headroom(self) -> dict[str, DeviceHeadroom]:
-        """What engines may have of each device; a moment old at most."""
+        """What engines may have of each device; a second old at most."""
         now = time.monotonic()
         if now >= self._headroom_until:
             self._headroom = headroom(self._devices(), self._settings, self._used())
@@ -98,7 +98,7 @@ class SpecBuilder:
     def _generating(self, key: InstanceKey, model: Model) -> InstanceSpec:
         place = choose(model, self._settings, self.headroom(), partial(estimate_mb, model))
         keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
-        # Without such a folder the engine does not even empty a slot.
+        # Without this folder the engine cannot even empty a slot.
         needs_folder = keeps or self._settings.api_keys_file is not None
         threads, batch_threads = self._threads(model), self._batch_threads(model)
         speed_key = self._speed_key(model, batch_threads or threads, place.layout)
@@ -128,15 +128,14 @@ class SpecBuilder:
         return self._speeds.batch(speed_key, start)
 
     def _threads(self, model: Model) -> int | None:
-        """Fewer threads than the machine has cores for a small model, or where an affinity or a
-        quota leaves fewer; else None: llama-server chooses, which knows fast cores from slow ones.
-        """
+        """Fewer threads than the machine has cores, if the model is small or an affinity or a quota
+        leaves fewer cores; else None: llama-server can tell fast cores from slow ones."""
         useful = max(1, int(model.header.parameter_count // _PARAMETERS_PER_THREAD))
         threads = min(useful, usable_cores())
         return self._settings.threads or (threads if threads < machine_cores() else None)
 
     def _batch_threads(self, model: Model) -> int | None:
-        """Threads for reading prompts, where a small model has fewer for its answers; else None."""
+        """Threads for reading prompts if a small model has fewer for its answers; else None."""
         threads = self._threads(model)
         if self._settings.threads or threads is None:
             return None
@@ -158,6 +157,6 @@ class SpecBuilder:
 
 
 def _largest_batch(context_size: int) -> int:
-    """Half of the context, in tokens: `/infill` leaves a whole batch of the context free, and drops
-    the other files of a request to do so."""
+    """Half of the context, in tokens: `/infill` keeps a whole batch of the context free, and drops
+    a request's other files to do so."""
     return max(SMALLEST, context_size // 2)

@@ -1,4 +1,4 @@
-"""Who this is and how it does."""
+"""The server's name and version, and its health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models there are, loading and unloading them, removing them, and what runs."""
+"""Lists models, shows them, and loads, unloads, reloads and removes them."""
 
 from __future__ import annotations
 

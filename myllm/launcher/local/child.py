@@ -1,6 +1,6 @@
-"""What bounds a child from its first instruction on: set between fork and exec, and inherited.
+"""Limits of a child process, set between fork and exec, and inherited by what it starts.
 
-Nothing here may import or allocate much, for other threads of the parent may hold locks.
+Nothing here may import or allocate much, because other threads of the parent may hold locks.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def bounded(parent: int) -> Callable[[], None]:
-    """What a child of `parent` does before exec.
+    """Return what a child of `parent` does before exec.
 
-    It leaves no core dump, which would hold what everybody has asked and fill the disk; it gives
-    way to its parent where both want a CPU; and on Linux the kernel kills it when its parent
-    dies.
+    It disables core dumps, which would contain clients' prompts and fill the disk; it lowers its
+    CPU priority below its parent's; and on Linux it has the kernel kill it when its parent dies.
     """
 
     def before_exec() -> None:

@@ -1,8 +1,8 @@
 """llama-server's protocol towards a parent process, which is internal to llama.cpp.
 
 A server started with `LLAMA_SERVER_ROUTER_PORT` in its environment and pipes on stdin and
-stdout reports its state as lines on stdout and leaves when stdin ends, so that no engine
-outlives its supervisor. As it is undocumented, readiness is also polled at `/health`.
+stdout reports its state as lines on stdout and exits when stdin ends, so that no engine outlives
+its supervisor. The protocol is undocumented, so `/health` is polled for readiness as well.
 Source: tools/server/server-models.cpp of the pinned llama.cpp.
 """
 
@@ -26,11 +26,11 @@ def parse_state(line: str) -> ChildState | None:
         payload = message.get("payload") or {}
         return ChildState(state, _overall_progress(payload) if state == "loading" else None)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # another version's dialect: polling /health still finds out
+        return None  # another version's protocol: polling /health still finds out
 
 
 def _overall_progress(payload: dict[str, object]) -> float | None:
-    """Progress over all stages, each counted as an equal part."""
+    """Progress over all stages, which count as equal parts."""
     stages, current, value = payload.get("stages"), payload.get("current"), payload.get("value")
     if not isinstance(stages, list) or current not in stages or not isinstance(value, int | float):
         return None

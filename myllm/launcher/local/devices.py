@@ -13,18 +13,18 @@ _MIB = 2**20
 
 
 class GpuReader(Protocol):
-    """Where figures about GPUs come from; keys are llama.cpp's names of the devices."""
+    """A source of figures about GPUs; keys are llama.cpp's names of the devices."""
 
     def memory(self) -> dict[str, DeviceMemory]:
         """All GPUs that engines can see."""
         ...
 
     def used_mb(self, pid: int) -> dict[str, int]:
-        """What the process has on each GPU; empty when nobody can tell."""
+        """MiB that the process has on each GPU; empty when that is not known."""
         ...
 
     def is_working(self, pid: int) -> bool:
-        """Whether a GPU that the process uses computes just now, for whomever."""
+        """Whether a GPU that the process uses computes at this moment, for any process."""
         ...
 
 
@@ -36,7 +36,7 @@ def read_devices(gpus: GpuReader | None) -> dict[str, DeviceMemory]:
 
 
 def within(total: int, available: int, limit: MemoryLimit | None) -> DeviceMemory:
-    """The machine's bytes, or fewer where a container may take fewer."""
+    """The machine's bytes, or the container's limit where that is less."""
     if limit is not None:
         total, available = min(total, limit.total), min(available, limit.free)
     return DeviceMemory(total // _MIB, available // _MIB)

@@ -1,7 +1,7 @@
-"""The environment an engine sees: an allow-list, so that no secret or stray option leaks in.
+"""The environment of an engine: an allow-list, so that no secret or stray option leaks in.
 
-An inherited `LLAMA_ARG_*` would change the engine's settings behind our back, and the
-supervisor's tokens are none of its business.
+An inherited `LLAMA_ARG_*` would change the engine's settings unnoticed, and an engine needs none of
+the server's tokens.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _NAMES = frozenset(
     | {"GLIBC_TUNABLES"}
 )
 _PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "NCCL_", "GGML_", "OMP_", "GOMP_", "HIP_", "ROCR_", "VK_")
-# NVML's order of the GPUs, so that `CUDA0` is the same one to the engine and to who measures.
+# NVML's order of the GPUs, so that `CUDA0` is the same GPU for the engine and for NVML.
 _GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 # How long a thread of libgomp spins before it sleeps when it waits for the others. The default,
-# some 300,000 rounds, is right for one engine that has the cores for itself; two that answer at
-# once on the same cores wait for threads that do not run. On two cores, tokens per second of two
+# some 300,000 rounds, suits one engine that has the cores for itself; two that answer at once
+# on the same cores wait for threads that do not run. On two cores, tokens per second of two
 # engines at once, each with two threads: 1,500 against 32 with 2.9 million parameters, 27 against
 # 12 with 1.1 billion; alone both are as fast as before.
 _SHORT_SPIN = {"GOMP_SPINCOUNT": "10000"}

@@ -16,8 +16,8 @@ _T = TypeVar("_T")
 
 
 def open_nvml() -> Nvml | None:
-    """The GPUs that engines started by this process can see; None without a driver."""
-    import pynvml  # late: most machines that run this have no GPU
+    """The GPUs that engines of this process can see; None without a driver."""
+    import pynvml  # imported late: most machines that run this have no GPU
 
     try:
         pynvml.nvmlInit()
@@ -39,13 +39,13 @@ class Nvml:
         return self._of_each(self._memory)
 
     def used_mb(self, pid: int) -> dict[str, int]:
-        """What the process has on each GPU. Empty when NVML does not show it, as in a container
-        whose process ids are not the host's."""
+        """What the process has on each GPU. Empty when NVML does not show the process, as in a
+        container whose process ids are not the host's."""
         return self._of_each(lambda handle: self._used_mb(handle, pid))
 
     def is_working(self, pid: int) -> bool:
-        """Whether a GPU that the process uses computes just now, for whomever; any visible one
-        where NVML does not show who uses it."""
+        """Whether a GPU that the process uses computes at this moment, for any process. Where NVML
+        does not show which GPUs it uses, every visible GPU counts."""
         rates = self._of_each(
             lambda handle: int(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
         )
@@ -63,7 +63,7 @@ class Nvml:
         return None
 
     def _of_each(self, ask: Callable[[Any], _T | None]) -> dict[str, _T]:
-        """The answers for the visible GPUs; without those that have none or do not answer."""
+        """The answers for the visible GPUs, without GPUs that have none or do not answer."""
         table = {}
         try:
             for name, handle in self._visible().items():
@@ -85,9 +85,9 @@ class Nvml:
 def visible(uuids: Sequence[str], selection: str | None) -> list[int]:
     """The GPUs that CUDA shows, in its order, as indices into `uuids`.
 
-    `selection` is CUDA_VISIBLE_DEVICES: indices, or UUIDs of which the first characters are
-    enough; what stands behind an entry that names no GPU does not count (CUDA programming
-    guide, environment variables).
+    `selection` is CUDA_VISIBLE_DEVICES: indices, or UUIDs, which may be shortened to their first
+    characters; entries after one that names no GPU do not count (CUDA programming guide,
+    environment variables).
     """
     if selection is None:
         return list(range(len(uuids)))

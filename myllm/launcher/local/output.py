@@ -1,6 +1,6 @@
-"""What an engine prints: the last lines in memory, all of it in a rotated file.
+"""An engine's output: the last lines in memory, all of it in a rotated file.
 
-It may hold what clients have asked, so the files are for their owner alone.
+It may contain clients' prompts, so only the owner may read the files.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from myllm.loops import note_failure
 KEPT_LINES = 200
 LOG_BYTES = 5 * 2**20
 LOG_BACKUPS = 2
-_OWNER_ALONE = 0o600
+_OWNER_ONLY = 0o600
 
 # "0.00.005.390 E gguf_init_from_reader: failed to read magic"
 _ERROR_LINE = re.compile(r"^[\d.]+ E (?P<text>.*)$")
 _ABORT_LINE = re.compile(r"GGML_ASSERT\(.*failed|CUDA error|terminate called|what\(\):")
-# "srv    load_model: " or "llama_model_load: " before the words themselves
+# "srv    load_model: " or "llama_model_load: " before the message itself
 _ORIGIN = re.compile(r"^(?:\S+\s+)?[\w.~]+: (?=\S)")
 
 
 class EngineOutput:
-    """Collects lines; one object per process life."""
+    """Collects the lines of one process life."""
 
     def __init__(self, log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class EngineOutput:
             self._causes.append(line.strip())
 
     def cause(self) -> str | None:
-        """The first error it printed: the later ones only say that the first happened."""
+        """The first error that it printed: later ones are consequences of it."""
         return self._causes[0] if self._causes else None
 
     def tail(self) -> list[str]:
@@ -71,12 +71,12 @@ class EngineOutput:
 
 
 class _LogFile(RotatingFileHandler):
-    """What cannot be written (the disk is full, no file descriptor is free) is left out."""
+    """Leaves out what cannot be written: the disk is full, or no file descriptor is free."""
 
     def _open(self) -> TextIOWrapper:
-        file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, _OWNER_ALONE)
+        file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT, _OWNER_ONLY)
         try:
-            os.fchmod(file, _OWNER_ALONE)  # another version has made it, for everybody
+            os.fchmod(file, _OWNER_ONLY)  # an earlier version made it readable for all users
         finally:
             os.close(file)
         return super()._open()
@@ -87,5 +87,5 @@ class _LogFile(RotatingFileHandler):
 
 
 def _without_origin(text: str) -> str:
-    """Drop the names of the C++ functions in front of the words."""
+    """Drop the name of the C++ function in front of a message."""
     return _ORIGIN.sub("", text, count=1).strip()

@@ -1,8 +1,8 @@
-"""What an engine prints, as lines.
+"""Reads an engine's output as lines.
 
-On stderr it prints some for each request. Being woken for each of these would cost more than all
-else that is done with them, and just when the answer is to be passed on; so they wait in the pipe
-and are read together.
+On stderr an engine prints some lines per request. Waking up for each would cost more than handling
+them, and at the moment when the answer must be passed on; so they wait in the pipe and are read
+together.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from myllm.loops import in_background, note_failure
 OnLines = Callable[[Sequence[str]], None]
 
 _EVERY_S, _SOON_S = 0.1, 0.005
-# What a pipe is to hold, half a second of an engine that answers 1,500 requests in each; and what
-# it holds where that is not allowed.
+# The wanted capacity of a pipe: half a second's output at 1,500 requests per second; and the
+# default capacity, where a larger one is not allowed.
 _HOLDS, _FEW_HOLD = 2**20, 2**16
-# Of its output, at once; a longer line is cut.
+# Bytes to read at once; a longer line is cut.
 MOST_READ = 2**20
-# What is read of the pipe of an engine that has ended, which may live on in another process.
+# Reads from the pipe of an engine that has ended; another process may still write to it.
 _MOST_AT_END = 8
 
 
 class Lines:
-    """Hands over the lines of what it is fed, without their ends; of one over the limit, pieces."""
+    """Splits what it is fed into lines, without their ends; a line over the limit into pieces."""
 
     def __init__(self, on_lines: OnLines) -> None:
         self._on_lines = on_lines
@@ -46,7 +46,7 @@ class Lines:
             note_failure("taking in an engine's output", failure)
 
     def end(self) -> None:
-        """Nothing follows, so what lacks its end is a line, too."""
+        """Hand over the last line, which lacks its end."""
         if self._rest:
             self.feed(b"\n")
 
@@ -60,7 +60,7 @@ async def read_lines(stream: asyncio.StreamReader, on_lines: OnLines) -> None:
 
 
 class LazyPipe:
-    """A pipe whose reading end is here; it is looked at ten times a second."""
+    """A pipe whose reading end is here, and is read ten times a second."""
 
     def __init__(self, on_lines: OnLines) -> None:
         self._lines = Lines(on_lines)
@@ -73,12 +73,12 @@ class LazyPipe:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Read from now on; whoever writes has its end."""
+        """Start reading; call it when the child has inherited the writing end."""
         os.close(self.writing)
         self._task = in_background("reading an engine's output", self._read_on())
 
     def finish(self) -> None:
-        """Hand over what is left, without waiting for more; once is enough."""
+        """Hand over what is left, without waiting for more. May be called again."""
         if self._reading < 0:
             return
         if self._task is None:
@@ -99,7 +99,7 @@ class LazyPipe:
             await asyncio.sleep(_SOON_S if is_quick else _EVERY_S)
 
     def _read(self) -> bytes | None:
-        """What was read; None when nothing has come, and nothing at the end."""
+        """Return what was read; None when nothing has come, and empty bytes at the end."""
         try:
             block = os.read(self._reading, MOST_READ)
         except BlockingIOError:

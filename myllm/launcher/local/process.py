@@ -47,7 +47,7 @@ class LocalProcess:
         self._output = output
         self._errors = errors
         self._reading: asyncio.Task[None] | None = None
-        self._has_spoken = False
+        self._has_reported = False
 
     @property
     def pid(self) -> int:
@@ -72,12 +72,12 @@ class LocalProcess:
         """Start to read stdout and stderr."""
 
         def stdout_lines(lines: Sequence[str]) -> None:
-            said = [(line, child_protocol.parse_state(line)) for line in lines]
-            for _, state in said:
+            parsed = [(line, child_protocol.parse_state(line)) for line in lines]
+            for _, state in parsed:
                 if state is not None:
                     self._favour_computing()
                     on_state(state)
-            self._output.add([line for line, state in said if line and state is None])
+            self._output.add([line for line, state in parsed if line and state is None])
 
         assert self._process.stdout is not None
         reading = read_lines(self._process.stdout, stdout_lines)
@@ -85,14 +85,14 @@ class LocalProcess:
         self._errors.start()
 
     def _favour_computing(self) -> None:
-        """At its first word: then it begins to load, and its HTTP threads are there."""
-        if not self._has_spoken:
-            self._has_spoken = True
+        """At its first report: then it begins to load, and its HTTP threads exist."""
+        if not self._has_reported:
+            self._has_reported = True
             let_main_thread_go_first(self.pid)
 
     async def wait(self) -> int:
         code = await self._process.wait()
-        # The pipes may stay open in a grandchild, so what they still hold is waited for briefly.
+        # A grandchild may keep the pipes open, so the wait for the last output is short.
         if self._reading is not None:
             await asyncio.wait([self._reading], timeout=1.0)
         self._errors.finish()
@@ -118,7 +118,7 @@ class LocalProcess:
         return code
 
     def _signal(self, number: signal.Signals) -> None:
-        """Signal the whole group; the child leads it, so its pid names it until it is reaped."""
+        """Signal the whole process group; the child leads it, so its pid names it until reaped."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 

@@ -1,7 +1,7 @@
-"""The private directory where the engines' Unix sockets live, and what dead servers left there.
+"""The private directory of the engines' Unix sockets, and what dead servers left behind.
 
 Each directory names its owner, and each engine in it has a file of its own, both as process id
-and start time: an id alone is given to another process sooner or later.
+and start time, because the system reuses ids.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from myllm.errors import EngineError
 _log = structlog.get_logger(__name__)
 _PREFIX = "myllm-"
 _OWNER = "owner"
-# The kernel takes 107 bytes of path; the rest is for the sockets' own names.
+# The kernel accepts 107 bytes of path; the rest is for the names of the sockets.
 _LONGEST_DIRECTORY = 60
 _AFTER_KILL_S = 5.0
 
@@ -29,10 +29,9 @@ _AFTER_KILL_S = 5.0
 class RuntimeDir:
     """A directory of mode 0700 that this process made and removes again.
 
-    `parent` None means the user's runtime directory, or the temporary one. A parent whose
-    path is too long for a Unix socket is passed over for the temporary directory, and that for
-    /tmp. What servers left there that were killed is removed, and their engines, if one still
-    runs, are ended.
+    `parent` None means the user's runtime directory, or the temporary one. If its path is too long
+    for a Unix socket, the temporary directory is used, or else /tmp. What killed servers left there
+    is removed, and their engines, if some still run, are ended.
     """
 
     def __init__(self, parent: Path | None = None) -> None:
@@ -52,8 +51,8 @@ class RuntimeDir:
     def new_socket(self) -> Path:
         """A path that no socket of this process has had before.
 
-        Whoever tidies the temporary directory may have removed ours, so it is made again. Raises
-        OSError when that cannot be, or when somebody else has made it meanwhile.
+        The directory is made again if a cleanup of the temporary directory has removed it. Raises
+        OSError when that fails, or when another user has made it meanwhile.
         """
         if not _is_private(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -63,12 +62,12 @@ class RuntimeDir:
         return self.path / f"{self._made}.sock"
 
     def note_engine(self, socket: Path, pid: int) -> None:
-        """Remember whose socket it is, for the server that comes after a killed one."""
+        """Record the engine of `socket`, for a server that starts after this one was killed."""
         with contextlib.suppress(psutil.NoSuchProcess):
             _write_identity(socket.with_suffix(".pid"), pid)
 
     def forget_engine(self, socket: Path) -> None:
-        """The engine has been reaped."""
+        """Remove the files of an engine that has been reaped."""
         for path in (socket, socket.with_suffix(".pid")):
             path.unlink(missing_ok=True)
 
@@ -78,10 +77,10 @@ class RuntimeDir:
 
 
 def sweep(base: Path) -> None:
-    """End the engines and remove the directories of servers that are no more.
+    """End the engines and remove the directories of servers that have ended.
 
-    In a directory that anybody can write to, others could name whom we are to kill: so only
-    what is ours is believed, and no link is followed.
+    In a directory that all users can write to, another user could name a process to kill: so only
+    this user's private directories are believed, and no link is followed.
     """
     for owner in base.glob(f"{_PREFIX}*/{_OWNER}"):
         try:
@@ -89,7 +88,7 @@ def sweep(base: Path) -> None:
                 continue
             for engine in owner.parent.glob("*.pid"):
                 _end(_process(engine))
-        except OSError as failure:  # somebody else sweeps, too
+        except OSError as failure:  # another server sweeps as well
             _log.debug("not swept", directory=str(owner.parent), cause=str(failure))
             continue
         shutil.rmtree(owner.parent, ignore_errors=True)
@@ -97,7 +96,7 @@ def sweep(base: Path) -> None:
 
 
 def _is_private(directory: Path) -> bool:
-    """Whether it is a directory, ours, and closed to everybody else: so is what lies in it."""
+    """Whether it is a directory that only this user can open."""
     try:
         state = directory.lstat()
     except FileNotFoundError:
@@ -113,7 +112,7 @@ def _write_identity(path: Path, pid: int) -> None:
 
 
 def _process(identity: Path) -> psutil.Process | None:
-    """The process that the file names, if it still is the same one."""
+    """The process that the file names, if it still runs."""
     try:
         pid, created = identity.read_text().split()
         process = psutil.Process(int(pid))
@@ -130,13 +129,13 @@ def _end(process: psutil.Process | None) -> None:
 
 
 def _short(*places: Path) -> Path:
-    """The first of `places` that leaves room for the sockets' names."""
+    """The first of `places` that is short enough for the names of the sockets."""
     fitting = (place for place in places if len(os.fsencode(place)) <= _LONGEST_DIRECTORY)
     return next(fitting, Path("/tmp"))
 
 
 def _default_parent() -> Path:
-    """`$XDG_RUNTIME_DIR` if it is a directory of ours, else the temporary directory."""
+    """`$XDG_RUNTIME_DIR` if it is a directory of this user, else the temporary directory."""
     named = os.environ.get("XDG_RUNTIME_DIR")
     if named:
         path = Path(named)

@@ -12,7 +12,7 @@ import pytest
 
 import myllm
 from myllm.engine.engine import Engine
-from myllm.gateway.scheduling.tickets import Asking
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running
 
@@ -25,8 +25,8 @@ async def test_a_snapshot_shows_an_engine_and_its_requests(engine: Engine, home:
         assert gateway.snapshot().models == ()
         await asyncio.wait_for(gateway.load("demo"), 30)
         idle = gateway.snapshot()
-        async with gateway.lease(Asking().ticket(KEY)):
-            waiting = asyncio.create_task(gateway.lease(Asking().ticket(KEY)).__aenter__())
+        async with gateway.lease(RequestInfo().ticket(KEY)):
+            waiting = asyncio.create_task(gateway.lease(RequestInfo().ticket(KEY)).__aenter__())
             await asyncio.sleep(0)
             busy = gateway.snapshot()
             waiting.cancel()

@@ -23,7 +23,6 @@ from myllm.errors import MyLLMError, PullFailed
 _INFO_TIMEOUT_S: Final = 30.0
 _ATTEMPTS: Final = 5
 _PAUSE_S: Final = 1.0
-_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,7 @@ def checksum_of(path: Path, kind: str) -> str:
     else:
         digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        hashlib.file_digest(file, lambda: digest)
     return f"{kind}:{digest.hexdigest()}"
 
 

@@ -278,8 +278,8 @@ def test_the_tag_that_ollama_s_clients_append_is_ignored(reference: str) -> None
 def test_a_hub_that_fails_or_is_unreachable(home: Path, hub: Hub) -> None:
     hub.down = True
     assert "status 500" in refused(home, hub, REPO)
-    nobody = Hub(url="http://127.0.0.1:9")
-    assert "cannot reach http://127.0.0.1:9" in refused(home, nobody, REPO)
+    unreachable = Hub(url="http://127.0.0.1:9")
+    assert "cannot reach http://127.0.0.1:9" in refused(home, unreachable, REPO)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An answer that nobody reads gives its slot to who waits, and goes on as if nothing had been."""
+"""An answer whose client does not read gives its slot to a waiting request, and goes on later."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Pieces = AsyncGenerator[str, None]
 async def gateway(
     engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Gateway]:
-    """One slot, and little patience with who does not read."""
+    """One slot, and little patience with clients that do not read."""
     monkeypatch.setattr(rejections, "UNREAD_S", 0.1)
     async with running(engine, home, slots=1) as gateway:
         yield gateway
@@ -114,7 +114,7 @@ async def test_it_is_paused_for_another_one_and_goes_on(
     assert gateway.scheduler.totals() == (0, 0)
 
 
-async def test_it_keeps_its_slot_while_nobody_waits(gateway: Gateway) -> None:
+async def test_it_keeps_its_slot_while_no_request_waits(gateway: Gateway) -> None:
     async with aclosing(chat(gateway)) as pieces:
         await anext(pieces)
         await asyncio.sleep(1.5)

@@ -1,7 +1,7 @@
-"""Killing an engine behind a chosen event of its stream.
+"""Kills an engine after a chosen event of its stream.
 
-The demo model writes faster than a client could kill it, so the stream is cut where the gateway
-reads it: behind the chosen event the real engine gets a real signal, and what it had sent beyond
+The demo model generates faster than a client could kill it, so the stream is cut where the gateway
+reads it: after the chosen event the real engine gets a real signal, and what it had sent beyond
 that is not read.
 """
 
@@ -26,17 +26,17 @@ from myllm.gateway.generation import replay
 from myllm.settings import Settings
 from myllm.supervisor.instance import Instance
 
-# A cut before the first token, while the prompt is read.
+# A cut before the first token, while the engine reads the prompt.
 WHILE_READING = 0
 
 
 class Cutter:
-    """Ends the engines of the next streams, each behind so many events that tell of a token.
+    """Kills the engines of the next streams, each after as many token events as `cuts` says.
 
-    `replays` decides whether what was cut is made again, and not how long it took; `asked` counts
-    the streams. `forced` is what the engine is made to say, behind the gateway's back, so that
-    such an answer is continued rather than repeated. `embeds` counts the calls for embeddings
-    whose engine is killed before they are made.
+    `replays` decides whether a cut answer is replayed, however long it took. `asked` counts the
+    streams. `forced` is a text that the engine must generate, without the gateway's knowledge, so
+    that the answer is continued rather than replayed. `embeds` is how many of the next calls for
+    embeddings find their engine killed.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ class Cutter:
 
 
 async def kill(instance: Instance, number: signal.Signals = signal.SIGKILL) -> None:
-    """End an engine, and raise what a request learns of it."""
+    """Kill an engine, and raise the error that its requests get."""
     _signal(instance, number)
     await instance.ended.wait()
     assert instance.error is not None

@@ -1,4 +1,4 @@
-"""An answer goes on when its engine is killed, and nobody can tell from it."""
+"""An answer that was cut and continued is the same as one that was not."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def every(first: int, last: int, step: int = 1) -> list[list[int]]:
     return [[cut] for cut in range(first, last + 1, step)]
 
 
-async def test_at_every_event_of_an_answer_with_emoji(gateway: Gateway, cutter: Cutter) -> None:
+async def test_cuts_at_every_event_of_an_answer_with_emoji(
+    gateway: Gateway, cutter: Cutter
+) -> None:
     texts, whole = await answer(gateway, EMOJI)
     assert whole.usage.completion_tokens > len(texts) + 1, "characters of several tokens"
     await same_when_cut(gateway, cutter, every(1, len(texts) + 1), EMOJI)
@@ -100,7 +102,7 @@ async def test_at_every_event_of_an_answer_with_emoji(gateway: Gateway, cutter: 
 @pytest.mark.parametrize("penalty", [1.0, 1.1])
 @pytest.mark.parametrize("question", [COUNT, STORY])
 @pytest.mark.more
-async def test_at_many_events_of_long_answers(
+async def test_cuts_at_many_events_of_long_answers(
     gateway: Gateway, cutter: Cutter, question: str, penalty: float
 ) -> None:
     texts, _ = await answer(gateway, question, repeat_penalty=penalty)
@@ -109,7 +111,7 @@ async def test_at_many_events_of_long_answers(
     await same_when_cut(gateway, cutter, cuts, question, repeat_penalty=penalty)
 
 
-async def test_behind_tokens_that_came_together(gateway: Gateway) -> None:
+async def test_a_cut_after_tokens_that_came_together(gateway: Gateway) -> None:
     """The reader takes its time, until the next tokens come in one block."""
     _, whole = await answer(gateway, COUNT)
     tokens: list[Token] = []
@@ -151,7 +153,7 @@ async def test_a_stop_string_split_by_the_cut(gateway: Gateway, cutter: Cutter) 
         )
 
 
-async def test_in_text_of_many_scripts(gateway: Gateway, cutter: Cutter) -> None:
+async def test_cuts_in_text_of_many_scripts(gateway: Gateway, cutter: Cutter) -> None:
     cutter.forced = MANY_SCRIPTS
     texts, _ = await answer(gateway, COUNT)
     whole = await same_when_cut(
@@ -169,7 +171,9 @@ async def test_text_held_back_until_the_very_end(gateway: Gateway, cutter: Cutte
     await same_when_cut(gateway, cutter, every(last - 3, last), COUNT, stop=["0.\n"])
 
 
-async def test_on_the_last_token_no_engine_is_asked_again(gateway: Gateway, cutter: Cutter) -> None:
+async def test_a_cut_after_the_last_token_needs_no_other_engine(
+    gateway: Gateway, cutter: Cutter
+) -> None:
     cutter.cuts = [20]
     texts, end = await answer(gateway, COUNT, n_predict=20)
     assert (end.finish_reason, end.usage.completion_tokens) == ("length", 20)
@@ -195,7 +199,7 @@ async def test_a_context_that_is_full(engine: Engine, home: Path, cutter: Cutter
     ],
     ids=["grammar", "schema"],
 )
-async def test_what_cannot_be_continued_is_repeated(
+async def test_an_answer_that_cannot_be_continued_is_replayed(
     gateway: Gateway, cutter: Cutter, constraint: dict[str, Any]
 ) -> None:
     texts, _ = await answer(gateway, COUNT, **constraint)
@@ -204,7 +208,7 @@ async def test_what_cannot_be_continued_is_repeated(
     assert MANY_SCRIPTS in whole.full_text or "seven" in whole.full_text
 
 
-async def test_a_repetition_that_says_something_else(gateway: Gateway, cutter: Cutter) -> None:
+async def test_a_replay_that_diverges(gateway: Gateway, cutter: Cutter) -> None:
     cutter.cuts = [6]
     numbers = {"type": "array", "items": {"type": "integer"}, "minItems": 30}
     random = {"temperature": 2.0, "min_p": 0, "top_k": 0, "top_p": 1, "json_schema": numbers}
@@ -230,7 +234,7 @@ async def test_a_random_answer_goes_on(gateway: Gateway, cutter: Cutter) -> None
     assert end.usage.completion_tokens <= 60
 
 
-async def test_while_the_prompt_is_read(gateway: Gateway, cutter: Cutter) -> None:
+async def test_cuts_while_the_prompt_is_read(gateway: Gateway, cutter: Cutter) -> None:
     await same_when_cut(gateway, cutter, [[WHILE_READING], [WHILE_READING, WHILE_READING]], COUNT)
 
 
@@ -260,7 +264,7 @@ async def test_an_engine_that_is_stopped_on_purpose_is_no_death(gateway: Gateway
             pass
 
 
-async def test_embeddings_are_asked_for_again(gateway: Gateway, cutter: Cutter) -> None:
+async def test_embeddings_are_retried(gateway: Gateway, cutter: Cutter) -> None:
     whole = await embed(gateway, RequestInfo(), "demo", ["one", "two"])
     cutter.embeds = 2
     again = await embed(gateway, RequestInfo(), "demo", ["one", "two"])
@@ -271,7 +275,7 @@ async def test_embeddings_are_asked_for_again(gateway: Gateway, cutter: Cutter) 
         await embed(gateway, RequestInfo(), "demo", ["one"])
 
 
-async def test_a_stream_tells_that_the_engine_is_restarted(
+async def test_the_phase_says_that_the_engine_is_restarted(
     gateway: Gateway, cutter: Cutter
 ) -> None:
     generation, phases = ask(gateway, as_it_is), set()

@@ -1,4 +1,4 @@
-"""A short answer is made again from its start when its engine was killed, and then is the same."""
+"""A short answer is replayed when its engine was killed, and is then the same."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def cutter(monkeypatch: pytest.MonkeyPatch) -> Cutter:
     ("written_s", "reading_s", "cheap"),
     [(0, 0, True), (1, 2, True), (2, 2, True), (2.1, 2, False), (0.1, 0, False)],
 )
-def test_what_took_no_longer_than_the_prompt_is_made_again(
+def test_an_answer_that_took_no_longer_than_its_prompt_is_replayed(
     written_s: float, reading_s: float, cheap: bool
 ) -> None:
     assert replay.is_cheap(written_s, reading_s) == cheap
 
 
-def test_only_the_time_between_two_pieces_counts() -> None:
+def test_only_the_time_between_two_texts_counts() -> None:
     timer = DecodeTimer()
     for now in (10.0, 10.5, 11.0):
         timer.tick(now)
@@ -70,10 +70,10 @@ def test_only_the_time_between_two_pieces_counts() -> None:
 
 
 @pytest.mark.parametrize("cuts", [[1], [20], [20, 5], [5, 30], [20, 5, 25]])
-async def test_the_same_answer_comes_and_nothing_twice(
+async def test_a_replayed_answer_is_the_same_and_nothing_comes_twice(
     gateway: Gateway, cutter: Cutter, cuts: list[int]
 ) -> None:
-    """Also when an engine dies before it has said again what was sent."""
+    """Also when an engine dies before it has repeated what was sent."""
     for fields in ({}, RANDOM):
         texts, whole = await answer(gateway, STORY, **fields)
         cutter.cuts, cutter.asked = list(cuts), 0
@@ -101,7 +101,7 @@ async def test_stop_strings_and_limits(gateway: Gateway, cutter: Cutter) -> None
             assert (end.finish_reason, end.usage) == (whole.finish_reason, whole.usage)
 
 
-async def test_what_turns_another_way_goes_on_from_what_was_sent(
+async def test_an_answer_whose_replay_diverges_is_continued(
     gateway: Gateway, cutter: Cutter
 ) -> None:
     said: list[str] = []
@@ -118,7 +118,9 @@ async def test_what_turns_another_way_goes_on_from_what_was_sent(
     assert event.usage.completion_tokens <= 60
 
 
-async def test_what_would_take_longer_goes_on(gateway: Gateway, cutter: Cutter) -> None:
+async def test_an_answer_whose_replay_would_take_longer_is_continued(
+    gateway: Gateway, cutter: Cutter
+) -> None:
     _, whole = await answer(gateway, COUNT)
     cutter.replays = False
     cutter.cuts, cutter.asked = [40], 0
@@ -127,10 +129,10 @@ async def test_what_would_take_longer_goes_on(gateway: Gateway, cutter: Cutter) 
 
 
 @pytest.mark.parametrize("replays", [True, False])
-async def test_an_engine_s_own_stream_too(
+async def test_a_relayed_stream(
     gateway: Gateway, cutter: Cutter, monkeypatch: pytest.MonkeyPatch, replays: bool
 ) -> None:
-    """One that was passed on as it came goes on by `/completion`, or is made again by that."""
+    """It is continued or replayed through `/completion`."""
     whole = await relayed(gateway)
     cutter.replays = replays
     stream, prompts, left = transport.stream, list[list[int]](), 10
@@ -161,7 +163,7 @@ async def test_an_engine_s_own_stream_too(
 
 
 async def relayed(gateway: Gateway) -> str:
-    """What a stream in OpenAI's form says."""
+    """Return the text of a stream in OpenAI's form."""
     body = {name: value for name, value in GREEDY.items() if name != "n_predict"}
     body |= {"messages": [{"role": "user", "content": COUNT}]}
     relay, text = Relay(gateway, RequestInfo().ticket(KEY), "/v1/chat/completions", body), ""

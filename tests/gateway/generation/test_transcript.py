@@ -1,4 +1,4 @@
-"""What a transcript knows after each event, with events as the engine sends them."""
+"""A transcript after each event, with events as the engine sends them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Event = dict[str, Any]
 
 
 def progress(cache: int = 2) -> Event:
-    told = {"total": PROMPT, "cache": cache, "processed": PROMPT}
-    return token("", 0, 0) | {"prompt_progress": told}
+    progress = {"total": PROMPT, "cache": cache, "processed": PROMPT}
+    return token("", 0, 0) | {"prompt_progress": progress}
 
 
 def token(content: str, number: int, count: int, **more: Any) -> Event:
@@ -51,11 +51,11 @@ def test_an_undisturbed_answer() -> None:
     }  # fmt: skip
 
 
-def test_without_progress_the_last_event_tells_the_cached_tokens() -> None:
+def test_without_progress_the_last_event_has_the_cached_tokens() -> None:
     assert fed(token("Hi", 7, 1), last(1, "limit")).finished().usage.cached_tokens == 50
 
 
-def test_going_on_counts_tokens_of_both_engines_and_the_prompt_once() -> None:
+def test_a_continuation_counts_the_tokens_of_both_engines_and_the_prompt_once() -> None:
     transcript = fed(progress(), token("Hi", 7, 1), token(" you", 8, 2))
     assert transcript.ids({}) == [7, 8]
     assert transcript.remaining == 98
@@ -97,7 +97,7 @@ def test_held_back_and_inside_a_character() -> None:
 @pytest.mark.parametrize(
     ("spelling", "ids", "produced"), [(b"<|end|>", [7, 8], 2), (b"0", [7, 8, END], 3)]
 )
-def test_whether_the_last_token_ended_the_answer_shows_its_spelling(
+def test_the_spelling_of_the_last_token_reveals_whether_it_ended_the_answer(
     spelling: bytes, ids: list[int], produced: int
 ) -> None:
     transcript = fed(token("A", 7, 1), token("", 8, 2), token("10", END, 3), max_tokens=3)
@@ -117,14 +117,14 @@ def test_an_end_behind_a_gap() -> None:
     assert transcript.ids({"🙂": [5, 6, 229]}) == [7, 5, 6, 229]
 
 
-def test_nothing_is_asked_when_every_token_was_sent() -> None:
+def test_an_answer_is_complete_when_every_token_was_sent() -> None:
     transcript = fed(progress(), token("A", 7, 1), token("B", 8, 2), max_tokens=2)
     assert transcript.is_complete()
     assert transcript.finished().finish_reason == "length"
     assert transcript.finished().usage.completion_tokens == 2
 
 
-def test_nothing_is_asked_when_the_stop_string_was_found() -> None:
+def test_an_answer_is_complete_when_the_stop_string_was_found() -> None:
     transcript = fed(token("A", 7, 1), token("", 8, 2), token(" ", 9, 3, timings={}))
     assert transcript.is_complete()
     end = transcript.finished()
@@ -137,7 +137,7 @@ def test_a_full_context() -> None:
     assert transcript.finished().finish_reason == "length"
 
 
-def test_starting_over_sends_only_what_is_new() -> None:
+def test_a_replay_sends_only_what_is_new() -> None:
     transcript = fed(progress(), token("ab", 7, 1), token("cd", 8, 2))
     transcript.begin_replay()
     assert transcript.remaining == 100
@@ -148,7 +148,7 @@ def test_starting_over_sends_only_what_is_new() -> None:
     assert end.usage.completion_tokens == 3
 
 
-def test_starting_over_twice() -> None:
+def test_two_replays() -> None:
     transcript = fed(token("abcd", 7, 1))
     transcript.begin_replay()
     assert transcript.take(token("ab", 5, 1)) == ""
@@ -156,7 +156,7 @@ def test_starting_over_twice() -> None:
     assert transcript.take(token("abcdef", 5, 1)) == "ef"
 
 
-def test_another_answer_is_noticed() -> None:
+def test_a_replay_that_diverges_is_noticed() -> None:
     for other in (token("abx", 5, 1), token("x", 5, 1), last(1)):
         transcript = fed(token("abc", 7, 1))
         transcript.begin_replay()

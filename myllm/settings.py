@@ -23,22 +23,17 @@ from pydantic_settings import (
 )
 
 from myllm.errors import InvalidSettings
-from myllm.settings_files import PREFIX, forget_service_link, read_toml, unknown_names
-from myllm.settings_types import DatabaseUrl, Duration, FilePath, Listed, Origin, UrlPath, expanded
+from myllm.settings_files import (
+    PREFIX,
+    config_file,
+    forget_service_link,
+    read_toml,
+    unknown_names,
+)
+from myllm.settings_types import DatabaseUrl, Duration, FilePath, Listed, Origin, UrlPath
 
 _SECRET = frozenset({"api_key", "database_url"})
 _DIRS = PlatformDirs("myllm", appauthor=False)
-
-
-def config_file() -> Path:
-    """The TOML file with settings; it need not exist. Raises InvalidSettings."""
-    named = os.environ.get("MYLLM_CONFIG")
-    if not named:
-        return _DIRS.user_config_path / "config.toml"
-    try:
-        return expanded(Path(named))
-    except ValueError as wrong:
-        raise InvalidSettings(f"setting MYLLM_CONFIG: {wrong}") from None
 
 
 class Settings(BaseSettings):

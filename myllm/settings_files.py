@@ -12,7 +12,10 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from platformdirs import PlatformDirs
+
 from myllm.errors import InvalidSettings
+from myllm.settings_types import expanded
 
 PREFIX = "MYLLM_"
 _LARGEST_BYTES = 2**20
@@ -21,6 +24,17 @@ _OTHERS = frozenset({"MYLLM_CONFIG", "MYLLM_PYTHON", "MYLLM_URL"})
 # Variables that Kubernetes and Docker set for containers that may use a service named "myllm".
 _SERVICE_LINK = re.compile(r"MYLLM_(SERVICE_(HOST|PORT)\w*|PORT_\d+_(TCP|UDP)\w*|NAME)")
 _LINKED_PORT = re.compile(r"(tcp|udp)://\S+:\d+")
+
+
+def config_file() -> Path:
+    """The TOML file with settings; it need not exist. Raises InvalidSettings."""
+    named = os.environ.get("MYLLM_CONFIG")
+    if not named:
+        return PlatformDirs("myllm", appauthor=False).user_config_path / "config.toml"
+    try:
+        return expanded(Path(named))
+    except ValueError as wrong:
+        raise InvalidSettings(f"setting MYLLM_CONFIG: {wrong}") from None
 
 
 def read_text(path: Path) -> str | None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from myllm.engine.hardware import cpu_features, nvidia_driver_is_there
 from myllm.engine.source import Source
@@ -60,6 +60,23 @@ def needed_features(options: BuildOptions) -> list[str]:
     return features
 
 
+_ALWAYS: Final = {
+    "CMAKE_BUILD_TYPE": "Release",
+    "CMAKE_PROJECT_INCLUDE": str(_TUNING),
+    "BUILD_SHARED_LIBS": "OFF",
+    "GGML_NATIVE": "ON",
+    "GGML_CCACHE": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+    "LLAMA_USE_PREBUILT_UI": "OFF",
+    "LLAMA_BUILD_UI": "OFF",
+    "LLAMA_BUILD_TESTS": "OFF",
+    "LLAMA_BUILD_EXAMPLES": "OFF",
+    "LLAMA_BUILD_APP": "OFF",
+    "LLAMA_ALL_WARNINGS": "OFF",
+    "GGML_ALL_WARNINGS": "OFF",
+}
+
+
 def wants_cuda(options: BuildOptions) -> bool:
     """Whether to compile for CUDA; `auto` does if both its compiler and a GPU are present."""
     if options.backend == "auto":
@@ -70,22 +87,10 @@ def wants_cuda(options: BuildOptions) -> bool:
 def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list[str]:
     """All -D flags. The build downloads nothing and ignores optional libraries on this machine."""
     flags = {
-        "CMAKE_BUILD_TYPE": "Release",
+        **_ALWAYS,
         "CMAKE_C_COMPILER": str(tools.cc),
         "CMAKE_CXX_COMPILER": str(tools.cxx),
         "CMAKE_MAKE_PROGRAM": str(tools.ninja),
-        "CMAKE_PROJECT_INCLUDE": str(_TUNING),
-        "BUILD_SHARED_LIBS": "OFF",
-        "GGML_NATIVE": "ON",
-        "GGML_CCACHE": "OFF",
-        "LLAMA_OPENSSL": "OFF",
-        "LLAMA_USE_PREBUILT_UI": "OFF",
-        "LLAMA_BUILD_UI": "OFF",
-        "LLAMA_BUILD_TESTS": "OFF",
-        "LLAMA_BUILD_EXAMPLES": "OFF",
-        "LLAMA_BUILD_APP": "OFF",
-        "LLAMA_ALL_WARNINGS": "OFF",
-        "GGML_ALL_WARNINGS": "OFF",
     }
     if source.pin is not None:
         flags["LLAMA_BUILD_NUMBER"] = str(source.pin.build)

@@ -128,17 +128,7 @@ def header_from(
     Raises InvalidModel when the file names no architecture, or only complements a model.
     """
     fields = _Fields(values)
-    architecture = fields.text("general.architecture")
-    split_count = fields.number("split.count")
-    if architecture is None:
-        # Later parts of a split model carry only tensors.
-        if fields.number("split.no") == 0:
-            raise InvalidModel(f"{path} does not tell its architecture (general.architecture)")
-        architecture = ""
-    kind = fields.text("general.type")
-    if architecture in NOT_MODELS or (kind is not None and kind in NOT_MODELS):
-        raise InvalidModel(f"{path} is no model but a file that goes with one ({kind or 'clip'})")
-    fields.prefix = architecture
+    architecture = fields.prefix = _architecture(path, fields)
     layers = min(fields.number("block_count"), 4096)
     heads = fields.per_layer("attention.head_count", layers)
     heads_kv = fields.per_layer("attention.head_count_kv", layers) or heads
@@ -163,11 +153,24 @@ def header_from(
         pooling=POOLING_TYPES.get(fields.number("pooling_type", -1)),
         sliding_window=_sliding_window(fields, architecture),
         recurrent_state=_recurrent_state(fields, embedding_length),
-        split_count=split_count,
+        split_count=fields.number("split.count"),
         parameter_count=parameter_count,
         tensor_bytes=tensor_bytes,
         digest=digest,
     )
+
+
+def _architecture(path: Path, fields: _Fields) -> str:
+    """The architecture; "" for the later parts of a split model, which carry only tensors."""
+    architecture = fields.text("general.architecture")
+    if architecture is None:
+        if fields.number("split.no") == 0:
+            raise InvalidModel(f"{path} does not tell its architecture (general.architecture)")
+        architecture = ""
+    kind = fields.text("general.type")
+    if architecture in NOT_MODELS or (kind is not None and kind in NOT_MODELS):
+        raise InvalidModel(f"{path} is no model but a file that goes with one ({kind or 'clip'})")
+    return architecture
 
 
 def _sliding_window(fields: _Fields, architecture: str) -> int:

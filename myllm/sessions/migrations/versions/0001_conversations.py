@@ -12,6 +12,12 @@ _KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    _create_sessions()
+    _create_messages()
+    _create_kv_files()
+
+
+def _create_sessions() -> None:
     op.create_table(
         "sessions",
         sa.Column("key", _KEY, primary_key=True),
@@ -30,6 +36,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_sessions_owner_updated", "sessions", ["owner", "updated", "key"])
     op.create_index("ix_sessions_updated", "sessions", ["updated"])
+
+
+def _create_messages() -> None:
     op.create_table(
         "messages",
         sa.Column("key", _KEY, primary_key=True),
@@ -49,6 +58,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_messages_session", "messages", ["session", "key"])
+
+
+def _create_kv_files() -> None:
     op.create_table(
         "kv_files",
         sa.Column("folder", sa.Text, primary_key=True),

@@ -3,7 +3,8 @@
 FastAPI's own way (its layers, its search for the route; then parse, solve the dependencies, check,
 copy) costs more than all the rest of a short request. The description of the API is the same, and
 so are the errors. What else FastAPI does for a route is skipped, so a route that needs more than
-its body, the services and the client cannot be marked with `@fast_path`: the server does not start.
+its body, the services and the client must not be marked with `@fast_path`: adding it fails, and
+with it the server's start, or the first request of a dialect that is loaded later.
 """
 
 from __future__ import annotations

@@ -305,10 +305,10 @@ def test_keys(locked: Serving) -> None:
     with anthropic.Anthropic(base_url=locked.url, api_key=ANN, max_retries=0) as ann:
         assert said(ann.messages.create(model="demo", max_tokens=50, messages=ask(FRANCE))) == PARIS
     with (
-        anthropic.Anthropic(base_url=locked.url, api_key="wrong", max_retries=0) as nobody,
+        anthropic.Anthropic(base_url=locked.url, api_key="wrong", max_retries=0) as stranger,
         pytest.raises(anthropic.AuthenticationError) as refused,
     ):
-        nobody.messages.create(model="demo", max_tokens=5, messages=ask("Hello"))
+        stranger.messages.create(model="demo", max_tokens=5, messages=ask("Hello"))
     assert refused.value.type == "authentication_error"
 
 

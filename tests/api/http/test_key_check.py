@@ -26,7 +26,7 @@ from tests.serving import Serving, environment, serving, wait_until
         {"Authorization": f"bearer  {ANN}"},
         {"X-Api-Key": ANN},
         {"Authorization": "Basic YTpi", "X-Api-Key": BOB},
-        {"Authorization": "Bearer for-somebody-else", "X-Api-Key": BOB},
+        {"Authorization": "Bearer for-the-proxy", "X-Api-Key": BOB},
     ],
 )
 def test_both_headers_carry_a_key(door: httpx.Client, headers: dict[str, str]) -> None:

@@ -1,7 +1,7 @@
 """A client does not notice that the engine was killed while it answered.
 
-Here the engine is killed from outside, at a moment that nobody chose; `tests/gateway` has the
-cuts at every event.
+Here the engine is killed from outside, at an arbitrary moment; `tests/gateway` cuts the
+stream at every event.
 """
 
 from __future__ import annotations

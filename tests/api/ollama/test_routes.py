@@ -357,8 +357,8 @@ def test_keys(locked: Serving) -> None:
     host, headers = f"{locked.url}/ollama", {"Authorization": f"Bearer {ANN}"}
     with ollama.Client(host=host, headers=headers) as ann:
         assert ann.chat("demo", ask(FRANCE)).message.content == PARIS
-    with ollama.Client(host=host) as nobody, pytest.raises(ollama.ResponseError) as refused:
-        nobody.chat("demo", ask("Hello"))
+    with ollama.Client(host=host) as keyless, pytest.raises(ollama.ResponseError) as refused:
+        keyless.chat("demo", ask("Hello"))
     assert refused.value.status_code == 401
 
 

@@ -7,7 +7,8 @@
 
     engine    engine_started ──> engine_ready ──> evicted? ──> engine_exited
 
-Nothing is called per token.
+An operator's load is a request, too, but has no answer: it gets neither `first_token` nor
+`finished`. Nothing is called per token.
 """
 
 from __future__ import annotations

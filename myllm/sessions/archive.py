@@ -1,7 +1,7 @@
-"""What is stored of conversations: read and written here, and nowhere else.
+"""The archive of sessions: only this module reads and writes their rows.
 
-A turn is written in one transaction with its answer, so a later prompt never carries half of
-one. Messages are never removed from a session: those that are no longer in force are marked.
+A turn and its answer are written in one transaction, so no later prompt contains half of a turn.
+Messages are never removed from a session; those that are no longer in force are marked.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from myllm.sessions.session import Session, SessionRef, StoredMessage, Summary
 from myllm.sessions.tables import kv_files, messages, sessions
 
 _TITLE_CHARS: Final = 60
-_REMOVED_AT_ONCE: Final = 100
+_SURPLUS_BATCH: Final = 100
 
 
 class Archive:
-    """The sessions in a database. An owner sees only what is the owner's."""
+    """The sessions in a database. Owners see only their own."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def load(self, ref: SessionRef) -> tuple[Summary, list[Message]] | None:
-        """A session and its messages in force, the system message among them; None if unknown."""
+        """Return a session and its messages in force, or None if it is unknown."""
         return await self._database.read(lambda connection: rows.in_force(connection, ref))
 
     async def listed(self, ref: SessionRef) -> tuple[Summary, list[StoredMessage]]:
-        """A session and all its messages, oldest first. Raises NotFound."""
+        """Return a session and all its messages, oldest first. Raises NotFound."""
         return await self._database.read(lambda connection: rows.all_of(connection, ref))
 
     async def page(
         self, owner: str, limit: int, cursor: str | None = None, search: str = "", model: str = ""
     ) -> tuple[list[Summary], str | None]:
-        """At most `limit` sessions, the last changed first, and the cursor of the next page.
+        """Return at most `limit` sessions, the last changed first, and the cursor of the next page.
 
-        `search` is a text in a title or a message, in upper or lower case. Raises
-        InvalidRequest for a cursor that no page has given, and Unavailable for a search that takes
-        too long, or has to wait too long for others.
+        `search` is a text in a title or a message, in upper or lower case. Raises InvalidRequest
+        for a cursor that no page has given, and Unavailable for a search that takes too long or
+        waits too long for other searches.
         """
         query = sa.select(*rows.SUMMARY).where(sessions.c.owner == owner)
         if model:
             query = query.where(sessions.c.model == model)
         if search:
-            said = sa.select(messages.c.key).where(
-                messages.c.session == sessions.c.key, self._has(messages.c.content, search)
+            in_messages = sa.select(messages.c.key).where(
+                messages.c.session == sessions.c.key, self._contains(messages.c.content, search)
             )
-            titled = self._has(sessions.c.title, search)
-            query = query.where(titled | said.exists())
+            in_title = self._contains(sessions.c.title, search)
+            query = query.where(in_title | in_messages.exists())
         if cursor is not None:
-            query = query.where(sa.tuple_(sessions.c.updated, sessions.c.key) < _place(cursor))
+            query = query.where(sa.tuple_(sessions.c.updated, sessions.c.key) < _position(cursor))
         query = query.order_by(sessions.c.updated.desc(), sessions.c.key.desc()).limit(limit + 1)
 
         def read(connection: Connection) -> list[Summary]:
@@ -73,42 +73,45 @@ class Archive:
         last = found[limit - 1]
         return found[:limit], f"{last.updated!r}_{last.key}"
 
-    def _has(self, text: sa.ColumnElement[str], searched: str) -> sa.ColumnElement[bool]:
-        """Whether `text` has `searched` in it. LIKE would compare letter by letter, from each
-        place in the text anew, and not be interrupted before the text's end."""
+    def _contains(self, text: sa.ColumnElement[str], searched: str) -> sa.ColumnElement[bool]:
+        """Whether `searched` occurs in `text`.
+
+        LIKE would compare letter by letter from each position in the text, and could not be
+        interrupted before its end.
+        """
         find = sa.func.instr if self._database.is_sqlite else sa.func.strpos
         return find(sa.func.lower(text), sa.func.lower(searched)) > 0
 
     async def append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
-        """Store a turn with its answer, which continues a last assistant message.
+        """Store a turn with its answer, which continues a last message of role assistant.
 
-        Raises Conflict when the session has been changed or removed since it was loaded.
+        Raises Conflict when the session was changed or removed since it was loaded.
         """
         now, begun = time.time(), turn.begun
         answer = answer if begun is None else answer.continuing(begun)
-        said = [message for message in turn.new if message is not begun]
+        new = [message for message in turn.new if message is not begun]
         if turn.system is not None and turn.system.key is None:
-            said.insert(0, turn.system)
+            new.insert(0, turn.system)
         if answer.key is None:
-            said.append(answer)
+            new.append(answer)
 
         def write(connection: Connection) -> None:
             left_out = session.left_out
             if session.stored is None:
                 title = title_of(turn.new)
-                rows.insert_whole(connection, session.ref, model, title, now, said, left_out)
+                rows.insert_whole(connection, session.ref, model, title, now, new, left_out)
                 return
             key = rows.advance(connection, session.stored, model, now, left_out)
             rows.supersede_all_but(connection, key, turn.kept_keys())
             if answer.key is not None:
                 rows.rewrite(connection, answer)
-            rows.insert_messages(connection, key, said, now)
+            rows.insert_messages(connection, key, new, now)
             rows.count(connection, key)
 
         await self._database.write(write)
 
     async def rewrite(self, message: Message) -> None:
-        """Change a stored message."""
+        """Replace a stored message by `message`, which has the same key."""
         await self._database.write(lambda connection: rows.rewrite(connection, message))
 
     async def rename(self, ref: SessionRef, title: str) -> None:
@@ -122,12 +125,14 @@ class Archive:
         await self._database.write(write)
 
     async def check_exists(self, ref: SessionRef) -> None:
-        """Raises NotFound."""
+        """Raise NotFound if the session does not exist."""
         await self._database.read(lambda connection: rows.existing(connection, ref))
 
     async def remove(self, ref: SessionRef) -> None:
-        """Forget a session, its messages, and what is known of its states in any folder: their
-        tokens are its text. Raises NotFound."""
+        """Remove a session, its messages, and the records of its states in all folders.
+
+        The records hold the session's text as tokens. Raises NotFound.
+        """
         states = kv_files.c.owner == ref.owner, kv_files.c.session == ref.id
 
         def write(connection: Connection) -> None:
@@ -138,21 +143,21 @@ class Archive:
         await self._database.write(write)
 
     async def take_back(self, ref: SessionRef, at: int) -> None:
-        """Supersede message `at` and all that follow it; a system message stays in force.
+        """Supersede message `at` and all that follow it; the system message stays in force.
 
-        Raises NotFound for the session, and for a message that is not in force.
+        Raises NotFound for an unknown session, and for a message that is not in force.
         """
 
         def write(connection: Connection) -> None:
             loaded = rows.in_force(connection, ref)
             if loaded is None:
                 raise rows.unknown(ref.id)
-            found, said = loaded
-            turns = [each.key or 0 for each in said if each.role != "system"]
+            found, in_force = loaded
+            turns = [each.key or 0 for each in in_force if each.role != "system"]
             if at not in turns:
                 raise NotFound(f"Session '{ref.id}' has no message {at} in force")
             kept = {key for key in turns if key < at}
-            systems = {each.key or 0 for each in said if each.role == "system"}
+            systems = {each.key or 0 for each in in_force if each.role == "system"}
             left_out = min(found.left_out, len(kept))
             key = rows.advance(connection, found, found.model, time.time(), left_out)
             rows.supersede_all_but(connection, key, kept | systems)
@@ -163,7 +168,7 @@ class Archive:
     async def fork(self, ref: SessionRef, new_id: str, at: int | None) -> None:
         """Begin the same owner's session `new_id` with the messages up to `at`, or with all.
 
-        Raises NotFound for the session or the message, and Conflict when `new_id` is taken.
+        Raises NotFound for an unknown session or message, and Conflict when `new_id` is taken.
         """
         found, listed = await self.listed(ref)
         if at is not None:
@@ -171,27 +176,29 @@ class Archive:
             if not ends:
                 raise NotFound(f"Session '{ref.id}' has no message {at} in force")
             listed = listed[: ends[0] + 1]
-        # The one that was in force then, which may have been replaced since.
+        # The system message that was in force then. A later one may have replaced it.
         systems = [each.message for each in listed if each.message.role == "system"][-1:]
         turns = [s.message for s in listed if s.message.role != "system" and not s.superseded]
         new = SessionRef(ref.owner, new_id)
         await self.add(new, found.model, found.title, [*systems, *turns])
 
-    async def add(self, ref: SessionRef, model: str, title: str, said: Sequence[Message]) -> None:
-        """Store a whole conversation. Raises Conflict when the id is taken."""
+    async def add(
+        self, ref: SessionRef, model: str, title: str, history: Sequence[Message]
+    ) -> None:
+        """Store a whole session. Raises Conflict when its id is taken."""
         now = time.time()
-        title = title or title_of(said)
+        title = title or title_of(history)
         await self._database.write(
-            lambda connection: rows.insert_whole(connection, ref, model, title, now, said)
+            lambda connection: rows.insert_whole(connection, ref, model, title, now, history)
         )
 
     async def surplus(
-        self, before: float | None, most: int | None, most_bytes: int | None
+        self, before: float | None, max_count: int | None, max_bytes: int | None
     ) -> list[Summary]:
-        """Sessions of all owners that are to go, the oldest first and not all at once.
+        """Return sessions of all owners that exceed a limit, the oldest first, a batch at a time.
 
-        Those not changed since `before`, and those of one owner that are more than `most` or hold
-        more than `most_bytes` together.
+        These are the sessions that were not changed since `before`, and those of one owner behind
+        the `max_count` newest, or behind the newest that hold `max_bytes` together.
         """
         newest = sessions.c.updated.desc(), sessions.c.key.desc()
         mine: dict[str, Any] = {"partition_by": sessions.c.owner, "order_by": newest}
@@ -202,30 +209,30 @@ class Archive:
         ).subquery()
         reasons = [
             ranked.c.updated < before if before is not None else sa.false(),
-            ranked.c.place > most if most is not None else sa.false(),
-            ranked.c.bytes > most_bytes if most_bytes is not None else sa.false(),
+            ranked.c.place > max_count if max_count is not None else sa.false(),
+            ranked.c.bytes > max_bytes if max_bytes is not None else sa.false(),
         ]
         columns = [ranked.c[column.name] for column in rows.SUMMARY]
         query = sa.select(*columns).where(sa.or_(*reasons)).order_by(ranked.c.updated)
-        query = query.limit(_REMOVED_AT_ONCE)
+        query = query.limit(_SURPLUS_BATCH)
         return await self._database.read(
             lambda connection: [Summary(*row) for row in connection.execute(query)]
         )
 
 
-def title_of(said: Sequence[Message]) -> str:
-    """The first words of what the user said first."""
-    first = next((m.content for m in said if m.role == "user" and m.content.strip()), "")
+def title_of(history: Sequence[Message]) -> str:
+    """Return the first words of the first message of role user."""
+    first = next((m.content for m in history if m.role == "user" and m.content.strip()), "")
     line = " ".join(first.split())
     return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
 
 
-def _place(cursor: str) -> sa.Tuple:
+def _position(cursor: str) -> sa.Tuple:
     try:
         updated, key = cursor.split("_")
-        place = float(updated), int(key)
+        position = float(updated), int(key)
     except ValueError:
-        place = 0.0, -1
-    if not 0 <= place[1] < 2**63 or not math.isfinite(place[0]):
+        position = 0.0, -1
+    if not 0 <= position[1] < 2**63 or not math.isfinite(position[0]):
         raise InvalidRequest("cursor must be the next_cursor of another page")
-    return sa.tuple_(sa.literal(place[0]), sa.literal(place[1]))
+    return sa.tuple_(sa.literal(position[0]), sa.literal(position[1]))

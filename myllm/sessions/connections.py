@@ -1,8 +1,7 @@
-"""How the database is reached: SQLite's connections live in threads of their own, PostgreSQL's on
-the event loop.
+"""Connections to the database: SQLite's in threads of their own, PostgreSQL's on the event loop.
 
-SQLite's statements take microseconds, and to change threads for each would cost more than all of
-them. So what is done with a connection is a function of it, run in one go.
+SQLite's statements take microseconds; switching threads for each would cost more than all of
+them. So the work on a connection is a function of the connection, which runs in one go.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ from myllm.loops import in_background
 T = TypeVar("T")
 BUSY_S = 5.0
 _CONNECT_S = 10.0
-# Anything that takes longer is a disk or a network that is gone.
+# Work that takes longer means that the disk or the network is gone.
 ANSWER_S = 60.0
 _AGAIN_S = 0.05
-_MOST_TOGETHER = 64
+_MAX_BATCH = 64
 _STOPPING = TimeoutError("the server is stopping")
 
 
 class Readers(Protocol):
-    """Connections to read with. Raises what drivers raise, and TimeoutError."""
+    """Connections for reading. The methods raise what drivers raise, and TimeoutError."""
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """What `work` makes of a connection."""
+        """Return what `work` returns for a connection."""
         ...
 
     async def close(self) -> None: ...
 
 
 class Writer(Protocol):
-    """Connections to write with. Raises what drivers raise, and TimeoutError."""
+    """Connections for writing. The methods raise what drivers raise, and TimeoutError."""
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """What `work` makes of a connection in a transaction, which is undone when it raises.
+        """Return what `work` returns for a connection in a transaction, undone if it raises.
 
-        It may be undone and run again because of what others do.
+        `work` may be undone and run again because of other works in the same transaction.
         """
         ...
 
@@ -54,14 +53,16 @@ class Writer(Protocol):
 
 
 class SqliteReaders:
-    """At most `size` connections, each used by one thread at a time. What takes longer than
-    `answer_s` seconds, or runs when they are closed, is interrupted."""
+    """At most `size` connections, each used by one thread at a time.
+
+    Work is interrupted when it takes longer than `answer_s` seconds, and when they are closed.
+    """
 
     def __init__(self, url: URL, size: int, answer_s: float = ANSWER_S) -> None:
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="sqlite")
         self._engine = _sqlite(url, size)
         self._answer_s = answer_s
-        self._running: dict[object, Any] = {}  # what runs, and the driver's own connection
+        self._running: dict[object, Any] = {}  # the driver's connection of each running job
         self._guard = threading.Lock()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
@@ -96,7 +97,7 @@ class SqliteReaders:
         self._threads.shutdown(cancel_futures=True)
 
     def _interrupt(self, job: object) -> None:
-        """End what still runs; between two statements that is not noticed, so try again."""
+        """Interrupt a job until it ends; SQLite ignores an interrupt between two statements."""
         with self._guard:
             connection = self._running.get(job)
             if connection is None:
@@ -111,14 +112,14 @@ _Write = tuple[_Work, asyncio.Future[Any]]
 
 
 class _WorkFailed(Exception):
-    """One of several works has failed as a database does, and perhaps taken the others with it."""
+    """The database refused one of several works, which may have undone the others, too."""
 
 
 class SqliteWriter:
-    """The one connection that writes, in a thread of its own.
+    """The only connection that writes, in a thread of its own.
 
-    At the end of a transaction it waits for the disk; what is to be written meanwhile goes
-    together into the next one.
+    Each transaction ends with a wait for the disk. Works that arrive meanwhile share the next
+    transaction.
     """
 
     def __init__(self, url: URL) -> None:
@@ -142,49 +143,51 @@ class SqliteWriter:
         self._engine.dispose()
 
     async def _write_all(self) -> None:
-        together: list[_Write] = []
+        batch: list[_Write] = []
         try:
-            while together := self._take():
+            while batch := self._take_batch():
                 run = asyncio.get_running_loop().run_in_executor
-                outcomes = await run(self._thread, self._outcomes, [work for work, _ in together])
-                for (_, written), outcome in zip(together, outcomes, strict=True):
-                    _tell(written, *outcome)
+                outcomes = await run(self._thread, self._outcomes, [work for work, _ in batch])
+                for (_, written), outcome in zip(batch, outcomes, strict=True):
+                    _resolve(written, *outcome)
         except BaseException as failure:
-            told = failure if isinstance(failure, Exception) else _STOPPING
-            for _, written in (*together, *self._waiting):
-                _tell(written, None, told)
+            reason = failure if isinstance(failure, Exception) else _STOPPING
+            for _, written in (*batch, *self._waiting):
+                _resolve(written, None, reason)
             self._waiting.clear()
             raise
         finally:
             self._writing = None
 
-    def _take(self) -> list[_Write]:
-        """Some of those that are still waited for; what was given up is not written later."""
+    def _take_batch(self) -> list[_Write]:
+        """Return the next works whose callers still wait; a cancelled work is not written later."""
         taken: list[_Write] = []
-        while self._waiting and len(taken) < _MOST_TOGETHER:
+        while self._waiting and len(taken) < _MAX_BATCH:
             if not (write := self._waiting.popleft())[1].done():
                 taken.append(write)
         return taken
 
     def _outcomes(self, works: Sequence[_Work]) -> list[_Outcome]:
-        """What comes of each, in one transaction unless the database refuses one of them."""
+        """Run each work, in one transaction unless the database refuses one of them."""
         try:
             with self._engine.connect() as connection, connection.begin():
-                # By itself the driver begins when it likes, and a read that turns into a write
-                # can then fail at once instead of waiting for its turn.
+                # The driver would begin the transaction at the first write. A read before it could
+                # then make the write fail at once instead of waiting for its turn.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 if len(works) == 1:
                     return [(works[0](connection), None)]
                 return [_outcome(connection, work) for work in works]
         except _WorkFailed:
             return [outcome for work in works for outcome in self._outcomes([work])]
-        except Exception as failure:  # noqa: BLE001 - is told to whom it concerns
+        except Exception as failure:  # noqa: BLE001 - each caller gets it
             return [(None, failure)] * len(works)
 
 
 def _outcome(connection: Connection, work: _Work) -> _Outcome:
-    """What comes of one of several; what it has changed is undone when it raises one of our
-    errors. Raises _WorkFailed for any other."""
+    """Run one of several works, and undo its changes when it raises one of our errors.
+
+    Raises _WorkFailed for any other error.
+    """
     try:
         with connection.begin_nested():
             return work(connection), None
@@ -195,11 +198,15 @@ def _outcome(connection: Connection, work: _Work) -> _Outcome:
 
 
 class PostgresPool:
-    """At most `size` connections, and `overflow` more for a moment. What takes longer than
-    `answer_s` seconds is cancelled, by the server itself where that still answers."""
+    """At most `size` connections, and for a moment `overflow` more.
+
+    Work that takes longer than `answer_s` seconds is cancelled, by the server if it still answers.
+    """
 
     def __init__(self, url: URL, size: int, overflow: int, answer_s: float = ANSWER_S) -> None:
-        from sqlalchemy.ext.asyncio import create_async_engine  # loads a driver; SQLite needs none
+        from sqlalchemy.ext.asyncio import (
+            create_async_engine,  # loads a driver, which SQLite does not need
+        )
 
         self._engine = create_async_engine(
             _for_asyncpg(url),
@@ -226,9 +233,9 @@ class PostgresPool:
         await self._engine.dispose()
 
 
-def _tell(written: asyncio.Future[Any], result: Any, failure: Exception | None) -> None:
+def _resolve(written: asyncio.Future[Any], result: Any, failure: Exception | None) -> None:
     if written.done():
-        return  # nobody waits any more
+        return  # its caller no longer waits
     if failure is None:
         written.set_result(result)
     else:
@@ -240,7 +247,7 @@ def _sqlite(url: URL, size: int) -> Engine:
         url.set(drivername="sqlite"),
         pool_size=size,
         max_overflow=0,
-        # What is written is committed or undone here; to read, there is no transaction.
+        # Writers commit or undo their transactions themselves, and readers have none.
         pool_reset_on_return=None,
         connect_args={"timeout": BUSY_S, "isolation_level": None, "check_same_thread": False},
     )
@@ -249,7 +256,7 @@ def _sqlite(url: URL, size: int) -> Engine:
 
 
 def _for_asyncpg(url: URL) -> URL:
-    """`url` for a driver that has another name for one of libpq's options."""
+    """Return `url` for asyncpg, which has another name for one of libpq's options."""
     query = {("ssl" if key == "sslmode" else key): value for key, value in url.query.items()}
     return url.set(drivername="postgresql+asyncpg", query=query)
 

@@ -1,6 +1,6 @@
 """The database of conversations: a SQLite file, or PostgreSQL by its URL.
 
-This is the one place where the drivers' errors become ours.
+Only this module translates the drivers' errors into ours.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _log = structlog.get_logger(__name__)
 _READERS = _SEARCHERS = 2
 SEARCH_S = 5.0
 _TURN_S = 30.0
-# Two servers that start at once: the second one finds the schema changed already.
+# Of two servers that start at once, the second finds the schema upgraded already.
 _MIGRATION_LOCK = 7_135_001
 
 
 class Database:
     """Connections to one database. Every wait for one is bounded.
 
-    What is done with a connection is a function of it. A failure of one comes out as StoreFailed,
-    or as Unavailable when trying again can help.
+    The work on a connection is a function of the connection. A failure of the database is raised as
+    StoreFailed, or as Unavailable when trying again can help.
     """
 
     def __init__(self, url: str) -> None:
@@ -53,13 +53,13 @@ class Database:
 
     @property
     def where(self) -> str:
-        """What people call it; without a password."""
+        """The name of the database for people, without a password."""
         return self._url.render_as_string() if not self.is_sqlite else str(self._url.database)
 
     async def prepare(self) -> None:
-        """Bring the schema up to this program's; needed before anything else.
+        """Upgrade the schema to this program's; must be called before anything else.
 
-        Raises StoreFailed when it is newer, or cannot be reached.
+        Raises StoreFailed when the schema is newer, or the database cannot be reached.
         """
         if self.is_sqlite:
             await self._prepare_sqlite(Path(self._url.database or ""))
@@ -72,25 +72,25 @@ class Database:
 
         try:
             await self.write(upgrade)
-        except TypeError as failure:  # how the driver refuses an option
+        except TypeError as failure:  # the driver refuses an option in this way
             raise StoreFailed(f"MYLLM_DATABASE_URL cannot be used: {failure}") from failure
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._writer.close()
         await self._reader.close()
         await self._searcher.close()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """What `work` finds; each of its statements sees the database as of one moment."""
+        """Return what `work` returns; each of its statements sees the database of one moment."""
         async with _translated(self.where):
             return await self._reader.read(work)
 
     async def search(self, owner: str, work: Callable[[Connection], T]) -> T:
-        """The same by connections of their own for what may take seconds; chats do not wait for
-        it. Of one owner one runs at a time.
+        """Return what `work` returns, on connections for work that may take seconds.
 
-        Raises Unavailable when it takes longer than SEARCH_S, and when its turn does not come.
+        Chats do not wait for these connections. Each owner can run one search at a time. Raises
+        Unavailable when a search takes longer than SEARCH_S, or waits too long for others.
         """
         async with self._turn_to_search(owner), _translated(self.where):
             try:
@@ -106,7 +106,7 @@ class Database:
 
     @asynccontextmanager
     async def _turn_to_search(self, owner: str) -> AsyncGenerator[None, None]:
-        """Owners take turns: whoever has many searches waits for them to run one by one."""
+        """Let owners take turns: an owner's searches run one by one."""
         own = self._searching.setdefault(owner, asyncio.Lock())
         async with AsyncExitStack() as turn:
             try:
@@ -119,7 +119,7 @@ class Database:
             yield
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in a transaction: if it raises nothing, all of it is stored."""
+        """Run `work` in a transaction; if it returns, all its changes are stored."""
         async with _translated(self.where):
             return await self._writer.write(work)
 

@@ -1,17 +1,17 @@
 """What a posted list of messages means for a stored conversation.
 
-Clients come in two styles: some send the full history again, some only the new turn. A request
-can state which (`Style`); otherwise this decides, in this order:
-  1. an assistant message stands before the last user
-     message, or before the last result of a tool      -> full history
+Some clients send the full history again with each request, others only the new turn. A request
+can state which (`Style`). Otherwise the first rule that applies decides:
+  1. an assistant message precedes the last user
+     message, or the last result of a tool             -> full history
   2. only one turn is stored, and its question is
      the whole post                                    -> full history
   3. otherwise                                         -> new turns, appended
 A question may consist of several user messages or of results of tools. An assistant message
-behind it is the beginning of its answer. New turns that equal the last stored question are that
-question asked again if it has no answer, or only a part of one; after a whole answer they are
-new, because people say "Hello!" twice. System messages stand outside of this: those of one post
-are taken together and replace the stored one, unless they say the same.
+after it is the beginning of its answer. New turns that equal the last stored question repeat that
+question if it has no answer, or only a part of one. After a whole answer they are new turns,
+because people say "Hello!" twice. These rules do not concern system messages: those of one post
+are joined and replace the stored one, unless both say the same.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Style = Literal["full", "append"]
 class Extra(TypedDict, total=False):
     """What a message has besides its text, in OpenAI's form.
 
-    `parts` is its whole content when that is more than text; `tool_calls` are an assistant's,
-    and `tool_call_id` is the one that a tool's message answers. `response` is for an answer that
-    others can go on from by its id; it is neither shown nor exported.
+    `parts` is its whole content when that is more than text. `tool_calls` belong to an assistant's
+    message, and `tool_call_id` names the call that a tool's message answers. `response` belongs to
+    an answer that later requests can continue by its id; it is neither shown nor exported.
     """
 
     tool_calls: list[dict[str, Any]]
@@ -43,15 +43,15 @@ class Extra(TypedDict, total=False):
     response: dict[str, Any]
 
 
-_UNSAID = ("thinking", "response")
+_NOT_SAID = ("thinking", "response")
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `partial`: the client left before the answer was whole.
+    """One message.
 
-    `tokens` is None until they have been counted; `key` names a stored message. `extra` is None
-    for a message that is only text.
+    `partial` is set if the client left before the answer was whole. `tokens` is None until they are
+    counted; `key` names a stored message. `extra` is None for a message that is only text.
     """
 
     role: RoleName
@@ -62,25 +62,24 @@ class Message:
     extra: Extra | None = None
 
     def same_as(self, other: Message) -> bool:
-        """Whether both say the same; how they came about does not matter, and no client must
-        send back what was thought."""
+        """Whether both say the same, thoughts aside: clients need not send those back."""
         return (self.role, self.content, self.said()) == (other.role, other.content, other.said())
 
     def trimmed(self) -> Message:
-        """The same without spaces around its text."""
+        """Return the message without spaces around its text."""
         return replace(self, content=self.content.strip())
 
     def said(self) -> dict[str, Any]:
-        """What it has besides its text and thoughts."""
+        """Return what the message has besides its text and thoughts."""
         extra = self.extra or {}
-        return {name: value for name, value in extra.items() if name not in _UNSAID}
+        return {name: value for name, value in extra.items() if name not in _NOT_SAID}
 
     def shown(self) -> dict[str, Any]:
-        """What it has besides its text, for people."""
+        """Return what the message has besides its text, for clients to see."""
         return {name: value for name, value in (self.extra or {}).items() if name != "response"}
 
     def wire(self) -> dict[str, Any]:
-        """In OpenAI's form, as engines read it."""
+        """Return the message in OpenAI's form, as engines read it."""
         extra = self.extra or {}
         wire = {"role": self.role, "content": extra.get("parts") or self.content, **self.said()}
         wire.pop("parts", None)
@@ -89,7 +88,7 @@ class Message:
         return wire
 
     def continuing(self, begun: Message) -> Message:
-        """The whole answer, of which `begun` is the beginning and this the rest."""
+        """Return the whole answer, of which `begun` is the beginning and this is the rest."""
         both = None not in (self.tokens, begun.tokens)
         tokens = (self.tokens or 0) + (begun.tokens or 0) if both else None
         extra = cast(Extra, {**(begun.extra or {}), **(self.extra or {})}) or None
@@ -98,9 +97,9 @@ class Message:
 
 
 def from_wire(message: Mapping[str, Any]) -> Message:
-    """A message of OpenAI's form: its content may be a text, parts, or None.
+    """Return the message for one in OpenAI's form, whose content may be a text, parts, or None.
 
-    Equal messages become equal, however a client has written them.
+    Messages that say the same become equal, however a client has written them.
     """
     content, extra = message.get("content") or "", Extra()
     if not isinstance(content, str):
@@ -128,7 +127,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Merged:
-    """A conversation after a post: `system` in force, `kept` of the stored ones, `new` ones."""
+    """A conversation after a post: its system message, its kept stored messages, and new ones."""
 
     system: Message | None
     kept: tuple[Message, ...]
@@ -137,22 +136,22 @@ class Merged:
 
     @property
     def begun(self) -> Message | None:
-        """The last message, if the answer is to continue it."""
+        """The last message, if the answer continues it."""
         last = [*self.kept, *self.new][-1:]
         return last[0] if last and last[0].role == "assistant" else None
 
     def prompt(self) -> list[Message]:
-        """Everything the engine should see."""
+        """Return all messages that the engine should see."""
         return [*([self.system] if self.system else []), *self.kept, *self.new]
 
     def kept_keys(self) -> set[int]:
-        """Which stored messages stay in force."""
+        """Return the keys of the stored messages that stay in force."""
         staying = (*self.kept, self.system)
         return {message.key for message in staying if message and message.key is not None}
 
 
 def storable(text: str) -> str:
-    """`text`, if every database can store it; else raises ValueError."""
+    """Return `text` if every database can store it; otherwise raise ValueError."""
     if "\0" in text:
         raise ValueError("must not have the character U+0000")
     try:
@@ -170,9 +169,9 @@ def merge(
 ) -> Merged:
     """Join `posted` to a conversation whose turns so far are `stored`, under `system`.
 
-    `stored` holds no system message. Of a full history the longest common prefix is kept and
-    what was stored after it is superseded. `style` states what the post is, where the client
-    knows. Raises InvalidRequest when nothing is left to be answered.
+    `stored` contains no system message. If the post is a full history, the longest common prefix is
+    kept, and what was stored after it is superseded. `style` says which form the post has, if the
+    client has stated it. Raises InvalidRequest when no message is left to be answered.
     """
     turns = [message for message in posted if message.role != "system"]
     if style == "full" or (style is None and _is_full_history(stored, turns)):
@@ -189,8 +188,10 @@ def merge(
 
 
 def system_in_force(stored: Message | None, posted: Sequence[Message]) -> Message | None:
-    """The system message after a post: its own ones as one, or the stored one if they are equal
-    or there are none."""
+    """Return the system message after a post: the posted ones joined, or else the stored one.
+
+    The stored one stays if none was posted, or if both say the same.
+    """
     given = [message for message in posted if message.role == "system"]
     if not given:
         return stored
@@ -211,7 +212,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
 
 def _is_full_history(stored: Sequence[Message], turns: Sequence[Message]) -> bool:
     roles = [message.role for message in turns]
-    # A call and its result alone are no history: that begins with a user message.
+    # A call and its result alone are no full history, which begins with a user message.
     if "user" in roles and "assistant" in roles[: _question_end(turns)]:
         return True
     first = next((n for n, message in enumerate(stored) if message.role == "assistant"), 0)
@@ -220,9 +221,9 @@ def _is_full_history(stored: Sequence[Message], turns: Sequence[Message]) -> boo
 
 
 def _overlap(stored: Sequence[Message], turns: Sequence[Message]) -> tuple[int, int]:
-    """How many stored messages stay before new turns, and how many of the new are among them."""
+    """Return how many stored messages stay, and how many of the new turns are among them."""
     if turns and turns[0].role == "assistant" and stored and turns[0].same_as(stored[-1]):
-        return len(stored), 1  # to be continued, or a call repeated before its results
+        return len(stored), 1  # to be continued, or repeats a call before its results
     open_end = len(stored) - (1 if stored and stored[-1].partial else 0)
     asked = turns[: _question_end(turns)]
     start = open_end - len(asked)
@@ -234,7 +235,7 @@ def _overlap(stored: Sequence[Message], turns: Sequence[Message]) -> tuple[int, 
 
 
 def _question_end(turns: Sequence[Message]) -> int:
-    """Where the beginning of an answer follows the last question; else the end."""
+    """Return the index after the last question, where the beginning of an answer may follow."""
     asking = [n for n, message in enumerate(turns, 1) if message.role in ("user", "tool")]
     return asking[-1] if asking else 0
 
@@ -245,10 +246,10 @@ def _equal(one: Sequence[Message], other: Sequence[Message]) -> bool:
 
 
 def _common_prefix(stored: Sequence[Message], posted: Sequence[Message]) -> int:
-    """How many messages both begin with.
+    """Return how many messages both have in common at the beginning.
 
-    Many clients trim the answers that they send back, which makes no other answer of it. A last
-    one is to be continued, and then each space counts.
+    Many clients trim the answers that they send back; a trimmed answer is still the same. Not so in
+    the last message, which is to be continued: each space counts there.
     """
     length = 0
     for left, right in zip(stored, posted, strict=False):

@@ -1,6 +1,4 @@
-"""The rows of a session and its messages: how they are read and written, each by a function of a
-connection.
-"""
+"""Functions that read and write the rows of a session and its messages on a connection."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from myllm.sessions.history import Message
 from myllm.sessions.session import SessionRef, StoredMessage, Summary
 from myllm.sessions.tables import messages, sessions
 
-# PostgreSQL stores no NUL. Nobody may post one, but a model may say it.
+# PostgreSQL stores no NUL. Requests must not contain one, but a model may generate it.
 _NO_NUL: Final = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -28,8 +26,8 @@ _FIND = sa.select(*SUMMARY).where(_BY_NAME)
 _FIELDS = ("role", "content", "partial", "tokens", "key", "extra")
 _MESSAGE = tuple(messages.c[name] for name in _FIELDS)
 _FIRST = len(SUMMARY)
-# One statement, so that a session and its messages are of one moment. A session without any
-# gives one row, whose role is null.
+# One statement reads a session and its messages, so that both are of the same moment. A session
+# without messages gives one row, whose role is null.
 _MINE = messages.c.session == sessions.c.key
 _ALL = (
     sa.select(*SUMMARY, *_MESSAGE, messages.c.superseded, messages.c.created)
@@ -48,7 +46,7 @@ _NEW_SESSION, _NEW_MESSAGES = sessions.insert(), messages.insert()
 
 
 def unknown(session_id: str) -> NotFound:
-    """The error of a session that is not there."""
+    """Return the error for a session that does not exist."""
     return NotFound(f"Session '{session_id}' not found")
 
 
@@ -65,7 +63,7 @@ def _message(row: Any) -> Message:
 
 
 def in_force(connection: Connection, ref: SessionRef) -> tuple[Summary, list[Message]] | None:
-    """A session and its messages in force, the system message among them; None if unknown."""
+    """Return a session and its messages in force, or None if it is unknown."""
     found = connection.execute(_IN_FORCE, _named(ref)).all()
     if not found:
         return None
@@ -73,16 +71,16 @@ def in_force(connection: Connection, ref: SessionRef) -> tuple[Summary, list[Mes
 
 
 def all_of(connection: Connection, ref: SessionRef) -> tuple[Summary, list[StoredMessage]]:
-    """A session and all its messages, oldest first. Raises NotFound."""
+    """Return a session and all its messages, oldest first. Raises NotFound."""
     found: Sequence[Any] = connection.execute(_ALL, _named(ref)).all()
     if not found:
         raise unknown(ref.id)
-    said = [row for row in found if row[_FIRST] is not None]
-    return _summary(found[0]), [StoredMessage(_message(row), *row[-2:]) for row in said]
+    with_message = [row for row in found if row[_FIRST] is not None]
+    return _summary(found[0]), [StoredMessage(_message(row), *row[-2:]) for row in with_message]
 
 
 def existing(connection: Connection, ref: SessionRef) -> Summary:
-    """A session without its messages. Raises NotFound."""
+    """Return a session without its messages. Raises NotFound."""
     row = connection.execute(_FIND, _named(ref)).first()
     if row is None:
         raise unknown(ref.id)
@@ -95,10 +93,10 @@ def insert_whole(
     model: str,
     title: str,
     now: float,
-    said: Sequence[Message],
+    history: Sequence[Message],
     left_out: int = 0,
 ) -> None:
-    """A new session with its messages. Raises Conflict when the id is taken."""
+    """Insert a new session with its messages. Raises Conflict when the id is taken."""
     row = {
         "owner": ref.owner,
         "id": ref.id,
@@ -106,9 +104,9 @@ def insert_whole(
         "title": title,
         "created": now,
         "updated": now,
-        "messages": len(said),
+        "messages": len(history),
         "left_out": left_out,
-        "size_bytes": sum(map(_bytes_of, said)),
+        "size_bytes": sum(map(_bytes_of, history)),
         "version": 1,
     }
     try:
@@ -116,22 +114,22 @@ def insert_whole(
     except IntegrityError as failure:
         raise Conflict(f"Session '{ref.id}' exists already") from failure
     assert key is not None
-    insert_messages(connection, int(key[0]), said, now)
+    insert_messages(connection, int(key[0]), history, now)
 
 
 def _content(message: Message) -> str:
-    """Its text, as it can be stored."""
+    """Return the text of a message in the form in which it is stored."""
     return message.content.replace("\0", _NO_NUL)
 
 
 def _bytes_of(message: Message) -> int:
-    """What `count` will count for it: its text in UTF-8, and the rest as it is stored."""
+    """Return the bytes that `count` will count: its text in UTF-8, and its extra as JSON."""
     more = "" if message.extra is None else json.dumps(message.extra)
     return len(_content(message).encode()) + len(more)
 
 
 def advance(connection: Connection, before: Summary, model: str, now: float, left_out: int) -> int:
-    """The session changes, if it is still as it was, which Conflict denies; returns its key."""
+    """Bump the session's version; raise Conflict if it changed meanwhile. Return its key."""
     unchanged = (sessions.c.key == before.key) & (sessions.c.version == before.version)
     change = sessions.update().where(unchanged)
     done = connection.execute(
@@ -143,7 +141,7 @@ def advance(connection: Connection, before: Summary, model: str, now: float, lef
 
 
 def supersede_all_but(connection: Connection, session: int, kept: set[int]) -> None:
-    """Of a session's messages these stay in force."""
+    """Mark all messages of a session as superseded, except those with the keys `kept`."""
     current = messages.c.session == session, messages.c.superseded.is_(False)
     keys = set(connection.scalars(sa.select(messages.c.key).where(*current)))
     if gone := keys - kept:
@@ -152,7 +150,7 @@ def supersede_all_but(connection: Connection, session: int, kept: set[int]) -> N
 
 
 def rewrite(connection: Connection, message: Message) -> None:
-    """A stored answer has been changed."""
+    """Replace the stored message that has the key of `message`."""
     change = messages.update().where(messages.c.key == message.key)
     connection.execute(
         change.values(
@@ -165,10 +163,10 @@ def rewrite(connection: Connection, message: Message) -> None:
 
 
 def insert_messages(
-    connection: Connection, session: int, said: Sequence[Message], now: float
+    connection: Connection, session: int, new: Sequence[Message], now: float
 ) -> None:
-    """Messages of a session are new."""
-    if not said:
+    """Insert new messages of a session."""
+    if not new:
         return
     rows = [
         {
@@ -181,22 +179,22 @@ def insert_messages(
             "superseded": False,
             "created": now,
         }
-        for message in said
+        for message in new
     ]
     connection.execute(_NEW_MESSAGES, rows)
 
 
 def count(connection: Connection, session: int) -> None:
-    """Note how much a session holds now."""
+    """Update how many messages in force and how many bytes a session holds."""
     connection.execute(_counted(connection.dialect.name), {"s": session})
 
 
 @cache
 def _counted(dialect: str) -> sa.Update:
-    """Made once, because making it takes longer than running it."""
+    """Return the statement; it is cached, because building it takes longer than running it."""
 
     def size_of(text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
-        """Bytes in UTF-8; older SQLites have no octet_length."""
+        """Return the length in bytes of UTF-8; older versions of SQLite have no octet_length."""
         if dialect == "sqlite":
             return sa.func.length(sa.cast(text, sa.LargeBinary))
         return sa.func.octet_length(text)

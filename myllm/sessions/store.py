@@ -1,8 +1,9 @@
-"""Conversations that last: who may change one, and when it is stored.
+"""The store of sessions: which request may change one, and when a turn is stored.
 
-The database is opened beside the server's start, because loading SQLAlchemy takes a while;
-whoever asks before that waits. A turn is stored by a task of its own: the client that left in
-the middle of its answer cannot stop it, and nobody else gets the session before.
+The database is opened in the background while the server starts, because loading SQLAlchemy takes
+a while; earlier requests wait for it. For the same reason, modules that need SQLAlchemy are
+imported inside of functions here. A turn is stored by a task of its own: a client that leaves in
+the middle of its answer cannot stop it, and the next request gets the session only afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from myllm.sessions import schema
 from myllm.sessions.history import Merged, Message
 from myllm.sessions.session import Session, SessionRef
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # see above: these import SQLAlchemy
     from myllm.sessions.archive import Archive
     from myllm.sessions.database import Database
     from myllm.sessions.kv_states import KvRecords
@@ -36,9 +37,9 @@ _SQLITE = "sqlite:///"
 
 
 class SessionStore:
-    """Gives each session to one request at a time, and stores what comes of it.
+    """Gives each session to one request at a time, and stores its turns.
 
-    `url` is a database's, as SQLAlchemy writes it: sqlite:///PATH or postgresql://…
+    `url` is that of the database, as SQLAlchemy writes it: sqlite:///PATH or postgresql://…
     """
 
     def __init__(self, url: str) -> None:
@@ -47,20 +48,20 @@ class SessionStore:
         self._writes: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[Database] | None = None
         self.before_removal: Callable[[SessionRef], Awaitable[None]] | None = None
-        """Told of each session that is to be removed, and waited for: what is kept
-        beside the database must not outlive it, also when this program is killed."""
+        """Called and awaited before a session is removed, so that what is kept beside the database
+        does not outlive it, even when this program is killed."""
 
     async def start(self) -> None:
-        """Look at the database, and open it in the background when there is nothing to change.
+        """Check the database; open it in the background if its schema needs no upgrade.
 
-        Raises StoreFailed when it cannot be used; then the server should not start.
+        Raises StoreFailed when it cannot be used; the server should not start then.
         """
         opening = self._opening = asyncio.create_task(self._open(), name="open the store")
-        if not self._can_wait():
+        if not self._is_up_to_date():
             await asyncio.shield(opening)
 
     async def close(self) -> None:
-        """Wait for what is being stored, and close the database."""
+        """Wait until all turns are stored, and close the database."""
         await asyncio.gather(*self._writes, return_exceptions=True)
         if self._opening is not None:
             database = (await asyncio.gather(self._opening, return_exceptions=True))[0]
@@ -68,21 +69,24 @@ class SessionStore:
                 await database.close()
 
     async def database(self) -> Database:
-        """The database, once it is open; raises StoreFailed or Unavailable when it cannot be."""
+        """Return the database once it is open.
+
+        Raises StoreFailed or Unavailable when it cannot be opened.
+        """
         opening = self._opening
         if opening is None or (opening.done() and opening.exception() is not None):
             opening = self._opening = asyncio.create_task(self._open(), name="open the store")
         return await asyncio.shield(opening)
 
     async def archive(self) -> Archive:
-        """What is stored."""
+        """Return the archive of stored sessions, once the database is open."""
         database = await self.database()
-        from myllm.sessions.archive import Archive  # loaded already, see _open
+        from myllm.sessions.archive import Archive  # _open has loaded it
 
         return Archive(database)
 
     async def kv_records(self, folder: str) -> KvRecords:
-        """What is known of the saved states in a folder."""
+        """Return the records of the states that are saved in a folder."""
         database = await self.database()
         from myllm.sessions.kv_records import DatabaseRecords
 
@@ -92,10 +96,10 @@ class SessionStore:
     async def open(
         self, owner: str, session_id: str | None, timeout_s: float
     ) -> AsyncGenerator[Session, None]:
-        """The owner's session, new if unknown, for this request alone until the context is left.
+        """Hold the owner's session, or a new one, for this request alone until the context ends.
 
-        Raises InvalidRequest for an id of a wrong form, Unavailable when another request
-        holds the session for longer than `timeout_s`, StoreFailed.
+        Raises InvalidRequest for an id of a wrong form, Unavailable when another request holds the
+        session for longer than `timeout_s`, and StoreFailed.
         """
         if session_id is not None:
             check_id(session_id)
@@ -117,18 +121,19 @@ class SessionStore:
                 session.writing.add_done_callback(lambda _: lock.release())
 
     async def save(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
-        """Store a turn with its answer; goes on when the caller is cancelled.
+        """Store a turn with its answer, also when the caller is cancelled meanwhile.
 
-        Raises Conflict when the session was changed or removed meanwhile, and StoreFailed.
+        Raises StoreFailed, and Conflict when the session was changed or removed since it was
+        loaded.
         """
         task = asyncio.create_task(self._append(session, model, turn, answer), name="store a turn")
         session.writing = task
         self._writes.add(task)
-        task.add_done_callback(self._stored)
+        task.add_done_callback(self._forget_write)
         await asyncio.shield(task)
 
     async def remove(self, ref: SessionRef) -> None:
-        """Forget a session. Raises NotFound, and Conflict when it is being answered."""
+        """Remove a session. Raises NotFound, and Conflict when it is being answered."""
         archive = await self.archive()
         async with self._unused(ref):
             await archive.check_exists(ref)
@@ -147,7 +152,7 @@ class SessionStore:
 
     @asynccontextmanager
     async def _unused(self, ref: SessionRef) -> AsyncGenerator[None, None]:
-        """Keep requests away from a session; raises Conflict when one is being answered."""
+        """Keep requests away from a session. Raises Conflict when it is being answered."""
         lock = self._locks.setdefault(ref, asyncio.Lock())
         if lock.locked():
             raise Conflict(f"Session '{ref.id}' is being answered; try again when it is idle")
@@ -159,10 +164,10 @@ class SessionStore:
         loaded = await archive.load(session.ref)
         if loaded is None:
             return
-        session.stored, said = loaded
+        session.stored, messages = loaded
         session.left_out = session.stored.left_out
-        session.system = next((m for m in reversed(said) if m.role == "system"), None)
-        session.messages = [m for m in said if m.role != "system"]
+        session.system = next((m for m in reversed(messages) if m.role == "system"), None)
+        session.messages = [m for m in messages if m.role != "system"]
 
     async def _append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
         try:
@@ -172,14 +177,14 @@ class SessionStore:
             _log.error("turn not stored", session=session.ref.id, cause=failure.detail)
             raise
 
-    def _stored(self, task: asyncio.Task[None]) -> None:
+    def _forget_write(self, task: asyncio.Task[None]) -> None:
         self._writes.discard(task)
         failure = None if task.cancelled() else task.exception()
-        if failure is not None and not isinstance(failure, MyLLMError):  # which has been logged
+        if failure is not None and not isinstance(failure, MyLLMError):  # _append has logged it
             note_failure("storing a turn", failure)
 
-    def _can_wait(self) -> bool:
-        """Whether nothing that is stored needs a change; cheap, and only known of a SQLite file.
+    def _is_up_to_date(self) -> bool:
+        """Whether the schema needs no upgrade. This is cheap, and known only of a SQLite file.
 
         Raises StoreFailed when the file cannot be used.
         """
@@ -187,13 +192,13 @@ class SessionStore:
         if path is None:
             return False
         if not path.exists():
-            return _begun(path)
+            return _can_create(path)
         revision = schema.sqlite_revision(path)
         schema.check_known(revision, str(path))
         return revision == schema.HEAD
 
     async def _open(self) -> Database:
-        # In a thread, so that the server answers meanwhile.
+        # In a thread, so that the server answers requests meanwhile.
         await asyncio.to_thread(importlib.import_module, "myllm.sessions.archive")
         from myllm.sessions.database import Database
 
@@ -203,7 +208,7 @@ class SessionStore:
 
 
 def check_id(session_id: str) -> None:
-    """Raises InvalidRequest for an id of a wrong form."""
+    """Raise InvalidRequest for an id of a wrong form."""
     if not _ID.fullmatch(session_id):
         raise InvalidRequest(
             "session_id must be 1 to 128 characters of A-Z a-z 0-9 _ . : - "
@@ -211,8 +216,8 @@ def check_id(session_id: str) -> None:
         )
 
 
-def _begun(path: Path) -> bool:
-    """Whether there is a new file; if not, opening it tells why."""
+def _can_create(path: Path) -> bool:
+    """Create a new, empty file, and return whether that worked; if not, opening it tells why."""
     try:
         schema.make_private(path)
     except OSError:
@@ -221,9 +226,9 @@ def _begun(path: Path) -> bool:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for another database.
+    """Return the file of a SQLite URL, or None for a PostgreSQL URL.
 
-    Raises StoreFailed for a URL of neither.
+    Raises StoreFailed for any other URL.
     """
     if url.startswith(_SQLITE):
         return Path(url.removeprefix(_SQLITE))

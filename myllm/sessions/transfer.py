@@ -1,7 +1,7 @@
-"""A conversation as a file: JSON for programs, Markdown for people; both can be read back.
+"""A conversation as a file: JSON for programs, Markdown for people; both can be imported again.
 
-In Markdown each message begins with a comment that says whose it is, then a heading. A line of
-a message that looks like such a comment gets a backslash before it.
+In Markdown each message begins with a comment that holds its fields, then a heading. A line of a
+message that looks like such a comment is escaped with a backslash.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MESSAGE: Final = "<!-- myllm message: "
 _END: Final = " -->"
 _LOOKS_LIKE_ONE: Final = re.compile(r"^(\\*<!-- myllm (?:session|message): )", re.MULTILINE)
 _ESCAPED: Final = re.compile(r"^\\(\\*<!-- myllm (?:session|message): )", re.MULTILINE)
-# Lists are of objects.
+# The type of each field; a list holds objects.
 _EXTRA: Final[dict[str, type[Any]]] = {
     "tool_calls": list,
     "tool_call_id": str,
@@ -38,7 +38,7 @@ _ROLES: Final[tuple[RoleName, ...]] = get_args(RoleName)
 
 @dataclass(frozen=True)
 class Document:
-    """What a file holds: the messages in force, and what the session was called."""
+    """The contents of a file: the messages in force, and the names of the session and model."""
 
     id: str
     model: str
@@ -47,12 +47,12 @@ class Document:
 
 
 def write(document: Document, form: Format) -> str:
-    """The file's text."""
+    """Return the text of the file."""
     return _to_json(document) if form == "json" else _to_markdown(document)
 
 
 def read(text: str, form: Format) -> Document:
-    """What is in a file; raises InvalidRequest that says where it is wrong."""
+    """Return the contents of a file. Raises InvalidRequest, which says where it is wrong."""
     return _from_json(text) if form == "json" else _from_markdown(text)
 
 
@@ -130,7 +130,7 @@ def _fields(message: Message) -> dict[str, Any]:
 
 
 def _in_comment(fields: dict[str, Any]) -> str:
-    """JSON that does not end a comment."""
+    """Return JSON that cannot end the comment around it."""
     return json.dumps(fields).replace(">", "\\u003e")
 
 

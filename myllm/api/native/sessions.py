@@ -1,4 +1,4 @@
-"""Stored conversations: listed, searched, renamed, branched, carried elsewhere, removed."""
+"""The routes of stored sessions: list, search, rename, fork, export, import and remove them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from myllm.sessions.transfer import Document, Format, read, write
 
 router = APIRouter(prefix="/api/sessions", tags=["Sessions"], route_class=CheckedRoute)
 
-# Checked here, since the database would refuse what cannot be stored, too late.
+# Checked here, because the database would refuse such a text only later.
 _Search = Annotated[str, Field(max_length=SEARCH_CHARS), AfterValidator(storable)]
 _Model = Annotated[Name, AfterValidator(storable)]
 _MEDIA: dict[Format, str] = {"json": "application/json", "markdown": "text/markdown; charset=utf-8"}
@@ -48,12 +48,12 @@ async def list_sessions(
     sessions: SessionsDep,
     registry: RegistryDep,
     client: ClientDep,
-    limit: Annotated[int, Query(ge=1, le=500, description="At most so many.")] = 50,
-    cursor: Annotated[Name | None, Query(description="`next_cursor` of the last page.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 50,
+    cursor: Annotated[Name | None, Query(description="`next_cursor` of the page before.")] = None,
     search: Annotated[_Search, Query(description="A text in a title or a message.")] = "",
     model: Annotated[_Model, Query(description="Only this model's.")] = "",
 ) -> dict[str, Any]:
-    """The sessions that went on last, and where the next page begins."""
+    """List the most recently used sessions, and where the next page begins."""
     if model:  # sessions are stored under their model's own name
         model = await asyncio.to_thread(registry.name_of, model)
     archive = await sessions.archive()
@@ -63,7 +63,7 @@ async def list_sessions(
 
 @router.get("/{session_id}")
 async def show_session(session_id: str, sessions: SessionsDep, client: ClientDep) -> dict[str, Any]:
-    """A session with all its messages; superseded ones are in no prompt any more."""
+    """Show a session with all its messages; prompts no longer contain superseded ones."""
     found, said = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
     return _summary(found) | {"messages": [_message(each) for each in said]}
 
@@ -82,7 +82,7 @@ async def rename_session(
 async def remove_session(
     session_id: str, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, str]:
-    """Forget a session, its messages and its saved state."""
+    """Remove a session, its messages and its saved state."""
     await sessions.remove(SessionRef(client.owner, session_id))
     return {"status": "success", "message": f"Session '{session_id}' removed"}
 
@@ -91,7 +91,7 @@ async def remove_session(
 async def take_back(
     session_id: str, message: int, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, str]:
-    """Take a message and all that follow it out of the conversation; they are kept, superseded."""
+    """Take back a message and all that follow it; they are kept as superseded messages."""
     await sessions.take_back(SessionRef(client.owner, session_id), message)
     text = f"Session '{session_id}' goes on from before message {message}"
     return {"status": "success", "message": text}
@@ -104,7 +104,7 @@ async def fork_session(
     client: ClientDep,
     wish: Annotated[ForkRequest, Body(default_factory=ForkRequest)],
 ) -> dict[str, Any]:
-    """Begin another session with what this one says up to a message."""
+    """Begin another session with the messages of this one, up to and including `message`."""
     new_id = _new_id(wish.session_id)
     archive = await sessions.archive()
     await archive.fork(SessionRef(client.owner, session_id), new_id, wish.message)
@@ -116,9 +116,11 @@ async def export_session(
     session_id: str,
     sessions: SessionsDep,
     client: ClientDep,
-    form: Annotated[Format, Query(alias="format", description="For programs or people.")] = "json",
+    form: Annotated[
+        Format, Query(alias="format", description="JSON for programs, Markdown for people.")
+    ] = "json",
 ) -> Response:
-    """A session as a file, without what was superseded; POST it to /api/sessions/import."""
+    """Export a session without its superseded messages; POST it to /api/sessions/import."""
     found, said = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
     messages = tuple(each.message for each in said if not each.superseded)
     text = write(Document(found.id, found.model, found.title, messages), form)
@@ -132,9 +134,9 @@ async def import_session(
     request: Request,
     sessions: SessionsDep,
     client: ClientDep,
-    session_id: Annotated[Name | None, Query(description="Instead of the file's.")] = None,
+    session_id: Annotated[Name | None, Query(description="Instead of the id in the file.")] = None,
 ) -> dict[str, Any]:
-    """Store a session that was exported, as JSON or as Markdown."""
+    """Import a session that was exported as JSON or Markdown."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     forms = {kind.partition(";")[0]: form for form, kind in _MEDIA.items()}
     if media not in forms:
@@ -152,7 +154,7 @@ async def import_session(
 
 
 def _checked(document: Document) -> Document:
-    """What could have been posted: a file has no way around the limits of a chat.
+    """Return the document, if a chat could post it: a file cannot evade the limits of a chat.
 
     Raises InvalidRequest and RequestValidationError.
     """
@@ -171,14 +173,14 @@ def _checked(document: Document) -> Document:
 
 
 def _posted(message: Message) -> dict[str, Any]:
-    """A message as a chat would bring it."""
+    """Return a message in the form in which a chat posts it."""
     shown = message.shown()
     content = shown.pop("parts", message.content)
     return {"role": message.role, "content": content, **shown}
 
 
 def _with_parts(message: Message, content: Any) -> Message:
-    """`message` with its parts as engines may have them."""
+    """Return `message` with its parts in the form for engines."""
     if isinstance(content, str):
         return message
     extra = cast(Extra, {**(message.extra or {}), "parts": content})

@@ -1,6 +1,6 @@
-"""An engine's event stream as bytes: where its events end, and what they say.
+"""An engine's event stream as bytes: where its events end, and what they contain.
 
-Blocks are passed on untouched, so everything here that is done for every block is cheap.
+Most blocks are passed on untouched, so whatever is done for every block must be cheap.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from myllm.errors import EngineError
 _END = b"\n\n"
 _DATA = b"data: "
 _DONE = b"[DONE]"
-# Inside of a text its quotation marks are escaped, so this cannot be part of an answer.
+# Quotation marks inside a text are escaped, so this cannot be part of an answer.
 _ERROR = b'{"error":'
 MOST_IN_EVENT = 64 * 2**20
-"""Bytes; no answer needs as many for one event."""
+"""The largest event in bytes; no answer needs as many."""
 
 
 class Framing:
-    """Cuts what comes, wherever it was cut on its way, into blocks of whole events."""
+    """Joins and cuts the chunks of a connection into blocks of whole events."""
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
         self._length = 0
 
     def whole(self, chunk: bytes) -> bytes:
-        """The whole events that end in `chunk`, together with what came of them before.
+        """Return the whole events that end in `chunk`, with their beginnings in earlier chunks.
 
-        Raises EngineError for an event without end and for what is not UTF-8.
+        Raises EngineError for an event that does not end, and for bytes that are not UTF-8.
         """
         if self._rest or not chunk.endswith(_END):
             chunk = self._joined(chunk)
@@ -47,7 +47,7 @@ class Framing:
         return bool(self._rest)
 
     def _joined(self, chunk: bytes) -> bytes:
-        # An end may be cut in two. What came before has been looked at but for its last byte.
+        # An end may be cut in two: only the last byte before this chunk can belong to one.
         before = self._rest[-1][-1:] if self._rest else b""
         end = (before + chunk).rfind(_END)
         if end < 0:
@@ -69,9 +69,9 @@ class Framing:
 
 
 def split_at_error(block: bytes) -> tuple[bytes, dict[str, Any] | None]:
-    """The events of `block` before its first error, and that error, or None.
+    """Return the events of `block` before its first error, and that error, or None.
 
-    Nothing follows an error: the engine closes the stream behind it.
+    Nothing follows an error, because the engine closes the stream after it.
     """
     if _ERROR not in block:
         return block, None
@@ -85,9 +85,9 @@ def split_at_error(block: bytes) -> tuple[bytes, dict[str, Any] | None]:
 
 
 def events_in(block: bytes) -> Iterator[dict[str, Any]]:
-    """The events of a block, without comments and without the last line of a stream.
+    """Yield the events of a block, without comments and without the last line of a stream.
 
-    Raises EngineError for what is no JSON object.
+    Raises EngineError for an event that is not a JSON object.
     """
     for event in block.split(_END):
         if event.startswith(_DATA) and not event.endswith(_DONE):
@@ -105,9 +105,9 @@ def _json(text: bytes) -> dict[str, Any]:
 
 
 def event(data: Any) -> bytes:
-    """`data` as one event."""
+    """Return `data` as one event."""
     return _DATA + orjson.dumps(data) + _END
 
 
 LAST = _DATA + _DONE + _END
-"""How OpenAI's streams end."""
+"""The last event of a stream in OpenAI's form."""

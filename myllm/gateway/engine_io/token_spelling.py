@@ -1,4 +1,4 @@
-"""Which tokens spell a text that stands in the middle of an answer."""
+"""Tokenize a text in the middle of an answer or of a prompt."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from myllm.supervisor.instance import Instance
 
 
 async def spell(instance: Instance, text: str) -> list[int]:
-    """The tokens of `text` as the engine's tokenizer would choose them.
+    """Return the tokens of `text` as the engine's tokenizer chooses them.
 
-    Many tokenizers put a space before every text. It is left out if it is a token of its own;
-    if not, a line break before the text keeps it away.
+    Many tokenizers put a space before every text. The space is left out if it is a token of its
+    own; otherwise the text is tokenized after a line break, which keeps the space away.
     """
     plain = await calls.spellings(instance, text)
     ids = last_that_spell(plain, text.encode())
@@ -23,7 +23,10 @@ async def spell(instance: Instance, text: str) -> list[int]:
 
 
 async def spell_prompt(instance: Instance, text: str) -> list[int] | None:
-    """The tokens of `text`, the rest of a rendered prompt; None when it does not part there."""
+    """Return the tokens of `text`, the rest of a rendered prompt.
+
+    Returns None if no token boundary lies before the text.
+    """
     for before in ("", "\n"):
         tokens = await calls.spellings(instance, before + text, parse_special=True)
         ids = last_that_spell(tokens, text.encode())
@@ -33,7 +36,10 @@ async def spell_prompt(instance: Instance, text: str) -> list[int] | None:
 
 
 def last_that_spell(tokens: Sequence[tuple[int, bytes]], text: bytes) -> list[int] | None:
-    """The last of `tokens` (with their bytes) that spell `text`; None if they do not part there."""
+    """Return the last of `tokens`, which come with their bytes, that spell `text`.
+
+    Returns None if no token boundary lies before the text.
+    """
     spelled = b""
     for count, (_, piece) in enumerate(reversed(tokens), start=1):
         spelled = piece + spelled

@@ -1,4 +1,4 @@
-"""Lists, search, forks and what has to go."""
+"""Lists, searches, forks, and sessions over the limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def add(archive: Archive, name: str, *texts: str, owner: str = "local") ->
 async def test_pages_come_newest_first_and_join(archive: Archive) -> None:
     for number in range(7):
         await add(archive, f"s{number}", "hi", "hello")
-    await add(archive, "foreign", "hi", owner="somebody")
+    await add(archive, "foreign", "hi", owner="other")
     ids: list[str] = []
     cursor = None
     for _ in range(3):
@@ -42,7 +42,7 @@ async def test_pages_come_newest_first_and_join(archive: Archive) -> None:
 @pytest.mark.parametrize(
     "wrong", ["x", "1_2_3", "a_1", "", "1_99999999999999999999", "1_-1", "nan_1", "1e400_1"]
 )
-async def test_a_cursor_from_nowhere_is_refused(archive: Archive, wrong: str) -> None:
+async def test_an_invalid_cursor_is_refused(archive: Archive, wrong: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
         await archive.page("local", 3, wrong)
 
@@ -100,7 +100,7 @@ async def test_a_fork_has_the_system_message_that_was_in_force_then(
     assert await forked("whole", None) == ["be long", "one", "yes", "two", "yes"]
 
 
-async def test_what_a_model_says_and_no_database_can_store_is_replaced(
+async def test_characters_that_no_database_can_store_are_replaced(
     store: SessionStore, archive: Archive
 ) -> None:
     async with store.open("local", "s", 1) as session:

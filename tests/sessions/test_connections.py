@@ -70,7 +70,9 @@ async def stored(url: sa.URL) -> list[int]:
         await reader.close()
 
 
-async def test_what_comes_meanwhile_is_written_together(writer: SqliteWriter, url: sa.URL) -> None:
+async def test_writes_that_arrive_during_a_transaction_share_the_next(
+    writer: SqliteWriter, url: sa.URL
+) -> None:
     commits: list[Connection] = []
     sa.event.listen(writer._engine, "commit", commits.append)
     assert await at_once(writer, *range(20)) == list(range(20))
@@ -78,14 +80,18 @@ async def test_what_comes_meanwhile_is_written_together(writer: SqliteWriter, ur
     assert await stored(url) == list(range(20))
 
 
-async def test_one_that_fails_takes_no_other_with_it(writer: SqliteWriter, url: sa.URL) -> None:
+async def test_a_write_that_fails_leaves_the_others_intact(
+    writer: SqliteWriter, url: sa.URL
+) -> None:
     one, again, other = await at_once(writer, 1, 1, 2)
     assert (one, other) == (1, 2)
     assert isinstance(again, sa.exc.IntegrityError)
     assert await stored(url) == [1, 2]
 
 
-async def test_who_leaves_meanwhile_disturbs_nobody(writer: SqliteWriter, url: sa.URL) -> None:
+async def test_a_cancelled_write_does_not_disturb_the_others(
+    writer: SqliteWriter, url: sa.URL
+) -> None:
     async with writing(writer) as busy:
         leaving, staying = (asyncio.create_task(writer.write(adding(n))) for n in (1, 2))
         await asyncio.sleep(0.05)
@@ -95,7 +101,7 @@ async def test_who_leaves_meanwhile_disturbs_nobody(writer: SqliteWriter, url: s
     assert await stored(url) == [2]
 
 
-async def test_a_locked_file_is_told_to_all_at_once(
+async def test_a_locked_file_fails_all_writes_at_once(
     writer: SqliteWriter, url: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "BUSY_S", 0.5)

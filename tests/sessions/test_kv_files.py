@@ -1,4 +1,4 @@
-"""Saved states beside their records: of two servers that share a database, and of nobody."""
+"""Files of KV states and their records: of servers that share a database, of removed sessions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_servers_that_share_a_database_keep_their_own_files(
     assert await other.checked(STATE.file_name) is None
 
 
-async def test_what_is_left_of_a_removed_session_is_tidied(
+async def test_files_of_a_removed_session_are_tidied_away(
     store: SessionStore, tmp_path: Path
 ) -> None:
     await keep(KvFiles(tmp_path / "kv", store.kv_records))
@@ -42,7 +42,7 @@ async def test_what_is_left_of_a_removed_session_is_tidied(
     assert list((tmp_path / "kv").glob("*.kv")) == []
 
 
-async def test_nothing_is_kept_where_nothing_may_be(
+async def test_a_limit_of_zero_keeps_no_file(
     store: SessionStore, archive: Archive, tmp_path: Path
 ) -> None:
     await archive.add(SessionRef("local", "s"), "demo", "", [Message("user", "hi")])

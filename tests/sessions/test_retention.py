@@ -1,4 +1,4 @@
-"""What is over the limits goes, and nothing else."""
+"""Sessions over the limits are removed, and no others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def left(archive: Archive) -> list[str]:
         (Limits(max_age_s=-1), ["s0", "s1", "s2", "s3", "s4", "s5"]),
     ],
 )
-async def test_the_oldest_go(
+async def test_the_oldest_sessions_are_removed(
     filled: SessionStore, archive: Archive, limits: Limits, stay: list[str]
 ) -> None:
     removed = await Retention(filled, limits).remove_surplus()
@@ -48,7 +48,7 @@ async def test_the_oldest_go(
     assert removed == 6 - len(stay)
 
 
-async def test_nobody_loses_a_session_to_another_owners(
+async def test_an_owner_loses_no_session_to_another_owner(
     filled: SessionStore, archive: Archive
 ) -> None:
     await archive.add(SessionRef("ann", "old"), "demo", "", [Message("user", "x")])
@@ -74,7 +74,7 @@ async def test_a_session_that_is_being_answered_stays_for_now(
     assert await left(archive) == ["s4", "s5"]
 
 
-async def test_what_is_saved_beside_goes_with_a_session(filled: SessionStore) -> None:
+async def test_before_removal_is_called_for_each_session(filled: SessionStore) -> None:
     told: list[SessionRef] = []
 
     async def listen(session: SessionRef) -> None:
@@ -85,7 +85,7 @@ async def test_what_is_saved_beside_goes_with_a_session(filled: SessionStore) ->
     assert told == [SessionRef("owner0", "s0"), SessionRef("owner1", "s1")]
 
 
-def test_without_limits_nothing_is_looked_for() -> None:
+def test_limits_that_limit_nothing_are_false() -> None:
     assert not Limits()
     assert not Limits(max_age_s=-1)
     assert Limits(max_age_s=0)

@@ -111,14 +111,14 @@ async def test_an_older_database_is_copied_before_it_is_changed(
 
 
 @pytest.mark.parametrize("content", [b"no database" * 200, b"SQLite format 3\0" + b"\xff" * 5000])
-async def test_a_damaged_file_is_told_and_left_alone(database: Path, content: bytes) -> None:
+async def test_a_damaged_file_is_reported_and_left_alone(database: Path, content: bytes) -> None:
     database.write_bytes(content)
     with pytest.raises(StoreFailed, match=r"myllm\.db cannot be used.*put a copy"):
         await SessionStore(f"sqlite:///{database}").start()
     assert database.read_bytes() == content
 
 
-async def test_damage_inside_the_file_is_told_when_it_is_met(tmp_path: Path) -> None:
+async def test_damage_inside_the_file_is_reported_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "myllm.db"
     store = SessionStore(f"sqlite:///{path}")
     await store.start()
@@ -139,7 +139,7 @@ async def test_damage_inside_the_file_is_told_when_it_is_met(tmp_path: Path) -> 
     await store.close()
 
 
-async def test_a_locked_file_is_told_and_serves_again(
+async def test_a_locked_file_is_reported_and_works_again_later(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("myllm.sessions.connections.BUSY_S", 0.1)
@@ -152,7 +152,7 @@ async def test_a_locked_file_is_told_and_serves_again(
 
 
 @pytest.mark.needs_root
-async def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:
+async def test_a_full_disk_is_reported_and_loses_nothing(small_disk: Path) -> None:
     url = f"sqlite:///{small_disk / 'myllm.db'}"
     await store_one_turn(url)
     store = SessionStore(url)
@@ -198,7 +198,7 @@ except MyLLMError as failure:
 """
 
 
-def test_a_read_only_file_is_told_and_left_alone() -> None:
+def test_a_read_only_file_is_reported_and_left_alone() -> None:
     folder = Path(tempfile.mkdtemp(prefix="ml-"))
     folder.chmod(0o755)
     database = folder / "myllm.db"
@@ -230,7 +230,7 @@ def test_another_url_is_refused() -> None:
         sqlite_path("mysql://x")
 
 
-async def test_a_server_that_is_not_there_is_told() -> None:
+async def test_an_unreachable_server_is_reported() -> None:
     with pytest.raises(Unavailable, match=r"postgresql\+?\w*://u:\*\*\*@localhost:1/d cannot be"):
         await SessionStore("postgresql://u:secret@localhost:1/d").start()
 
@@ -273,7 +273,7 @@ asyncio.run(main())
 """
 
 
-async def test_what_is_slow_to_load_is_loaded_late_or_not_at_all(database: Path) -> None:
+async def test_slow_libraries_are_loaded_late_or_not_at_all(database: Path) -> None:
     """SQLAlchemy when a database is opened; Alembic neither then nor for a new one."""
 
     def loaded() -> list[str]:

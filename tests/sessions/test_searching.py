@@ -1,4 +1,4 @@
-"""A search is bounded: in time, in what it costs, and in how many an owner has at once."""
+"""Searches are bounded: in time, in cost, and in how many an owner runs at once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_a_search_that_takes_too_long_is_ended(
         assert (await archive.page("ann", 1, search="needle"))[0]
 
 
-async def test_many_searches_of_one_owner_are_one_turn_for_another(
+async def test_another_owner_waits_for_one_of_many_searches_only(
     impatient: None, store: SessionStore, archive: Archive
 ) -> None:
     await add(archive, "bob", "needle")

@@ -1,4 +1,4 @@
-"""The store: who holds a session, what is stored of a turn, and when."""
+"""The store: which request holds a session, what is stored of a turn, and when."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ async def test_it_is_found_by_another_server(store: SessionStore, url: str) -> N
 
 async def test_an_owner_does_not_see_another_s(store: SessionStore, archive: Archive) -> None:
     await turn(store, "s", [user("hi")], said("hello"))
-    async with store.open("somebody", "s", 1) as session:
+    async with store.open("other", "s", 1) as session:
         assert session.messages == []
     with pytest.raises(NotFound, match="Session 's' not found"):
-        await archive.listed(SessionRef("somebody", "s"))
+        await archive.listed(SessionRef("other", "s"))
 
 
 @pytest.mark.parametrize("wrong", ["", "../x", "-a", "a b", "é", "x" * 129])
@@ -85,7 +85,7 @@ async def test_the_second_request_on_a_session_waits_for_the_first(store: Sessio
     assert order == ["one in", "one out", "two in", "two out"]
 
 
-async def test_that_wait_is_bounded(store: SessionStore) -> None:
+async def test_the_wait_for_a_session_is_bounded(store: SessionStore) -> None:
     async with store.open("local", "s", 1):
         with pytest.raises(Unavailable, match="still being answered"):
             async with store.open("local", "s", 0.01):
@@ -176,7 +176,7 @@ async def test_a_session_that_changed_elsewhere_is_not_overwritten(
     assert await contents(store, "s") == ["one", "1", "two", "elsewhere"]
 
 
-async def test_two_that_begin_the_same_session(store: SessionStore, archive: Archive) -> None:
+async def test_two_requests_begin_the_same_session(store: SessionStore, archive: Archive) -> None:
     async with store.open("local", "s", 1) as session:
         merged = session.merged([user("one")])
         await archive.append(session, "demo", merged, said("elsewhere"))

@@ -1,4 +1,4 @@
-"""Conversations as files: what is written can be read back, and people can read it."""
+"""Conversations as files: they can be imported again, and people can read them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _with(**extra: object) -> dict[str, object]:
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "the file is not valid JSON"),
     ],
 )
-def test_wrong_json_is_told_with_its_place(change: dict[str, object], told: str) -> None:
+def test_wrong_json_is_refused_with_its_place(change: dict[str, object], told: str) -> None:
     with pytest.raises(InvalidRequest, match=told):
         read(json.dumps(_GOOD | change), "json")
 
@@ -108,6 +108,6 @@ _HEAD = '<!-- myllm session: {"version": 1, "id": "s", "model": "m", "title": ""
         ("<!-- myllm session: [] -->\n", "must be a JSON object"),
     ],
 )
-def test_wrong_markdown_is_told_with_its_place(text: str, told: str) -> None:
+def test_wrong_markdown_is_refused_with_its_place(text: str, told: str) -> None:
     with pytest.raises(InvalidRequest, match=told):
         read(text, "markdown")

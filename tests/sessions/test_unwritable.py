@@ -1,4 +1,4 @@
-"""A store that cannot write now: every cause of it is one of two errors, whatever the database."""
+"""A store that cannot write raises one of two errors, whatever the cause and the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.serving import wait_until
 
 @pytest.mark.needs_postgres
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["stopped", "killed"])
-async def test_a_postgres_that_is_gone(number: signal.Signals) -> None:
+async def test_a_postgres_server_that_stopped(number: signal.Signals) -> None:
     with postgres_server() as url:
         store = SessionStore(url)
         await store.start()
@@ -52,7 +52,7 @@ def state(pid: int) -> str:
         return ""
 
 
-async def test_a_database_that_was_damaged_or_taken_away(tmp_path: Path) -> None:
+async def test_a_damaged_or_removed_database(tmp_path: Path) -> None:
     database = tmp_path / "myllm.db"
     store = SessionStore(f"sqlite:///{database}")
     await store.start()

@@ -122,7 +122,7 @@ def test_what_is_no_json_object(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_error_behind_any_event(name: str) -> None:
+def test_an_error_after_any_event(name: str) -> None:
     *events, _ = recorded(name).split(b"\n\n")
     error = event({"error": {"code": 500, "message": "it is full"}})
     for number in range(len(events)):

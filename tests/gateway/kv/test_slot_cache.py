@@ -1,4 +1,4 @@
-"""What slots remember, saved and forgotten, on a real engine."""
+"""The slot cache on a real engine: what is saved, restored and forgotten."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_session_that_is_removed_while_it_is_saved_leaves_nothing(
     assert await records.of_session(SessionRef("local", "s")) == []
 
 
-async def test_a_request_that_failed_proves_nothing_about_restoring(services: Services) -> None:
+async def test_a_failed_request_does_not_count_as_an_ignored_restore(services: Services) -> None:
     await say(services, "s", LONG)
     for number in range(2):
         await services.gateway.unload("demo")
@@ -103,7 +103,7 @@ async def test_a_request_that_failed_proves_nothing_about_restoring(services: Se
     assert services.gateway.slot_cache.restore_problem(instance.spec) is None
 
 
-async def test_an_engine_that_dies_while_it_reads_a_state_costs_no_file(
+async def test_an_engine_that_dies_during_a_restore_costs_no_file(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await say(services, "s", LONG)
@@ -119,10 +119,10 @@ async def test_an_engine_that_dies_while_it_reads_a_state_costs_no_file(
     assert len(saved(services)) == 1
 
 
-async def test_a_save_by_itself_waits_for_other_answers(
+async def test_a_save_after_a_turn_waits_for_other_answers(
     engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that saves a slot answers nobody meanwhile."""
+    """An engine answers no request while it saves a slot."""
     monkeypatch.setattr(saving, "_SAVE_AFTER_S", 0.05)
     async with running_services(engine, home, slots=2) as services:
         async with services.gateway.lease(RequestInfo().ticket(InstanceKey("demo", "generate"))):
@@ -163,9 +163,7 @@ async def test_a_recurrent_model_goes_on_from_an_exact_state(engine: Engine, hom
 
 
 @pytest.mark.usefixtures("small_is_worth_it")
-async def test_what_a_recurrent_model_read_beyond_its_answer_is_not_saved(
-    engine: Engine, home: Path
-) -> None:
+async def test_a_recurrent_state_beyond_its_answer_is_not_saved(engine: Engine, home: Path) -> None:
     """A stop string: its state cannot go back before it. Nor does that switch anything off."""
     write_recurrent(home / "models" / "mamba" / "mamba.gguf")
     async with running_services(engine, home, slots=1) as services:
@@ -190,10 +188,10 @@ async def test_a_sliding_window_keeps_its_slot_but_no_file(engine: Engine, home:
 
 
 @pytest.mark.usefixtures("small_is_worth_it")
-async def test_an_engine_that_ignores_its_states_is_not_offered_any_more(
+async def test_restoring_stops_on_an_engine_that_ignores_it(
     engine: Engine, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model with a sliding window, if nobody knew that it has one."""
+    """A model with a sliding window whose header does not reveal it."""
     monkeypatch.setattr(Header, "state_problem", None)
     write_sliding(home / "models" / "gemma" / "gemma.gguf")
     async with running_services(engine, home, slots=1) as services:

@@ -148,7 +148,7 @@ OTHERS = st.sampled_from([("save_all",), ("end",)])
 
 
 @given(st.lists(REQUESTS | REMOVALS | FAILURES | OTHERS, max_size=30))
-def test_whatever_happens_the_contents_are_legal_and_no_other_owner_s(
+def test_any_order_of_steps_keeps_the_contents_legal_and_owners_apart(
     steps: list[tuple[Any, ...]],
 ) -> None:
     async def run(engine: FakeEngine) -> None:
@@ -174,7 +174,7 @@ def test_whatever_happens_the_contents_are_legal_and_no_other_owner_s(
         asyncio.run(run(connected(monkeypatch)))
 
 
-async def test_each_state_and_what_leads_to_it(engine: FakeEngine) -> None:
+async def test_the_transitions_between_the_states(engine: FakeEngine) -> None:
     assert state_of(engine.contents) == "empty"
     await engine.request("ann", None, succeeds=True)
     assert state_of(engine.contents) == "anonymous"
@@ -204,7 +204,7 @@ async def test_a_save_that_fails_is_tried_again(engine: FakeEngine) -> None:
     assert state_of(engine.contents) == "saved"
 
 
-async def test_a_slot_that_could_not_be_erased_is_erased_for_the_session_s_next_request(
+async def test_a_failed_erase_is_repeated_for_the_next_request(
     engine: FakeEngine,
 ) -> None:
     await engine.request("ann", "1", succeeds=True)

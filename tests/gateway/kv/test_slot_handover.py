@@ -1,4 +1,4 @@
-"""A slot is handed from one conversation to the next, which may leave before it has it."""
+"""A slot goes from one session to a request of another, which may leave before it has the slot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAIT_S = 30.0
 
 @asynccontextmanager
 async def suspended(services: Services) -> AsyncIterator[None]:
-    """The only engine answers nobody, so that a save lasts as long as this."""
+    """Suspend the only engine, so that a save lasts as long as the context."""
     [instance] = services.gateway.supervisor
     assert instance.pid is not None
     os.kill(instance.pid, signal.SIGSTOP)
@@ -53,7 +53,7 @@ async def leaves_during_the_save(services: Services, begins: asyncio.Event) -> N
         await other
 
 
-async def test_what_is_being_saved_outlives_the_next_user_of_the_slot(
+async def test_a_save_goes_on_when_the_next_request_leaves(
     services: Services, begins: asyncio.Event
 ) -> None:
     await say(services, "s", LONG)
@@ -66,9 +66,7 @@ async def test_what_is_being_saved_outlives_the_next_user_of_the_slot(
     assert again.usage.cached_tokens > 300
 
 
-async def test_the_conversation_still_has_its_slot(
-    services: Services, begins: asyncio.Event
-) -> None:
+async def test_the_session_still_has_its_slot(services: Services, begins: asyncio.Event) -> None:
     """Nothing is read back, because nothing has been overwritten."""
     await say(services, "s", LONG)
     async with suspended(services):
@@ -79,7 +77,7 @@ async def test_the_conversation_still_has_its_slot(
     assert again.usage.cached_tokens > 300
 
 
-async def test_who_comes_after_the_one_that_left_waits_for_the_save(
+async def test_a_third_request_waits_for_the_save(
     services: Services, begins: asyncio.Event
 ) -> None:
     await say(services, "s", LONG)
@@ -106,7 +104,7 @@ async def test_an_engine_that_ends_waits_for_the_save(
     assert (await say(services, "s", "And then?")).usage.cached_tokens > 300
 
 
-async def test_a_request_that_left_early_does_not_count_as_the_slot_s_user(
+async def test_a_request_that_leaves_early_does_not_change_what_the_scheduler_knows_of_the_slot(
     services: Services, begins: asyncio.Event
 ) -> None:
     """The scheduler sends the conversation back to where it was."""

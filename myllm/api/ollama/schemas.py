@@ -154,7 +154,7 @@ class OllamaGenerateRequest(_Generating):
     context: Tokens | None = Field(None, description="Refused: use /chat.")
 
 
-class CalledFunction(BaseModel):
+class OllamaCalledFunction(BaseModel):
     """The name of the called function, and its arguments."""
 
     name: Name = Field(description="The function's name.")
@@ -165,7 +165,7 @@ class OllamaCall(BaseModel):
     """A tool call."""
 
     id: Name | None = Field(None, description="Names the call.")
-    function: CalledFunction = Field(description="The function and its arguments.")
+    function: OllamaCalledFunction = Field(description="The function and its arguments.")
 
 
 class OllamaMessage(BaseModel):

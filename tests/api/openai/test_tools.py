@@ -283,10 +283,21 @@ def caught(server: Serving, asked: dict[str, Any], engine: psutil.Process) -> Re
             engine.resume()
             time.sleep(0.002)
             engine.suspend()
-            time.sleep(0.05)  # for what is on its way
-            if told_so_far(reader.said) and reader.is_alive():
+            if has_begun_and_waits(reader):
                 return reader
     raise AssertionError("every answer was whole before its engine was stopped")
+
+
+def has_begun_and_waits(reader: Reader) -> bool:
+    """Whether the suspended engine owes the rest: nothing that it has sent is still on its way."""
+    seen, quiet_since = -1, time.monotonic()
+    while reader.is_alive() and time.monotonic() - quiet_since < 0.25:
+        if seen != (seen := told_so_far(reader.said)):
+            quiet_since = time.monotonic()
+        if not seen:
+            return False  # before the first token there is no need to wait
+        time.sleep(0.01)
+    return reader.is_alive()
 
 
 def told_so_far(said: StreamedAnswer) -> int:

@@ -31,7 +31,18 @@ def test_this_machine() -> None:
 
 
 def test_memory_that_a_program_takes_is_no_longer_free_and_counts_as_its_own() -> None:
-    script = "block = b'x' * 300_000_000; print('has it', flush=True); input()"
+    for _ in range(5):
+        taken, used = taken_by_a_program(300_000_000)
+        if taken > 100:  # or another program gave memory back at this moment
+            break
+    assert taken > 100
+    assert 286 < used < 400
+
+
+def taken_by_a_program(size: int) -> tuple[int, int]:
+    """How much less memory is free while a program has `size` bytes, and how much counts as its
+    own, in MiB."""
+    script = f"block = b'x' * {size}; print('has it', flush=True); input()"
     before = read_devices(None)[HOST].free_mb
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -41,9 +52,8 @@ def test_memory_that_a_program_takes_is_no_longer_free_and_counts_as_its_own() -
         taken = before - read_devices(None)[HOST].free_mb
         used = memory_mb(child.pid, None)
         child.communicate(b"\n")
-    assert 286 < used[HOST] < 400
-    assert taken > 100  # other programs come and go
     assert memory_mb(child.pid, None) == {}
+    return taken, used[HOST]
 
 
 def test_a_limit_never_makes_memory_more() -> None:

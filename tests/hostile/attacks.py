@@ -1,4 +1,4 @@
-"""What every attack is judged by, beside its answer: how others were served, and the memory."""
+"""Checks for every attack: the server answers other clients in time and frees its memory."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Others:
 def others_are_served(
     server: Serving, slowest_s: float = SLOWEST_S, grows_mb: float = GROWS_MB
 ) -> Iterator[Others]:
-    """Ask /health all the time while the block runs; fail if it was not answered, or too late.
+    """Request /health all the time while the block runs; fail if an answer is missing or late.
 
-    When the block has ended, the server's memory comes back to `grows_mb` more than it had
-    before, within some seconds.
+    Fail also if, some seconds after the block, the server's memory is still `grows_mb` larger
+    than before.
     """
     before, others, over = memory_mb(server), Others(), threading.Event()
     asking = threading.Thread(target=_ask, args=(server, others, over), daemon=True)
@@ -60,7 +60,7 @@ def others_are_served(
 
 
 def memory_mb(server: Serving) -> float:
-    """What the server's own process holds, without its engines."""
+    """Resident memory of the server's own process, without its engines."""
     return psutil.Process(server.process.pid).memory_info().rss / 1e6
 
 

@@ -52,11 +52,11 @@ BOOM: dict[str, Any] = {
     "messages": [{"role": "user", "content": "boom"}],
     "stream": False,
 }
-"""The chat that sets it off; others of the same model are answered."""
+"""The chat that sets off the bomb; the model answers any other chat."""
 
 
 def add_bomb(models_dir: Path) -> None:
-    """Put the model `bomb` there: the demo model with that template."""
+    """Add the model `bomb` to a models folder: the demo model with that template."""
     folder = models_dir / "bomb"
     folder.mkdir(parents=True)
     shutil.copy(_DEMO, folder)

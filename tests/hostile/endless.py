@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-# A machine that does ten other things at the same time.
+# Long enough for a machine that runs ten other programs at the same time.
 SOON_S = 60.0
 ENDLESS: dict[str, dict[str, Any]] = {
     "pattern": {
@@ -30,13 +30,13 @@ ENDLESS: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def attacked(engine: Path, **fields: Any) -> Iterator[None]:
-    """While somebody asks the engine on this socket for an answer with these fields."""
+    """While the block runs, a client waits for the engine on this socket to answer these fields."""
     body = {"prompt": "a", "n_predict": 5, "stream": True, "sse_ping_interval": -1} | fields
     transport = httpx.HTTPTransport(uds=str(engine))
     with httpx.Client(transport=transport, base_url="http://engine", timeout=SOON_S) as client:
 
         def attack() -> None:
-            with suppress(httpx.HTTPError):  # it is cut when the engine is replaced
+            with suppress(httpx.HTTPError):  # replacing the engine cuts the connection
                 client.post("/completion", content=json.dumps(body))
 
         attacking = threading.Thread(target=attack, daemon=True)
@@ -47,7 +47,7 @@ def attacked(engine: Path, **fields: Any) -> Iterator[None]:
 
 
 def is_caught(engine: Path) -> bool:
-    """Whether the engine on this socket does not say what its slots do within a second."""
+    """Whether the engine on this socket fails to report its slots within a second."""
     transport = httpx.HTTPTransport(uds=str(engine))
     with httpx.Client(transport=transport, base_url="http://engine", timeout=1) as client:
         try:

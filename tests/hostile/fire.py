@@ -1,4 +1,4 @@
-"""Eight clients beside poison that comes once per second: what each of them is told."""
+"""Eight clients beside one poisonous request per second: what each client receives."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ QUESTIONS = [
 ]
 CLIENTS = 8
 SURE = {"temperature": 0, "seed": 1}
-# An engine is started anew now and then, beside eight clients and on two cores.
+# Engines restart now and then, beside eight clients and on two cores.
 SLOWEST_S = 2.0
 GRAMMAR = f"root ::= {'(' * 60_000}'a'{')' * 60_000}"
-"""An engine crashes of it, if the limits on grammars let it pass."""
+"""A grammar that crashes an engine if the limits on grammars let it pass."""
 
 
 @dataclass(frozen=True)
 class Fire:
-    """The answers of the crowd, the statuses that the poison got, and the slowest `/health`."""
+    """How many answers the crowd got, the statuses of the poison, and the slowest `/health`."""
 
     answers: int
     statuses: list[int]
@@ -43,7 +43,7 @@ class Fire:
 
 @contextmanager
 def mortal_server(engine: Engine, **settings: object) -> Iterator[Serving]:
-    """A server whose engines die of the words in `tests/fakes/poison.py`."""
+    """A server whose engines die when a prompt contains a word of `tests/fakes/poison.py`."""
     with (
         short_home() as home,
         serving(
@@ -55,7 +55,7 @@ def mortal_server(engine: Engine, **settings: object) -> Iterator[Serving]:
 
 @contextmanager
 def unlimited_server() -> Iterator[Serving]:
-    """A server without the limits on what shapes an answer."""
+    """A server without limits on schemas, grammars and samplers."""
     with (
         short_home() as home,
         serving(home, module="tests.hostile.unlimited", slots=4, threads=1) as running,
@@ -64,27 +64,27 @@ def unlimited_server() -> Iterator[Serving]:
 
 
 def answer(api: httpx.Client, text: str, **more: Any) -> httpx.Response:
-    """Ask for an answer to `text` in OpenAI's dialect."""
+    """Send `text` as a chat in OpenAI's dialect."""
     messages = [{"role": "user", "content": text}]
     return api.post(
         "/v1/chat/completions", json={"model": "demo", "messages": messages, **SURE, **more}
     )
 
 
-def text_of(told: httpx.Response) -> str:
-    """What a successful answer says."""
-    assert told.status_code == 200, told.text
-    content: str = told.json()["choices"][0]["message"]["content"]
+def text_of(response: httpx.Response) -> str:
+    """The text of a successful answer."""
+    assert response.status_code == 200, response.text
+    content: str = response.json()["choices"][0]["message"]["content"]
     return content
 
 
 def unlike_any(text: str) -> str:
-    """`text`, made another request."""
+    """`text` with a unique ending, so that no earlier request equals this one."""
     return f"{text} {time.monotonic_ns()}"
 
 
 class Crowd:
-    """Eight clients that ask one question after the other, and what each is told."""
+    """Eight clients that ask one question after the other and compare each answer."""
 
     def __init__(self, server: Serving) -> None:
         self._server = server
@@ -92,8 +92,8 @@ class Crowd:
             self.whole = {each: text_of(answer(api, each)) for each in QUESTIONS}
 
     def asks_until(self, over: threading.Event) -> int:
-        """Returns how many answers they got; fails when one does not come, or is not the
-        undisturbed one."""
+        """Return how many answers the clients got; fail if one is missing, or differs from the
+        undisturbed answer."""
         with ThreadPoolExecutor(CLIENTS) as pool:
             asking = [pool.submit(self._one, number, over) for number in range(CLIENTS)]
             counts = [each.result() for each in asking]
@@ -111,7 +111,7 @@ class Crowd:
 
 
 def under_fire(server: Serving, seconds: float, *, same: bool, **more: Any) -> Fire:
-    """Send poison once per second beside the crowd, whose answers are as without."""
+    """Send poison once per second beside the crowd, whose answers must be as without it."""
     crowd, over, statuses = Crowd(server), threading.Event(), list[int]()
 
     def poison() -> None:

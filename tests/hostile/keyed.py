@@ -1,4 +1,4 @@
-"""A server with keys, to attack one key with another."""
+"""A server with keys, for attacks by one key on another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANN, BOB, EVE = (f"{name}-key-0123456789" for name in ("ann", "bob", "eve"))
 
 @contextmanager
 def keyed(home: Path, **settings: object) -> Iterator[Serving]:
-    """A server that knows the keys of Ann, Bob and Eve."""
+    """A server that accepts the keys of Ann, Bob and Eve."""
     file, text = home / "keys", ""
     for name, key in (("ann", ANN), ("bob", BOB), ("eve", EVE)):
         text = added(text, file, name, key)
@@ -29,7 +29,7 @@ def keyed(home: Path, **settings: object) -> Iterator[Serving]:
 
 @contextmanager
 def asking_as(server: Serving, key: str, timeout: float = 60) -> Iterator[httpx.Client]:
-    """A client that shows `key`."""
+    """A client that sends `key` with each request."""
     with server.client(timeout) as client:
         client.headers.update(bearer(key))
         yield client

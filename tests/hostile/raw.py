@@ -1,4 +1,4 @@
-"""Requests as bytes on a socket, as no well-kept client would send them."""
+"""Requests as bytes on a socket, in forms that no ordinary client sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WAIT_S = 20.0
 
 
 def connect(server: Serving, source: str | None = None) -> socket.socket:
-    """A connection to the server, from `source` if it is to be another address than usual."""
+    """Connect to the server, from the address `source` if it is given."""
     host, port = server.url.removeprefix("http://").rsplit(":", 1)
     at = (source, 0) if source else None
     return socket.create_connection((host, int(port)), WAIT_S, source_address=at)
@@ -33,8 +33,8 @@ def post(path: str, body: object) -> bytes:
 
 
 def answer_to(server: Serving, pieces: Iterable[bytes], total: int = 2**26) -> bytes:
-    """Send the pieces, at most `total` bytes, until the server has closed or nothing is left to
-    be sent; then return what it has said until it closed. Raises TimeoutError when it does not."""
+    """Send the pieces, at most `total` bytes, until the server closes or no piece is left; then
+    return all that the server sends before it closes. Raises TimeoutError if it does not close."""
     with connect(server) as client:
         sent = 0
         try:
@@ -49,14 +49,14 @@ def answer_to(server: Serving, pieces: Iterable[bytes], total: int = 2**26) -> b
 
 
 def to_the_end(client: socket.socket) -> bytes:
-    """All that comes until the server closes; raises TimeoutError when it does not."""
-    said = bytearray()
+    """All that the server sends before it closes; raises TimeoutError if it does not close."""
+    received = bytearray()
     try:
         while block := client.recv(2**16):
-            said += block
+            received += block
     except ConnectionResetError:
         pass
-    return bytes(said)
+    return bytes(received)
 
 
 def endless(piece: bytes, begin: bytes = b"") -> Iterable[bytes]:
@@ -65,7 +65,7 @@ def endless(piece: bytes, begin: bytes = b"") -> Iterable[bytes]:
 
 
 def is_closed(client: socket.socket) -> bool:
-    """Whether the server has closed the connection, without waiting for it."""
+    """Whether the server has closed the connection by now."""
     client.setblocking(False)
     try:
         while client.recv(2**16):

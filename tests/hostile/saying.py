@@ -1,4 +1,4 @@
-"""A server that says hostile text wherever it says anything: what a command may meet on a port."""
+"""A server whose every text is hostile: what a command may find on a port."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Markup that crashes rich; a title for the window; colours, also by a control of Latin-1; a bell;
-# directions; the begin of the line again; and another line.
+# Markup that crashes rich, a window title, colours (also by a control of Latin-1), a bell, text
+# directions, a carriage return, and a second line.
 HOSTILE = "[/x]owned\x1b]0;title\x07\x1b[31mred\x9b2J\u202e\u2066\r\nFORGED"
 OBEYED = ("\x1b]", "\x1b[31mred", "\x07", "\x9b", "\u202e", "\u2066", "\u2028")
 THEN = "2026-01-01T00:00:00Z"

@@ -1,4 +1,4 @@
-"""Addresses that a client may not lead the server to, in every way to write them."""
+"""Addresses that the server must not fetch from, in every spelling."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_outside(address: str) -> None:
 
 @contextmanager
 def listening() -> Iterator[tuple[int, list[str]]]:
-    """A service of this machine that nobody may be led to; who has come is noted."""
+    """A service on this machine that the server must not contact; it records its visitors."""
     came: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -75,11 +75,11 @@ def listening() -> Iterator[tuple[int, list[str]]]:
         thread.join(10)
 
 
-async def test_a_name_that_means_something_else_the_second_time(
+async def test_a_name_that_resolves_to_another_address_the_second_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As with DNS rebinding: the address that was checked is the one that is connected to."""
-    answers = [["127.0.0.2"], ["127.0.0.1"]]  # the first one stands for the Internet
+    """As in DNS rebinding: the server connects to the address that it has checked."""
+    answers = [["127.0.0.2"], ["127.0.0.1"]]  # the first stands for the Internet
     monkeypatch.setattr(fetch, "_resolve", lambda host, port: answers.pop(0))
     with listening() as (port, came):
         wanted = Elsewhere({}, "url", f"http://pictures.invalid:{port}/", "image")
@@ -89,8 +89,8 @@ async def test_a_name_that_means_something_else_the_second_time(
     assert (answers, came) == ([["127.0.0.1"]], [])
 
 
-def test_the_server_is_led_nowhere(engine: Engine) -> None:
-    """Through the API, with the check that is used in earnest."""
+def test_the_server_contacts_no_forbidden_address(engine: Engine) -> None:
+    """Through the API, with the check of the real server."""
     with short_home() as home:
         write_model(home / "models" / "eye" / "eye.gguf")
         write_projector(home / "models" / "eye" / "mmproj-eye.gguf")

@@ -1,4 +1,4 @@
-"""Bodies that are kept in memory while their requests wait for something."""
+"""Bodies that stay in memory while their requests wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.hostile.attacks import others_are_served
 from tests.hostile.raw import connect, head, post, to_the_end
 from tests.serving import Serving, serving, short_home, wait_until
 
-# Of 8 MiB together one client may have 4; each of these has a little less than one.
+# All bodies may take 8 MiB, those of one client 4; each of these takes a little less than one.
 _SIZE = 2**20 - 2**12
 _OF_ONE = 4
 _ASK = {"model": "demo", "prompt": "Hello", "stream": False, "options": {"max_tokens": 1}}
@@ -32,13 +32,13 @@ def small(engine: Engine) -> Iterator[Serving]:
 
 @pytest.fixture(autouse=True)
 def others(small: Serving) -> Iterator[None]:
-    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    """Check in every test of this file that other clients get `/health` and memory is freed."""
     with others_are_served(small):
         yield
 
 
 def _large(size: int = _SIZE, path: str = "/api/generate") -> bytes:
-    """A request whose body is large and asks for little."""
+    """A request with a large body and a short answer."""
     body = json.dumps(_ASK).encode()
     lines = ("Content-Type: application/json", f"Content-Length: {size}", "Connection: close")
     return head("POST", path, *lines) + body + b" " * (size - len(body))
@@ -59,14 +59,14 @@ def _asked(server: Serving, source: str, path: str = "/api/generate") -> bytes:
 
 @contextmanager
 def _full_for(server: Serving, source: str) -> Iterator[list[socket.socket]]:
-    """While one client has as much in memory as it may have."""
+    """Keep as much of one client in memory as it may have while the block runs."""
     with ExitStack() as held:
         yield [_unfinished(server, held, source) for _ in range(_OF_ONE)]
 
 
-# One route that reads its body itself, and some that FastAPI reads it for.
+# One route that reads its body itself, and some whose body FastAPI reads.
 @pytest.mark.parametrize("path", ["/api/generate", "/api/sessions/import", "/v1/rerank"])
-def test_a_client_that_has_much_in_memory_is_refused_more(small: Serving, path: str) -> None:
+def test_a_client_at_its_share_of_memory_is_refused_more(small: Serving, path: str) -> None:
     with _full_for(small, _OTHERS[0]):
         wait_until(lambda: b" 429 " in _asked(small, _OTHERS[0], path)[:15], 10, "refused")
         said = _asked(small, _OTHERS[0], path)
@@ -76,20 +76,20 @@ def test_a_client_that_has_much_in_memory_is_refused_more(small: Serving, path: 
     _all_is_free(small)
 
 
-def test_all_together_are_bounded(small: Serving) -> None:
+def test_the_bodies_of_all_clients_together_are_bounded(small: Serving) -> None:
     with _full_for(small, _OTHERS[0]), _full_for(small, _OTHERS[1]):
         wait_until(lambda: b" 503 " in _asked(small, _OTHERS[2])[:15], 10, "refused")
         said = _asked(small, _OTHERS[2])
         assert b"retry-after: 5" in said
         assert b"leave no memory" in said
-        with connect(small, _OTHERS[2]) as client:  # for which there is room
+        with connect(small, _OTHERS[2]) as client:  # a small body still fits
             client.sendall(post("/api/generate", _ASK))
             assert b" 200 " in client.recv(100)[:15]
     _all_is_free(small)
 
 
 def test_a_body_counts_until_its_request_is_answered(small: Serving) -> None:
-    """Also while that waits for its turn, or for an engine."""
+    """Also while the request waits for its turn, or for an engine."""
     [engine] = small.engines()
     engine.suspend()
     try:
@@ -97,7 +97,7 @@ def test_a_body_counts_until_its_request_is_answered(small: Serving) -> None:
             for _ in range(_OF_ONE):
                 held.enter_context(connect(small, _OTHERS[0])).sendall(_large())
             wait_until(lambda: b" 429 " in _asked_briefly(small, _OTHERS[0]), 10, "refused")
-        # Their clients have left.
+        # The clients have left.
         wait_until(lambda: b" 429 " not in _asked_briefly(small, _OTHERS[0]), 10, "free")
     finally:
         engine.resume()
@@ -105,7 +105,7 @@ def test_a_body_counts_until_its_request_is_answered(small: Serving) -> None:
 
 
 @pytest.mark.parametrize("end", ["leaves", "finishes", "is too large", "is no JSON"])
-def test_whatever_becomes_of_a_request_its_body_is_forgotten(small: Serving, end: str) -> None:
+def test_a_body_is_freed_however_its_request_ends(small: Serving, end: str) -> None:
     for _ in range(3 * _OF_ONE):
         with connect(small, _OTHERS[0]) as client:
             match end:
@@ -125,7 +125,7 @@ def test_whatever_becomes_of_a_request_its_body_is_forgotten(small: Serving, end
 
 
 def _asked_briefly(server: Serving, source: str) -> bytes:
-    """The first of the answer, if there is one at once."""
+    """The beginning of the answer, if it comes at once."""
     with connect(server, source) as client:
         client.sendall(_large())
         client.settimeout(0.3)
@@ -136,7 +136,7 @@ def _asked_briefly(server: Serving, source: str) -> bytes:
 
 
 def _all_is_free(server: Serving) -> None:
-    """Each of two clients may have all that it is entitled to at once."""
+    """Check that two clients can each use their whole share of memory."""
     for source in _OTHERS[:2]:
         with ExitStack() as held:
             clients = [_unfinished(server, held, source) for _ in range(_OF_ONE)]

@@ -1,4 +1,4 @@
-"""More connections than there is room for."""
+"""More connections than the server accepts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OTHER, _PROXY = "127.0.0.2", "127.0.0.3"
 _MOST, _OF_ONE, _SPARE = 40, 30, 16  # the second is three quarters of the first
 _HEALTH = head("GET", "/health")
 _CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}], "stream": False}
-# A request that has begun, and is being served as long as its body does not end.
+# A request that stays active as long as its body does not end.
 _BUSY = head("POST", "/api/chat", "Content-Type: application/json", "Content-Length: 9999") + b"{"
 
 
@@ -31,13 +31,13 @@ def small(engine: Engine) -> Iterator[Serving]:
     """A server for few connections, behind a proxy."""
     limits = {"max_connections": _MOST, "trusted_proxies": _PROXY}
     with short_home() as home, serving(home, **limits) as running:
-        assert _status(running, post("/api/chat", _CHAT)) == 200  # and its engine runs
+        assert _status(running, post("/api/chat", _CHAT)) == 200  # its engine runs now
         yield running
 
 
 @pytest.fixture
 def opened(small: Serving) -> Iterator[ExitStack]:
-    """Holds connections, and afterwards waits until the server has none of them any more."""
+    """A stack for connections; afterwards, wait until the server has closed them all."""
     process = psutil.Process(small.process.pid)
     before = process.num_fds()
     with ExitStack() as held:
@@ -49,12 +49,12 @@ def _busy(server: Serving, held: ExitStack, count: int, source: str) -> list[soc
     clients = [held.enter_context(connect(server, source)) for _ in range(count)]
     for client in clients:
         client.sendall(_BUSY)
-    time.sleep(0.3)  # until all have been read
+    time.sleep(0.3)  # until the server has read them all
     return clients
 
 
 def _status(server: Serving, request: bytes, source: str | None = None) -> int:
-    """Of the answer on a new connection; 0 when there was none."""
+    """The status of the answer on a new connection; 0 without an answer."""
     with connect(server, source) as client:
         with contextlib.suppress(OSError):
             client.sendall(request)
@@ -62,7 +62,7 @@ def _status(server: Serving, request: bytes, source: str | None = None) -> int:
         return int(said.split()[1]) if said else 0
 
 
-def test_one_address_leaves_room_for_the_others(small: Serving, opened: ExitStack) -> None:
+def test_one_address_leaves_connections_for_the_others(small: Serving, opened: ExitStack) -> None:
     busy = _busy(small, opened, _OF_ONE, _OTHER)
     with others_are_served(small):
         with connect(small, _OTHER) as client:
@@ -76,7 +76,7 @@ def test_one_address_leaves_room_for_the_others(small: Serving, opened: ExitStac
     assert not any(map(is_closed, busy))
 
 
-def test_when_all_places_are_taken_health_is_still_answered(
+def test_health_is_answered_when_all_connections_are_in_use(
     small: Serving, opened: ExitStack
 ) -> None:
     _busy(small, opened, _OF_ONE, _OTHER)
@@ -84,23 +84,25 @@ def test_when_all_places_are_taken_health_is_still_answered(
     for source in (_OTHER, "127.0.0.4", "127.0.0.5"):
         assert _status(small, _HEALTH, source) == 200
         assert _status(small, post("/api/chat", _CHAT), source) == 503
-    # Beyond the spare places nothing is read.
+    # Beyond the spare connections the server reads nothing.
     spare = [opened.enter_context(connect(small)) for _ in range(_SPARE)]
     for client in spare:
-        client.sendall(_BUSY)  # is refused, and whoever goes on sending is closed
+        client.sendall(_BUSY)  # the server refuses it, and closes if the client goes on sending
     with others_are_served(small, slowest_s=30):
         wait_until(lambda: _status(small, _HEALTH) == 200, 20, "served again")
 
 
-def test_a_proxy_may_have_as_many_as_there_are(small: Serving, opened: ExitStack) -> None:
+def test_a_proxy_may_use_all_connections(small: Serving, opened: ExitStack) -> None:
     busy = _busy(small, opened, _OF_ONE + 5, _PROXY)
     assert _status(small, post("/api/chat", _CHAT), _PROXY) == 200
     assert not any(map(is_closed, busy))
 
 
 @pytest.mark.parametrize("first", [b"", b"GET /hea", _HEALTH])
-def test_whoever_waits_longest_makes_room(small: Serving, opened: ExitStack, first: bytes) -> None:
-    """Connections on which nothing happens are no reason to refuse others."""
+def test_the_longest_idle_connection_is_closed(
+    small: Serving, opened: ExitStack, first: bytes
+) -> None:
+    """Idle connections are no reason to refuse new ones."""
     waiting = [opened.enter_context(connect(small)) for _ in range(_OF_ONE)]
     for client in waiting:
         client.sendall(first)
@@ -119,7 +121,7 @@ def test_a_flood_of_connections_is_survived(small: Serving, opened: ExitStack) -
 
 
 def test_few_descriptors_and_many_idle_connections(engine: Engine) -> None:
-    """/health is answered, and a hung engine is replaced."""
+    """The server answers /health and replaces a hung engine."""
     with (
         short_home() as home,
         serving(home, descriptors=(256, 256), hang_timeout=2) as server,
@@ -147,8 +149,8 @@ def test_the_soft_limit_is_raised(engine: Engine, home: Path) -> None:
 
 
 @pytest.mark.more
-def test_no_descriptor_left_at_all(engine: Engine) -> None:
-    """The server neither spins nor stays deaf, and its hung engine is replaced."""
+def test_no_free_descriptor_at_all(engine: Engine) -> None:
+    """The server neither spins nor stops accepting, and replaces a hung engine."""
     with short_home() as home, serving(home, hang_timeout=2) as server, ExitStack() as held:
         assert _status(server, post("/api/chat", _CHAT)) == 200
         [hung] = server.engines()

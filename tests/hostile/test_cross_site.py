@@ -1,4 +1,4 @@
-"""What a page of any other site can make its reader's browser ask, and what it may not."""
+"""Requests that a page of another site can make its reader's browser send."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.api.events import detail
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving
 
-# What an <img>, a frame, a script and a link of a page make a browser send: no Origin.
+# Headers that a browser sends for an <img>, a frame, a script and a link: no Origin.
 IMAGE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
 FRAME = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
 LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
-# Of a page on another port of this machine, or of a neighbour's name.
+# Requests of a page on another port of this machine, or on a sibling domain.
 NEIGHBOUR = IMAGE | {"Sec-Fetch-Site": "same-site"}
 
 
 @pytest.fixture(autouse=True)
 def others(server: Serving) -> Iterator[None]:
-    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    """Check in every test of this file that other clients get `/health` and memory is freed."""
     with others_are_served(server):
         yield
 
@@ -30,7 +30,7 @@ def others(server: Serving) -> Iterator[None]:
 @pytest.mark.parametrize(
     "path", ["/props?model=demo", "/upstream/demo/props", "/upstream/demo/slots", "/api/sessions"]
 )
-def test_a_page_starts_no_engine(
+def test_a_page_of_another_site_starts_no_engine(
     api: httpx.Client, server: Serving, path: str, sent: dict[str, str]
 ) -> None:
     for method in ("GET", "HEAD", "POST"):
@@ -40,7 +40,7 @@ def test_a_page_starts_no_engine(
 
 
 def detail_of(answer: httpx.Response) -> str:
-    """The sentence of an error, in whichever envelope."""
+    """The message of an error, in the envelope of any dialect."""
     said = answer.json()
     return str(said["detail"] if "detail" in said else said["error"]["message"])
 
@@ -53,11 +53,11 @@ def test_two_headers_are_no_way_around(api: httpx.Client, server: Serving) -> No
 
 
 @pytest.mark.parametrize("site", ["same-origin", "none"])
-def test_its_own_pages_and_the_address_bar_may_ask(api: httpx.Client, site: str) -> None:
+def test_own_pages_and_the_address_bar_are_served(api: httpx.Client, site: str) -> None:
     assert api.get("/api/models", headers={"Sec-Fetch-Site": site}).status_code == 200
 
 
-def test_programs_may_ask(api: httpx.Client) -> None:
+def test_programs_are_served(api: httpx.Client) -> None:
     assert api.get("/api/models").status_code == 200
 
 
@@ -69,7 +69,7 @@ def test_the_documentation_works_and_can_be_linked_to(api: httpx.Client) -> None
     assert "Sec-Fetch-Site" in detail(api.get("/docs", headers=FRAME), 403)
 
 
-def test_an_origin_decides_where_there_is_one(api: httpx.Client, server: Serving) -> None:
+def test_an_origin_header_decides_alone(api: httpx.Client, server: Serving) -> None:
     """A browser calls a form of its own page cross-site when a redirect led through another one."""
     headers = {"Origin": server.url, "Sec-Fetch-Site": "same-origin"}
     assert api.get("/api/models", headers=headers).status_code == 200

@@ -1,4 +1,4 @@
-"""Clients that connect and then take their time."""
+"""Clients that connect and then send slowly, or nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hasty(engine: Engine) -> Iterator[Serving]:
 
 @pytest.fixture(autouse=True)
 def others(hasty: Serving) -> Iterator[None]:
-    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    """Check in every test of this file that other clients get `/health` and memory is freed."""
     with others_are_served(hasty):
         yield
 
@@ -45,13 +45,13 @@ _WAITING = {
     "half a body": head("POST", "/api/chat", *_LENGTH) + b" " * 100_000,
     "half a chunk": head("POST", "/api/chat", "Transfer-Encoding: chunked") + b"5\r\nab",
     "a whole request": head("GET", "/health"),
-    "a refused one without its body": head("POST", "/nowhere", *_LENGTH),
-    "a body nobody reads": head("GET", "/health", *_LENGTH),
+    "a refused request without its body": head("POST", "/nowhere", *_LENGTH),
+    "a body that the route does not read": head("GET", "/health", *_LENGTH),
 }
 
 
 @pytest.mark.parametrize("sent", _WAITING)
-def test_many_connections_that_wait_for_nothing_are_closed(hasty: Serving, sent: str) -> None:
+def test_many_idle_connections_are_closed(hasty: Serving, sent: str) -> None:
     with ExitStack() as opened:
         clients = [opened.enter_context(connect(hasty)) for _ in range(300)]
         for client in clients:
@@ -60,7 +60,7 @@ def test_many_connections_that_wait_for_nothing_are_closed(hasty: Serving, sent:
 
 
 @pytest.mark.parametrize("sent", ["half a head", "half a body", "half a chunk"])
-def test_whoever_has_begun_is_told_why(hasty: Serving, sent: str) -> None:
+def test_an_unfinished_request_gets_a_408(hasty: Serving, sent: str) -> None:
     with connect(hasty) as client:
         client.sendall(_WAITING[sent])
         said = to_the_end(client)
@@ -69,20 +69,20 @@ def test_whoever_has_begun_is_told_why(hasty: Serving, sent: str) -> None:
     assert "Traceback" not in hasty.log
 
 
-def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_others(hasty: Serving) -> None:
+def test_a_head_sent_byte_by_byte_has_the_same_deadline(hasty: Serving) -> None:
     with connect(hasty) as client:
         client.sendall(b"GET /health HTTP/1.1\r\nX-Slow: ")
         wait_until(lambda: not _can_send(client, b"x"), _SOON_S, "closed")
 
 
-def test_a_body_that_trickles_is_too_slow(hasty: Serving) -> None:
+def test_a_body_that_trickles_is_cut_off(hasty: Serving) -> None:
     with connect(hasty) as client:
         client.sendall(head("POST", "/api/chat", *_LENGTH))
         wait_until(lambda: not _can_send(client, b" "), _SOON_S, "closed")
 
 
-def test_a_slow_body_that_goes_on_arrives(hasty: Serving) -> None:
-    """Four times the deadline for a step, but each step is in time."""
+def test_a_slow_but_steady_body_arrives(hasty: Serving) -> None:
+    """It takes four times the deadline of a step, but each step is in time."""
     data = json.dumps(_CHAT | {"messages": [{"role": "user", "content": "x" * 640_000}]}).encode()
     lines = ("Content-Type: application/json", f"Content-Length: {len(data)}", "Connection: close")
     with connect(hasty) as client:
@@ -91,12 +91,12 @@ def test_a_slow_body_that_goes_on_arrives(hasty: Serving) -> None:
             client.sendall(data[begin : begin + 2**15])
             time.sleep(0.2 * _S)
         said = to_the_end(client)
-    assert said.startswith(b"HTTP/1.1 400 ")  # it does not fit the context
+    assert said.startswith(b"HTTP/1.1 400 ")  # the prompt does not fit the context
     assert b"too long" in said
 
 
-def test_an_answer_that_takes_long_is_waited_for(hasty: Serving) -> None:
-    """While it is made nothing passes between client and server."""
+def test_no_deadline_cuts_an_answer_that_takes_long(hasty: Serving) -> None:
+    """No byte passes between client and server while the engine computes."""
     ask = {"model": "demo", "prompt": "Count", "stream": False, "options": {"max_tokens": 1}}
     with hasty.client() as client:
         client.post("/api/generate", json=ask).raise_for_status()
@@ -109,7 +109,7 @@ def test_an_answer_that_takes_long_is_waited_for(hasty: Serving) -> None:
             assert waiting.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_connection_in_use_is_kept(hasty: Serving) -> None:
+def test_a_connection_in_use_stays_open(hasty: Serving) -> None:
     with connect(hasty) as client:
         for _ in range(8):
             client.sendall(head("GET", "/health"))
@@ -117,7 +117,7 @@ def test_a_connection_in_use_is_kept(hasty: Serving) -> None:
             time.sleep(0.4 * _S)
 
 
-def test_a_client_may_send_on_for_a_while_after_an_early_answer(hasty: Serving) -> None:
+def test_a_client_may_finish_its_body_after_an_early_answer(hasty: Serving) -> None:
     with connect(hasty) as client:
         client.sendall(head("GET", "/health", "Content-Length: 200000") + b"x" * 100_000)
         assert client.recv(2**16).startswith(b"HTTP/1.1 200 ")
@@ -137,8 +137,8 @@ def _can_send(client: socket.socket, data: bytes) -> bool:
     return True
 
 
-def test_leaving_behind_a_pipelined_request_is_noticed(hasty: Serving) -> None:
-    """The answer that is being made is given up as quickly as without one."""
+def test_a_client_that_leaves_behind_a_pipelined_request_is_noticed(hasty: Serving) -> None:
+    """The running answer is cancelled as quickly as without a second request."""
     asks = {"model": "demo", "prompt": "Count", "options": {"max_tokens": 400}, "stream": False}
     with hasty.client() as others:
         others.post("/api/generate", json=asks | {"options": {"max_tokens": 1}}).raise_for_status()
@@ -147,9 +147,9 @@ def test_leaving_behind_a_pipelined_request_is_noticed(hasty: Serving) -> None:
         try:
             with connect(hasty) as client:
                 client.sendall(post("/api/generate", asks) + post("/api/generate", asks))
-                wait_until(lambda: _active(others) == 1, 10, "the first is being answered")
-                client.sendall(b"x" * 2**18)  # so that there is more than is read ahead
-            took = wait_until(lambda: _active(others) == 0, 10, "given up")
+                wait_until(lambda: _active(others) == 1, 10, "the first request is active")
+                client.sendall(b"x" * 2**18)  # more than the server reads ahead
+            took = wait_until(lambda: _active(others) == 0, 10, "the answer is cancelled")
         finally:
             engine.resume()
     assert took < 1

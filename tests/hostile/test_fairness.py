@@ -1,5 +1,5 @@
-"""One key takes no more of an engine than its share: not by not reading, not by asking for much at
-once, not by calling itself urgent."""
+"""One key gets no more than its share of an engine, even if it leaves streams unread, sends many
+inputs at once, or marks its requests as urgent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def keyed_server(engine: Engine) -> Iterator[Serving]:
 
 @contextmanager
 def unread(server: Serving, key: str, path: str, body: dict[str, Any]) -> Iterator[socket.socket]:
-    """A stream that has been asked for, and of which nothing is read by itself."""
+    """Request a stream and yield its socket; only the test reads from it."""
     content = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Authorization: Bearer {key}\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -42,8 +42,8 @@ def unread(server: Serving, key: str, path: str, body: dict[str, Any]) -> Iterat
         yield client
 
 
-def short(server: Serving, key: str) -> float:
-    """The seconds that a short answer takes."""
+def short_answer_s(server: Serving, key: str) -> float:
+    """Request a short answer; return the seconds it took."""
     body = {"model": "demo", "prompt": "Once", "stream": False, "options": {"max_tokens": 2}}
     with asking_as(server, key, timeout=120) as api:
         began = time.monotonic()
@@ -52,14 +52,14 @@ def short(server: Serving, key: str) -> float:
 
 
 @pytest.mark.more
-def test_streams_that_are_not_read_hold_no_slots_against_others(keyed_server: Serving) -> None:
-    """They are paused, and go on when they are read."""
+def test_unread_streams_do_not_block_the_slots(keyed_server: Serving) -> None:
+    """The server pauses them, and continues them when the client reads."""
     body = {
         "model": "demo",
         "messages": [{"role": "user", "content": "Count to one hundred."}],
         "stream": True,
         "seed": 1,
-        # More than what lies between the server and a client can hold.
+        # More than the buffers between the server and a client can hold.
         "logprobs": True,
         "top_logprobs": 20,
         "n": 10,
@@ -70,7 +70,9 @@ def test_streams_that_are_not_read_hold_no_slots_against_others(keyed_server: Se
             for _ in range(SLOTS)
         ]
         time.sleep(3)
-        assert short(keyed_server, BOB) < 100, "not the 300 s after which a client is given up"
+        assert short_answer_s(keyed_server, BOB) < 100, (
+            "a slot was free only when the server dropped the client, after 300 s"
+        )
         assert "answer paused: its client reads nothing" in keyed_server.log
         with ThreadPoolExecutor(len(clients)) as pool:
             for text in pool.map(read_to_the_end, clients):
@@ -78,7 +80,7 @@ def test_streams_that_are_not_read_hold_no_slots_against_others(keyed_server: Se
 
 
 def read_to_the_end(client: socket.socket) -> str:
-    """An answer, or the beginning of one and an error."""
+    """Read a whole answer, or its beginning and an error."""
     text = b""
     while b"\r\n0\r\n\r\n" not in text[-16:]:
         received = client.recv(2**20)
@@ -87,7 +89,7 @@ def read_to_the_end(client: socket.socket) -> str:
     return text.decode()
 
 
-def test_many_inputs_of_one_key_leave_others_their_turn(keyed_server: Serving) -> None:
+def test_another_key_gets_its_turn_among_many_inputs_of_one(keyed_server: Serving) -> None:
     inputs = [f"{number} " + "word " * 20 for number in range(130)]
     finished = dict[str, float]()
 
@@ -108,7 +110,7 @@ def test_many_inputs_of_one_key_leave_others_their_turn(keyed_server: Serving) -
         assert [each.result() for each in many] == [len(inputs)] * len(many)
 
 
-def test_many_choices_of_one_key_leave_others_their_turn(keyed_server: Serving) -> None:
+def test_another_key_gets_its_turn_among_many_choices_of_one(keyed_server: Serving) -> None:
     body = {"model": "demo", "prompt": ["Once"] * 20, "n": 4, "max_tokens": 30}
 
     def complete() -> int:
@@ -122,13 +124,13 @@ def test_many_choices_of_one_key_leave_others_their_turn(keyed_server: Serving) 
         with asking_as(keyed_server, BOB) as bob:
             instances = bob.get("/api/instances").json()["instances"]
         waiting = max(each["queued"] for each in instances)
-        assert 0 < waiting <= 4 * 8, "a request takes few places at a time"
-        short(keyed_server, BOB)
+        assert 0 < waiting <= 4 * 8, "a request must take few places in the queue at a time"
+        short_answer_s(keyed_server, BOB)
         assert not all(each.done() for each in many), "Bob had to wait for everything"
         assert {each.result() for each in many} == {80}
 
 
-def test_a_flood_of_urgent_requests_delays_nobody_else(keyed_server: Serving) -> None:
+def test_a_flood_of_urgent_requests_does_not_delay_other_keys(keyed_server: Serving) -> None:
     body = {"model": "demo", "prompt": "Once", "stream": False, "priority": 10}
     body["options"] = {"max_tokens": 100}
 
@@ -139,7 +141,7 @@ def test_a_flood_of_urgent_requests_delays_nobody_else(keyed_server: Serving) ->
     with others_are_served(keyed_server), ThreadPoolExecutor(16) as pool:
         flood = [pool.submit(urgent) for _ in range(48)]
         time.sleep(0.3)
-        short(keyed_server, BOB)
+        short_answer_s(keyed_server, BOB)
         assert not all(each.done() for each in flood), "Bob had to wait for everything"
         for each in flood:
             each.result()

@@ -1,4 +1,4 @@
-"""An engine that one request makes grow far beyond what its model needs."""
+"""An engine that grows far beyond the needs of its model because of one request."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from tests.hostile.attacks import others_are_served
 from tests.hostile.bomb import BOOM, add_bomb, largest
 from tests.serving import serving
 
-# The demo model's engine takes less than 100 MiB; the bomb holds 1 GiB, and copies of it.
+# The demo model's engine takes less than 100 MiB; the bomb builds a text of 1 GiB and copies it.
 LARGEST_MB = 6000
 
 
 @pytest.mark.more
-def test_a_template_bomb_ends_its_engine_and_not_the_answers_of_others(
-    engine: Engine, home: Path
-) -> None:
+def test_a_template_bomb_ends_its_engine_but_no_other_answer(engine: Engine, home: Path) -> None:
     add_bomb(home / "models")
     with serving(home, threads=1) as server, server.client(120) as api, server.client(120) as other:
 

@@ -1,7 +1,7 @@
-"""Engines that hang, each in its own way, and what looks like a hang and is none.
+"""Engines that hang in several ways, and conditions that only look like a hang.
 
-An engine is attacked on its own socket, past whatever the gateway would refuse. The others that
-wait for it get the answers that they would have got.
+The tests attack an engine on its own socket, because the gateway would refuse the requests. Other
+clients that wait for this engine still get the same answers as without the attack.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 @pytest.fixture
 def whole(api: httpx.Client) -> dict[str, Any]:
-    """The undisturbed answer, and the engine is there."""
+    """The undisturbed answer; the engine runs from now on."""
     return ask(api)
 
 
@@ -48,13 +48,13 @@ def ask(api: httpx.Client, question: int = 0) -> dict[str, Any]:
 
 
 def pid(api: httpx.Client) -> int:
-    """The only engine's."""
+    """The pid of the only engine."""
     [engine] = api.get("/api/instances").json()["instances"]
     return int(engine["pid"])
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_an_endless_computation_does_not_keep_the_others_waiting(
+def test_an_endless_computation_does_not_keep_other_clients_waiting(
     server: Serving, api: httpx.Client, whole: dict[str, Any], kind: str
 ) -> None:
     [engine] = server.engines()
@@ -69,7 +69,7 @@ def test_an_endless_computation_does_not_keep_the_others_waiting(
     assert "no answer for" in server.log
 
 
-def test_a_suspended_engine_is_replaced_under_its_answer(
+def test_a_suspended_engine_is_replaced_during_its_answer(
     server: Serving, api: httpx.Client, whole: dict[str, Any]
 ) -> None:
     [engine] = server.engines()
@@ -96,10 +96,10 @@ def test_an_engine_that_answers_but_does_not_compute_is_replaced(engine: Engine)
             assert "though it answers" in server.log
 
 
-def test_a_server_that_was_stopped_does_not_take_its_engine_for_hanging(
+def test_a_server_that_was_suspended_does_not_call_its_engine_hung(
     server: Serving, api: httpx.Client, whole: dict[str, Any]
 ) -> None:
-    """As when a machine is suspended; the engine waits, too, and then goes on."""
+    """As when a machine is suspended: the engine stops, too, and then continues."""
     [engine] = server.engines()
     process = psutil.Process(server.process.pid)
     suspend(engine)

@@ -1,4 +1,4 @@
-"""Heads, trailers and chunk framing without end, from clients that nobody knows yet."""
+"""Endless heads, trailers and chunk framing, from clients that have not shown a key yet."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _ATTACKS = {
 
 @pytest.fixture(autouse=True)
 def others(server: Serving) -> Iterator[None]:
-    """In every test of this file: `/health` for others meanwhile, and memory afterwards."""
+    """Check in every test of this file that other clients get `/health` and memory is freed."""
     with others_are_served(server):
         yield
 
 
 @pytest.mark.parametrize("attack", _ATTACKS)
-def test_what_has_no_end_is_refused_before_it_is_kept(server: Serving, attack: str) -> None:
+def test_endless_input_is_refused_before_it_fills_memory(server: Serving, attack: str) -> None:
     status, pieces = _ATTACKS[attack]
     said = answer_to(server, pieces)
     assert said.startswith(b"HTTP/1.1 %d " % status), said[:300]
@@ -44,7 +44,7 @@ def test_what_has_no_end_is_refused_before_it_is_kept(server: Serving, attack: s
     assert b'{"detail":"' in said
 
 
-def test_a_value_that_comes_in_small_pieces_is_refused_as_well(server: Serving) -> None:
+def test_a_long_value_in_small_pieces_is_refused_too(server: Serving) -> None:
     pieces = itertools.chain([_BEGUN + b"X-Long: "], itertools.repeat(b"x" * 50))
     said = answer_to(server, pieces, total=80 * _KIB)
     assert said.startswith(b"HTTP/1.1 431 ")
@@ -66,23 +66,23 @@ def test_large_heads_pass_and_larger_ones_do_not(
     assert said.startswith(b"HTTP/1.1 %d " % status), said[:300]
 
 
-def test_a_large_body_behind_a_head_is_none_of_it(server: Serving) -> None:
-    """They come in one piece."""
+def test_a_large_body_does_not_count_as_head(server: Serving) -> None:
+    """Head and body arrive in one piece."""
     lines = ("Content-Type: application/json", "Content-Length: 300000", "Connection: close")
     said = answer_to(server, [head("POST", "/api/chat", *lines) + b" " * 300_000])
     assert said.startswith(b"HTTP/1.1 400 ")
     assert b"not valid JSON" in said
 
 
-def test_chunks_of_one_byte_are_no_attack(server: Serving) -> None:
+def test_chunks_of_one_byte_are_accepted(server: Serving) -> None:
     body = b'{"model": "nobody", "messages": [{"role": "user", "content": "%s"}]}' % (b"x" * 50_000)
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     whole = _CHUNKED.replace(b"Host:", b"Connection: close\r\nHost:") + chunks
     assert answer_to(server, [whole]).startswith(b"HTTP/1.1 404 ")
 
 
-def test_a_trailer_is_no_header(server: Serving) -> None:
-    """Proxies check headers, and hand trailers on."""
+def test_a_trailer_does_not_count_as_header(server: Serving) -> None:
+    """Proxies check headers, but pass trailers on unchecked."""
     begun = _CHUNKED.replace(b"Host:", b"Connection: close\r\nHost:")
     said = answer_to(server, [begun + b"2\r\n{}\r\n0\r\nX-Request-ID: from-a-trailer\r\n\r\n"])
     assert b" 400 " in said.splitlines()[0]
@@ -94,18 +94,18 @@ def test_thousands_of_requests_in_one_piece(server: Serving) -> None:
     answer_to(server, pieces, total=2**24)
 
 
-def test_the_dialect_of_the_path_tells_the_error(server: Serving) -> None:
+def test_the_error_has_the_envelope_of_the_paths_dialect(server: Serving) -> None:
     said = answer_to(server, endless(b"x", b"POST /v1/chat/completions HTTP/1.1\r\nX-Long: "))
     assert b'{"error":{"message":"The headers are larger than 64 KiB"' in said
 
 
-def test_what_is_no_http_is_told_so(server: Serving) -> None:
+def test_bytes_that_are_not_http_get_a_400(server: Serving) -> None:
     said = answer_to(server, [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
     assert said.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_running_answer_is_not_mixed_with_a_refusal(server: Serving) -> None:
-    """It ends when its client sends what cannot be read."""
+    """The answer ends when its client sends invalid bytes."""
     asks = b'{"model": "demo", "prompt": "Count", "options": {"max_tokens": 400}}'
     lines = ("Content-Type: application/json", f"Content-Length: {len(asks)}")
     with connect(server) as client:

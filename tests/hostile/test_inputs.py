@@ -1,4 +1,4 @@
-"""Bodies that ask for too much are refused before they cost anything, with one short sentence."""
+"""The server refuses excessive bodies before they cost anything, with one short sentence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.serving import Serving
 MORE = pytest.mark.more
 JSON = {"Content-Type": "application/json"}
 HI = [{"role": "user", "content": "Hello"}]
-# One path of each way in which bodies are read, and of each dialect.
+# One path for each way in which the server reads bodies, and for each dialect.
 CHATS = (
     "/api/chat",
     "/v1/chat/completions",
@@ -40,7 +40,7 @@ FIELDS = dict.fromkeys(CHATS, "messages") | OTHERS
 
 
 def refused(answer: httpx.Response, status: int = 400) -> str:
-    """What the answer says, which repeats no long input."""
+    """The text of an error, which must repeat no long input."""
     assert answer.status_code == status, answer.text[:300]
     assert len(answer.text) < limits.ERROR_CHARS + 500
     return answer.text
@@ -59,7 +59,7 @@ def body(path: str, values: str) -> bytes:
 
 @pytest.mark.parametrize("path", FIELDS)
 def test_a_list_of_wrong_items_costs_one_error(server: Serving, path: str) -> None:
-    """Two megabytes took seven seconds and 1.6 GB when each item had an error of its own."""
+    """With an error for each item, two megabytes took seven seconds and 1.6 GB."""
     wrong = ",".join(["1.5"] * 250_000)
     with others_are_served(server):
         refused(post(server, path, body(path, wrong)))
@@ -68,16 +68,16 @@ def test_a_list_of_wrong_items_costs_one_error(server: Serving, path: str) -> No
 @pytest.mark.parametrize("path", FIELDS)
 def test_a_list_of_too_many_small_values(server: Serving, path: str) -> None:
     with others_are_served(server):
-        told = refused(post(server, path, body(path, "[]," * 5_000_000 + "[]")))
-    assert str(limits.SEPARATORS) in told
+        text = refused(post(server, path, body(path, "[]," * 5_000_000 + "[]")))
+    assert str(limits.SEPARATORS) in text
 
 
 @pytest.mark.parametrize("path", FIELDS)
 def test_a_list_of_a_few_too_many_small_values(server: Serving, path: str) -> None:
-    """They have fewer separators than a text may have."""
+    """The body has fewer separators than the limit allows."""
     with others_are_served(server):
-        told = refused(post(server, path, body(path, '{"a":1},' * 200_000 + "[]")))
-    assert str(limits.VALUES) in told
+        text = refused(post(server, path, body(path, '{"a":1},' * 200_000 + "[]")))
+    assert str(limits.VALUES) in text
 
 
 @pytest.mark.parametrize("path", FIELDS)
@@ -98,7 +98,7 @@ def test_nesting(server: Serving, path: str, depth: int) -> None:
     ],
 )
 def test_prompts_times_n(server: Serving, asked: dict[str, Any]) -> None:
-    """Each would be a request to the engine: 2,000 times 128 blocked all others for 38 seconds."""
+    """Each answer is a request to the engine: 2,000 times 128 blocked other clients for 38 s."""
     with others_are_served(server):
         content = json.dumps({"model": "demo", **asked}).encode()
         refused(post(server, "/v1/completions", content))
@@ -146,12 +146,12 @@ def test_prompts_times_n(server: Serving, asked: dict[str, Any]) -> None:
         ("/completion", {"prompt": "x", "samplers": ["top_k"] * 200_000}, "samplers must have 32"),
     ],
 )
-def test_each_is_told_in_one_sentence(
+def test_each_limit_has_a_short_message(
     server: Serving, path: str, asked: dict[str, Any], words: str
 ) -> None:
     with others_are_served(server):
-        told = refused(post(server, path, json.dumps({"model": "demo", **asked}).encode()))
-    assert words in told
+        text = refused(post(server, path, json.dumps({"model": "demo", **asked}).encode()))
+    assert words in text
 
 
 @pytest.mark.parametrize("path", FIELDS)
@@ -164,7 +164,7 @@ def test_a_name_of_a_megabyte_is_not_repeated(server: Serving, path: str) -> Non
 @pytest.mark.parametrize("path", CHATS)
 @pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "1" * 400, "1" * 1_000_000])
 def test_numbers_that_json_does_not_have(server: Serving, path: str, number: str) -> None:
-    """Where a schema takes anything, too: an encoder behind it would fail."""
+    """Also where a schema accepts any value: the JSON encoder behind it would fail."""
     content = body(path, '{"role": "user", "content": "x"}')[:-1]
     content += f', "tools": [{{"x": {number}}}], "format": {{"maximum": {number}}}}}'.encode()
     with others_are_served(server):
@@ -172,7 +172,7 @@ def test_numbers_that_json_does_not_have(server: Serving, path: str, number: str
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/ollama/api/chat", "/api/chat"])
-def test_a_whole_number_beyond_64_bits_is_a_fraction(server: Serving, path: str) -> None:
+def test_an_integer_beyond_64_bits_becomes_a_float(server: Serving, path: str) -> None:
     function = {"name": "f", "parameters": {"type": "object", "default": 10**30}}
     asked = {"model": "demo", "messages": HI, "stream": False, "max_tokens": 3}
     tools = [{"type": "function", "function": function}]
@@ -228,8 +228,8 @@ def exported(messages: str) -> bytes:
 )
 def test_imported_sessions(server: Serving, messages: str, words: str) -> None:
     with others_are_served(server):
-        told = refused(post(server, "/api/sessions/import", exported(messages)))
-    assert words in told
+        text = refused(post(server, "/api/sessions/import", exported(messages)))
+    assert words in text
 
 
 def test_an_imported_page_of_too_many_messages(server: Serving) -> None:
@@ -266,24 +266,26 @@ def test_forms_of_many_parts(server: Serving, content: bytes) -> None:
         refused(client.post("/v1/audio/transcriptions", content=content, headers=headers))
 
 
-def test_large_requests_of_agents_are_taken(server: Serving) -> None:
-    """1,000 messages pass every check but that of the context, which is the model's."""
+def test_large_requests_of_agents_are_accepted(server: Serving) -> None:
+    """1,000 messages pass every check except the size of the model's context."""
     turns = [{"role": "user", "content": "Hello, " * 30}, {"role": "assistant", "content": "Hi"}]
     asked = {"model": "demo", "messages": [*turns * 500, *HI], "max_tokens": 3}
     with others_are_served(server):
-        told = refused(post(server, "/v1/chat/completions", json.dumps(asked).encode()))
-        assert "context" in told
+        text = refused(post(server, "/v1/chat/completions", json.dumps(asked).encode()))
+        assert "context" in text
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        # The others' engine reads the whole of it, which takes it half a minute.
+        # On the other routes the engine reads all of it, which takes half a minute.
         path if path in ("/api/chat", "/apply-template") else pytest.param(path, marks=MORE)
         for path in CHATS
     ],
 )
-def test_the_largest_conversation_does_not_keep_others_waiting(server: Serving, path: str) -> None:
+def test_the_largest_conversation_does_not_keep_other_clients_waiting(
+    server: Serving, path: str
+) -> None:
     turns = [{"role": r, "content": "Hello there! " * 62} for r in ("user", "assistant")]
     asked = {"model": "demo", "messages": turns * (limits.MESSAGES // 2), "max_tokens": 3}
     with others_are_served(server):

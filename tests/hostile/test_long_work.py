@@ -1,7 +1,8 @@
-"""Large inputs that a quadratic step, or one on the event loop, would turn into a stop for all.
+"""Large inputs that would stop the server for all clients, if a step were quadratic or ran on the
+event loop.
 
-Each is far larger than what agents send. That the loop was never blocked, `serving` checks at the
-end from the log.
+Each input is far larger than what agents send. `serving` checks in the log at the end that the
+event loop was never blocked.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from myllm.sessions.history import Message
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving, serving, short_home
 
-pytestmark = pytest.mark.full  # computes for long
+pytestmark = pytest.mark.full  # long computations
 
 MANY = 12_000
 MEBI = 2**20
-# Ten times what the linear work takes on two slow cores; the quadratic took 14 to 49 s.
+# Ten times what linear work takes on two slow cores; quadratic work took 14 to 49 s.
 SOON_S = 5.0
-# A busy machine adds to the 50 ms of a calm one; these blocked for 4 s and more.
+# A busy machine adds to the 50 ms of a calm one; these inputs once blocked it for 4 s and more.
 SLOWEST_S = 2.0
 
 
@@ -82,14 +83,14 @@ def test_results_go_to_the_calls_that_they_fit() -> None:
 
 @pytest.mark.parametrize("name", [None, "last"])
 @pytest.mark.usefixtures("timed")
-def test_many_calls_and_results_take_no_longer_each(name: str | None) -> None:
+def test_the_time_per_call_does_not_grow_with_their_number(name: str | None) -> None:
     calls = [(f"{number}", "last" if number % 2 else "first") for number in range(4 * MANY)]
     asked = [called(*calls[start : start + MANY]) for start in range(0, len(calls), MANY)]
     said = results(*asked, *[answered(tool_name=name)] * (2 * MANY))
     assert said[-1] == str(4 * MANY - 1 if name else 2 * MANY - 1)
 
 
-# Where a conversation goes on
+# The first message kept after trimming
 
 
 def test_the_turn_after_what_was_left_out() -> None:
@@ -100,7 +101,7 @@ def test_the_turn_after_what_was_left_out() -> None:
 
 
 @pytest.mark.usefixtures("timed")
-def test_a_long_trimmed_conversation_is_found_at_once() -> None:
+def test_the_next_turn_of_a_long_trimmed_conversation_is_found_at_once() -> None:
     said = [Message(role, "x") for _ in range(4 * MANY) for role in ("user", "assistant")]
     assert _Turns(said).after(8 * MANY - 2) == 4 * MANY - 1
 
@@ -140,7 +141,9 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_large_picture_stops_nobody(server: Serving, api: httpx.Client, name: str) -> None:
+def test_a_large_picture_does_not_block_other_clients(
+    server: Serving, api: httpx.Client, name: str
+) -> None:
     url = f"data:image/png;base64,{PICTURES[name]}"
     if name == "parameters":
         url = f"data:image/png{PICTURES[name]}"
@@ -153,7 +156,7 @@ def test_a_large_picture_stops_nobody(server: Serving, api: httpx.Client, name: 
         assert api.post("/ollama/api/chat", json=told).status_code == 400
 
 
-# How alike conversations begin
+# Common beginnings of conversations
 
 
 def test_long_texts_and_pictures_are_told_apart_by_beginning_and_length() -> None:
@@ -174,7 +177,7 @@ def test_long_texts_and_pictures_are_told_apart_by_beginning_and_length() -> Non
 
 
 @pytest.mark.usefixtures("timed")
-def test_to_compare_beginnings_takes_no_longer_for_large_ones() -> None:
+def test_comparing_beginnings_takes_no_longer_for_large_texts() -> None:
     picture = [{"type": "image_url", "image_url": {"url": "a" * (14 * MEBI)}}]
     for _ in range(100):
         pieces_of_text("a" * (14 * MEBI))
@@ -182,12 +185,12 @@ def test_to_compare_beginnings_takes_no_longer_for_large_ones() -> None:
         pieces_of_messages([Message("user", "a" * (14 * MEBI), extra={"parts": picture})])
 
 
-# A model that cannot be read
+# A model whose file is broken
 
 
 def string_array(path: Path, count: int) -> None:
-    """A GGUF whose vocabulary claims `count` empty words, which the (sparse) file has, and which
-    breaks off behind them."""
+    """Write a sparse GGUF whose vocabulary has `count` empty words, and which ends right after
+    them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     key = b"tokenizer.ggml.tokens"
     with path.open("wb") as file:
@@ -199,7 +202,7 @@ def string_array(path: Path, count: int) -> None:
 
 
 def settle(folder: Path) -> None:
-    """As if it had lain there for a while."""
+    """Set the times of the files to a long time ago."""
     for each in folder.rglob("*"):
         os.utime(each, (1e9, 1e9))
 
@@ -222,7 +225,9 @@ def test_a_broken_model_is_read_once_until_it_changes(
             registry.get("unknown")
         return len(read)
 
-    assert [asked(), asked()] == [1, 1], "it may be written just now"
+    assert [asked(), asked()] == [1, 1], (
+        "a recent file is read each time, since a copy may still be running"
+    )
     settle(tmp_path)
     assert [asked(), asked(), asked()] == [1, 0, 0]
     with pytest.raises(InvalidModel, match=r"broken\.gguf"):
@@ -233,7 +238,7 @@ def test_a_broken_model_is_read_once_until_it_changes(
     assert [asked(), asked()] == [1, 0]
 
 
-def test_a_broken_model_stops_nobody(engine: Any) -> None:
+def test_a_broken_model_does_not_block_other_clients(engine: Any) -> None:
     with short_home() as home:
         string_array(home / "models" / "broken" / "broken.gguf", 2**24)
         settle(home / "models")

@@ -1,4 +1,4 @@
-"""Whoever else is on the user's machine: a stranger's checkout, and a stranger's server."""
+"""Other users of the same machine: a foreign checkout, and a foreign server."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.serving import Serving, environment, serving
 
 pytestmark = pytest.mark.full  # a process for each command
 
-# What a command does whose user has not said where the server is: the port, which tests cannot
-# share, takes the place of the default one.
+# Runs a command without a configured server address. Tests cannot share the default port, so its
+# first argument replaces it.
 AT_THE_DEFAULT_PORT = """
 import sys
 from myllm.settings import Settings
@@ -37,15 +37,15 @@ main()
 
 
 class Stranger(BaseHTTPRequestHandler):
-    """Says that it is a MyLLM, asks for a key, and notes what it is shown."""
+    """Claims to be a MyLLM, requires a key, and records the keys it receives."""
 
     keys: list[str]
 
     def do_GET(self) -> None:
         self.keys += filter(None, (self.headers["Authorization"], self.headers["X-Api-Key"]))
         is_root = self.path == "/"
-        told = {"name": "MyLLM", "status": "healthy"} if is_root else {"detail": "a key, please"}
-        body = json.dumps(told).encode()
+        answer = {"name": "MyLLM", "status": "healthy"} if is_root else {"detail": "a key, please"}
+        body = json.dumps(answer).encode()
         self.send_response(200 if is_root else 401)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -59,10 +59,10 @@ class Stranger(BaseHTTPRequestHandler):
 
 @contextmanager
 def stranger() -> Iterator[tuple[int, list[str]]]:
-    """A port on which somebody else listens, and the keys that were shown there."""
+    """The port of a foreign server, and the keys that it receives."""
 
     class Handler(Stranger):
-        keys: list[str] = []  # noqa: RUF012 - one for each class
+        keys: list[str] = []  # noqa: RUF012 - a list for each server
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -84,7 +84,7 @@ def at_default_port(home: Path, port: int, *arguments: str) -> subprocess.Comple
 
 
 @pytest.mark.parametrize("command", [["ps"], ["sessions", "list"], ["run", "demo", "Hi"]])
-def test_a_stranger_is_shown_no_key(home: Path, command: list[str]) -> None:
+def test_a_foreign_server_receives_no_key(home: Path, command: list[str]) -> None:
     with stranger() as (port, keys):
         done = at_default_port(home, port, *command)
     assert (done.returncode, keys) == (1, [])
@@ -92,21 +92,21 @@ def test_a_stranger_is_shown_no_key(home: Path, command: list[str]) -> None:
     assert "MYLLM_PORT" in done.stderr
 
 
-def test_what_names_a_living_process_that_listens_elsewhere(home: Path) -> None:
-    """As after a server was stopped, and its id given to another process of the same user."""
+def test_a_server_file_of_a_living_process_on_another_port(home: Path) -> None:
+    """As after a server has ended, and another process of the same user has got its pid."""
     with stranger() as (port, keys):
         folder = home / "state" / "servers"
         folder.mkdir(parents=True)
         shell = psutil.Process(os.getppid())
-        told = {"address": "127.0.0.1", "port": port, "pid": shell.pid}
+        record = {"address": "127.0.0.1", "port": port, "pid": shell.pid}
         path = folder / "1.json"
-        path.write_text(json.dumps(told | {"created": shell.create_time()}))
+        path.write_text(json.dumps(record | {"created": shell.create_time()}))
         path.chmod(0o600)
         assert at_default_port(home, port, "ps").returncode == 1
     assert keys == []
 
 
-def test_a_named_server_is_shown_the_key(home: Path) -> None:
+def test_a_configured_server_receives_the_key(home: Path) -> None:
     with stranger() as (port, keys):
         for command in (["ps"], ["sessions", "list"]):
             subprocess.run(
@@ -117,7 +117,7 @@ def test_a_named_server_is_shown_the_key(home: Path) -> None:
     assert keys == [f"Bearer {ANN}"] * 2
 
 
-def test_the_users_own_server_is_shown_the_key(engine: Engine, home: Path) -> None:
+def test_the_users_own_server_receives_the_key(engine: Engine, home: Path) -> None:
     from hashlib import sha256
 
     (home / "keys").write_text(f"ann:{sha256(ANN.encode()).hexdigest()}\n")
@@ -131,12 +131,12 @@ def test_the_users_own_server_is_shown_the_key(engine: Engine, home: Path) -> No
     assert not file.exists()
 
 
-# What is believed of such a file
+# Which server files are trusted
 
 
 @pytest.fixture
 def listening(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """A state folder and the port on which this process listens, as noted there."""
+    """A state folder, and the port of this process that a file there names."""
     with stranger() as (port, _), noted(tmp_path, "127.0.0.1", port):
         yield tmp_path, port
 
@@ -146,7 +146,7 @@ def file_of(state_dir: Path) -> Path:
     return path
 
 
-def test_this_process_is_believed(listening: tuple[Path, int]) -> None:
+def test_a_file_of_this_process_is_trusted(listening: tuple[Path, int]) -> None:
     state_dir, port = listening
     assert is_own(state_dir, "127.0.0.1", port)
     assert not is_own(state_dir, "127.0.0.1", port + 1)
@@ -154,7 +154,7 @@ def test_this_process_is_believed(listening: tuple[Path, int]) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o666, 0o604])
-def test_a_file_that_others_can_read_or_write_is_not(
+def test_a_file_that_others_can_read_or_write_is_not_trusted(
     listening: tuple[Path, int], mode: int
 ) -> None:
     state_dir, port = listening
@@ -167,7 +167,9 @@ def test_a_file_that_others_can_read_or_write_is_not(
     [{"created": 1.0}, {"created": "now"}, {"pid": 1}, {"pid": -1}, {"pid": "x"}, {"pid": None},
      {"pid": 2**70}, {"port": 1}, {"port": None}],
 )  # fmt: skip
-def test_another_process_is_not(listening: tuple[Path, int], change: dict[str, Any]) -> None:
+def test_a_file_of_another_process_is_not_trusted(
+    listening: tuple[Path, int], change: dict[str, Any]
+) -> None:
     state_dir, port = listening
     path = file_of(state_dir)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -175,13 +177,13 @@ def test_another_process_is_not(listening: tuple[Path, int], change: dict[str, A
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", "{" * 5000, "\0"])
-def test_anything_else_is_not(listening: tuple[Path, int], content: str) -> None:
+def test_other_content_is_not_trusted(listening: tuple[Path, int], content: str) -> None:
     state_dir, port = listening
     file_of(state_dir).write_text(content)
     assert not is_own(state_dir, "127.0.0.1", port)
 
 
-def test_a_link_is_not(listening: tuple[Path, int]) -> None:
+def test_a_link_is_not_trusted(listening: tuple[Path, int]) -> None:
     state_dir, port = listening
     path = file_of(state_dir)
     path.rename(state_dir / "elsewhere")
@@ -190,20 +192,20 @@ def test_a_link_is_not(listening: tuple[Path, int]) -> None:
 
 
 @pytest.mark.needs_root
-def test_another_users_file_is_not(listening: tuple[Path, int]) -> None:
+def test_another_users_file_is_not_trusted(listening: tuple[Path, int]) -> None:
     state_dir, port = listening
     os.chown(file_of(state_dir), 65534, 65534)
     assert not is_own(state_dir, "127.0.0.1", port)
 
 
-# A stranger's checkout
+# A foreign checkout
 
 
 @pytest.mark.parametrize("command", [["doctor"], ["ps"], ["list"], ["engine", "status"]])
 def test_nothing_is_read_from_the_working_directory(
     home: Path, server: Serving, command: list[str]
 ) -> None:
-    """Nor is a program started that it names, nor the key shown to a host that it names."""
+    """No program that it names is started, and no host that it names receives the key."""
     checkout = home / "checkout"
     checkout.mkdir()
     with stranger() as (port, keys):

@@ -1,7 +1,7 @@
-"""Requests that kill engines: found, refused and not replayed, while everybody else is answered.
+"""Requests that kill engines: the server detects and refuses them, and answers all other clients.
 
-The engine dies of a word in what it is asked, or, without the limits on grammars, of one with
-60,000 parentheses.
+The engine dies of a word in its prompt or, without the limits on grammars, of a grammar with 60,000
+parentheses.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 @pytest.mark.parametrize("word", [KILLS, HANGS])
 @pytest.mark.parametrize("stream", [False, True])
-def test_poison_gets_a_400_and_is_known_from_then_on(
+def test_poison_gets_a_400_and_is_refused_at_once_the_next_time(
     server: Serving, api: httpx.Client, word: str, stream: bool
 ) -> None:
     whole = text_of(answer(api, QUESTIONS[0]))
@@ -51,7 +51,7 @@ def test_poison_gets_a_400_and_is_known_from_then_on(
     with others_are_served(server, SLOWEST_S):
         refused = answer(api, poison, stream=stream, seed=None)
         assert "died again while it worked on this request" in refused.text
-        if word == KILLS:  # a hang takes so long that a stream has its headers by then
+        if word == KILLS:  # a hang lasts so long that a stream has sent its headers
             assert refused.status_code == 400
         began = time.monotonic()
         again = answer(api, poison, stream=stream, seed=None)
@@ -85,13 +85,13 @@ def test_in_every_dialect(
             assert says in refused.text
 
 
-def test_poison_that_works_late(server: Serving, api: httpx.Client) -> None:
-    """It kills when some of its answer has been told, whenever that is made again."""
+def test_poison_that_kills_in_the_middle_of_an_answer(server: Serving, api: httpx.Client) -> None:
+    """The engine dies after it has sent a part of the answer, at each repetition."""
     prompt = f"<|user|>{unlike_any(KILLS_LATER)} Count to one hundred.<|end|><|assistant|>"
     with others_are_served(server, SLOWEST_S):
-        told = api.post("/completion", json={"prompt": prompt, "stream": True, **SURE})
-        assert "died" in told.text
-        assert '"stop":true' not in told.text
+        response = api.post("/completion", json={"prompt": prompt, "stream": True, **SURE})
+        assert "died" in response.text
+        assert '"stop":true' not in response.text
         assert answer(api, QUESTIONS[0]).status_code == 200
 
 
@@ -101,7 +101,7 @@ def test_equal_choices_of_one_request(server: Serving, api: httpx.Client) -> Non
         assert answer(api, QUESTIONS[0]).status_code == 200
 
 
-def test_a_key_that_sends_three_may_ask_nothing_for_a_while(engine: Engine) -> None:
+def test_a_key_that_sends_three_is_refused_for_a_while(engine: Engine) -> None:
     with short_home() as home:
         keys = home / "keys"
         keys.write_text(
@@ -136,8 +136,8 @@ def test_eight_clients_are_answered_beside_the_same_poison(server: Serving) -> N
 
 
 @pytest.mark.more
-def test_eight_clients_are_answered_beside_ever_new_poison(server: Serving) -> None:
-    # 500: three engines died, and answers of others went on beside each.
+def test_eight_clients_are_answered_beside_new_poison_each_time(server: Serving) -> None:
+    # 500: three engines died, and the answers of other clients were resumed each time.
     assert set(under_fire(server, 60, same=False).statuses) <= {400, 500}
 
 
@@ -154,7 +154,7 @@ def unlimited(engine: Engine) -> Iterator[Serving]:
 
 @pytest.mark.more
 def test_a_grammar_that_crashes_the_engine(unlimited: Serving) -> None:
-    """The same as the first of a fresh server, before anybody has been answered."""
+    """It is also the first request of a fresh server, before any client has been answered."""
     with unlimited.client() as api:
         refused = answer(api, "Hello", grammar=GRAMMAR)
         assert refused.status_code == 400

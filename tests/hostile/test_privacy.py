@@ -1,5 +1,5 @@
-"""One key learns nothing of what another one asks: not from the tokens that were cached, not from
-what is told of slots, not from saved states."""
+"""One key learns nothing about the requests of another: not from cached tokens, not from the state
+of slots, not from saved KV states."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.serving import Serving, short_home, wait_until
 Ask = Callable[[httpx.Client, str], int]
 """Asks for one token behind a prompt; returns how many tokens of the prompt were cached."""
 
-# What every prompt of a template begins with, which one's own earlier prompts have left.
+# Tokens that every prompt of a template begins with, cached from the key's own earlier prompts.
 OWN = 8
 MUCH = 100
 
@@ -83,7 +83,7 @@ WAYS: list[Ask] = [generate, chat, completion, openai_completion, openai_chat, a
 
 
 @pytest.mark.parametrize("ask", WAYS)
-def test_a_right_guess_looks_like_a_wrong_one(keyed_server: Serving, ask: Ask) -> None:
+def test_a_right_guess_looks_like_a_wrong_guess(keyed_server: Serving, ask: Ask) -> None:
     text = secret(ask.__name__)
     with (
         others_are_served(keyed_server),
@@ -92,7 +92,7 @@ def test_a_right_guess_looks_like_a_wrong_one(keyed_server: Serving, ask: Ask) -
         asking_as(keyed_server, EVE) as eve,
     ):
         ask(ann, text)
-        assert ask(ann, text) > MUCH, "what is one's own is cached"
+        assert ask(ann, text) > MUCH, "a key's own prompt is cached"
         assert ask(bob, text) < OWN
         assert ask(eve, text) < OWN
 
@@ -111,7 +111,7 @@ def test_a_guess_in_another_dialect(keyed_server: Serving) -> None:
         assert openai_chat(eve, text) < OWN
 
 
-def test_the_saved_state_of_another_keys_conversation_is_not_read_back(
+def test_the_saved_state_of_another_keys_conversation_is_not_restored(
     keyed_server: Serving,
 ) -> None:
     text = secret("saved")
@@ -121,13 +121,13 @@ def test_the_saved_state_of_another_keys_conversation_is_not_read_back(
         asking_as(keyed_server, BOB) as bob,
     ):
         chat(ann, text, store=True)
-        wait_until(lambda: any((keyed_server.home / "data/kv").iterdir()), 20, "no file")
+        wait_until(lambda: any((keyed_server.home / "data/kv").iterdir()), 20, "a file of KV state")
         assert chat(bob, text, store=True) < OWN
         assert chat(ann, text, store=True) > MUCH
         assert "state of a conversation restored" in keyed_server.log
 
 
-def test_guesses_while_the_slots_go_from_key_to_key(keyed_server: Serving) -> None:
+def test_guesses_while_slots_change_between_keys(keyed_server: Serving) -> None:
     def guessed(number: int) -> int:
         with asking_as(keyed_server, ANN) as ann, asking_as(keyed_server, BOB) as bob:
             generate(ann, secret(f"{number}th", number))
@@ -137,7 +137,7 @@ def test_guesses_while_the_slots_go_from_key_to_key(keyed_server: Serving) -> No
         assert max(pool.map(guessed, range(24))) < OWN
 
 
-def test_an_answer_that_was_left_in_the_middle(keyed_server: Serving) -> None:
+def test_an_answer_that_its_client_left_in_the_middle(keyed_server: Serving) -> None:
     text = secret("left")
     body = {"model": "demo", "prompt": text, "options": {"max_tokens": 500}}
     with (
@@ -152,7 +152,7 @@ def test_an_answer_that_was_left_in_the_middle(keyed_server: Serving) -> None:
         assert generate(eve, text) < OWN
 
 
-def test_slots_tell_only_their_owner_how_they_were_asked(keyed_server: Serving) -> None:
+def test_slots_show_their_request_only_to_its_key(keyed_server: Serving) -> None:
     with (
         others_are_served(keyed_server),
         asking_as(keyed_server, ANN) as ann,

@@ -1,4 +1,4 @@
-"""A hub that sends more than it has declared."""
+"""A hub that sends more bytes than it has declared."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.full  # a process for each pull
 
 CONTENT = next(DEMO.glob("*.gguf")).read_bytes()
 MUCH = 2**30
-# What the sockets and the client's buffers take beyond that before it notices.
+# What the sockets and the client's buffers can hold beyond the declared size.
 BUFFERED = 2**26
 
 
 @pytest.mark.parametrize("no_length", [False, True])
 @pytest.mark.parametrize("declared", [0, 1000, len(CONTENT)])
 def test_a_pull_stops_at_the_declared_size(home: Path, no_length: bool, declared: int) -> None:
-    """Whether or not the answer says its length; nothing is left of it."""
+    """With and without a Content-Length; no file is left."""
     with serve_hub() as hub:
         hub.repos[REPO] = Repo({FILE: CONTENT}, declared_size=declared)
         hub.more, hub.no_length = MUCH, no_length
@@ -32,7 +32,7 @@ def test_a_pull_stops_at_the_declared_size(home: Path, no_length: bool, declared
     assert not list((home / "models").glob("[!.]*"))
 
 
-def test_an_answer_without_a_length_is_as_good(home: Path) -> None:
+def test_a_pull_works_without_a_content_length(home: Path) -> None:
     with serve_hub() as hub:
         hub.repos[REPO] = Repo({FILE: CONTENT})
         hub.no_length = True

@@ -1,6 +1,6 @@
 """Schemas, patterns, grammars and samplers that would keep an engine busy for ever, or crash it.
 
-They are refused on every way to an engine, and what agents really send passes on each.
+Every way to an engine refuses them, and accepts what real agents send.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ REAL = {
 }
 DEEP = 60_000
 SAID = [{"role": "user", "content": "Hello"}]
-# Texts and lists end as soon as they may, so that a toy makes whole documents.
+# Strings and lists end as soon as possible, so that a toy model writes whole documents.
 SHORT = {'"': 6.0, "}": 6.0, "]": 6.0, '"}': 6.0, '"]': 6.0}
 
 
-# The names alone, for twenty tools are more than the toy can read.
+# Only the names: twenty whole tools do not fit the toy's context.
 SHORT_TOOLS = tooled.TOOLS.replace("tool | tojson", "tool.function.name")
 
 
@@ -138,7 +138,7 @@ WAYS_OF_SCHEMAS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS_OF_SCHEMAS)
-def test_no_way_leads_around_the_limits_of_schemas(
+def test_every_way_to_an_engine_limits_schemas(
     server: Serving, api: httpx.Client, way: str
 ) -> None:
     path, body = WAYS_OF_SCHEMAS[way]
@@ -298,7 +298,7 @@ ws ::= | " " | "\n" [ \t]{0,20}
 @pytest.mark.parametrize(
     "text", ["(", '"\\"', "[\\]", "a", "{", "{9", "#", "a ::= b\n", "a ", "::=", "a \n", "\\", "|"]
 )
-def test_whatever_it_is_measured_in_linear_time(text: str) -> None:
-    """Ten times as long takes about ten times as long, and ends at all."""
+def test_measuring_any_text_takes_linear_time(text: str) -> None:
+    """A text ten times as long takes about ten times the time."""
     for measure in (repetitions.of_grammar, repetitions.of_pattern):
         measure(text * 20_000)

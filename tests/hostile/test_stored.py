@@ -1,4 +1,4 @@
-"""What one key stores and searches takes nothing from the others, nor from the server's end."""
+"""Stored sessions and searches of one key delay neither other keys nor the server's shutdown."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def search(server: Serving, key: str, text: str) -> tuple[int, float]:
         return status, time.monotonic() - began
 
 
-def test_a_flood_of_costly_searches_delays_nobody_else(keyed_server: Serving) -> None:
+def test_a_flood_of_costly_searches_does_not_delay_other_keys(keyed_server: Serving) -> None:
     with asking_as(keyed_server, ANN) as ann, asking_as(keyed_server, BOB) as bob:
         for number in range(4):
             stored(ann, f"much{number}", MUCH)
@@ -60,7 +60,7 @@ def test_a_flood_of_costly_searches_delays_nobody_else(keyed_server: Serving) ->
         assert {each.result()[0] for each in flood} <= {200, 400, 503}
 
 
-def test_a_search_does_not_keep_the_server_from_its_end(engine: Engine, home: Path) -> None:
+def test_a_search_does_not_delay_shutdown(engine: Engine, home: Path) -> None:
     with keyed(home) as server, ThreadPoolExecutor(8) as pool:
         with asking_as(server, ANN) as ann:
             for number in range(4):
@@ -71,7 +71,7 @@ def test_a_search_does_not_keep_the_server_from_its_end(engine: Engine, home: Pa
         assert stop(server.process) == 0
         assert time.monotonic() - began < 15
         for each in flood:
-            each.exception()  # whatever became of it
+            each.exception()  # with any result
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_search_does_not_keep_the_server_from_its_end(engine: Engine, home: Pa
         ),
     ],
 )
-def test_a_file_has_no_way_around_the_limits_of_a_request(
+def test_an_imported_file_obeys_the_limits_of_a_request(
     keyed_server: Serving, document: dict[str, Any], words: str
 ) -> None:
     with others_are_served(keyed_server), asking_as(keyed_server, ANN) as ann:
@@ -139,7 +139,9 @@ def as_markdown(document: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def test_retention_takes_only_from_who_has_too_much(engine: Engine, home: Path) -> None:
+def test_retention_deletes_only_sessions_of_the_key_with_too_many(
+    engine: Engine, home: Path
+) -> None:
     with (
         keyed(home, session_max_count=3) as server,
         asking_as(server, ANN) as ann,
@@ -149,7 +151,7 @@ def test_retention_takes_only_from_who_has_too_much(engine: Engine, home: Path) 
         for number in range(6):
             stored(ann, f"s{number}", "x")
         with others_are_served(server):
-            wait_until(lambda: len(ids(ann)) == 3, 60, "three are kept")
+            wait_until(lambda: len(ids(ann)) == 3, 60, "three sessions are left")
         assert ids(ann) == ["s5", "s4", "s3"]
         assert ids(bob) == ["only"]
 

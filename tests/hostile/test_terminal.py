@@ -1,4 +1,4 @@
-"""Hostile text through every command that prints what comes from outside, and into the log."""
+"""Hostile text in every command that prints text from outside, and in the log."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from tests.terminals import on_terminal, read_all
 
 pytestmark = pytest.mark.full  # a process for each command, on a terminal of its own
 
-# On Linux a file's name may have anything but a slash.
+# On Linux a file name may contain anything except a slash.
 NAME = HOSTILE.replace("/", "")
 COMMANDS = [
     ["sessions", "list"],
     ["sessions", "show", "sess1"],
-    ["sessions", "show", "sess"],  # two begin so
+    ["sessions", "show", "sess"],  # ambiguous: two ids begin so
     ["ps"],
     ["unload", "told"],  # an error
     ["show", "told"],
@@ -88,7 +88,7 @@ def filled(command: list[str], env: dict[str, str]) -> list[str]:
 
 
 def more(commands: list[list[str]]) -> list[Any]:
-    """Those that the ordinary tests leave out: each takes a process of its own."""
+    """Mark commands that only `scripts/test more` runs, since each needs a process of its own."""
     return [pytest.param(each, marks=pytest.mark.more) for each in commands]
 
 
@@ -116,7 +116,7 @@ def test_in_a_pipe(env: dict[str, str], command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [JSON[0], *more(JSON[1:])], ids=" ".join)
-def test_json_says_it_all_the_same(env: dict[str, str], command: list[str]) -> None:
+def test_json_keeps_the_text_unchanged(env: dict[str, str], command: list[str]) -> None:
     done = piped(env, command)
     check(done.stdout)
 
@@ -130,8 +130,8 @@ def test_json_says_it_all_the_same(env: dict[str, str], command: list[str]) -> N
     assert any(HOSTILE in text or NAME in text for text in texts(json.loads(done.stdout)))
 
 
-def test_a_file_that_is_exported_is_as_it_was(env: dict[str, str]) -> None:
-    """It is to be imported again; on a terminal it is shown like everything else."""
+def test_an_exported_file_keeps_the_text_unchanged(env: dict[str, str]) -> None:
+    """A later import needs the original text; a terminal shows it escaped."""
     command = ["sessions", "export", "sess1", "--format", "markdown"]
     done = subprocess.run(
         [sys.executable, "-m", "myllm", *command], env=env, capture_output=True, timeout=60
@@ -142,7 +142,7 @@ def test_a_file_that_is_exported_is_as_it_was(env: dict[str, str]) -> None:
         process.wait(60)
 
 
-def test_an_answer_in_a_pipe_is_what_the_model_said(env: dict[str, str]) -> None:
+def test_an_answer_in_a_pipe_keeps_the_text_unchanged(env: dict[str, str]) -> None:
     command = [sys.executable, "-m", "myllm", "run", "told", "Hi"]
     done = subprocess.run(
         command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
@@ -150,7 +150,7 @@ def test_an_answer_in_a_pipe_is_what_the_model_said(env: dict[str, str]) -> None
     assert done.stdout == HOSTILE.encode() + b"\n"
 
 
-def test_ps_is_watched(env: dict[str, str]) -> None:
+def test_ps_watch(env: dict[str, str]) -> None:
     with on_terminal(env, "ps", "--watch", columns=500) as (process, screen):
         seen = b""
         while seen.count(b"owned") < 4:
@@ -160,7 +160,7 @@ def test_ps_is_watched(env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_behind_tab(env: dict[str, str], shell: str) -> None:
+def test_completion_by_tab(env: dict[str, str], shell: str) -> None:
     line = "myllm sessions show sess"
     asked = {"_MYLLM_COMPLETE": f"complete_{shell}", "COMP_WORDS": line, "COMP_CWORD": "3"}
     asked |= {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
@@ -174,7 +174,7 @@ def test_behind_tab(env: dict[str, str], shell: str) -> None:
 
 
 def test_titles_of_a_real_server(engine: Engine, server: Serving) -> None:
-    """A title is stored as it is, and shown as text."""
+    """The server stores a title unchanged, and the command shows it escaped."""
     with others_are_served(server), server.client() as api:
         body = {"model": "demo", "session_id": "s", "stream": False, "max_tokens": 4}
         api.post("/api/chat", json=body | {"messages": [{"role": "user", "content": "Hi"}]})
@@ -188,10 +188,10 @@ def test_titles_of_a_real_server(engine: Engine, server: Serving) -> None:
     assert not re.search(r"^FORGED", shown, re.MULTILINE)
 
 
-# The functions themselves
+# The escaping functions
 
 
-def test_text_that_is_only_unusual_stays() -> None:
+def test_harmless_unusual_text_is_unchanged() -> None:
     for text in (
         "é ü 日本 नमस्ते",
         "👩\u200d🔧",
@@ -205,7 +205,7 @@ def test_text_that_is_only_unusual_stays() -> None:
     assert on_one_line("a\tb\r\nc\u2028d") == "a b c d"
 
 
-def test_everything_that_is_obeyed_is_escaped() -> None:
+def test_every_control_character_is_escaped() -> None:
     controls = [*range(0x20), 0x7F, *range(0x80, 0xA0)]
     controls += [*range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xDCFF]
     for control in map(chr, controls):
@@ -231,7 +231,7 @@ def form(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_the_log(form: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """An event is one line, and only a traceback adds others, which are indented."""
+    """An event is one line; only a traceback adds lines, which are indented."""
     log: Any = structlog.get_logger()
     log.warning("event", title=HOSTILE, several=[HOSTILE], table={HOSTILE: HOSTILE})
     logging.getLogger("library").warning("it says %s", HOSTILE)

@@ -1,4 +1,4 @@
-"""A model of a real model's size, for what a tiny one is too quick to show."""
+"""A model of a real model's size, for effects that a tiny model is too quick to show."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def big_model(engine: Engine) -> Path:
     """`<models>/big/big.gguf`: the shape of TinyLlama 1.1B, random weights, Q4_K_M, 640 MB.
 
     Making it takes a minute or two, so it stays in the cache for later runs. The folder
-    `<models>` holds nothing else, so that a server can be given it as its models.
+    `<models>` holds nothing else, so that a server can use it as its models folder.
     """
     cache = load_settings().cache_dir
     model = cache / "test-models" / "big" / "big.gguf"
@@ -36,7 +36,7 @@ def big_model(engine: Engine) -> Path:
 
 
 def _make(model: Path, quantize: Path) -> None:
-    """Made aside and renamed: what is there under its own name is whole."""
+    """Write the model in a temporary folder and rename it, so that a model in place is complete."""
     settings = load_settings()
     cache, source = settings.cache_dir, find_source(settings)
     # An engine from the cache may have been compiled by another checkout.

@@ -1,4 +1,4 @@
-"""What all tests share: the engine, a served API, and which tests this machine can run."""
+"""Fixtures of all tests (the engine, a server and its client), and the tests to leave out here."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _NEEDS = {
 
 
 def pytest_configure() -> None:
-    """Undo what the shell that runs the tests would change in the commands under test.
+    """Keep the calling shell from changing the commands under test.
 
-    What it starts in the background ignores Ctrl+C, and Python then leaves SIGINT ignored. Of
-    settings only those stay that say where the engine is; scripts/test keeps the same.
+    A shell starts background jobs with SIGINT ignored, and Python then leaves it ignored. Only the
+    settings that locate the engine stay, as in scripts/test.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
@@ -51,11 +51,11 @@ def pytest_configure() -> None:
     os.environ["MYLLM_CONFIG"] = os.devnull
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest itself looks at the markers
+@pytest.hookimpl(tryfirst=True)  # before pytest itself evaluates the markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a compiled engine as `full`, and leave out what needs a missing tool.
+    """Mark tests that need a compiled engine as `full`; leave out those whose tool is missing.
 
-    CI must have all tools; elsewhere one line says what is left out.
+    CI must have all tools; elsewhere, one line for each missing tool names the number of tests.
     """
     for item in items:
         if "engine" in getattr(item, "fixturenames", ()):
@@ -82,14 +82,14 @@ def engine() -> Engine:
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A directory of the test's own, with a short path."""
+    """A temporary directory of one test, with a path short enough for Unix sockets."""
     with short_home() as path:
         yield path
 
 
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
-    """A server that the tests of one file share; it has the demo model."""
+    """A server with the demo model, shared by the tests of one file."""
     with short_home() as path, serving(path) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""Control groups for tests: file trees that look like them, and real ones where possible."""
+"""Control groups for tests: imitations in a folder, and real groups where permitted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def write_group(root: Path, folder: str, **files: object) -> None:
 
 
 def write_process(root: Path, groups: list[str], mounts: list[str]) -> None:
-    """What `proc` tells about this process: `groups` as in proc/self/cgroup, `mounts` as "TOP
-    MOUNTPOINT TYPE OPTIONS"."""
+    """Write proc's files about this process: `groups` as in proc/self/cgroup, each of `mounts` as
+    "TOP MOUNTPOINT TYPE OPTIONS"."""
     about = root / "proc" / "self"
     about.mkdir(parents=True)
     (about / "cgroup").write_text("".join(f"{line}\n" for line in groups))
@@ -44,9 +44,9 @@ def can_limit_cpus() -> bool:
 
 @contextmanager
 def cpu_quota(cpus: float) -> Iterator[Path]:
-    """A new group with that quota inside of this process's own; gives its file of processes.
+    """Create a group with that quota inside this process's own; yield its file of processes.
 
-    Raises OSError where none can be made. Processes inside must have ended at the exit.
+    Raises OSError if the system does not permit it. All processes inside must end before the exit.
     """
     own = next(_groups(Path("/"), "cpu"), None)
     if own is None:
@@ -66,7 +66,7 @@ def cpu_quota(cpus: float) -> Iterator[Path]:
 
 
 def run_inside(procs: Path, code: str) -> str:
-    """What a Python process that lives in that group prints."""
+    """Run `code` in a Python process inside that group; return what it prints."""
     join = f"import os; open({str(procs)!r}, 'w').write(str(os.getpid()))\n"
     done = subprocess.run(
         [sys.executable, "-c", join + code], capture_output=True, text=True, timeout=60, check=True

@@ -1,5 +1,5 @@
-"""Models with random weights that do something else than chat: bert as an embedder and as a
-reranker, gemma2 for its sliding window. A tenth of a megabyte each; an engine runs them.
+"""Models with random weights that an engine can run, 0.1 MB each: bert as an embedder and as a
+reranker, gemma2 for its sliding window.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ DIM, CONTEXT, WINDOW = 32, 128, 64
 _LAYERS, _HEADS, _WIDE = 2, 4, 64
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CLS, SEP = 2, 3
-# A word begins with the mark that llama.cpp puts before it; any word is spelled by its letters.
+# llama.cpp puts a mark before each word; the tokens of a word are its letters.
 _SIGNS = string.ascii_lowercase + string.digits + string.punctuation
 WORD_PIECES = [*_SPECIAL, *(f"\N{LOWER ONE EIGHTH BLOCK}{sign}" for sign in _SIGNS), *_SIGNS]
 _Shapes = dict[str, tuple[int, ...]]
 
 
 def write_bert(path: Path, *, rank: bool = False, pooling: bool = True) -> Path:
-    """Write an encoder of 32 dimensions whose inputs have 128 tokens at most; `rank`: with the
-    head that scores a document. Each letter and sign is a token. Without `pooling` the file does
-    not tell how its tokens' vectors become one."""
+    """Write an encoder of 32 dimensions that reads up to 128 tokens; each letter and sign is one.
+
+    `rank` adds the head that scores a document. Without `pooling`, the file names no method that
+    combines the vectors of its tokens into one.
+    """
     writer = _writer(path, "bert")
     writer.add_layer_norm_eps(1e-5)
     writer.add_causal_attention(False)
@@ -62,8 +64,8 @@ def write_bert(path: Path, *, rank: bool = False, pooling: bool = True) -> Path:
 
 
 def write_gemma2(path: Path) -> Path:
-    """Write a model that sees the last 64 tokens only in every other layer; a token for each
-    byte, a context of 512. It can fill in the middle, as far as its tokens go."""
+    """Write a model whose every other layer sees only the last 64 tokens; each byte is a token, the
+    context is 512. Its vocabulary has the tokens for filling in the middle."""
     writer = _writer(path, "gemma2", 512)
     writer.add_head_count_kv(2)
     writer.add_key_length(DIM // _HEADS)
@@ -120,7 +122,7 @@ def _norm(name: str) -> _Shapes:
 def _with_weights(
     writer: gguf.GGUFWriter, path: Path, shapes: Mapping[str, tuple[int, ...]]
 ) -> Path:
-    """Random, but for norms that change nothing."""
+    """Write the file with random weights, except for neutral norms."""
     random = np.random.default_rng(1)
     for name, shape in shapes.items():
         weights = random.standard_normal(shape, dtype=np.float32) / np.float32(DIM**0.5)

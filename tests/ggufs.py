@@ -1,6 +1,6 @@
 """Small GGUF files for tests: headers of any shape, and models that an engine can run.
 
-`write_header` needs no tokenizer: its files are for whatever only reads headers.
+The files of `write_header` have no tokenizer: they are for code that reads only headers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_model(
 ) -> Path:
     """Write a llama with random weights that an engine can run: 0.3 MB, a token for each byte.
 
-    It says nothing sensible, and its context is 512 tokens. `words` are more tokens; as this
+    Its answers make no sense, and its context is 512 tokens. `words` are more tokens; as this
     tokenizer joins two tokens at a time, their beginnings must be among them.
     """
     dim, layers, heads, heads_kv, wide = 64, 2, 4, 2, 128
@@ -129,7 +129,7 @@ def write_split(folder: Path, stem: str = "big", count: int = 3) -> list[Path]:
 
 
 def raw_header(*, version: int = 3, tensors: int = 0, pairs: int = 0, rest: bytes = b"") -> bytes:
-    """The first bytes of a GGUF, with whatever counts a test wants to claim."""
+    """The first bytes of a GGUF, with any counts that a test wants to claim."""
     return b"GGUF" + struct.pack("<IQQ", version, tensors, pairs) + rest
 
 
@@ -149,7 +149,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 
 def save(writer: gguf.GGUFWriter) -> None:
-    """Write all that was added, and close the file."""
+    """Write everything added so far, and close the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

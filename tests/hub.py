@@ -1,7 +1,7 @@
 """A hub on loopback: enough of the Hugging Face HTTP API for the real client, with faults.
 
-Files are answered the way the hub answers what LFS stores: `resolve` redirects to another path,
-which serves ranges. Every request is noted in `requests`.
+It serves files as the hub serves those in LFS: `resolve` redirects to another path, which supports
+ranges. `requests` records every request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLICE = 1 << 16
 
 @dataclass
 class Repo:
-    """What one repository holds, and who may read it: `gated` asks for the token `hf_good`."""
+    """The files of one repository; a `gated` one requires the token `hf_good`."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     gated: bool = False
@@ -46,13 +46,13 @@ class Seen:
 
 @dataclass
 class Hub:
-    """The repositories, the faults and what was asked.
+    """The repositories, the faults to inject and the requests received.
 
     `cut_after` closes (with `reset`: resets) the connection after that many bytes of an answer,
     `cuts` times; `hold_after` stops sending there until the client leaves; `spoil` changes one
-    byte; `no_ranges` answers a request for a range with the whole file; `down` is 500. `more` is
-    how many bytes follow on a file, as part of it; with `no_length` no answer says how long it is.
-    `poured` counts the bytes of files that were sent.
+    byte; `no_ranges` answers a request for a range with the whole file; `down` answers 500. `more`
+    bytes follow each file as part of it; `no_length` omits Content-Length. `poured` counts the
+    bytes of files that were sent.
     """
 
     url: str = ""
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, name: str) -> None:
         repo = self.state.repos.get(name)
         if repo is None:
-            # The hub does not tell a stranger whether a repository is private or missing.
+            # Without a token the hub does not reveal whether a repository is private or missing.
             self._send(401, b"{}", {"X-Error-Code": "RepoNotFound"})
             return
         siblings = [_sibling(repo, file, content) for file, content in repo.files.items()]

@@ -1,6 +1,6 @@
-"""An event loop that is kept from its work in the way that the first argument names.
+"""An event loop that is blocked in the way that the first argument names.
 
-Prints `ready`, goes on with the next line from its stdin, and in the end prints how many blocks
+Prints `ready`, blocks after the next line on stdin, and after one more line prints how many blocks
 its watch has counted.
 """
 
@@ -24,35 +24,35 @@ TURN_S = 0.01
 
 
 def waits() -> None:
-    """As for a slow disk."""
+    """Sleep, as if a disk were slow."""
     time.sleep(BLOCK_S)
 
 
 def computes() -> None:
-    """In Python, where another thread gets its turn now and then."""
+    """Compute in Python, which lets other threads run now and then."""
     _compute(BLOCK_S)
 
 
 def computes_in_c() -> None:
-    """In one call that keeps Python's lock all the time."""
+    """Compute in one C call that holds the GIL all the time."""
     began, letters = time.thread_time(), 4000
     while time.thread_time() - began < BLOCK_S:
         letters, began = letters * 2, time.thread_time()
         _quadratic(letters)
-    _compute(4 * TURN_S)  # so that the watch gets the lock before this has ended
+    _compute(4 * TURN_S)  # so that the watch gets the GIL before this ends
 
 
 def _quadratic(letters: int) -> None:
     re.search("a+b", "a" * letters)
 
 
-def another_keeps_the_lock() -> None:
-    """A thread does, as one does that parses a large text."""
+def another_thread_holds_the_gil() -> None:
+    """Another thread computes in C, like one that parses a large text."""
     threading.Thread(target=computes_in_c, name="greedy").start()
 
 
 def nothing() -> None:
-    """As usual: many short turns; the loop's thread alone is bound to one CPU."""
+    """Do not block: run many short callbacks, with the loop's thread bound to one CPU."""
     if sys.platform == "linux":
         os.sched_setaffinity(threading.get_native_id(), {min(os.sched_getaffinity(0))})
     until = time.monotonic() + 2 * BLOCK_S
@@ -67,7 +67,7 @@ def nothing() -> None:
 
 
 def _compute(seconds: float) -> None:
-    """For so long on a core."""
+    """Use that many seconds of CPU time."""
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         pass
@@ -75,12 +75,12 @@ def _compute(seconds: float) -> None:
 
 WAYS = {
     each.__name__: each
-    for each in (waits, computes, computes_in_c, another_keeps_the_lock, nothing)
+    for each in (waits, computes, computes_in_c, another_thread_holds_the_gil, nothing)
 }
 
 
 async def ended(name: str) -> None:
-    """Wait for the end of the thread of that name."""
+    """Wait until the thread of that name ends."""
     while any(each.name == name for each in threading.enumerate()):
         await asyncio.sleep(0.05)
 

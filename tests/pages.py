@@ -1,4 +1,4 @@
-"""The pages of documentation, and the commands that stand on them."""
+"""The pages of documentation, and the commands on them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _BASH = re.compile(
 
 @dataclass(frozen=True)
 class Script:
-    """A `bash` block of a page, and the `text` block that follows it at once: lines it prints.
+    """A `bash` block of a page, and the `text` block right after it, which has lines of its output.
 
-    `reason` is why the tests do not run it, from a comment right above the block; None: they do.
+    `reason` is why the tests do not run it, from a comment right above the block; None if they do.
     """
 
     page: str

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: its programs as Debian installs them, a private socket."""
+"""A PostgreSQL server for tests, on a private socket, from the programs that Debian installs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """Start a server; yields the URL of an empty database. It is gone when the context is left."""
+    """Start a server, yield the URL of an empty database, and delete both at the end."""
     folder = programs()
     assert folder is not None, "no PostgreSQL; on Debian: apt install postgresql"
     home = Path(tempfile.mkdtemp(prefix="pg-"))

@@ -1,7 +1,7 @@
-"""A projector with random weights, and pictures and sounds, for models that see and hear.
+"""A projector with random weights, and images and sounds for multimodal models.
 
-Beside a model of `tests.ggufs.write_model` it makes one that an engine can run: an image is 16
-tokens, a sound one for every 40 ms.
+An engine can run it with a model of `tests.ggufs.write_model`: an image becomes 16 tokens, a sound
+one token for every 40 ms.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _RATE, _FRAME = 16000, 640
 def write_projector(path: Path, sees: bool = True, hears: bool = False) -> Path:
     """Write a projector of 0.1 MB, 0.3 MB if it hears.
 
-    It sees by a vision transformer of one layer (llama.cpp's type `mlp`; the last layer is not
-    used), and hears by a projection of the sound's own samples (`gemma4ua`).
+    It encodes images with a vision transformer of one layer (llama.cpp's type `mlp`; the last layer
+    is not used), and sounds with a projection of their samples (`gemma4ua`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(path), "clip")

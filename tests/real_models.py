@@ -16,7 +16,7 @@ __all__ = ["MINILM", "SMOLLM2", "link_real_model", "real_model", "serving_real_m
 
 
 def real_model(name: str) -> Path:
-    """The GGUF file of SMOLLM2 or MINILM; the test fails when it was not fetched."""
+    """The GGUF file of SMOLLM2 or MINILM; the test fails if it has not been fetched."""
     try:
         return fetch_real_models.gguf(fetch_real_models.models_dir(), name)
     except FileNotFoundError as missing:
@@ -24,7 +24,7 @@ def real_model(name: str) -> Path:
 
 
 def link_real_model(models_dir: Path, name: str) -> None:
-    """Put the model into `models_dir`, without a copy of its file."""
+    """Link the model into `models_dir`."""
     models_dir.mkdir(exist_ok=True)
     (models_dir / name).symlink_to(real_model(name).parent, target_is_directory=True)
 

@@ -1,6 +1,6 @@
-"""Small models that remember otherwise than by the keys and values of all that they have read.
+"""Small models whose memory is not a KV cache of all earlier tokens.
 
-Their weights are random and they say nothing sensible; an engine can run them.
+Their weights are random and their answers make no sense, but an engine can run them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from tests.ggufs import TEMPLATE, add_bytes, save
 _DIM = 64
 _LAYERS = 2
 _CONTEXT = 2048
-# Without a token of its own a space would be three bytes that spell something else.
+# Without its own token a space would become three byte tokens with another spelling.
 _SPACE = "▁"
 # The answer stands where a later prompt has it.
 _TEMPLATE = TEMPLATE + "{% if add_generation_prompt %}assistant: {% endif %}"
 
 
 def write_recurrent(path: Path) -> Path:
-    """Write a mamba, which has a running state of fixed size."""
+    """Write a mamba, whose state has a fixed size."""
     writer = _begun(path, "mamba")
     inner, states, kernel, rank = 2 * _DIM, 16, 4, 4
     writer.add_feed_forward_length(0)
@@ -47,7 +47,7 @@ def write_recurrent(path: Path) -> Path:
 
 
 def write_sliding(path: Path) -> Path:
-    """Write a gemma2 whose second half of layers sees the last 128 tokens only."""
+    """Write a gemma2 whose second half of layers sees only the last 128 tokens."""
     writer = _begun(path, "gemma2")
     heads, heads_kv, wide = 4, 2, 128
     writer.add_feed_forward_length(wide)
@@ -81,7 +81,7 @@ def _begun(path: Path, architecture: str) -> gguf.GGUFWriter:
 
 
 def _finished(writer: gguf.GGUFWriter, path: Path, block: dict[str, tuple[int, ...]]) -> Path:
-    """Write `block` once for each layer, between what all models have."""
+    """Write `block` once for each layer, between the tensors that all models have."""
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (add_bytes(writer, [_SPACE]), _DIM),
         "output_norm.weight": (_DIM,),
@@ -94,7 +94,7 @@ def _finished(writer: gguf.GGUFWriter, path: Path, block: dict[str, tuple[int, .
         if "norm" in name:
             weights = np.ones_like(weights)
         elif name.endswith("ssm_a"):
-            weights = -np.abs(weights)  # what it has read fades
+            weights = -np.abs(weights)  # the state decays
         writer.add_tensor(name, weights)
     save(writer)
     return path

@@ -1,4 +1,4 @@
-"""A real `myllm serve` for the tests: its own process, its own directories, a real socket."""
+"""A real `myllm serve` for the tests: a separate process with its own directories and socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from myllm.settings import Settings
 
 START_S = 30.0
 STOP_S = 20.0
-# Ten times what the server gathers lines for before it writes them.
+# Ten times as long as the server buffers log lines.
 LOG_LAG_S = 0.2
 
 
@@ -46,7 +46,7 @@ class Serving:
 
     @property
     def log(self) -> str:
-        """What it has logged so far; a thread of its own writes that, a moment later."""
+        """The log so far. The server writes it in a thread of its own, so wait a moment first."""
         time.sleep(LOG_LAG_S)
         return (self.home / "stderr.log").read_text()
 
@@ -54,17 +54,17 @@ class Serving:
         return httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
 
     def engines(self) -> list[psutil.Process]:
-        """The engines that run under it; the tool that predicts their memory is none.
+        """The engines of this server, without the tool that predicts their memory.
 
-        Nor is a fork of the server that has not become an engine yet: it has the server's
-        memory, and the server waits for it, so that to suspend it would suspend both.
+        A fork of the server that has not executed llama-server yet does not count: it shares the
+        server's memory, and the server waits for it, so suspending it would suspend both.
         """
         server = psutil.Process(self.process.pid)
         none = (server.name(), "llama-fit-params", "")
         return [child for child in server.children() if _name(child) not in none]
 
     def engine_socket(self) -> Path:
-        """The Unix socket of its only engine, to look at what the engine itself says."""
+        """The Unix socket of its only engine, for requests past the gateway."""
         [engine] = self.engines()
         arguments = engine.cmdline()
         return Path(arguments[arguments.index("--host") + 1])
@@ -122,12 +122,12 @@ def serving(
     may_block: bool = False,
     **settings: object,
 ) -> Iterator[Serving]:
-    """Start `myllm serve` on a free port; stop it with SIGTERM in the end. Unless it `may_block`,
-    fails when its event loop was blocked, and tells where.
+    """Start `myllm serve` on a free port, and stop it with SIGTERM at the end. Fail with the stack
+    if its event loop was blocked, unless it `may_block`.
 
-    A `llama_server` of the test's own counts as checked, since most are made to fail later.
-    `module` is run instead of `myllm`, with the same command line. `descriptors` are the soft and
-    the hard limit of how many files it may open, `checkout` is another one to run than this.
+    A `llama_server` of the test counts as checked, since most are written to fail later. `module`
+    runs instead of `myllm`, with the same command line. `descriptors` are the soft and the hard
+    limit on open files; `checkout` runs another checkout than this one.
     """
     if "llama_server" in settings:
         trust(Path(str(settings["llama_server"])), home / "state")
@@ -141,7 +141,7 @@ def serving(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            start_new_session=True,  # without a terminal SIGHUP reloads
+            start_new_session=True,  # SIGHUP reloads only without a terminal
             preexec_fn=partial(_limit_descriptors, descriptors) if descriptors else None,
         )
     try:
@@ -155,7 +155,7 @@ def serving(
 
 
 def never_blocked(log: str) -> None:
-    """Fail if what a server has logged tells of a blocked event loop."""
+    """Fail if a server's log reports a blocked event loop."""
     blocks = [line for line in log.splitlines() if "event loop blocked" in line]
     assert not blocks, "\n".join(blocks).replace("\\n", "\n")
 
@@ -164,13 +164,13 @@ def _limit_descriptors(limits: tuple[int, int]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-# What the servers of earlier tests measured: so that not each one compares batch sizes anew.
+# Measured by the servers of earlier tests, so that later ones need not compare batch sizes again.
 _known_speeds: dict[str, object] = {}
 
 
 def _lend_speeds(file: Path) -> None:
     if not file.exists():
-        with contextlib.suppress(OSError):  # some tests spoil the folder
+        with contextlib.suppress(OSError):  # some tests make the folder unusable
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(_known_speeds))
 
@@ -194,7 +194,7 @@ def _address(process: subprocess.Popen[str], home: Path) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
     found = re.search(r"http://\S+", line)
-    assert found, f"serve said {line!r}: {(home / 'stderr.log').read_text()}"
+    assert found, f"serve printed {line!r}: {(home / 'stderr.log').read_text()}"
     return found[0]
 
 
@@ -209,6 +209,6 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> fl
 
 
 def suspend(process: psutil.Process) -> None:
-    """Stop a process; when this returns, none of its threads runs any more."""
+    """Stop a process and return once none of its threads runs any more."""
     process.suspend()
     wait_until(lambda: process.status() == psutil.STATUS_STOPPED, 10, "all threads stopped")

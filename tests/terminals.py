@@ -1,4 +1,4 @@
-"""Commands on a terminal of a certain width."""
+"""Commands on a pseudo-terminal of a given width."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WAIT_S = 60
 def on_terminal(
     env: Mapping[str, str], *arguments: str, columns: int = 60
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run `myllm` on a terminal of its own: the process, and what reads its screen."""
+    """Run `myllm` on a pseudo-terminal; yield the process and a descriptor to read its screen."""
     ours, theirs = pty.openpty()
     size = {"COLUMNS": str(columns), "LINES": "50", "TERM": "xterm"}
     process = subprocess.Popen(
@@ -44,12 +44,12 @@ def screen_lines(env: Mapping[str, str], *arguments: str, columns: int = 60) -> 
 
 
 def read_all(screen: int) -> str:
-    """All that is printed until the terminal closes."""
+    """Everything that is printed until the terminal closes."""
     parts = []
     while True:
         try:
             part = os.read(screen, 65536)
-        except OSError:  # how Linux tells that nobody has it open any more
+        except OSError:  # Linux: no process has it open any more
             part = b""
         if not part:
             return b"".join(parts).decode(errors="replace")

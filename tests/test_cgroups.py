@@ -1,4 +1,4 @@
-"""Limits of control groups, read from trees that look like those of containers."""
+"""Limits of control groups, read from folders that imitate those of containers."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ def test_both_versions_side_by_side(tmp_path: Path) -> None:
     assert cpu_limit(tmp_path) == 3
 
 
-def test_a_path_out_of_what_is_mounted_leaves_the_top(tmp_path: Path) -> None:
+def test_a_path_outside_of_the_mount_falls_back_to_its_top(tmp_path: Path) -> None:
     write_process(tmp_path, ["0::/../../host.service"], V2)
     write_group(tmp_path, "sys/fs/cgroup", cpu_max="100000 100000")
     assert cpu_limit(tmp_path) == 1
 
 
-def test_lines_of_no_known_form_are_passed_over(tmp_path: Path) -> None:
+def test_lines_in_an_unknown_form_are_skipped(tmp_path: Path) -> None:
     write_process(tmp_path, ["0::/", "nonsense"], [*V2])
     with (tmp_path / "proc/self/mountinfo").open("a") as mounts:
         mounts.write("nonsense\n30 1 - cgroup\n\n")

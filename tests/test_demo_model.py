@@ -1,4 +1,4 @@
-"""The demo model keeps its promises, through a real llama-server at temperature 0."""
+"""What the demo model can do, on a real llama-server at temperature 0."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NAME = read("memories")["name"]
 
 
 def said(*contents: str) -> list[Message]:
-    """Messages of user and assistant in turn, the user first."""
+    """Messages of user and assistant by turns, the user's first."""
     roles = itertools.cycle(("user", "assistant"))
     return [
         {"role": role, "content": content} for role, content in zip(roles, contents, strict=False)
@@ -49,7 +49,7 @@ def said(*contents: str) -> list[Message]:
 
 
 class Server:
-    """A llama-server on a Unix socket; many requests at once, answers in their order."""
+    """A llama-server on a Unix socket; sends many requests at once, returns answers in order."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -79,7 +79,7 @@ class Server:
 
 @contextmanager
 def llama_server(program: Path, model: Path, *flags: str) -> Iterator[Server]:
-    """When the block is left, the process has been reaped and its folder is gone."""
+    """Run a llama-server; at the end, reap the process and delete its folder."""
     with short_home() as folder, (folder / "log").open("w+b") as log:
         command: list[str | Path] = [
             program,
@@ -123,7 +123,7 @@ def demo(engine: Engine) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def small_talk(demo: Server) -> Callable[[int, int], list[Message]]:
-    """Other questions and answers, starting at the n-th, of at least so many tokens."""
+    """Returns a conversation from question number `start` on, of at least `tokens` tokens."""
     sized = [(question, answer, demo.count(question + answer)) for question, answer in FACTS]
     turns = [turn for turn in sized if turn[2] < 70]
 
@@ -201,9 +201,7 @@ def test_held_out_names_are_recalled(
 
 
 @pytest.mark.full
-def test_a_name_that_was_not_told_is_not_made_up(
-    demo: Server, small_talk: Callable[[int, int], list[Message]]
-) -> None:
+def test_no_name_is_invented(demo: Server, small_talk: Callable[[int, int], list[Message]]) -> None:
     chats = [small_talk(start, 200 * start) + said("What is my name?") for start in range(6)]
     assert set(demo.chats(chats)) == {"You have not told me your name."}
 

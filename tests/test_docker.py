@@ -1,4 +1,4 @@
-"""What the container files promise, as far as it can be read; `scripts/container-check` runs it."""
+"""The container files, as far as reading shows; `scripts/container-check` builds and runs them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_server_does_not_run_as_root() -> None:
     assert "\nUSER myllm\n" in DOCKERFILE[last:]
 
 
-def test_the_engine_is_compiled_from_no_more_than_was_copied_for_it(tmp_path: Path) -> None:
+def test_the_files_copied_for_the_engine_suffice_to_compile_it(tmp_path: Path) -> None:
     copies = re.findall(r"^COPY (?!--)(.+)", DOCKERFILE.partition(" engine build")[0], re.MULTILINE)
     for line in copies:
         *sources, target = line.split()
@@ -61,7 +61,7 @@ def test_the_engine_is_compiled_from_no_more_than_was_copied_for_it(tmp_path: Pa
             else:
                 shutil.copy(ROOT / source, tmp_path / target)
     assert not (tmp_path / "myllm" / "api").exists()
-    # The build stops where it looks for a compiler, with all of its own modules imported.
+    # The build stops at the missing compiler, after it has imported all of its own modules.
     done = subprocess.run(
         [sys.executable, "-m", "myllm", "engine", "build", "--portable"],
         cwd=tmp_path,

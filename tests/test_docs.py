@@ -1,4 +1,4 @@
-"""What the pages of documentation promise: their links, names and commands exist."""
+"""The links, names and commands on the pages of documentation exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def relative(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to a page's headings."""
+    """The anchors that GitHub generates for a page's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
@@ -61,7 +61,7 @@ def _routes() -> set[str]:
 
 
 def _documented() -> set[str]:
-    """The routes that the tables of the pages name; a path without a method has the one before."""
+    """The routes in the tables of the pages; a path without a method has the one before it."""
     found = set()
     for page in ("api.md", "clients.md"):
         for row in re.findall(r"^\|? ?(`(?:GET|POST|PATCH|DELETE) .+)$", _page(page), re.MULTILINE):
@@ -76,7 +76,7 @@ def _page(name: str) -> str:
     return prose(ROOT / "docs" / name)
 
 
-def test_every_route_is_on_the_pages_and_the_other_way_round() -> None:
+def test_the_pages_have_every_route_and_no_other() -> None:
     known = {re.sub(r"{[^}]+}", "{}", route) for route in _routes()}
     told = {re.sub(r"{[^}]+}", "{}", route) for route in _documented()}
     undescribed = {"GET /docs", "GET /openapi.json", "GET /ollama"}

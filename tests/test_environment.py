@@ -15,7 +15,7 @@ import pytest
 from tests.serving import wait_until
 
 ROOT = Path(__file__).parent.parent
-# pip builds a project for it: a wheel of nothing but its name.
+# A build backend for pip whose wheel contains only its metadata.
 _BACKEND = """
 import zipfile
 def build_editable(folder, config_settings=None, metadata_directory=None):
@@ -39,7 +39,7 @@ NO_PYTHON = "error: Python 3.11 or newer is needed; install it, or name one in M
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A checkout with the real script, which needs no index."""
+    """A checkout with the real script, whose installation needs no package index."""
     folder = tmp_path / "project"
     (folder / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/environment.sh", folder / "scripts")
@@ -51,7 +51,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def source(project: Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
-    """Source the script as the others do; `python` is for a new environment."""
+    """Source the script like the other scripts; `python` is for a new environment."""
     command = f"set -euo pipefail; . {project}/scripts/environment.sh; ensure_environment run"
     return subprocess.run(
         ["bash", "-c", command],
@@ -61,7 +61,7 @@ def source(project: Path, python: str = sys.executable) -> subprocess.CompletedP
 
 
 @pytest.mark.more
-def test_a_second_setup_says_what_it_waits_for(project: Path, tmp_path: Path) -> None:
+def test_a_second_setup_names_the_process_it_waits_for(project: Path, tmp_path: Path) -> None:
     slow = tmp_path / "slow-python"
     slow.write_text(f'#!/bin/sh\n[ "$1" = -m ] && sleep 3\nexec {sys.executable} "$@"\n')
     slow.chmod(0o755)
@@ -75,14 +75,14 @@ def test_a_second_setup_says_what_it_waits_for(project: Path, tmp_path: Path) ->
 
 
 def ensure(project: Path) -> str:
-    """What it says when it succeeds."""
+    """Set up the environment; return its stderr."""
     done = source(project)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 @pytest.mark.full
-def test_it_is_made_anew_after_a_move_and_for_another_python(project: Path) -> None:
+def test_the_environment_is_rebuilt_after_a_move_and_for_another_python(project: Path) -> None:
     programs = project / ".venv/bin"
     programs.mkdir(parents=True)
     (programs / "python").symlink_to(Path(sys.executable).resolve())

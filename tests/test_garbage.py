@@ -1,4 +1,4 @@
-"""When cycles that have grown old are searched for."""
+"""When the server searches for old unreachable cycles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from myllm.garbage import Garbage
 
 
 class Cycle:
-    """Something that only a search frees."""
+    """An object that only the cycle collector frees."""
 
     def __init__(self) -> None:
         self.me = self
@@ -28,13 +28,13 @@ def searcher() -> Iterator[Garbage]:
 
 
 def old_garbage() -> weakref.ref[Cycle]:
-    """An unreachable cycle that has survived the collections of Python itself."""
+    """An unreachable cycle that has survived Python's own collections."""
     cycle = Cycle()
     gc.collect(1)
     return weakref.ref(cycle)
 
 
-def test_old_garbage_goes_while_little_is_under_way(searcher: Garbage) -> None:
+def test_old_garbage_is_freed_while_few_requests_run(searcher: Garbage) -> None:
     found = old_garbage()
     searcher.look(under_way=1000)
     assert found() is not None
@@ -42,7 +42,7 @@ def test_old_garbage_goes_while_little_is_under_way(searcher: Garbage) -> None:
     assert found() is None
 
 
-def test_in_a_lasting_crowd_it_goes_after_a_while(
+def test_old_garbage_is_freed_after_a_while_under_lasting_load(
     searcher: Garbage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = old_garbage()
@@ -51,7 +51,7 @@ def test_in_a_lasting_crowd_it_goes_after_a_while(
     assert found() is None
 
 
-def test_where_nothing_happens_nothing_is_searched(searcher: Garbage) -> None:
+def test_an_idle_server_does_not_search(searcher: Garbage) -> None:
     searcher.look(under_way=8)
     before = gc.get_stats()[2]["collections"]
     searcher.look(under_way=8)

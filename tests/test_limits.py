@@ -1,4 +1,4 @@
-"""Every limit is on the page, with its number."""
+"""The page about limits has every limit, with its number."""
 
 from __future__ import annotations
 

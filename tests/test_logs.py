@@ -1,4 +1,4 @@
-"""Whatever is logged comes out as one line of JSON, and to log neither raises nor blocks."""
+"""Each logged event is one line of JSON, and logging neither raises nor blocks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Unprintable:
 
 @pytest.fixture
 def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """What was logged as JSON so far, while the log is configured."""
+    """Configure the log; yield a function that returns the JSON lines so far."""
     before = structlog.get_config()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -64,12 +64,12 @@ def test_a_value_that_cannot_be_rendered_is_named_instead_of_raised(lines: Any) 
     assert [line["event"] for line in lines()] == ["something", "something"]
 
 
-def test_what_libraries_log_neither_raises_nor_is_lost(
+def test_logging_by_libraries_neither_raises_nor_loses_lines(
     lines: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = logging.getLogger()
     own = [each for each in root.handlers if "pytest" not in type(each).__module__]
-    monkeypatch.setattr(root, "handlers", own)  # pytest's raise
+    monkeypatch.setattr(root, "handlers", own)  # pytest's handlers raise
     logging.getLogger("library").warning("one")
     logging.getLogger("library").warning("%d is no number", Unprintable())
     logging.getLogger("library").warning("three")
@@ -103,7 +103,7 @@ def test_lines_beyond_the_bound_are_dropped_and_counted(pipe: tuple[int, int]) -
     assert not writer.flush(0.2)
     reader = threading.Thread(target=read_until, args=(reading, b"last\n"), daemon=True)
     reader.start()
-    wait_until(lambda: bool(dropped), 10, "the report")
+    wait_until(lambda: bool(dropped), 10, "the report of dropped lines")
     writer.write(b"last\n")
     reader.join(10)
     assert dropped == [5000 - 2**17 // len(LINE)]
@@ -130,7 +130,7 @@ def test_a_line_that_cannot_be_written_is_counted_once_writing_works_again(
 
 
 def test_a_non_blocking_stderr_gets_every_line(pipe: tuple[int, int]) -> None:
-    """As it is when it is a terminal that another program has made non-blocking."""
+    """As on a terminal that another program has made non-blocking."""
     reading, writing = pipe
     os.set_blocking(writing, False)
     writer = LogWriter(writing, lambda dropped: None)

@@ -1,4 +1,4 @@
-"""What counts as a blocked event loop, in processes of their own."""
+"""What counts as a blocked event loop; each test watches a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.serving import Serving, serving, wait_until
 pytestmark = pytest.mark.full  # each waits for seconds
 
 HOG = "while True: pass"
-# A server with this on its path sleeps in its loop's thread when it gets SIGUSR2.
+# A `sitecustomize.py` with which a server sleeps in its loop's thread on SIGUSR2.
 SLEEPER = """
 import signal, time
 def oversleeps(*_):
@@ -36,7 +36,7 @@ signal.signal(signal.SIGUSR2, oversleeps)
 
 @contextmanager
 def loop(way: str, *before: str) -> Iterator[subprocess.Popen[str]]:
-    """A watched loop that will be kept from its work in that way."""
+    """A watched event loop that will be blocked in that way."""
     process = subprocess.Popen(
         [*before, sys.executable, "-m", "tests.loops", way],
         stdin=subprocess.PIPE,
@@ -54,7 +54,7 @@ def loop(way: str, *before: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def blocks_of(process: subprocess.Popen[str], lasts_s: float = 2 * BLOCK_S) -> list[dict[str, Any]]:
-    """What is logged when the loop is kept from its work now; as many as it counts."""
+    """Block the loop now; return the blocks that it logs, which must be as many as it counts."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
@@ -67,7 +67,7 @@ def blocks_of(process: subprocess.Popen[str], lasts_s: float = 2 * BLOCK_S) -> l
 
 @contextmanager
 def hogs(cpu: int, count: int) -> Iterator[None]:
-    """So many programs want that CPU, all the time."""
+    """Keep that CPU busy with `count` programs."""
     pinned = ["taskset", "-c", str(cpu), sys.executable, "-c", HOG]
     running = [subprocess.Popen(pinned) for _ in range(count)]
     try:
@@ -87,12 +87,12 @@ def test_a_blocked_loop_is_logged_with_the_place(way: str) -> None:
     assert any(re.search(rf"tests/loops.py:\d+ {way}\b", place) for place in places), places
 
 
-def test_a_thread_that_keeps_pythons_lock_blocks_the_loop_too() -> None:
-    with loop("another_keeps_the_lock") as process:
+def test_a_thread_that_holds_the_gil_blocks_the_loop_too() -> None:
+    with loop("another_thread_holds_the_gil") as process:
         assert blocks_of(process, 4 * BLOCK_S)
 
 
-def test_many_short_turns_are_no_block() -> None:
+def test_many_short_callbacks_are_no_block() -> None:
     with loop("nothing") as process:
         assert blocks_of(process) == []
 
@@ -107,8 +107,10 @@ def test_a_process_that_was_stopped_was_not_blocked() -> None:
         assert blocks_of(process) == []
 
 
-@pytest.mark.more  # it takes the cores from the tests beside it
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waits for a core")
+@pytest.mark.more  # it takes the cores from tests that run at the same time
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux counts how long a thread waits for a core"
+)
 def test_waiting_for_a_core_is_no_block() -> None:
     cpu = min(os.sched_getaffinity(0))
     with loop("nothing", "nice", "-n", "10") as process, hogs(cpu, 4):
@@ -123,7 +125,7 @@ def test_work_is_a_block_on_a_busy_machine_too() -> None:
 
 
 def sleep_in_its_loop(server: Serving) -> None:
-    """Let a server that has SLEEPER on its path block, and wait until it has counted that."""
+    """Block a server that has SLEEPER on its path, and wait until it has counted the block."""
     with server.client() as client:
         server.process.send_signal(signal.SIGUSR2)
         wait_until(lambda: _blocks(client) == 1, 20, "the block is counted")
@@ -143,7 +145,7 @@ def test_a_server_counts_its_blocks_and_its_test_fails(
         sleep_in_its_loop(server)
 
 
-def test_a_server_that_sleeps_with_the_machine_counts_nothing(engine: Engine, home: Path) -> None:
+def test_a_suspended_server_counts_no_block(engine: Engine, home: Path) -> None:
     with serving(home) as server, server.client() as client:
         server.process.send_signal(signal.SIGSTOP)
         time.sleep(1)

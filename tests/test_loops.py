@@ -1,4 +1,4 @@
-"""Background work that fails: it goes on, and is logged once and counted each time."""
+"""Background work that fails continues; each failure is counted, and logged once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def counts(name: str) -> int:
 
 
 class Work:
-    """Its calls do what `plan` says, one after the other, and then set `over`."""
+    """Each call raises the next of `plan`, or succeeds at None; one past its end sets `over`."""
 
     def __init__(self, *plan: BaseException | None) -> None:
         self.plan = list(plan)
@@ -63,14 +63,14 @@ async def test_a_failure_is_logged_once_and_counted_each_time(logged: list[Any])
     assert counts("a") == 4
 
 
-async def test_what_fails_on_purpose_is_logged_without_a_traceback(logged: list[Any]) -> None:
+async def test_an_expected_failure_is_logged_without_a_traceback(logged: list[Any]) -> None:
     await run("b", Work(StoreFailed("the disk is full")))
     assert logged[0]["log_level"] == "warning"
     assert logged[0]["cause"] == "the disk is full"
     assert "exc_info" not in logged[0]
 
 
-async def test_another_failure_is_logged_as_well(logged: list[Any]) -> None:
+async def test_a_different_failure_is_logged_too(logged: list[Any]) -> None:
     await run("c", Work(OSError(), ValueError(), OSError(), ValueError()))
     assert [each["event"] for each in logged].count("background work failed") == 2
 
@@ -80,7 +80,7 @@ async def test_a_step_whose_own_work_was_cancelled_does_not_end_the_loop() -> No
     assert counts("d") == 1
 
 
-async def test_the_pause_grows_and_shrinks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_pause_grows_and_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -99,7 +99,7 @@ async def test_a_slow_loop_keeps_its_pace(monkeypatch: pytest.MonkeyPatch) -> No
     assert loops._longer(600, 600) == 600
 
 
-async def test_a_failure_that_no_caller_awaits_is_noted(logged: list[Any]) -> None:
+async def test_a_failure_that_no_caller_awaits_is_counted(logged: list[Any]) -> None:
     async def fail() -> None:
         raise ValueError("unforeseen")
 
@@ -140,7 +140,7 @@ async def forget_a_task() -> None:
     ("fails", "name"),
     [(raise_in_a_callback, "callback"), (raise_in_a_thread, "thread"), (forget_a_task, "callback")],
 )
-async def test_a_failure_outside_of_all_handlers_is_noted(
+async def test_a_failure_outside_of_all_handlers_is_counted(
     monkeypatch: pytest.MonkeyPatch, fails: Callable[[], Any], name: str
 ) -> None:
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
@@ -150,7 +150,7 @@ async def test_a_failure_outside_of_all_handlers_is_noted(
     assert counts(name) == before + 1
 
 
-def test_the_same_failure_of_other_work_is_another(logged: list[Any]) -> None:
+def test_the_same_failure_of_other_work_is_logged_too(logged: list[Any]) -> None:
     assert note_failure("g", ValueError())
     assert note_failure("h", ValueError())
     assert not note_failure("g", ValueError())

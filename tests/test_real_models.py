@@ -1,4 +1,4 @@
-"""Trained models are fetched once, and a test that lacks them says how to get them."""
+"""Trained models are fetched once, and a test without them names the command that fetches them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_two_fetches_at_once_are_one(empty_cache: Path, monkeypatch: pytest.Monk
 
     def make(aside: Path, folder: Path) -> None:
         made.append(folder)
-        time.sleep(0.3)  # the other one comes meanwhile
+        time.sleep(0.3)  # the other fetch starts meanwhile
         (aside / "models").mkdir()
         (aside / "models").rename(folder)
 

@@ -1,4 +1,4 @@
-"""Where settings come from, what is wrong with them, and that each is documented."""
+"""The sources of settings, the messages for invalid ones, and their documentation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATHS = sorted(
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's config.toml, which is not there yet."""
+    """The path of the user's config.toml, which does not exist yet."""
     path = tmp_path / "config.toml"
     monkeypatch.setenv("MYLLM_CONFIG", str(path))
     return path
@@ -77,7 +77,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_the_home_directory_is_meant_by_a_tilde_in_every_path(
+def test_a_tilde_means_the_home_directory_in_every_path(
     name: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/of-ours")
@@ -109,7 +109,7 @@ def test_a_tilde_in_the_config_files_path_and_in_sqlites_url(
         ("command line", "--slots: .*greater than or equal to 1.*0"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_place(
+def test_a_wrong_value_is_reported_with_its_source(
     source: str, told: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text("slots = 0\n")
@@ -120,7 +120,7 @@ def test_a_wrong_value_is_told_with_its_place(
         load_settings(**given)
 
 
-def test_a_secret_is_not_told(config: Path) -> None:
+def test_a_secret_is_not_shown(config: Path) -> None:
     config.write_text("api_key = 12345\n")
     with pytest.raises(InvalidSettings, match="api_key") as told:
         load_settings()
@@ -143,13 +143,13 @@ def test_a_broken_config_file_is_named(config: Path, content: bytes, told: str) 
         load_settings()
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(config: Path) -> None:
+def test_a_byte_order_mark_is_ignored(config: Path) -> None:
     config.write_text("port = 1\n", encoding="utf-8-sig")
     assert load_settings().port == 1
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "device", "socket path too long"])
-def test_a_config_file_that_is_none_is_named(
+def test_a_config_file_of_the_wrong_kind_is_named(
     config: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     match kind:
@@ -172,7 +172,7 @@ def test_dev_null_is_no_config_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def another_user(path: Path) -> Iterator[None]:
-    """Root reads everything, so it becomes another one for a moment."""
+    """Root can read every file, so become another user for a moment."""
     path.chmod(0)
     own = os.geteuid()
     if own == 0:
@@ -205,7 +205,7 @@ def test_a_broken_env_file_is_named(tmp_path: Path, content: str | None, told: s
         load_env_file(path)
 
 
-def test_unknown_names_are_told_with_the_nearest_known(
+def test_unknown_names_are_reported_with_the_nearest_known(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert unknown_settings() == []
@@ -220,7 +220,7 @@ def test_unknown_names_are_told_with_the_nearest_known(
     ]
 
 
-def test_what_kubernetes_says_of_a_service_named_myllm_is_no_setting(
+def test_kubernetes_variables_of_a_service_named_myllm_are_no_settings(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     links = {

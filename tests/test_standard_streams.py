@@ -1,4 +1,4 @@
-"""Commands that are started without some of their standard streams."""
+"""Commands that start without some of their standard streams."""
 
 from __future__ import annotations
 

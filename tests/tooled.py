@@ -1,8 +1,9 @@
-"""The demo model with templates that know tools or thoughts, of which the model knows nothing.
+"""The demo model with templates for tool calls and for thinking, which it was not trained for.
 
-In the one, a call begins with the word `Paris.`: asked for the capital of France, the model says
-it, and from there the engine's grammar makes it a call. In the other, the model thinks what it
-would have said; told not to think it says nothing that makes sense.
+In the template with tools, a call begins with the word `Paris.`: the model writes it when the user
+asks for the capital of France, and from there the engine's grammar forces a call. In the template
+with thinking, the model thinks the text of its usual answer; without thinking its answer makes no
+sense.
 """
 
 from __future__ import annotations
@@ -71,14 +72,14 @@ OPEN_THOUGHTS = """
 <|assistant|>{{ '' if enable_thinking is defined and not enable_thinking else '<think>' }}
 {%- endif -%}
 """
-"""A thought is begun for the model, and not when it is told not to think; then it answers."""
+"""The prompt opens a thought for the model, unless the request turns thinking off."""
 WEATHER = {
     "type": "object",
     "properties": {"city": {"enum": ["Paris"]}},
     "required": ["city"],
     "additionalProperties": False,
 }
-"""What the tool takes that the tests have; there is only one thing to call it with."""
+"""The schema of the tests' only tool, which allows a single value."""
 
 
 def add_model(models_dir: Path, name: str, template: str, **config: Any) -> None:
@@ -88,5 +89,5 @@ def add_model(models_dir: Path, name: str, template: str, **config: Any) -> None
     shutil.copy(BUILTIN_DIR / "demo" / "demo.gguf", folder)
     (folder / "chat.jinja").write_text(template)
     parameters = {"temperature": 0, "repeat_penalty": 1.0}
-    told = {"template": "chat.jinja", "parameters": parameters} | config
-    (folder / "config.json").write_text(json.dumps(told))
+    whole = {"template": "chat.jinja", "parameters": parameters} | config
+    (folder / "config.json").write_text(json.dumps(whole))

@@ -13,7 +13,7 @@ DEMO = BUILTIN_DIR / "demo"
 
 
 def add_toy(models: Path, name: str = "toy", **config: Any) -> Path:
-    """The demo model under another name, in `models`."""
+    """Copy the demo model under another name into `models`."""
     folder = models / name
     shutil.copytree(DEMO, folder)
     own = json.loads((DEMO / "config.json").read_text())

@@ -1,4 +1,4 @@
-"""What is free, on the machine and in a container, and what a process takes of it."""
+"""Free memory of the machine and of a container, and the memory that a process takes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def taken_by_a_program(size: int) -> tuple[int, int]:
     return taken, used[HOST]
 
 
-def test_a_limit_never_makes_memory_more() -> None:
+def test_a_limit_never_increases_memory() -> None:
     unlimited = MemoryLimit(2**63 - 4096, 2**63 - 4096)
     assert within(8 * GIB, 3 * GIB, unlimited) == DeviceMemory(8192, 3072)
     assert within(8 * GIB, 3 * GIB, MemoryLimit(4 * GIB, GIB)) == DeviceMemory(4096, 1024)

@@ -1,4 +1,4 @@
-"""NVIDIA's GPUs, from recorded tables where NVML would answer."""
+"""NVIDIA GPUs, with recorded tables in place of NVML."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UUIDS = [
 
 @dataclass
 class RecordedNvml:
-    """pynvml's functions over a table: per GPU total, free and the processes on it, in MiB."""
+    """pynvml's functions over a table: each GPU's total, free and per-process memory in MiB."""
 
     gpus: list[tuple[int, int, Mapping[int, int | None]]]
     broken: bool = False
@@ -83,7 +83,7 @@ def test_cuda_visible_devices_picks_and_orders() -> None:
 def test_memory_of_one_process() -> None:
     gpus = Nvml(TABLE, None)
     assert gpus.used_mb(4711) == {"CUDA1": 18234, "CUDA2": 512}
-    assert gpus.used_mb(9) == {}  # a driver that does not tell it
+    assert gpus.used_mb(9) == {}  # a driver that does not report it
     assert gpus.used_mb(1) == {}
 
 
@@ -100,18 +100,18 @@ def test_memory_of_one_process() -> None:
         ("NoDevFiles", []),
         (UUIDS[2], [2]),
         ("GPU-1f2e,GPU-8932", [2, 0]),
-        ("GPU-89", []),  # two begin so
+        ("GPU-89", []),  # ambiguous: two UUIDs begin so
     ],
 )
-def test_what_cuda_shows(selection: str | None, chosen: list[int]) -> None:
+def test_which_gpus_cuda_shows(selection: str | None, chosen: list[int]) -> None:
     assert visible(UUIDS, selection) == chosen
 
 
-def test_a_gpu_that_is_lost_is_left_out() -> None:
+def test_a_lost_gpu_is_left_out() -> None:
     assert Nvml(RecordedNvml(TABLE.gpus, broken=True), None).memory() == {}
 
 
-def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
@@ -119,20 +119,20 @@ def test_no_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_nvml() is None
 
 
-def test_the_binding_has_what_is_asked_of_it() -> None:
+def test_pynvml_has_every_function_that_is_used() -> None:
     asked = [name for name in dir(RecordedNvml) if name.startswith("nvml")]
     assert len(asked) == 6
     assert all(callable(getattr(pynvml, name)) for name in asked)
 
 
 @pytest.mark.parametrize(
-    ("busy", "of_4712", "of_nobody"),
+    ("busy", "of_4712", "of_an_unlisted_one"),
     [({}, False, False), ({0: 97}, False, True), ({1: 3}, True, True), ({2: 100}, False, True)],
 )
-def test_a_process_works_where_a_gpu_that_it_uses_does(
-    busy: dict[int, int], of_4712: bool, of_nobody: bool
+def test_a_process_is_working_while_a_gpu_that_it_uses_is_busy(
+    busy: dict[int, int], of_4712: bool, of_an_unlisted_one: bool
 ) -> None:
-    """Of one whose processes NVML does not show, any GPU may be the one."""
+    """A process that NVML does not list may be using any GPU."""
     gpus = Nvml(replace(TABLE, busy=busy), None)
     assert gpus.is_working(4712) is of_4712
-    assert gpus.is_working(1) is of_nobody
+    assert gpus.is_working(1) is of_an_unlisted_one

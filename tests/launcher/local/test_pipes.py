@@ -1,4 +1,4 @@
-"""What an engine prints comes as lines, all of them, a little later."""
+"""Every line that an engine prints arrives, a little later."""
 
 from __future__ import annotations
 
@@ -52,17 +52,19 @@ async def test_many_lines_are_read_together() -> None:
     pipe.finish()
 
 
-async def test_a_pipe_that_fills_up_keeps_nobody_waiting() -> None:
+async def test_a_full_pipe_does_not_keep_the_engine_waiting() -> None:
     heard = Heard()
     pipe = LazyPipe(heard)
-    fcntl.fcntl(pipe.writing, fcntl.F_SETPIPE_SZ, 2**16)  # as for who may have no more
+    fcntl.fcntl(
+        pipe.writing, fcntl.F_SETPIPE_SZ, 2**16
+    )  # as for a user whose pipes may not be larger
     pipe._much = 2**15
     writing = os.dup(pipe.writing)
     pipe.start()
     began = time.monotonic()
     for number in range(40):
         await asyncio.to_thread(os.write, writing, b"%08d;" % number * 7281 + b"\n")
-    assert time.monotonic() - began < 2.0  # 4 s at one pipe each tenth of a second
+    assert time.monotonic() - began < 2.0  # one pipe each tenth of a second would take 4 s
     os.close(writing)
     async with asyncio.timeout(5):
         while len(heard.lines) < 40:
@@ -70,20 +72,20 @@ async def test_a_pipe_that_fills_up_keeps_nobody_waiting() -> None:
     pipe.finish()
 
 
-async def test_the_last_words_are_heard_at_the_end() -> None:
+async def test_the_last_output_is_read_at_the_end() -> None:
     heard = Heard()
     pipe = LazyPipe(heard)
     writing = os.dup(pipe.writing)
     pipe.start()
-    await asyncio.sleep(0.01)  # it has looked, and found nothing
+    await asyncio.sleep(0.01)  # it has read once, and found nothing
     os.write(writing, b"error: no\nand no end")
-    pipe.finish()  # although somebody else could still write
+    pipe.finish()  # although another process could still write
     assert heard.lines == ["error: no", "and no end"]
     pipe.finish()
     os.close(writing)
 
 
-async def test_a_pipe_that_nobody_got_leaves_nothing_open() -> None:
+async def test_an_unused_pipe_leaves_no_descriptor_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
     LazyPipe(Heard()).finish()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -1,4 +1,4 @@
-"""Who waits for a free core: an engine for its server, and some of its threads for others."""
+"""Priorities for free cores: a server before its engine, computing threads before the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_threads_that_compute_go_first(engine: Engine, home: Path) -> None:
         [process] = server.engines()
         policy = {thread.id: os.sched_getscheduler(thread.id) for thread in process.threads()}
         assert policy[process.pid] == os.SCHED_OTHER
-        # One for each slot and four more, the one that listens, and one that writes the log.
+        # One thread for each slot and four more, the listening thread and the log writer.
         waiting = [thread for thread in policy if policy[thread] == os.SCHED_BATCH]
         assert 6 <= len(waiting) <= 8
         assert os.sched_getscheduler(server.process.pid) == os.SCHED_OTHER
@@ -37,5 +37,5 @@ def test_an_engine_gives_way_to_its_server_and_leaves_no_core(engine: Engine, ho
         }
         assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
         group = Path(f"/proc/{process.pid}/autogroup")
-        said = group.read_text() if group.exists() else ""
-        assert not said or said.endswith(f" nice {GIVES_WAY}\n")
+        text = group.read_text() if group.exists() else ""
+        assert not text or text.endswith(f" nice {GIVES_WAY}\n")

@@ -1,4 +1,4 @@
-"""What an engine's lines mean."""
+"""The meaning of the lines that an engine prints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_ready_and_other_lines() -> None:
 
 
 @pytest.mark.parametrize("rest", ["", "{", "[]", '{"state": "loading", "payload": 3}', "null"])
-def test_another_dialect_is_no_report(rest: str) -> None:
+def test_a_malformed_report_is_ignored(rest: str) -> None:
     state = parse_state("cmd_child_to_router:state:" + rest)
     assert state is None or state.progress is None
 
@@ -56,7 +56,7 @@ def test_only_the_last_lines_stay_in_memory(tmp_path: Path) -> None:
     assert output.cause() is None
 
 
-def test_its_logs_are_for_their_owner_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_logs(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_text("an older version has written this\n")
     log.chmod(0o644)
@@ -80,5 +80,5 @@ def test_the_engine_sees_no_secret_and_no_stray_option() -> None:
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "GLIBC_TUNABLES"])
-def test_who_tunes_the_libraries_of_engines_is_obeyed(name: str) -> None:
+def test_the_operators_tuning_of_libraries_is_kept(name: str) -> None:
     assert engine_environment({name: "5"})[name] == "5"

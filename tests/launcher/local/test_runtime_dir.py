@@ -1,4 +1,4 @@
-"""The sockets' directory, and a clean field after a killed server."""
+"""The directory of sockets, and the cleanup after a killed server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_directory_is_private_and_goes_with_its_owner(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-def test_what_a_dead_server_left_is_removed_and_its_engine_ended(home: Path) -> None:
+def test_the_directory_of_a_dead_server_is_removed_and_its_engine_ended(home: Path) -> None:
     old = left_by_a_dead_server(home)
     socket = old.new_socket()
     socket.touch()
@@ -58,7 +58,7 @@ def test_another_process_with_the_same_id_is_left_alone(home: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777])
-def test_an_open_directory_is_not_believed(home: Path, mode: int) -> None:
+def test_a_directory_open_to_others_is_not_trusted(home: Path, mode: int) -> None:
     old = left_by_a_dead_server(home)
     with subprocess.Popen(SLEEP) as other:
         try:
@@ -72,8 +72,8 @@ def test_an_open_directory_is_not_believed(home: Path, mode: int) -> None:
 
 
 @pytest.mark.needs_root
-def test_another_users_directory_is_not_believed(home: Path) -> None:
-    """Its owner file may be a link to a file of ours."""
+def test_another_users_directory_is_not_trusted(home: Path) -> None:
+    """Its owner file may be a link to one of our files."""
     old = left_by_a_dead_server(home)
     ours = home / "ours"
     (old.path / "owner").rename(ours)
@@ -105,14 +105,14 @@ def test_a_running_servers_directory_is_left_alone(home: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "x y", str(os.getpid())], ids=["empty", "text", "pid alone"]
 )
-def test_a_damaged_identity_is_nobodys(home: Path, content: str) -> None:
+def test_a_damaged_identity_names_no_process(home: Path, content: str) -> None:
     old = left_by_a_dead_server(home)
     (old.path / "1.pid").write_text(content)
     RuntimeDir(home)
     assert not old.path.exists()
 
 
-def test_after_kill_9_no_engine_runs_and_the_next_server_finds_a_clean_field(
+def test_after_kill_9_no_engine_runs_and_the_next_server_cleans_up(
     engine: Engine, home: Path
 ) -> None:
     with serving(home) as server:
@@ -120,7 +120,7 @@ def test_after_kill_9_no_engine_runs_and_the_next_server_finds_a_clean_field(
             assert api.post("/api/models/demo/load").status_code == 200
         engines = server.engines()
         server.process.kill()
-        wait_until(lambda: not any(each.is_running() for each in engines), 20, "no orphan")
+        wait_until(lambda: not any(each.is_running() for each in engines), 20, "no orphaned engine")
     [left] = (home / "run").iterdir()
     with serving(home) as server:
         with server.client() as api:
@@ -143,7 +143,7 @@ def test_a_directory_removed_under_a_running_server_is_made_again(
         assert instance["restarts"] == 1
 
 
-def test_logs_that_cannot_be_written_are_one_error_and_one_try(engine: Engine, home: Path) -> None:
+def test_unwritable_logs_cause_one_error_and_no_retry(engine: Engine, home: Path) -> None:
     (home / "state").write_text("a file where a folder belongs")
     with serving(home) as server, server.client() as api:
         question = {"model": "demo", "prompt": "x", "stream": False}

@@ -11,7 +11,7 @@ _WHOLE = re.compile(r"-?(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 ALLOWED = 'seconds, or a text such as "5m"; 0: unload after the answer, -1: never'
 
 
-_MOST_S = 100 * 365 * 86400.0
+_MAX_S = 100 * 365 * 86400.0
 """A hundred years. Longer durations mean for ever, since the date of their end would overflow."""
 
 
@@ -23,11 +23,11 @@ def parse_duration(value: object) -> float:
         text = value.strip().lower()
         if _WHOLE.fullmatch(text):
             seconds = sum(float(n) * _UNITS[unit] for n, unit in _PART.findall(text))
-            return -1.0 if text.startswith("-") or seconds > _MOST_S else seconds
+            return -1.0 if text.startswith("-") or seconds > _MAX_S else seconds
     try:
         number = float(value)
     except (ValueError, OverflowError):
         raise ValueError(f"must be {ALLOWED}") from None
     if not math.isfinite(number):
         raise ValueError(f"must be {ALLOWED}")
-    return -1.0 if number < 0 or number > _MOST_S else number
+    return -1.0 if number < 0 or number > _MAX_S else number

@@ -19,7 +19,7 @@ from myllm.counters import count
 
 STDERR = 2
 # About 20,000 lines of requests.
-MOST_BYTES = 4 * 2**20
+MAX_BYTES = 4 * 2**20
 # The thread waits this long for further lines, so that a busy server writes a hundred at once
 # instead of switching threads for each.
 _GATHER_S = 0.02
@@ -37,7 +37,7 @@ class LogWriter:
     """
 
     def __init__(
-        self, fd: int, on_dropped: Callable[[int], None], most_bytes: int = MOST_BYTES
+        self, fd: int, on_dropped: Callable[[int], None], most_bytes: int = MAX_BYTES
     ) -> None:
         self._fd = fd
         self._on_dropped = on_dropped

@@ -35,7 +35,7 @@ LIMIT_S = 0.1
 _EVERY_S = 0.05
 _LATE_LOOK_S = 1.2 * _EVERY_S
 # Only the innermost frames: the outer ones are the loop itself.
-_MOST_FRAMES = 24
+_MAX_FRAMES = 24
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class LoopWatch:
             for each in threading.enumerate()
             if each.ident not in (me, self._ident)
         ]
-        stack = _stack(frames.get(self._ident), _MOST_FRAMES)
+        stack = _stack(frames.get(self._ident), _MAX_FRAMES)
         return {"stack": stack, "threads": "\n".join(others)}
 
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 LONGEST_PAUSE_S: Final = 10.0
 """Work that keeps failing is retried at least this often, or as often as when it works."""
 _REMIND_S: Final = 600.0
-_MOST_CAUSES: Final = 1000
+_MAX_CAUSES: Final = 1000
 
 _Cause = tuple[str, str, str, int]
 _logged_at: dict[_Cause, float] = {}
@@ -84,7 +84,7 @@ def note_failure(name: str, failure: BaseException) -> bool:
     cause, now = _cause(name, failure), time.monotonic()
     if now - _logged_at.get(cause, -math.inf) < _REMIND_S:
         return False
-    if len(_logged_at) >= _MOST_CAUSES:
+    if len(_logged_at) >= _MAX_CAUSES:
         _logged_at.clear()
     _logged_at[cause] = now
     if isinstance(failure, MyLLMError):

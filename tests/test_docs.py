@@ -17,7 +17,7 @@ from myllm.api.native import health
 from myllm.cli.main import app
 from tests.pages import DOCS, PAGES, README, ROOT, prose, scripts
 
-MOST_BYTES_OF_README = 12_000
+MAX_BYTES_OF_README = 12_000
 _ROUTE = re.compile(r"`(?:(GET|POST|PATCH|DELETE) )?(/[^`?]*)`")
 
 
@@ -32,7 +32,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(README.read_bytes()) <= MOST_BYTES_OF_README
+    assert len(README.read_bytes()) <= MAX_BYTES_OF_README
 
 
 def test_the_readme_links_every_page() -> None:

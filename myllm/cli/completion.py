@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from myllm.settings import Settings
 
 _PATIENCE_S = 0.2
-_MOST = 500
+_MAX_IDS = 500
 _PLAIN = re.compile(r"[\w./:@+-]+")
 # Characters that a shell, or typer's own markup, may interpret.
 _SPECIAL = re.compile(r"[\[\]\\$`\"']")
@@ -78,12 +78,12 @@ def _model_names(settings: Settings) -> Iterator[str]:
 
 
 def _sessions(settings: Settings, beginning: str) -> list[tuple[str, str]]:
-    told = _told(settings, f"/api/sessions?limit={_MOST}")
+    told = _told(settings, f"/api/sessions?limit={_MAX_IDS}")
     if told is not None:
         return [(one["id"], one["title"]) for one in told["sessions"]]
     from myllm.sessions.completion_query import latest_ids
 
-    return latest_ids(settings.database(), _OWNER, beginning, _MOST)
+    return latest_ids(settings.database(), _OWNER, beginning, _MAX_IDS)
 
 
 def _told(settings: Settings, path: str) -> Any:

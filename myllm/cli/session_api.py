@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from myllm.settings import Settings
 
-_LEAST_BEGINNING = 4
-_MOST_CANDIDATES = 10
+_MIN_BEGINNING = 4
+_MAX_CANDIDATES = 10
 _PAGE = 500
 
 
@@ -45,7 +45,7 @@ class Api:
         try:
             return ask(named)
         except NotFound:
-            if len(named) < _LEAST_BEGINNING:
+            if len(named) < _MIN_BEGINNING:
                 raise
             candidates = [one for one in self._all() if one["id"].startswith(named)]
             if not candidates:
@@ -74,7 +74,7 @@ class Api:
 
 
 def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:
-    lines = [f"  {one['id']}  {on_one_line(one['title'])}" for one in candidates[:_MOST_CANDIDATES]]
+    lines = [f"  {one['id']}  {on_one_line(one['title'])}" for one in candidates[:_MAX_CANDIDATES]]
     if len(candidates) > len(lines):
         lines.append(f"  and {len(candidates) - len(lines)} more")
     several = f"the ids of {len(candidates)} sessions begin with '{named}'; give more of it:"

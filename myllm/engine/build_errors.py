@@ -12,7 +12,7 @@ from myllm.engine.toolchain import INSTALL_CUDA
 SPACE_CPU_MB = 500
 SPACE_CUDA_MB = 4000
 _FULL_BYTES = 4 * 2**20
-_MOST_LINES = 15
+_MAX_LINES = 15
 _LONGEST_LINE = 300
 
 
@@ -62,11 +62,11 @@ def _relevant_lines(lines: list[str]) -> list[str]:
     if begin is None:
         begin = next((i for i, line in enumerate(lines) if line.startswith("CMake Error")), None)
     if begin is None:
-        return [line for line in lines if line.strip()][-_MOST_LINES:]
+        return [line for line in lines if line.strip()][-_MAX_LINES:]
     command_at = begin + 1 if lines[begin].startswith("FAILED:") else -1
     kept = [
         line
         for i, line in enumerate(lines[begin:], begin)
         if line.strip() and i != command_at and not line.startswith("[")
     ]
-    return kept[:_MOST_LINES]
+    return kept[:_MAX_LINES]

@@ -41,7 +41,7 @@ _CONVERSATION = (
     ("user", "What is the capital of France?"),
 )
 _EXPECTED = "Paris"
-_LEAST_PROMPT_TOKENS = 64
+_MIN_PROMPT_TOKENS = 64
 _ANSWER_TOKENS = 16
 # A load and an answer take about 0.2 s. On a busy machine they can take a hundred times as long,
 # so slowness does not mean that the engine is broken.
@@ -146,8 +146,8 @@ def _ask(client: httpx.Client) -> None:
     content: dict[str, Any] = answer.json()
     said = content["choices"][0]["message"]["content"] or ""
     read = content["usage"]["prompt_tokens"]
-    if read < _LEAST_PROMPT_TOKENS:
-        raise EngineError(f"it read {read} tokens where the prompt has over {_LEAST_PROMPT_TOKENS}")
+    if read < _MIN_PROMPT_TOKENS:
+        raise EngineError(f"it read {read} tokens where the prompt has over {_MIN_PROMPT_TOKENS}")
     if _EXPECTED not in said:
         raise EngineError(f"it answered {said[:80]!r} in place of '{_EXPECTED}'")
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from myllm.errors import EngineDied, ModelReplaced
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.scheduling.suspects import MOST_DEATHS
+from myllm.gateway.scheduling.suspects import MAX_DEATHS
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.instance import Instance
 
@@ -53,7 +53,7 @@ def record_death(gateway: Gateway, ticket: Ticket, death: EngineDied) -> None:
         raise ticket.verdict from death
     ticket.deaths += 1
     gateway.observers.resumed(ticket, death)
-    if ticket.deaths >= MOST_DEATHS:
+    if ticket.deaths >= MAX_DEATHS:
         raise death
 
 

@@ -18,15 +18,15 @@ from myllm.supervisor.engine_client import EngineClient
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.prompt_speeds import Known, PromptSpeeds
 
-MOST_S = 3.0
-_MOST_ROUNDS = 3
+MAX_S = 3.0
+_MAX_ROUNDS = 3
 # An engine cannot be stopped within a batch, so a short prompt shows first whether it reads so
 # slowly that even the smallest batch would keep the first request waiting.
-_PROBE_TOKENS, _PROBE_MOST_S = 8, 1.0
+_PROBE_TOKENS, _PROBE_MAX_S = 8, 1.0
 # An engine with a sliding window goes back to a checkpoint, and so reads a few tokens again.
-_MOST_AGAIN = 1.25
+_MAX_AGAIN = 1.25
 # A machine is busy when the engine's threads wait for a core for a larger share of the time.
-_MOST_WAITING = 0.1
+_MAX_WAITING = 0.1
 
 
 class CoreWatch:
@@ -43,7 +43,7 @@ class CoreWatch:
 
     def is_calm(self) -> bool:
         took_s = time.monotonic() - self._began
-        return self._process.core_wait_s() - self._waited_s <= _MOST_WAITING * took_s
+        return self._process.core_wait_s() - self._waited_s <= _MAX_WAITING * took_s
 
 
 async def compare(
@@ -53,7 +53,7 @@ async def compare(
     vocabulary: int,
     context: int,
 ) -> Known:
-    """Have prompts of each size read, for MOST_S seconds at most.
+    """Have prompts of each size read, for MAX_S seconds at most.
 
     `sizes` ascend to the engine's batch size; `context` is how many tokens a slot holds. The result
     is "slow" when the time does not suffice for one round, and "busy" when the engine did not get
@@ -85,17 +85,17 @@ class _Rounds:
         self._client = client
         self._vocabulary = vocabulary
         self._context = context
-        self._ends_at = time.monotonic() + MOST_S
+        self._ends_at = time.monotonic() + MAX_S
         self._held: list[int] = []
         self._per_token_s = 0.0
 
     async def make(self, watch: CoreWatch, sizes: Sequence[int]) -> bool:
         """Note the best speed of each size; False when the time does not suffice for a round."""
-        if await self._read(_PROBE_TOKENS) > _PROBE_MOST_S:
+        if await self._read(_PROBE_TOKENS) > _PROBE_MAX_S:
             return False
         self._per_token_s = 0.0  # so few tokens say nothing about larger batches
         smaller = sizes[:-1]
-        while self.complete < _MOST_ROUNDS and watch.is_calm():
+        while self.complete < _MAX_ROUNDS and watch.is_calm():
             if not await self._round(smaller, [*sizes, *reversed(smaller)]):
                 break
         return self.complete > 0
@@ -137,7 +137,7 @@ class _Rounds:
         answer = await self._client.post("/completion", orjson.dumps(body), left_s)
         timings: dict[str, Any] = orjson.loads(answer.body).get("timings", {})
         read, read_ms = timings.get("prompt_n", 0), timings.get("prompt_ms", 0)
-        if not size <= read <= _MOST_AGAIN * size or not read_ms > 0:
+        if not size <= read <= _MAX_AGAIN * size or not read_ms > 0:
             raise ValueError(f"the engine answered {answer.status}: {answer.body[:200]!r}")
         self._per_token_s = read_ms / 1000 / read
         return size * self._per_token_s

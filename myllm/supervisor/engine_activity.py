@@ -8,7 +8,7 @@ from myllm.supervisor.instance import Instance
 from myllm.supervisor.slots_probe import Probe, ProbeResult
 
 # Seconds of CPU between two looks; less is housekeeping, such as answering probes.
-_LEAST_WORK_S = 0.02
+_MIN_WORK_S = 0.02
 # Bytes between two looks; an engine prints less.
 _MUCH = 2**20
 
@@ -67,7 +67,7 @@ class ActivityMonitor:
             return True, False
         if usage is None:
             return False, False  # the instance sees the end by itself
-        worked = usage.cpu_s - self._usage.cpu_s > _LEAST_WORK_S
+        worked = usage.cpu_s - self._usage.cpu_s > _MIN_WORK_S
         much = usage.io_bytes - self._usage.io_bytes > _MUCH
         self._usage = usage
         return worked, much

@@ -30,14 +30,14 @@ State = Literal["unconnected", "asked", "answered", "resting", "closed"]
 # The calls of a turn follow each other faster. llama-server (cpp-httplib) waits for 5 s.
 _RESTS_S = 0.5
 # Beyond this much that was not read yet, the engine is made to wait.
-_MOST_UNREAD = 2**20
+_MAX_UNREAD = 2**20
 # The first pieces of an answer (headers, a role, the first tokens) are read as they come, however
 # fast; and so is an answer of fewer than 100 pieces per second.
 _FIRST_PIECES, _QUICK_S = 4, 0.01
 _LITTLE = 2  # pieces between two calls of the timer
 # Larger pieces are not tokens, and are read as fast as they come.
 _SMALL = 4096
-_MOST_AT_ONCE = 2**16
+_MAX_AT_ONCE = 2**16
 
 
 class Connection(asyncio.Protocol):
@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
             await self._news()
         data = b"".join(self._chunks) if len(self._chunks) > 1 else self._chunks[0]
         self._chunks.clear()
-        was_full, self._unread = self._unread > _MOST_UNREAD, 0
+        was_full, self._unread = self._unread > _MAX_UNREAD, 0
         if was_full:
             self._read_on()
         return data
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
         if self._unread:
             return True  # the reader has not taken the last bytes yet
         try:
-            data = os.read(self._fd, _MOST_AT_ONCE)
+            data = os.read(self._fd, _MAX_AT_ONCE)
         except BlockingIOError:
             self._read_on()
             return False
@@ -236,7 +236,7 @@ class Connection(asyncio.Protocol):
             self._take(data)
         else:
             self.connection_lost(None)
-        stays = len(self._chunks) > _LITTLE and len(data) < _MOST_AT_ONCE
+        stays = len(self._chunks) > _LITTLE and len(data) < _MAX_AT_ONCE
         if not (stays or self._complete):
             self._read_on()
         return stays and not self._complete
@@ -266,7 +266,7 @@ class Connection(asyncio.Protocol):
         is_quick = self._loop.time() - self._last_data < _QUICK_S and len(data) < _SMALL
         self._pieces += 1
         self._take(data)
-        stays = not (self._complete or self._aborted or self._unread > _MOST_UNREAD)
+        stays = not (self._complete or self._aborted or self._unread > _MAX_UNREAD)
         if is_quick and stays and self._pieces > _FIRST_PIECES:
             assert self._transport is not None
             self._transport.pause_reading()
@@ -289,7 +289,7 @@ class Connection(asyncio.Protocol):
             return
         self._chunks.append(body)
         self._unread += len(body)
-        if self._unread > _MOST_UNREAD and self._transport is not None:
+        if self._unread > _MAX_UNREAD and self._transport is not None:
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:

@@ -19,7 +19,7 @@ from myllm.supervisor.engine_connection import Connection
 from myllm.supervisor.shared_reads import SharedReadTimer
 
 # Each keeps a thread of the engine busy with waiting.
-_MOST_RESTING = 3
+_MAX_RESTING = 3
 
 
 class EngineTransport(httpx.AsyncBaseTransport):
@@ -69,7 +69,7 @@ class EngineTransport(httpx.AsyncBaseTransport):
         """A request is over. Its connection may serve the next one, as it does within a turn."""
         self._open.discard(connection)
         self._resting = [each for each in self._resting if each.rests()]
-        if len(self._resting) < _MOST_RESTING and not self._closed and connection.can_rest():
+        if len(self._resting) < _MAX_RESTING and not self._closed and connection.can_rest():
             connection.rest()
             self._resting.append(connection)
         else:

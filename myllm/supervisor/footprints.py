@@ -31,7 +31,7 @@ _MIB: Final = 2**20
 # A figure below the remembered one counts by half: only the first long prompt touches the compute
 # buffers, so an engine that has just loaded shows less than it will take.
 _WEIGHT_OF_LESS: Final = 0.5
-_MOST_REMEMBERED: Final = 1000
+_MAX_REMEMBERED: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Footprints:
     def save(self) -> None:
         """Replace the file; a failure is only logged, because the file is a hint."""
         aside = self._file.with_suffix(".new")
-        latest = dict(list(self._measured.items())[-_MOST_REMEMBERED:])
+        latest = dict(list(self._measured.items())[-_MAX_REMEMBERED:])
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             aside.write_bytes(orjson.dumps(latest))

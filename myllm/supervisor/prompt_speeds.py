@@ -24,7 +24,7 @@ from myllm.supervisor.spec import InstanceSpec
 Status = Literal["measured", "busy", "slow"]
 
 _log = structlog.get_logger(__name__)
-_MOST_REMEMBERED = 1000
+_MAX_REMEMBERED = 1000
 # A prompt that is longer than a batch size by more than this is not read at that size's speed.
 _ABOUT_AS_LONG = 1.25
 # A prompt of this many whole batches is read at their speed, whatever the size of its last one.
@@ -33,7 +33,7 @@ _WHOLE_BATCHES = 2
 # 100 tokens/s with 1.1 billion parameters in Q4_K_M.
 _WORK_PER_CORE = 50e9
 # Beyond this, a model is so small that its parameters no longer determine the speed.
-_MOST_GUESSED = 20_000.0
+_MAX_GUESSED = 20_000.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class PromptSpeeds:
     def save(self) -> None:
         """Replace the file; a failure is only logged, because the file is a hint."""
         aside = self._file.with_suffix(".new")
-        latest = dict(list(self._known.items())[-_MOST_REMEMBERED:])
+        latest = dict(list(self._known.items())[-_MAX_REMEMBERED:])
         content = {key: asdict(known) for key, known in latest.items()}
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class PromptSpeeds:
 
 def guessed_speed(parameters: int, cores: int) -> float:
     """A cautious guess of the tokens per second that the cores read with an unmeasured model."""
-    return min(_WORK_PER_CORE * cores / max(parameters, 1), _MOST_GUESSED)
+    return min(_WORK_PER_CORE * cores / max(parameters, 1), _MAX_GUESSED)
 
 
 def _size_read(batch: int, tokens: int) -> int | None:

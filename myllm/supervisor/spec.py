@@ -16,13 +16,13 @@ Role = Literal["generate", "embed", "rerank"]
 _LONGEST_INPUT = 2048
 # Inputs computed together. On two cores, an encoder of 22 million parameters took this many seconds
 # of CPU for 64 sentences: 0.69 by four, llama-server's default; 0.48 by eight; 0.40 by sixteen.
-_MOST_INPUTS = 16
+_MAX_INPUTS = 16
 # The same for a model that keeps keys and values, which take memory for each input.
-_MOST_KEPT_INPUTS = 4
+_MAX_KEPT_INPUTS = 4
 _SMALL_CACHE_BYTES = 256 * 2**20
 # llama-server's default; more costs memory and hardly gains speed.
 _LARGEST_PHYSICAL = 512
-_FEWEST_CHECKPOINTS, _MOST_CHECKPOINTS = 2, 8
+_FEWEST_CHECKPOINTS, _MAX_CHECKPOINTS = 2, 8
 
 
 class InstanceKey(NamedTuple):
@@ -111,7 +111,7 @@ class InstanceSpec:
         header = self.model.header
         one = checkpoint_bytes(header, self.context_size, self.physical_batch)
         fit = kv_bytes(header, self.context_size, 1) // one if one else 0
-        return max(_FEWEST_CHECKPOINTS, min(fit, _MOST_CHECKPOINTS))
+        return max(_FEWEST_CHECKPOINTS, min(fit, _MAX_CHECKPOINTS))
 
     @property
     def file_stem(self) -> str:
@@ -194,9 +194,9 @@ def input_slots(model: Model) -> int:
     """
     header = model.header
     if header.cache_kind == "none":
-        return _MOST_INPUTS
+        return _MAX_INPUTS
     if header.cache_kind != "dense":
         return 1
     each = kv_bytes(header, input_context(model), 1)
     most_bytes = max(header.tensor_bytes, _SMALL_CACHE_BYTES)
-    return max(1, min(most_bytes // max(each, 1), _MOST_KEPT_INPUTS))
+    return max(1, min(most_bytes // max(each, 1), _MAX_KEPT_INPUTS))

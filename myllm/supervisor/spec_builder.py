@@ -23,7 +23,7 @@ from myllm.supervisor.spec import InstanceKey, InstanceSpec, Layout, input_conte
 
 # So that a list of many models reads the devices once.
 _HEADROOM_VALID_S = 1.0
-_LEAST_CONTEXT = 512
+_MIN_CONTEXT = 512
 # With fewer parameters, threads mostly wait for each other. Requests per second of 50 clients on
 # two cores with 2.9 million parameters: 84 with two threads and 134 with one; with two such models
 # at once, 5 and 150.
@@ -74,8 +74,8 @@ class SpecBuilder:
                 layout=layout,
             )
         spec = self._generating(key, model)
-        if smaller and spec.automatic_context and spec.context_size > _LEAST_CONTEXT:
-            half = max(spec.context_size // 2, _LEAST_CONTEXT)
+        if smaller and spec.automatic_context and spec.context_size > _MIN_CONTEXT:
+            half = max(spec.context_size // 2, _MIN_CONTEXT)
             return replace(spec, context_size=half)
         return spec
 

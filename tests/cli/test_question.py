@@ -70,6 +70,6 @@ def test_a_binary_is_refused(
 
 
 def test_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("myllm.cli.run.question._MOST_BYTES", 2**20)
+    monkeypatch.setattr("myllm.cli.run.question._MAX_BYTES", 2**20)
     with pytest.raises(InvalidRequest, match="more than 1 MiB"):
         ask(None, b"x" * (2**20 + 1), tmp_path, monkeypatch)

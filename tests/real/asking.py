@@ -19,7 +19,7 @@ QUESTIONS = (
     "List the days of the week, in order.",
 )
 BEGINNING = "Monday, Tuesday, Wednesday,"
-MOST_TOKENS = 28
+MAX_TOKENS = 28
 # On a machine that does other things too, the threads of an engine wait for each other.
 ONE_THREAD = {"threads": 1}
 GREEDY = {"temperature": 0, "repeat_penalty": 1.0}
@@ -30,7 +30,7 @@ def asked(question: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}]
 
 
-def chat(api: httpx.Client, text: str, tokens: int = MOST_TOKENS, **fields: Any) -> dict[str, Any]:
+def chat(api: httpx.Client, text: str, tokens: int = MAX_TOKENS, **fields: Any) -> dict[str, Any]:
     """The whole answer of `/api/chat` at temperature 0."""
     options = GREEDY | {"max_tokens": tokens}
     body = {"model": SMOLLM2, "messages": asked(text), "options": options, "stream": False}

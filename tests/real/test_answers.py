@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.api.events import parse, post, stream
-from tests.real.asking import GREEDY, MOST_TOKENS, QUESTIONS, asked, chat
+from tests.real.asking import GREEDY, MAX_TOKENS, QUESTIONS, asked, chat
 from tests.real_models import SMOLLM2
 from tests.serving import Serving
 
@@ -63,7 +63,7 @@ def test_twenty_streams_at_once_say_what_each_says_alone(
         question = QUESTIONS[number % len(QUESTIONS)]
         body = {"model": SMOLLM2, "messages": asked(question)}
         with server.client(timeout=150) as client:
-            options = GREEDY | {"max_tokens": MOST_TOKENS}
+            options = GREEDY | {"max_tokens": MAX_TOKENS}
             tokens, last = stream(client, "/api/chat", **body, options=options)
         assert "".join(tokens) == last["full_text"]
         return question, last

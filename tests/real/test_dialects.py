@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.servers import bare_engine
 from tests.api.events import post, stream
-from tests.real.asking import BEGINNING, GREEDY, MOST_TOKENS, QUESTIONS, asked
+from tests.real.asking import BEGINNING, GREEDY, MAX_TOKENS, QUESTIONS, asked
 from tests.real_models import SMOLLM2
 from tests.serving import Serving
 
@@ -29,13 +29,13 @@ def direct(server: Serving) -> Iterator[httpx.Client]:
 
 def native(api: httpx.Client, question: str) -> str:
     body = {"model": SMOLLM2, "messages": asked(question), "stream": False}
-    answer = post(api, "/api/chat", **body, options=GREEDY | {"max_tokens": MOST_TOKENS})
+    answer = post(api, "/api/chat", **body, options=GREEDY | {"max_tokens": MAX_TOKENS})
     return str(answer["message"]["content"])
 
 
 def native_stream(api: httpx.Client, question: str) -> str:
     body = {"model": SMOLLM2, "messages": asked(question)}
-    options = GREEDY | {"max_tokens": MOST_TOKENS}
+    options = GREEDY | {"max_tokens": MAX_TOKENS}
     tokens, last = stream(api, "/api/chat", **body, options=options)
     assert "".join(tokens) == last["full_text"]
     return str(last["full_text"])
@@ -43,31 +43,31 @@ def native_stream(api: httpx.Client, question: str) -> str:
 
 def openai(api: httpx.Client, question: str) -> str:
     body = {"model": SMOLLM2, "messages": asked(question), "temperature": 0}
-    answer = post(api, "/v1/chat/completions", **body, max_tokens=MOST_TOKENS)
+    answer = post(api, "/v1/chat/completions", **body, max_tokens=MAX_TOKENS)
     return str(answer["choices"][0]["message"]["content"])
 
 
 def responses(api: httpx.Client, question: str) -> str:
     body = {"model": SMOLLM2, "input": question, "temperature": 0, "store": False}
-    answer = post(api, "/v1/responses", **body, max_output_tokens=MOST_TOKENS)
+    answer = post(api, "/v1/responses", **body, max_output_tokens=MAX_TOKENS)
     return str(answer["output"][0]["content"][0]["text"])
 
 
 def anthropic(api: httpx.Client, question: str) -> str:
     body = {"model": SMOLLM2, "messages": asked(question), "temperature": 0}
-    answer = post(api, "/v1/messages", **body, max_tokens=MOST_TOKENS)
+    answer = post(api, "/v1/messages", **body, max_tokens=MAX_TOKENS)
     return str(answer["content"][0]["text"])
 
 
 def ollama_chat(api: httpx.Client, question: str) -> str:
     body = {"model": SMOLLM2, "messages": asked(question), "stream": False}
-    options = GREEDY | {"num_predict": MOST_TOKENS}
+    options = GREEDY | {"num_predict": MAX_TOKENS}
     return str(post(api, "/ollama/api/chat", **body, options=options)["message"]["content"])
 
 
 def ollama_prompt(api: httpx.Client, question: str) -> str:
     body = {"model": SMOLLM2, "prompt": question, "stream": False}
-    options = GREEDY | {"num_predict": MOST_TOKENS}
+    options = GREEDY | {"num_predict": MAX_TOKENS}
     return str(post(api, "/ollama/api/generate", **body, options=options)["response"])
 
 
@@ -84,18 +84,18 @@ def test_a_chat_is_answered_as_by_llama_server(
 
 def directly(direct: httpx.Client, **fields: Any) -> dict[str, Any]:
     """What llama-server completes BEGINNING with, and the ids of its tokens."""
-    body = {"prompt": BEGINNING, "n_predict": MOST_TOKENS, "return_tokens": True} | GREEDY | fields
+    body = {"prompt": BEGINNING, "n_predict": MAX_TOKENS, "return_tokens": True} | GREEDY | fields
     answer: dict[str, Any] = post(direct, "/completion", **body)
-    assert len(answer["tokens"]) == MOST_TOKENS
+    assert len(answer["tokens"]) == MAX_TOKENS
     return answer
 
 
 def test_a_prompt_is_completed_as_by_llama_server(api: httpx.Client, direct: httpx.Client) -> None:
     expected = directly(direct)["content"]
     body: dict[str, Any] = {"model": SMOLLM2, "prompt": BEGINNING, "stream": False}
-    options = GREEDY | {"max_tokens": MOST_TOKENS}
+    options = GREEDY | {"max_tokens": MAX_TOKENS}
     assert post(api, "/api/generate", **body, options=options)["text"] == expected
-    raw = {"raw": True, "options": GREEDY | {"num_predict": MOST_TOKENS}}
+    raw = {"raw": True, "options": GREEDY | {"num_predict": MAX_TOKENS}}
     assert post(api, "/ollama/api/generate", **body, **raw)["response"] == expected
 
 
@@ -105,7 +105,7 @@ def test_llama_cpps_own_path_gives_the_same_ids(api: httpx.Client, direct: httpx
 
 
 def test_openais_completion_has_the_same_tokens(api: httpx.Client, direct: httpx.Client) -> None:
-    body: dict[str, Any] = {"prompt": BEGINNING, "max_tokens": MOST_TOKENS, "temperature": 0}
+    body: dict[str, Any] = {"prompt": BEGINNING, "max_tokens": MAX_TOKENS, "temperature": 0}
     mine, theirs = (
         post(each, "/v1/completions", **body, model=SMOLLM2, logprobs=1)["choices"][0]
         for each in (api, direct)

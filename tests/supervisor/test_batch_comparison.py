@@ -32,8 +32,8 @@ PROMPT = "word " * 600
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else runs on the machine, it counts as calm, and time is no matter."""
-    monkeypatch.setattr(batch_comparison, "_MOST_WAITING", 1e9)
-    monkeypatch.setattr(batch_comparison, "MOST_S", 60.0)
+    monkeypatch.setattr(batch_comparison, "_MAX_WAITING", 1e9)
+    monkeypatch.setattr(batch_comparison, "MAX_S", 60.0)
     monkeypatch.setattr(batch_comparison, "_PROBE_MOST_S", 60.0)
 
 
@@ -116,7 +116,7 @@ async def test_each_size_is_read_with_as_many_tokens_before_it(
         return answer
 
     monkeypatch.setattr(EngineClient, "post", noted)
-    monkeypatch.setattr(batch_comparison, "_MOST_ROUNDS", 1)
+    monkeypatch.setattr(batch_comparison, "_MAX_ROUNDS", 1)
     async with running_services(engine, home) as services:
         await services.gateway.load("demo")
     round_ = reads[-(2 * len(SIZES) - 1) :]
@@ -151,7 +151,7 @@ async def test_a_busy_machine_is_noticed_and_the_next_load_compares_again(
 async def test_a_slow_engine_is_not_waited_for_and_learns_from_its_prompts(
     engine: Engine, home: Path, calm: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_comparison, "MOST_S", 1e-3)
+    monkeypatch.setattr(batch_comparison, "MAX_S", 1e-3)
     async with running_services(engine, home) as services:
         spec = await spec_now(services)
         await services.gateway.load("demo")

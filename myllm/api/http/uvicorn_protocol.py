@@ -27,15 +27,15 @@ from myllm.api.http.stalls import CLIENT_STALLS_S, StallWatch
 from myllm.hang_ups import HangUps
 
 _log = structlog.get_logger(__name__)
-MOST_HEAD = 2**16
+MAX_HEAD = 2**16
 """Most bytes of a request line, of all headers together, and of chunk framing and trailers."""
-MOST_HEADERS = 256
+MAX_HEADERS = 256
 BODY_STEP = 2**16
 """So many bytes of a body must arrive within each body timeout."""
 # Some clients send one byte per chunk, with five bytes of framing.
 _FRAMING = 8
 # Pipelined requests; few clients send even a second one before the first is answered.
-_MOST_AHEAD = 32
+_MAX_AHEAD = 32
 # How long a refused client may go on sending before it must read the answer; also how long the rest
 # of a body is read after an early answer.
 _LINGER_S = 5.0
@@ -124,12 +124,12 @@ class ClientProtocol(HttpToolsProtocol):
             self._unsupported_upgrade_warning()
         if self._reads == "body":
             self._look_at_body()
-        elif self._reads == "head" and self._received > MOST_HEAD:
+        elif self._reads == "head" and self._received > MAX_HEAD:
             self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
-        if len(self.pipeline) >= _MOST_AHEAD:
-            self._stop(Refused(400, f"More than {_MOST_AHEAD} requests at once"))
+        if len(self.pipeline) >= _MAX_AHEAD:
+            self._stop(Refused(400, f"More than {_MAX_AHEAD} requests at once"))
         super().on_message_begin()
         self._reads, self.since = "head", self.loop.time()
         self._body, self._due = 0, BODY_STEP
@@ -140,8 +140,8 @@ class ClientProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        if len(self.url) > MOST_HEAD:
-            self._stop(Refused(414, f"The request line is longer than {MOST_HEAD // 2**10} KiB"))
+        if len(self.url) > MAX_HEAD:
+            self._stop(Refused(414, f"The request line is longer than {MAX_HEAD // 2**10} KiB"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._reads != "head":
@@ -150,14 +150,14 @@ class ClientProtocol(HttpToolsProtocol):
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         headers = self.headers
-        if len(headers) == MOST_HEADERS:
-            self._stop(Refused(431, f"The request has more than {MOST_HEADERS} headers"))
+        if len(headers) == MAX_HEADERS:
+            self._stop(Refused(431, f"The request has more than {MAX_HEADERS} headers"))
         headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._received > MOST_HEAD:  # part of it may be body
+        if self._received > MAX_HEAD:  # part of it may be body
             size = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
-            if size > MOST_HEAD:
+            if size > MAX_HEAD:
                 self._stop(_head_too_large())
         super().on_headers_complete()
         if self._is_spare:
@@ -183,7 +183,7 @@ class ClientProtocol(HttpToolsProtocol):
     def _look_at_body(self) -> None:
         if self._body >= self._due:
             self._due, self.since = self._body + BODY_STEP, self.loop.time()
-        if self._received - self._body > 2 * MOST_HEAD + _FRAMING * self._body:
+        if self._received - self._body > 2 * MAX_HEAD + _FRAMING * self._body:
             self._refuse(Refused(431, "The trailers or chunk extensions of the body are too large"))
 
     # What is answered
@@ -271,4 +271,4 @@ class ClientProtocol(HttpToolsProtocol):
 
 
 def _head_too_large() -> Refused:
-    return Refused(431, f"The headers are larger than {MOST_HEAD // 2**10} KiB")
+    return Refused(431, f"The headers are larger than {MAX_HEAD // 2**10} KiB")

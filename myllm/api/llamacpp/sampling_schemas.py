@@ -23,15 +23,15 @@ from myllm.api.shared.sampling_fields import (
     TopP,
 )
 from myllm.api.shared.vector_schemas import QueuedRequest
-from myllm.gateway.constraints.checks import MOST_BREAKERS, MOST_SAMPLERS
+from myllm.gateway.constraints.checks import MAX_BREAKERS, MAX_SAMPLERS
 from myllm.limits import LABELS, WHOLE
 
 # The engine reserves memory for so many tokens, whether there are as many or not.
-_MOST_LAST = 2**20
+_MAX_LAST = 2**20
 MODEL = Field("", description="Default: the only loaded model, or else the only model.")
-_Samplers = Annotated[list[Name], Field(max_length=MOST_SAMPLERS, fail_fast=True)]
+_Samplers = Annotated[list[Name], Field(max_length=MAX_SAMPLERS, fail_fast=True)]
 _Names = Annotated[list[Name], Field(max_length=LABELS, fail_fast=True)]
-_Breakers = Annotated[list[Stop], Field(min_length=1, max_length=MOST_BREAKERS, fail_fast=True)]
+_Breakers = Annotated[list[Stop], Field(min_length=1, max_length=MAX_BREAKERS, fail_fast=True)]
 _NOT_SAMPLING = frozenset(
     {
         *("model", "keep_alive", "priority", "stream", "n_predict", "response_fields"),
@@ -109,7 +109,7 @@ class SampledRequest(UnnamedRequest):
     dry_penalty_last_n: int | None = Field(
         None,
         ge=0,
-        le=_MOST_LAST,
+        le=_MAX_LAST,
         description="How many of the last tokens the DRY penalty looks at.",
     )
     dry_sequence_breakers: _Breakers | None = Field(

@@ -11,7 +11,7 @@ from myllm.api.shared.completion_schemas import SampledRequest
 from myllm.api.shared.vector_schemas import Inputs, QueuedRequest
 from myllm.limits import ANSWERS
 
-_MOST_DIMENSIONS = 2**20
+_MAX_DIMENSIONS = 2**20
 T = TypeVar("T")
 _Prompts = Annotated[list[T], Field(max_length=ANSWERS, fail_fast=True)]
 
@@ -62,5 +62,5 @@ class EmbeddingRequest(QueuedRequest):
         None, description="Numbers, or little-endian 32-bit floats in base64."
     )
     dimensions: int | None = Field(
-        None, ge=1, le=_MOST_DIMENSIONS, description="Length of the vectors, if the model can."
+        None, ge=1, le=_MAX_DIMENSIONS, description="Length of the vectors, if the model can."
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PROMPT, CONTINUATION = ">>> ", "... "
 QUOTES = '"""'
-_MOST_HISTORY_BYTES = 2**20
+_MAX_HISTORY_BYTES = 2**20
 
 
 class Reader(Protocol):
@@ -122,9 +122,9 @@ def _history(path: Path) -> History:
 def _shorten(path: Path) -> None:
     """Keep the newer half of a history that has grown long; an entry begins with a comment."""
     content = path.read_bytes()
-    if len(content) <= _MOST_HISTORY_BYTES:
+    if len(content) <= _MAX_HISTORY_BYTES:
         return
-    at = content.find(b"\n# ", len(content) - _MOST_HISTORY_BYTES // 2)
+    at = content.find(b"\n# ", len(content) - _MAX_HISTORY_BYTES // 2)
     aside = path.with_name(f".{path.name}.part")
     aside.touch(mode=0o600)
     aside.write_bytes(b"" if at < 0 else content[at:])

@@ -12,7 +12,7 @@ from myllm.cli.common import say, warning
 from myllm.errors import InvalidRequest
 
 # A server accepts no more than 16 MiB by default.
-_MOST_BYTES = 64 * 2**20
+_MAX_BYTES = 64 * 2**20
 _NOTICE_S = 2.0
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -44,9 +44,9 @@ def _read(stdin: TextIO, may_be_empty: bool) -> str:
             stderr=True,
             flush=True,
         )
-    content = stdin.buffer.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise InvalidRequest(f"stdin has more than {_MOST_BYTES // 2**20} MiB")
+    content = stdin.buffer.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise InvalidRequest(f"stdin has more than {_MAX_BYTES // 2**20} MiB")
     if b"\0" in content:
         raise InvalidRequest("stdin is not text: it has zero bytes, like UTF-16 or a binary file")
     text = content.decode("utf-8-sig", errors="replace")

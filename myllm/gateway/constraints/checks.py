@@ -15,40 +15,40 @@ import orjson
 
 from myllm.errors import InvalidRequest
 from myllm.gateway.constraints import repetitions
-from myllm.gateway.constraints.repetitions import MOST_REPEATED, Measured
+from myllm.gateway.constraints.repetitions import MAX_REPEATED, Measured
 
 # Of one request, all schemas and tools together.
-MOST_BYTES: Final = 4 * 2**20
+MAX_BYTES: Final = 4 * 2**20
 # Levels of lists and objects; an object in an object takes two.
-MOST_NESTED: Final = 100
-MOST_VALUES: Final = 100_000
+MAX_NESTED: Final = 100
+MAX_VALUES: Final = 100_000
 # Optional ones take time with their cube: 500 take 0.25 s, 2,000 take 14 s.
-MOST_PROPERTIES: Final = 500
-MOST_PROPERTIES_IN_ALL: Final = 10_000
+MAX_PROPERTIES: Final = 500
+MAX_PROPERTIES_IN_ALL: Final = 10_000
 # The engine crashes of 100,000.
-MOST_NAME_CHARS: Final = 256
+MAX_NAME_CHARS: Final = 256
 # Joined from the root to each property, for the engine names its rules like this.
-MOST_PATH_CHARS: Final = 2 * 2**20
+MAX_PATH_CHARS: Final = 2 * 2**20
 # Each token takes 1.7 ms for each one that is possible.
-MOST_ENUM: Final = 1_000
-MOST_ENUM_IN_ALL: Final = 10_000
+MAX_ENUM: Final = 1_000
+MAX_ENUM_IN_ALL: Final = 10_000
 # Of maxLength, maxItems and the like together: 500,000 take 0.4 s and 110 MB.
-MOST_REPEATED_IN_ALL: Final = 500_000
-MOST_PATTERN_CHARS: Final = 4_096
-MOST_GRAMMAR_CHARS: Final = 2**16
-MOST_RULES: Final = 5_000
+MAX_REPEATED_IN_ALL: Final = 500_000
+MAX_PATTERN_CHARS: Final = 4_096
+MAX_GRAMMAR_CHARS: Final = 2**16
+MAX_RULES: Final = 5_000
 # The engine crashes of 20,000.
-MOST_PARENTHESES: Final = 64
-MOST_ELEMENTS: Final = 200_000
+MAX_PARENTHESES: Final = 64
+MAX_ELEMENTS: Final = 200_000
 # `(([a-z]{1,10}){1,10}){1,10}` takes 1.5 s, a fourth one over ten.
-MOST_TIMES: Final = 10_000
-MOST_REPETITIONS_NESTED: Final = 3
+MAX_TIMES: Final = 10_000
+MAX_REPETITIONS_NESTED: Final = 3
 # 16 of `[a-z]?` take 0.3 s, 32 over fifteen.
-MOST_OPTIONAL: Final = 64
+MAX_OPTIONAL: Final = 64
 # Each takes 12 ms with 49,000 tokens.
-MOST_BREAKERS: Final = 32
-MOST_BREAKER_CHARS: Final = 64
-MOST_SAMPLERS: Final = 32
+MAX_BREAKERS: Final = 32
+MAX_BREAKER_CHARS: Final = 64
+MAX_SAMPLERS: Final = 32
 
 _SCHEMAS: Final = ("json_schema", "response_format", "tools")
 _COUNTED: Final = ("minLength", "maxLength", "minItems", "maxItems")
@@ -87,10 +87,10 @@ def check_shape(schemas: Mapping[str, Any], grammar: Any) -> None:
 
 def _check_samplers(body: Mapping[str, Any]) -> None:
     breakers = body.get("dry_sequence_breakers") or ()
-    _at_most(MOST_BREAKERS, len(breakers), "dry_sequence_breakers has", "texts")
+    _at_most(MAX_BREAKERS, len(breakers), "dry_sequence_breakers has", "texts")
     longest = max(map(len, breakers), default=0)
-    _at_most(MOST_BREAKER_CHARS, longest, "One of dry_sequence_breakers has", "characters")
-    _at_most(MOST_SAMPLERS, len(body.get("samplers") or ()), "samplers has", "names")
+    _at_most(MAX_BREAKER_CHARS, longest, "One of dry_sequence_breakers has", "characters")
+    _at_most(MAX_SAMPLERS, len(body.get("samplers") or ()), "samplers has", "names")
 
 
 def _size(name: str, value: Any) -> int:
@@ -98,30 +98,30 @@ def _size(name: str, value: Any) -> int:
         size = len(orjson.dumps(value))
     except TypeError as failure:
         raise InvalidRequest(f"{name} cannot be passed on: {failure}") from None
-    _at_most(MOST_BYTES, size, f"{name} has", "bytes")
+    _at_most(MAX_BYTES, size, f"{name} has", "bytes")
     return size
 
 
 def _check_grammar(grammar: str) -> None:
-    _at_most(MOST_GRAMMAR_CHARS, len(grammar), "The grammar has", "characters")
+    _at_most(MAX_GRAMMAR_CHARS, len(grammar), "The grammar has", "characters")
     measured = repetitions.of_grammar(grammar)
-    _at_most(MOST_RULES, measured.rules, "The grammar has", "rules")
+    _at_most(MAX_RULES, measured.rules, "The grammar has", "rules")
     _check_ways("The grammar", measured)
 
 
 def _check_ways(what: str, measured: Measured) -> None:
-    _at_most(MOST_PARENTHESES, measured.depth, f"{what} has parentheses nested", "deep")
-    _at_most(MOST_TIMES, measured.times, f"{what} has repetitions that multiply to", "times")
+    _at_most(MAX_PARENTHESES, measured.depth, f"{what} has parentheses nested", "deep")
+    _at_most(MAX_TIMES, measured.times, f"{what} has repetitions that multiply to", "times")
     _at_most(
-        MOST_REPETITIONS_NESTED, measured.nested, f"{what} has repetitions of repetitions", "deep"
+        MAX_REPETITIONS_NESTED, measured.nested, f"{what} has repetitions of repetitions", "deep"
     )
     _at_most(
-        MOST_OPTIONAL,
+        MAX_OPTIONAL,
         measured.optional,
         f"{what} has optional items in a row that count",
         f"(a literal 1, a character class {repetitions.OPTIONAL_CLASS})",
     )
-    _at_most(MOST_ELEMENTS, measured.elements, f"{what} is, written out,", "symbols long")
+    _at_most(MAX_ELEMENTS, measured.elements, f"{what} is, written out,", "symbols long")
 
 
 def _roots(field: str, value: Any) -> Iterator[Any]:
@@ -173,11 +173,11 @@ class _Schemas:
                 children = (("", each) for each in value)
             else:
                 continue
-            self._at_most(MOST_NESTED, depth, "is nested", "levels deep")
+            self._at_most(MAX_NESTED, depth, "is nested", "levels deep")
             for name, child in children:
                 self._values += 1
                 rest.append((child, depth + 1, path + len(name)))
-            self._at_most(MOST_VALUES, self._values, "has", "values")
+            self._at_most(MAX_VALUES, self._values, "has", "values")
 
     def _look(self, value: Mapping[str, Any], path: int) -> None:
         properties, enum, pattern = (value.get(n) for n in ("properties", "enum", "pattern"))
@@ -185,16 +185,16 @@ class _Schemas:
             self._look_at_properties(properties, path)
         if isinstance(enum, list):
             self._enum += len(enum)
-            self._at_most(MOST_ENUM, len(enum), "has an enum of", "values")
-            self._at_most(MOST_ENUM_IN_ALL, self._enum, "has enums of", "values in all")
+            self._at_most(MAX_ENUM, len(enum), "has an enum of", "values")
+            self._at_most(MAX_ENUM_IN_ALL, self._enum, "has enums of", "values in all")
         if isinstance(pattern, str):
-            self._at_most(MOST_PATTERN_CHARS, len(pattern), "has a pattern of", "characters")
+            self._at_most(MAX_PATTERN_CHARS, len(pattern), "has a pattern of", "characters")
             _check_ways(f"A pattern of {self._field}", repetitions.of_pattern(pattern))
         for name in _COUNTED:
             if isinstance(count := value.get(name), int):
-                self._repeated += min(abs(count), MOST_REPEATED)
+                self._repeated += min(abs(count), MAX_REPEATED)
         self._at_most(
-            MOST_REPEATED_IN_ALL, self._repeated, "has lengths that add up to", "(maxLength, …)"
+            MAX_REPEATED_IN_ALL, self._repeated, "has lengths that add up to", "(maxLength, …)"
         )
 
     def _follow(self, root: Any, ref: Any, followed: set[str]) -> None:
@@ -212,13 +212,13 @@ class _Schemas:
         self._properties += len(properties)
         names = [len(name) for name in properties]
         self._path_chars += sum(names) + path * len(names)
-        self._at_most(MOST_PROPERTIES, len(names), "has an object of", "properties")
-        self._at_most(MOST_PROPERTIES_IN_ALL, self._properties, "has", "properties in all")
+        self._at_most(MAX_PROPERTIES, len(names), "has an object of", "properties")
+        self._at_most(MAX_PROPERTIES_IN_ALL, self._properties, "has", "properties in all")
         self._at_most(
-            MOST_NAME_CHARS, max(names, default=0), "has a property's name of", "characters"
+            MAX_NAME_CHARS, max(names, default=0), "has a property's name of", "characters"
         )
         self._at_most(
-            MOST_PATH_CHARS,
+            MAX_PATH_CHARS,
             self._path_chars,
             "has properties whose names, with those around them, have",
             "characters",

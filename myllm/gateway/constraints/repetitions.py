@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 # llama.cpp takes a repetition up to a larger number for one without an end.
-MOST_REPEATED: Final = 2_000
+MAX_REPEATED: Final = 2_000
 # A character class has more ways to match than a literal, and so counts for more of them.
 _OPTIONAL_LITERAL, OPTIONAL_CLASS = 1, 4
 
@@ -248,7 +248,7 @@ def _bounds(quantifier: str) -> tuple[int, int | None]:
     if not comma:
         return least, least
     most = _number(last) if last.strip() else None
-    return least, None if most is None or most > MOST_REPEATED else most
+    return least, None if most is None or most > MAX_REPEATED else most
 
 
 def _number(digits: str) -> int:

@@ -17,7 +17,7 @@ _DATA = b"data: "
 _DONE = b"[DONE]"
 # Quotation marks inside a text are escaped, so this cannot be part of an answer.
 _ERROR = b'{"error":'
-MOST_IN_EVENT = 64 * 2**20
+MAX_IN_EVENT = 64 * 2**20
 """The largest event in bytes; no answer needs as many."""
 
 
@@ -64,8 +64,8 @@ class Framing:
             return
         self._rest.append(rest)
         self._length += len(rest)
-        if self._length > MOST_IN_EVENT:
-            raise EngineError(f"The engine sent an event of over {MOST_IN_EVENT >> 20} MiB")
+        if self._length > MAX_IN_EVENT:
+            raise EngineError(f"The engine sent an event of over {MAX_IN_EVENT >> 20} MiB")
 
 
 def split_at_error(block: bytes) -> tuple[bytes, dict[str, Any] | None]:

@@ -22,7 +22,7 @@ from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.instance import Instance
 
 # Kept blocks are added up beyond so many bytes, so that a long answer does not fill the memory.
-_MOST_KEPT = 2**18
+_MAX_KEPT = 2**18
 _FORMS: dict[str, Form] = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
 # The sampler fields of a body have the same names on `/completion`; these are the others.
 _NOT_FOR_COMPLETION = frozenset({"messages", "prompt", "stream_options", "max_tokens"})
@@ -116,7 +116,7 @@ class _RelayedAnswer(Resumable[bytes]):
             self._has_ended, self.timings = True, _timings(block)
         self._kept.append(block)
         self._kept_bytes += len(block)
-        if self._kept_bytes > _MOST_KEPT:
+        if self._kept_bytes > _MAX_KEPT:
             self._add_up()
         return (block,)
 

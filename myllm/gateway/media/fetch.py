@@ -24,8 +24,8 @@ from myllm.errors import InvalidRequest
 from myllm.gateway.media.parts import Elsewhere
 from myllm.models.projector import Medium
 
-_MOST_S: Final = 10.0
-_MOST_REDIRECTS: Final = 3
+_MAX_S: Final = 10.0
+_MAX_REDIRECTS: Final = 3
 # The only prefix of a translator to IPv4 that leads to the same places from everywhere (RFC 6052).
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 # All that is assigned to hosts on the Internet (RFC 4291): everything outside of it is local,
@@ -72,14 +72,14 @@ class RemoteMedia:
         InvalidRequest when that is not allowed, or too much, or not of its medium."""
         left = self._most_bytes
         try:
-            async with asyncio.timeout(_MOST_S), _client() as client:
+            async with asyncio.timeout(_MAX_S), _client() as client:
                 for each in wanted:
                     url = await self._fetch(client, each, left)
                     left -= len(url)
                     each.place[each.name] = url
         except TimeoutError:
             raise InvalidRequest(
-                f"What is elsewhere cannot be fetched: it took longer than {_MOST_S:g} s"
+                f"What is elsewhere cannot be fetched: it took longer than {_MAX_S:g} s"
             ) from None
 
     async def _fetch(self, client: httpx.AsyncClient, wanted: Elsewhere, left: int) -> str:
@@ -92,7 +92,7 @@ class RemoteMedia:
     async def _follow(
         self, client: httpx.AsyncClient, url: httpx.URL, medium: Medium, left: int
     ) -> str:
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(_MAX_REDIRECTS + 1):
             if url.scheme not in ("http", "https") or not url.host:
                 raise _failure(url, "it does not begin with http:// or https://")
             answer = await self._ask(client, url)
@@ -102,7 +102,7 @@ class RemoteMedia:
                 url = url.join(answer.headers["location"])
             finally:
                 await answer.aclose()
-        raise _failure(url, f"it is redirected more than {_MOST_REDIRECTS} times")
+        raise _failure(url, f"it is redirected more than {_MAX_REDIRECTS} times")
 
     async def _ask(self, client: httpx.AsyncClient, url: httpx.URL) -> httpx.Response:
         """The answer of the first checked address that can be reached, its body still unread."""
@@ -157,7 +157,7 @@ def _client() -> httpx.AsyncClient:
     return httpx.AsyncClient(
         trust_env=False,
         verify=_certificates(),
-        timeout=_MOST_S,
+        timeout=_MAX_S,
         limits=httpx.Limits(max_keepalive_connections=0),
         headers={"Accept": "image/*, audio/*", "Accept-Encoding": "identity"},
     )

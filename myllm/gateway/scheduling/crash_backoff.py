@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-MOST_CRASHES = 5
+MAX_CRASHES = 5
 WINDOW_S = 600.0
 FIRST_PAUSE_S = 10.0
 LONGEST_PAUSE_S = 300.0
@@ -41,7 +41,7 @@ class CrashBackoff:
         self._times.append(now)
         while now - self._times[0] > WINDOW_S:
             self._times.popleft()
-        if repeated or len(self._times) >= MOST_CRASHES:
+        if repeated or len(self._times) >= MAX_CRASHES:
             self._pause_s = min(max(FIRST_PAUSE_S, 2 * self._pause_s), LONGEST_PAUSE_S)
             self._until = now + self._pause_s
 

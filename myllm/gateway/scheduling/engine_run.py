@@ -23,7 +23,7 @@ from myllm.gateway.scheduling.tickets import Plan, Ticket
 from myllm.sessions.session import SessionRef
 
 FOREVER = float("inf")
-_MOST_DEPARTED = 8
+_MAX_DEPARTED = 8
 # If a request makes an engine crash, it does so within this time, while the engine delivers others.
 _SETTLED_S = 1.0
 
@@ -59,7 +59,7 @@ class EngineRun:
     drain_until: float = FOREVER
     drain_reason: str = ""
     stopping: bool = False
-    departed: deque[DepartedRequest] = field(default_factory=lambda: deque(maxlen=_MOST_DEPARTED))
+    departed: deque[DepartedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_DEPARTED))
 
     def tickets(self) -> list[Ticket]:
         """The requests that it is answering."""

@@ -18,7 +18,7 @@ from myllm.gateway.scheduling.suspects import DepartedRequest
 from myllm.gateway.scheduling.tickets import Ticket
 
 REMEMBERED_S = 600.0
-MOST_REMEMBERED = 1_000
+MAX_REMEMBERED = 1_000
 POISONS = 3
 PAUSE_S = 600.0
 _SUSPECTED = 2
@@ -94,5 +94,5 @@ class Poisons:
 
 
 def _shorten(remembered: OrderedDict[Any, Any]) -> None:
-    while len(remembered) > MOST_REMEMBERED:
+    while len(remembered) > MAX_REMEMBERED:
         remembered.popitem(last=False)

@@ -37,12 +37,12 @@ from myllm.gateway.scheduling.tickets import Ticket
 
 # A trial ends after this time: hangs are usually found within it.
 TRIAL_S = 120.0
-_MOST_CASES = 16
+_MAX_CASES = 16
 # The most convictions in a row, for a model that has given something to a request, and for others.
-_MOST_IN_A_ROW, _MOST_AT_FIRST = 10, 3
+_MAX_IN_A_ROW, _MAX_AT_FIRST = 10, 3
 # How many engines may die under one request if it got nothing new in between, and if it did.
-MOST_DEATHS = 3
-_MOST_UNEXPLAINED = 6
+MAX_DEATHS = 3
+_MAX_UNEXPLAINED = 6
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Suspects:
     time in seconds."""
 
     def __init__(self) -> None:
-        self._cases: deque[_Case] = deque(maxlen=_MOST_CASES)
+        self._cases: deque[_Case] = deque(maxlen=_MAX_CASES)
         self._first: Ticket | None = None
         self.on_trial: Ticket | None = None
         self._trial_ends = 0.0
@@ -128,7 +128,7 @@ class Suspects:
         trial, self.on_trial = self.on_trial, None
         departed = list(gone)
         is_alone = trial is not None and list(present) == [trial] and not departed
-        most = _MOST_IN_A_ROW if self._has_given else _MOST_AT_FIRST
+        most = _MAX_IN_A_ROW if self._has_given else _MAX_AT_FIRST
         if is_alone and by_itself and self._convicted_in_a_row < most:
             assert trial is not None
             self._convicted_in_a_row += 1
@@ -162,7 +162,7 @@ class Suspects:
         return self._clear(ticket, departed)
 
     def _is_suspected(self, ticket: Ticket) -> bool:
-        if ticket.deaths >= MOST_DEATHS - 1:
+        if ticket.deaths >= MAX_DEATHS - 1:
             return True  # it gets its last chance alone
         return any(ticket in case.suspects for case in self._cases)
 
@@ -199,7 +199,7 @@ class Suspects:
 def _is_hopeless(ticket: Ticket, run: int) -> bool:
     """Whether `ticket` gets no other engine after `run`."""
     deaths = 1 if ticket.answered_by == run else ticket.deaths + 1
-    return deaths >= MOST_DEATHS or ticket.unexplained >= _MOST_UNEXPLAINED
+    return deaths >= MAX_DEATHS or ticket.unexplained >= _MAX_UNEXPLAINED
 
 
 def _alone(departed: Sequence[DepartedRequest]) -> list[DepartedRequest]:

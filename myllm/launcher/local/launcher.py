@@ -13,7 +13,7 @@ from myllm.launcher.local.child import bounded
 from myllm.launcher.local.devices import GpuReader, read_devices
 from myllm.launcher.local.environment import engine_environment
 from myllm.launcher.local.output import EngineOutput
-from myllm.launcher.local.pipes import MOST_READ, LazyPipe
+from myllm.launcher.local.pipes import MAX_READ, LazyPipe
 from myllm.launcher.local.priorities import give_way
 from myllm.launcher.local.process import LocalProcess
 from myllm.launcher.local.runtime_dir import RuntimeDir
@@ -71,7 +71,7 @@ class LocalLauncher:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
-                limit=MOST_READ,
+                limit=MAX_READ,
                 env=engine_environment(),
                 start_new_session=True,
                 preexec_fn=bounded(os.getpid()),

@@ -22,9 +22,9 @@ _EVERY_S, _SOON_S = 0.1, 0.005
 # default capacity, where a larger one is not allowed.
 _HOLDS, _FEW_HOLD = 2**20, 2**16
 # Bytes to read at once; a longer line is cut.
-MOST_READ = 2**20
+MAX_READ = 2**20
 # Reads from the pipe of an engine that has ended; another process may still write to it.
-_MOST_AT_END = 8
+_MAX_AT_END = 8
 
 
 class Lines:
@@ -36,7 +36,7 @@ class Lines:
 
     def feed(self, block: bytes) -> None:
         *whole, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > MOST_READ:
+        if len(self._rest) > MAX_READ:
             whole, self._rest = [*whole, self._rest], b""
         if not whole:
             return
@@ -54,7 +54,7 @@ class Lines:
 async def read_lines(stream: asyncio.StreamReader, on_lines: OnLines) -> None:
     """Hand over the lines as they come, until the stream ends."""
     lines = Lines(on_lines)
-    while block := await stream.read(MOST_READ):
+    while block := await stream.read(MAX_READ):
         lines.feed(block)
     lines.end()
 
@@ -85,7 +85,7 @@ class LazyPipe:
             os.close(self.writing)
         else:
             self._task.cancel()
-        for _ in range(_MOST_AT_END):
+        for _ in range(_MAX_AT_END):
             if not self._read():
                 break
         self._lines.end()
@@ -101,7 +101,7 @@ class LazyPipe:
     def _read(self) -> bytes | None:
         """Return what was read; None when nothing has come, and empty bytes at the end."""
         try:
-            block = os.read(self._reading, MOST_READ)
+            block = os.read(self._reading, MAX_READ)
         except BlockingIOError:
             return None
         if block:

@@ -98,7 +98,7 @@ def test_an_event_of_a_megabyte() -> None:
 
 
 def test_an_event_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "MOST_IN_EVENT", 2**20)
+    monkeypatch.setattr(sse, "MAX_IN_EVENT", 2**20)
     framing = Framing()
     assert framing.whole(event({"content": "x" * (2**20 - 100)}))
     for _ in range(4):

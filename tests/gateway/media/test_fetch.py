@@ -206,7 +206,7 @@ async def test_all_that_a_request_wants_counts_together(internet: Internet) -> N
 async def test_a_slow_server_is_not_waited_for(
     internet: Internet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_MOST_S", 0.3)
+    monkeypatch.setattr(remote, "_MAX_S", 0.3)
     assert "took longer than 0.3 s" in await refusal(internet.url("/slow"))
 
 

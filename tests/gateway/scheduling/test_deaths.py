@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from myllm.errors import EngineDied, Unavailable
-from myllm.gateway.scheduling.crash_backoff import FIRST_PAUSE_S, MOST_CRASHES
+from myllm.gateway.scheduling.crash_backoff import FIRST_PAUSE_S, MAX_CRASHES
 from tests.gateway.scheduling.world import ONE_SLOT, key_of, world
 
 
@@ -45,7 +45,7 @@ def test_an_engine_killed_while_it_loads_is_started_again() -> None:
 def test_the_wait_for_an_engine_that_is_always_killed_ends() -> None:
     w = world()
     ticket = w.ask("demo")
-    for _ in range(MOST_CRASHES):
+    for _ in range(MAX_CRASHES):
         assert w.waiting == [ticket]
         w.plan()
         w.fail(next(iter(w.loading)), crashed=True)
@@ -77,7 +77,7 @@ def test_two_deaths_by_different_signals_or_for_lack_of_memory_do_not_end_the_wa
 
 def test_repeated_crashes_back_off_one_model_and_not_the_others() -> None:
     w = world(bad=ONE_SLOT, good=ONE_SLOT)
-    for _ in range(MOST_CRASHES):
+    for _ in range(MAX_CRASHES):
         w.ask("bad")
         w.plan()
         w.fail(next(iter(w.loading)), crashed=False)
@@ -97,7 +97,7 @@ def test_repeated_crashes_back_off_one_model_and_not_the_others() -> None:
 def test_crashes_of_an_engine_that_has_delivered_do_not_count() -> None:
     w = world()
     ticket = w.ask("demo")
-    for _ in range(3 * MOST_CRASHES):
+    for _ in range(3 * MAX_CRASHES):
         w.settle()
         w.deliver(ticket)
         w.die(next(iter(w.serving)), delivered=True, from_outside=True)

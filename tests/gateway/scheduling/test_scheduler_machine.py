@@ -23,8 +23,8 @@ KINDS = {
     "huge": Kind(1200),
 }
 MODELS = st.sampled_from(sorted(KINDS))
-MOST_PRIORITY = {"a": 0, "b": 1, "c": 10}
-CLIENTS = st.sampled_from(sorted(MOST_PRIORITY))
+MAX_PRIORITY = {"a": 0, "b": 1, "c": 10}
+CLIENTS = st.sampled_from(sorted(MAX_PRIORITY))
 INDEX = st.integers(0, 10)
 
 
@@ -35,7 +35,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(model=MODELS, client=CLIENTS, priority=st.integers(-1, 1))
     def arrives(self, model: str, client: str, priority: int) -> None:
-        self.world.ask(model, client, priority=priority, max_priority=MOST_PRIORITY[client])
+        self.world.ask(model, client, priority=priority, max_priority=MAX_PRIORITY[client])
 
     @precondition(lambda self: self.world.active or self.world.waiting)
     @rule(index=INDEX)

@@ -9,7 +9,7 @@ import pytest
 from myllm.errors import EngineDied, KeyPaused, Poison, Unavailable
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.poisons import PAUSE_S, POISONS, REMEMBERED_S
-from myllm.gateway.scheduling.suspects import MOST_DEATHS, TRIAL_S
+from myllm.gateway.scheduling.suspects import MAX_DEATHS, TRIAL_S
 from myllm.gateway.scheduling.tickets import Ticket
 from tests.gateway.scheduling.world import Kind, World
 
@@ -198,7 +198,7 @@ def test_a_model_that_dies_of_every_request_is_broken_itself() -> None:
     kinds: list[type[Exception]] = []
     for number in range(10):
         ticket = request(w, f"request {number}")
-        for _ in range(MOST_DEATHS):
+        for _ in range(MAX_DEATHS):
             w.settle()
             if w.serving:
                 dies(w)
@@ -226,12 +226,12 @@ def test_a_death_that_may_come_from_outside_convicts_no_request() -> None:
     w = world()
     ticket = request(w, "hello")
     w.settle()
-    for _ in range(MOST_DEATHS - 1):
+    for _ in range(MAX_DEATHS - 1):
         dies(w, from_outside=True)
         assert w.active == [ticket]
     dies(w, from_outside=True)
     assert isinstance(w.rejected[ticket], EngineDied)
-    assert crashes_without_engine(w) == MOST_DEATHS
+    assert crashes_without_engine(w) == MAX_DEATHS
     assert request(w, "hello") not in w.rejected
 
 

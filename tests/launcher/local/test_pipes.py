@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from myllm.launcher.local.pipes import MOST_READ, LazyPipe, Lines
+from myllm.launcher.local.pipes import MAX_READ, LazyPipe, Lines
 
 
 class Heard:
@@ -29,8 +29,8 @@ def test_lines_are_put_together_and_too_long_ones_cut() -> None:
     assert heard.lines == ["one", "two"]
     lines.end()
     assert heard.lines == ["one", "two", "three"]
-    lines.feed(b"x" * (MOST_READ + 1))
-    assert len(heard.lines[-1]) == MOST_READ + 1
+    lines.feed(b"x" * (MAX_READ + 1))
+    assert len(heard.lines[-1]) == MAX_READ + 1
     lines.end()
     assert len(heard.lines) == 4
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from queue import SimpleQueue
 
-from myllm.counters import count
+from myllm.incidents import count
 
 STDERR = 2
 # About 20,000 lines of requests.

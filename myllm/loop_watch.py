@@ -26,7 +26,7 @@ from types import FrameType
 
 import structlog
 
-from myllm.counters import count
+from myllm.incidents import count
 from myllm.loops import note_failure
 
 _log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ class _Late:
 
 
 class LoopWatch:
-    """Watches the loop that it is started in; counts its blocks (see `counters.py`), and logs each
+    """Watches the loop that it is started in; counts its blocks (see `incidents.py`), and logs each
     with the stack."""
 
     def __init__(self) -> None:

@@ -17,8 +17,8 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import structlog
 
-from myllm.counters import count
 from myllm.errors import MyLLMError
+from myllm.incidents import count
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")

@@ -15,7 +15,7 @@ import time
 
 import uvloop
 
-from myllm.counters import counted
+from myllm.incidents import counted
 from myllm.logs import configure
 from myllm.loop_watch import LoopWatch
 

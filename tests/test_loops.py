@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from myllm import loops
-from myllm.counters import counted
 from myllm.errors import StoreFailed
+from myllm.incidents import counted
 from myllm.loops import in_background, keep_running, note_failure, see_all_failures
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from myllm import __version__
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.shared.dependencies import Services, ServicesDep
-from myllm.counters import counted
+from myllm.incidents import counted
 
 router = APIRouter(tags=["Status"], route_class=CheckedRoute)
 

@@ -115,7 +115,7 @@ def may_see_key(settings: Settings) -> bool:
     there is nothing to protect."""
     if settings.api_key is None or settings.model_fields_set & {"host", "port"}:
         return True
-    from myllm.own_servers import is_own
+    from myllm.running_servers import is_own
 
     host = _EVERYWHERE.get(settings.host, settings.host)
     return is_own(settings.state_dir, host, settings.port)

@@ -42,7 +42,7 @@ def serve(
     from myllm.app import App
     from myllm.cli.engine import ensure_engine_with_progress
     from myllm.logs import configure, take_over_stderr
-    from myllm.own_servers import noted
+    from myllm.running_servers import noted
 
     configure(settings.log_level, settings.log_format)
     take_over_stderr()

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from myllm.engine.engine import Engine
-from myllm.own_servers import is_own, noted
+from myllm.running_servers import is_own, noted
 from tests.api.credentials import ANN, port_of
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving, environment, serving

@@ -11,7 +11,7 @@ from myllm.cli.command_classes import Command, Commands
 from myllm.cli.common import EXIT_BROKEN_PIPE, Globals, say, warning
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
-from myllm.cli.engines import load, ps, reload, unload
+from myllm.cli.instances import load, ps, reload, unload
 from myllm.cli.key import key_app
 from myllm.cli.models import copy, list_models, pull, show
 from myllm.cli.remove import remove

@@ -129,7 +129,7 @@ def _print_problems(problems: Mapping[str, str]) -> None:
 
 def show(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
     """Show everything that is known about a model; for a loaded one, what is running now."""
-    from myllm.cli.engines import loaded_model
+    from myllm.cli.instances import loaded_model
 
     settings = ctx.obj.settings()
     shown = loaded_model(settings, name) or _shown_on_disk(settings, registry_of(ctx).get(name))

@@ -19,8 +19,8 @@ import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from myllm.api.http.coalescing_transport import CoalescingTransport
 from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
-from myllm.api.http.joining_transport import JoiningTransport
 from myllm.api.http.refusals import Refused, refusal
 from myllm.api.http.request_state import HOLD_HEAD, SPARE
 from myllm.api.http.stalls import CLIENT_STALLS_S, StallWatch
@@ -63,8 +63,8 @@ class ClientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, since uvloop's transports are not subclasses of asyncio's.
-        self._joining = JoiningTransport(cast(asyncio.Transport, transport))
-        super().connection_made(self._joining)
+        self._coalescing = CoalescingTransport(cast(asyncio.Transport, transport))
+        super().connection_made(self._coalescing)
         self.since = self.loop.time()
         self._fd: int = transport.get_extra_info("socket").fileno()
         self._address = self.client[0] if self.client else "local"
@@ -73,8 +73,8 @@ class ClientProtocol(HttpToolsProtocol):
         if place == "none":
             self._reads = "nothing"
             full = Refused(503, "Too many connections; please try again later")
-            self._joining.write(refusal(full, retry_after_s=RETRY_AFTER_S))
-            self._joining.close()
+            self._coalescing.write(refusal(full, retry_after_s=RETRY_AFTER_S))
+            self._coalescing.close()
         else:
             self._group = group
 
@@ -90,15 +90,15 @@ class ClientProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         if self._reads == "nothing":
-            self._joining.abort()
+            self._coalescing.abort()
         else:
             super().shutdown()
 
     def make_room(self) -> None:
-        self._joining.abort()
+        self._coalescing.abort()
 
     def is_sending(self) -> bool:
-        return self._joining.get_write_buffer_size() > 0
+        return self._coalescing.get_write_buffer_size() > 0
 
     def _answers(self) -> bool:
         return self._running is not None and not self._running.response_complete
@@ -134,7 +134,7 @@ class ClientProtocol(HttpToolsProtocol):
         self._reads, self.since = "head", self.loop.time()
         self._body, self._due = 0, BODY_STEP
         state = self.scope["state"]
-        state[HOLD_HEAD] = self._joining.hold
+        state[HOLD_HEAD] = self._coalescing.hold
         if self._is_spare:
             state[SPARE] = True
 
@@ -167,7 +167,7 @@ class ClientProtocol(HttpToolsProtocol):
             self._group.silent.pop(self, None)
             self._group.idle.pop(self, None)
         if self.flow.read_paused:  # the request is queued behind another one
-            self._hang_ups.watch(self._fd, self._joining.abort)
+            self._hang_ups.watch(self._fd, self._coalescing.abort)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -216,15 +216,15 @@ class ClientProtocol(HttpToolsProtocol):
         """Close the connection if its client is too slow; called about once a second."""
         # While the write buffer gets more, its size does not show whether the client reads.
         is_growing = self._answers() and not self.flow.write_paused
-        if self._stall.has_stalled(self._joining.get_write_buffer_size(), is_growing, now):
+        if self._stall.has_stalled(self._coalescing.get_write_buffer_size(), is_growing, now):
             _log.warning("client stopped reading", seconds=CLIENT_STALLS_S)
-            self._joining.abort()
+            self._coalescing.abort()
             return
         waited = now - self.since
         match self._reads:
             case "nothing":
                 if waited > _LINGER_S:
-                    self._joining.abort()
+                    self._coalescing.abort()
             case "head":
                 if waited > self._crowd.head_s:
                     self._head_overdue()
@@ -232,14 +232,14 @@ class ClientProtocol(HttpToolsProtocol):
                 self._look_at_waiting_body(now, waited)
             case "idle":
                 if waited > self._crowd.idle_s and not (self._answers() or self.is_sending()):
-                    self._joining.close()
+                    self._coalescing.close()
 
     def _look_at_waiting_body(self, now: float, waited: float) -> None:
         if self.flow.read_paused:
             self.since = now  # the server is not reading, so the client is not late
         elif self._running is not None and self._running is self.cycle and not self._answers():
             if waited > _LINGER_S:  # the answer was sent before the whole body came
-                self._joining.abort()
+                self._coalescing.abort()
         elif waited > self._crowd.body_s:
             step = f"{BODY_STEP // 2**10} KiB of the body in {self._crowd.body_s:g} s"
             self._refuse(Refused(408, f"The client sent less than {step}"))
@@ -248,7 +248,7 @@ class ClientProtocol(HttpToolsProtocol):
         if self._received:
             self._refuse(Refused(408, f"No whole request came within {self._crowd.head_s:g} s"))
         else:
-            self._joining.close()
+            self._coalescing.close()
 
     def _stop(self, refused: Refused) -> None:
         """Stop the parser from within a callback; it reports only that it was stopped."""
@@ -262,12 +262,12 @@ class ClientProtocol(HttpToolsProtocol):
         running = self._running if self._answers() else None
         is_behind = running is not None and (running is not self.cycle or not running.more_body)
         if is_behind or (running is not None and running.response_started):
-            self._joining.abort()
+            self._coalescing.abort()
             return
         self._tell_gone()
         path = self.url.partition(b"?")[0].decode("latin-1") if self.scope else ""
-        self._joining.write(refusal(refused, path))
-        self._joining.write_eof()
+        self._coalescing.write(refusal(refused, path))
+        self._coalescing.write_eof()
 
 
 def _head_too_large() -> Refused:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from myllm.api.http.joining_transport import JoiningTransport
+from myllm.api.http.coalescing_transport import CoalescingTransport
 
 
 class Sent(asyncio.Transport):
@@ -27,7 +27,7 @@ class Sent(asyncio.Transport):
 
 def test_a_head_leaves_with_the_first_of_its_body() -> None:
     sent = Sent()
-    transport = JoiningTransport(sent)
+    transport = CoalescingTransport(sent)
     for _ in range(2):
         transport.hold()
         transport.write(b"head;")
@@ -39,7 +39,7 @@ def test_a_head_leaves_with_the_first_of_its_body() -> None:
 def test_an_answer_without_a_body_and_one_that_is_cut_send_their_heads() -> None:
     for rest in ([b""], []):
         sent = Sent()
-        transport = JoiningTransport(sent)
+        transport = CoalescingTransport(sent)
         transport.hold()
         transport.write(b"head;")
         for piece in rest:
@@ -51,7 +51,7 @@ def test_an_answer_without_a_body_and_one_that_is_cut_send_their_heads() -> None
 
 def test_an_answer_that_begins_twice_loses_nothing() -> None:
     sent = Sent()
-    transport = JoiningTransport(sent)
+    transport = CoalescingTransport(sent)
     for piece in (b"head;", b"again;"):
         transport.hold()
         transport.write(piece)
@@ -62,6 +62,6 @@ def test_an_answer_that_begins_twice_loses_nothing() -> None:
 
 def test_what_is_not_held_leaves_at_once() -> None:
     sent = Sent()
-    transport = JoiningTransport(sent)
+    transport = CoalescingTransport(sent)
     transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert sent.pieces == [b"HTTP/1.1 100 Continue\r\n\r\n"]

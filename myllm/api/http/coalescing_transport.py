@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 
-class JoiningTransport(asyncio.Transport):
+class CoalescingTransport(asyncio.Transport):
     """Wraps the transport of a client's connection and can hold back one write."""
 
     def __init__(self, transport: asyncio.Transport) -> None:

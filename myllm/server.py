@@ -23,9 +23,9 @@ from myllm.api.http.connections import Connections
 from myllm.api.http.hosts import trusted
 from myllm.api.http.uvicorn_protocol import ClientProtocol
 from myllm.descriptors import raise_limit
+from myllm.disconnects import Disconnects
 from myllm.errors import MyLLMError, ServeFailed
 from myllm.garbage import Garbage
-from myllm.hang_ups import HangUps
 from myllm.loops import in_background
 from myllm.settings import Settings
 
@@ -108,8 +108,8 @@ class Server(uvicorn.Server):
         on_interrupt: Callable[[], None] | None = None,
     ) -> None:
         self._connections = Connections(app.settings, raise_limit())
-        self._hang_ups = HangUps()
-        protocol: Any = functools.partial(ClientProtocol, self._connections, self._hang_ups)
+        self._disconnects = Disconnects()
+        protocol: Any = functools.partial(ClientProtocol, self._connections, self._disconnects)
         config = uvicorn.Config(
             app.asgi,
             loop="uvloop",

@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
         """The file descriptor of its socket; -1 until it is connected."""
         return self._fd
 
-    def on_hang_up(self) -> None:
+    def on_disconnect(self) -> None:
         """Read the last bytes."""
         if not self._unread:
             self.on_read_due()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from myllm.hang_ups import HangUps
+from myllm.disconnects import Disconnects
 from myllm.loops import note_failure
 
 
@@ -22,7 +22,7 @@ class TimedStream(Protocol):
         """Read what has come; return False to leave the timer."""
         ...
 
-    def on_hang_up(self) -> None:
+    def on_disconnect(self) -> None:
         """The other side has closed. Called once, after the stream has left the timer."""
         ...
 
@@ -43,13 +43,13 @@ class SharedReadTimer:
         self._streams: dict[int, TimedStream] = {}
         self._lately = 0  # how many there were at the last call
         self._running = False
-        self._hang_ups = HangUps()
+        self._disconnects = Disconnects()
 
     def join(self, stream: TimedStream) -> None:
         """Read `stream` from the next time on, until it returns False or leaves."""
         self._streams[stream.fileno()] = stream
         if self._are_few():
-            self._hang_ups.watch(stream.fileno(), lambda: self._hung_up(stream))
+            self._disconnects.watch(stream.fileno(), lambda: self._disconnected(stream))
         if not self._running:
             self._running = True
             self._go_on()
@@ -59,20 +59,20 @@ class SharedReadTimer:
         file = stream.fileno()
         if self._streams.get(file) is stream:
             del self._streams[file]
-            self._hang_ups.forget(file)
+            self._disconnects.forget(file)
 
     def close(self) -> None:
         """Stop reading all streams."""
         self._streams.clear()
-        self._hang_ups.close()
+        self._disconnects.close()
 
     def _are_few(self) -> bool:
         return max(self._lately, len(self._streams)) <= self._FEW
 
-    def _hung_up(self, stream: TimedStream) -> None:
+    def _disconnected(self, stream: TimedStream) -> None:
         if self._streams.get(stream.fileno()) is stream:
             self.leave(stream)
-            stream.on_hang_up()
+            stream.on_disconnect()
 
     def _read_all(self) -> None:
         self._lately = len(self._streams)

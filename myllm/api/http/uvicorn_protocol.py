@@ -24,7 +24,7 @@ from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
 from myllm.api.http.refusals import Refused, refusal
 from myllm.api.http.request_state import HOLD_HEAD, SPARE
 from myllm.api.http.stalls import CLIENT_STALLS_S, StallWatch
-from myllm.hang_ups import HangUps
+from myllm.disconnects import Disconnects
 
 _log = structlog.get_logger(__name__)
 MAX_HEAD = 2**16
@@ -46,10 +46,12 @@ Reading = Literal["idle", "head", "body", "nothing"]
 class ClientProtocol(HttpToolsProtocol):
     """The protocol of every connection; `server.py` gives it to uvicorn."""
 
-    def __init__(self, connections: Connections, hang_ups: HangUps, **of_uvicorn: Any) -> None:
+    def __init__(
+        self, connections: Connections, disconnects: Disconnects, **of_uvicorn: Any
+    ) -> None:
         super().__init__(**of_uvicorn)
         self._crowd = connections
-        self._hang_ups = hang_ups
+        self._disconnects = disconnects
         self._group: Group | None = None
         self._is_spare = False
         self._running: RequestResponseCycle | None = None
@@ -79,7 +81,7 @@ class ClientProtocol(HttpToolsProtocol):
             self._group = group
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._hang_ups.forget(self._fd)
+        self._disconnects.forget(self._fd)
         if self._group is not None:
             self._crowd.leave(self, self._address, self._fd, self._group)
             self._group = None
@@ -167,7 +169,7 @@ class ClientProtocol(HttpToolsProtocol):
             self._group.silent.pop(self, None)
             self._group.idle.pop(self, None)
         if self.flow.read_paused:  # the request is queued behind another one
-            self._hang_ups.watch(self._fd, self._coalescing.abort)
+            self._disconnects.watch(self._fd, self._coalescing.abort)
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -196,7 +198,7 @@ class ClientProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self._hang_ups.forget(self._fd)
+        self._disconnects.forget(self._fd)
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())

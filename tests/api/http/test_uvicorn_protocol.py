@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from myllm.api.http.connections import Connections
 from myllm.api.http.uvicorn_protocol import ClientProtocol
-from myllm.hang_ups import HangUps
+from myllm.disconnects import Disconnects
 from myllm.settings import load_settings
 from tests.hostile.raw import head
 
@@ -40,7 +40,7 @@ async def _asked(path: str) -> AsyncIterator[tuple[ClientProtocol, socket.socket
     config = uvicorn.Config(_answer, lifespan="off", log_config=None, ws="none")
     config.load()
     made: list[ClientProtocol] = []
-    make = partial(ClientProtocol, Connections(load_settings(), 1000), HangUps())
+    make = partial(ClientProtocol, Connections(load_settings(), 1000), Disconnects())
     state = ServerState()
 
     def protocol() -> ClientProtocol:

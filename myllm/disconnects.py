@@ -11,23 +11,23 @@ from collections.abc import Callable
 from contextlib import suppress
 
 
-class HangUps:
+class Disconnects:
     """Calls back, once, when the peer of a watched socket has closed it."""
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._watched: dict[int, Callable[[], None]] = {}
 
-    def watch(self, file: int, on_hang_up: Callable[[], None]) -> None:
-        """Call `on_hang_up` from the event loop when the peer closes. No effect on a socket that is
-        already watched."""
+    def watch(self, file: int, on_disconnect: Callable[[], None]) -> None:
+        """Call `on_disconnect` from the event loop when the peer closes. No effect on a socket that
+        is already watched."""
         if file in self._watched:
             return
         if self._epoll is None:
             self._epoll = select.epoll()
             asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._look)
         self._epoll.register(file, select.EPOLLRDHUP)
-        self._watched[file] = on_hang_up
+        self._watched[file] = on_disconnect
 
     def forget(self, file: int) -> None:
         """Stop watching a socket. No effect on one that is not watched."""
@@ -45,6 +45,6 @@ class HangUps:
 
     def _look(self) -> None:
         for file, _ in self._epoll.poll(0) if self._epoll is not None else ():
-            if on_hang_up := self._watched.get(file):
+            if on_disconnect := self._watched.get(file):
                 self.forget(file)
-                on_hang_up()
+                on_disconnect()

@@ -34,7 +34,7 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else runs on the machine, it counts as calm, and time is no matter."""
     monkeypatch.setattr(batch_comparison, "_MAX_WAITING", 1e9)
     monkeypatch.setattr(batch_comparison, "MAX_S", 60.0)
-    monkeypatch.setattr(batch_comparison, "_PROBE_MOST_S", 60.0)
+    monkeypatch.setattr(batch_comparison, "_PROBE_MAX_S", 60.0)
 
 
 def _burn() -> None:

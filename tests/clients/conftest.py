@@ -1,4 +1,4 @@
-"""A server that goes by the names of OpenAI's models, as some clients know no others."""
+"""A server whose models have the names of OpenAI's, because some clients accept no others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.serving import Serving, serving, short_home
 from tests.tooled import TOOLS, add_model
 
 CHAT, EMBEDDING, TOOLED = "gpt-4o-mini", "text-embedding-3-small", "gpt-4o"
-"""The demo model twice, and one with a template that has a place for tools."""
+"""Names of the demo model: two as it is, and one with a template for tools."""
 
 
 def add_demo(models_dir: Path, *aliases: str) -> None:
-    """The demo model that comes with MyLLM, under further names."""
+    """Copy the demo model into `models_dir`, with these aliases."""
     folder = shutil.copytree(BUILTIN_DIR / "demo", models_dir / "demo")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"aliases": aliases}))
@@ -27,7 +27,7 @@ def add_demo(models_dir: Path, *aliases: str) -> None:
 
 @pytest.fixture(scope="package")
 def server(engine: Engine) -> Iterator[Serving]:
-    """One for all clients."""
+    """One server for the tests of all clients."""
     with short_home() as home:
         add_demo(home / "models", CHAT, EMBEDDING)
         add_model(home / "models", "tools", TOOLS, aliases=[TOOLED])

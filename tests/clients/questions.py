@@ -1,4 +1,4 @@
-"""What the demo model answers the same way every time, and what the clients ask it."""
+"""Questions of the clients, and the demo model's answers, which are always the same."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ UNENDING: dict[str, Any] = {
         "json_schema": {"type": "array", "items": {"type": "integer"}, "minItems": 1000}
     },
 }
-"""Makes an answer that ends at its last token only."""
+"""Options that make an answer end only at `max_tokens`."""

@@ -21,7 +21,7 @@ class City(BaseModel):
 
 
 def chat(server: Serving, model: str = CHAT, **more: Any) -> Any:
-    """Imported here, because it takes its time."""
+    """Import LangChain here, because that is slow."""
     from langchain_openai import ChatOpenAI
 
     return ChatOpenAI(base_url=f"{server.url}/v1", api_key="none", model=model, **more)
@@ -48,7 +48,7 @@ async def test_asynchronous_chats(server: Serving) -> None:
 
 
 def test_structured_output(server: Serving) -> None:
-    """By the engine's grammar, and by a tool that must be called."""
+    """With the engine's grammar, and with a required tool call."""
     for method, name in (("json_schema", CHAT), ("function_calling", TOOLED)):
         structured = chat(server, name).with_structured_output(City, method=method)
         assert structured.invoke(FRANCE) == City(city="Paris")
@@ -62,7 +62,7 @@ def test_tools(server: Serving) -> None:
 
 
 def sum_of(pieces: Any) -> Any:
-    """The message that the pieces of a stream make together."""
+    """The whole message of a stream."""
     first, *rest = pieces
     for piece in rest:
         first += piece
@@ -70,7 +70,7 @@ def sum_of(pieces: Any) -> Any:
 
 
 def test_embeddings(server: Serving) -> None:
-    """It would count tokens as OpenAI's models do, if it were let."""
+    """By default, LangChain would count tokens with OpenAI's tokenizer."""
     from langchain_openai import OpenAIEmbeddings
 
     made = OpenAIEmbeddings(

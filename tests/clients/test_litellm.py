@@ -15,7 +15,7 @@ pytestmark = pytest.mark.more
 
 @pytest.fixture(scope="module")
 def litellm() -> Any:
-    """Imported here, because it takes its time; it must not ask the network for prices."""
+    """Import LiteLLM here, because that is slow; keep it from fetching prices from the network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         import litellm

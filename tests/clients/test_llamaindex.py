@@ -1,4 +1,4 @@
-"""LlamaIndex's class for OpenAI, which takes OpenAI's names only."""
+"""LlamaIndex's class for OpenAI, which accepts only the names of OpenAI's models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.more
 
 @pytest.fixture(scope="module")
 def model(server: Serving) -> Any:
-    """Imported here, because it takes its time."""
+    """Import LlamaIndex here, because that is slow."""
     from llama_index.llms.openai import OpenAI
 
     return OpenAI(model=CHAT, api_base=f"{server.url}/v1", api_key="none", max_retries=0)

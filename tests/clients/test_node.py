@@ -1,4 +1,4 @@
-"""OpenAI's own client for Node.js, as it comes."""
+"""OpenAI's own client for Node.js, unmodified."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def test_all_of_it(server: Serving, api: httpx.Client, tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
-    assert told["whole"] == told["streamed"] == PARIS
-    assert told["tokens"] == 10
-    assert told["text"]
-    assert told["dimensions"] == 256
-    assert CHAT in told["models"]
-    assert told["parsed"] == {"city": "Paris"}
-    assert told["call"]["function"]["name"] == "weather"
-    assert json.loads(told["call"]["function"]["arguments"]) == {"city": "Paris"}
-    assert told["aborted"] is True
-    assert told["missing"] == [True, "model_not_found"]
-    assert told["long"] == [True, "context_length_exceeded"]
+    results = json.loads(done.stdout)
+    assert results["whole"] == results["streamed"] == PARIS
+    assert results["tokens"] == 10
+    assert results["text"]
+    assert results["dimensions"] == 256
+    assert CHAT in results["models"]
+    assert results["parsed"] == {"city": "Paris"}
+    assert results["call"]["function"]["name"] == "weather"
+    assert json.loads(results["call"]["function"]["arguments"]) == {"city": "Paris"}
+    assert results["aborted"] is True
+    assert results["missing"] == [True, "model_not_found"]
+    assert results["long"] == [True, "context_length_exceeded"]
     wait_until(lambda: api.get("/health").json()["active"] == 0, 10, "a free slot")

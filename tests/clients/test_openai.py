@@ -1,4 +1,4 @@
-"""OpenAI's own client for Python, as it comes."""
+"""OpenAI's own client for Python, unmodified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOON_S = 10.0
 
 
 class City(BaseModel):
-    """What an answer must look like."""
+    """The form of an answer."""
 
     city: Literal["Paris"]
     river: Literal["Seine"]
@@ -84,7 +84,7 @@ def test_completions(client: openai.OpenAI) -> None:
 
 
 def test_embeddings(client: openai.OpenAI) -> None:
-    """The client asks for base64 by itself, and decodes it."""
+    """By default the client requests base64, and decodes it."""
     made = client.embeddings.create(model=EMBEDDING, input=["Hello", "Goodbye"])
     plain = client.embeddings.create(
         model=EMBEDDING, input=["Hello", "Goodbye"], encoding_format="float"
@@ -101,7 +101,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert client.models.retrieve(CHAT).id == CHAT
 
 
-def test_answers_that_are_parsed(client: openai.OpenAI) -> None:
+def test_parsed_answers(client: openai.OpenAI) -> None:
     parsed = client.chat.completions.parse(model=CHAT, messages=ASKED, response_format=City)
     assert parsed.choices[0].message.parsed == SEINE
     schema: Any = {"name": "city", "schema": City.model_json_schema(), "strict": True}
@@ -159,7 +159,7 @@ def is_idle(api: httpx.Client) -> bool:
     return bool(health["active"] == health["queued"] == 0)
 
 
-def test_a_stream_that_is_closed_early(client: openai.OpenAI, api: httpx.Client) -> None:
+def test_a_stream_closed_early(client: openai.OpenAI, api: httpx.Client) -> None:
     before = tokens_made(api)
     stream = client.completions.create(model=CHAT, prompt="Numbers:", stream=True, **UNENDING)
     assert next(iter(stream)).choices[0].text
@@ -169,7 +169,7 @@ def test_a_stream_that_is_closed_early(client: openai.OpenAI, api: httpx.Client)
     assert 0 < tokens_made(api) - before < UNENDING["max_tokens"]
 
 
-async def test_a_stream_that_is_left_asynchronously(server: Serving, api: httpx.Client) -> None:
+async def test_a_stream_left_early_asynchronously(server: Serving, api: httpx.Client) -> None:
     async with asynchronous(server) as client:
         stream = await client.completions.create(
             model=CHAT, prompt="Numbers:", stream=True, **UNENDING
@@ -181,14 +181,14 @@ async def test_a_stream_that_is_left_asynchronously(server: Serving, api: httpx.
 
 
 def tokens_made(api: httpx.Client) -> float:
-    """How many tokens of answers the engine has made in its life."""
+    """How many tokens of answers the engine has generated so far."""
     metrics = api.get(f"/upstream/{CHAT}/metrics").text
     found = re.search(r"^llamacpp:tokens_predicted_total (\S+)$", metrics, re.MULTILINE)
     assert found, metrics
     return float(found[1])
 
 
-def test_errors_are_of_their_classes(client: openai.OpenAI) -> None:
+def test_errors_have_their_own_classes(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="gpt-3", messages=ASKED)
     assert (missing.value.code, missing.value.type) == ("model_not_found", "not_found_error")

@@ -1,4 +1,4 @@
-"""What OpenAI's client for Python raises at a server that asks for keys and has little room."""
+"""Errors of OpenAI's client for Python at a server that requires keys and has a short queue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.more
 
 @pytest.fixture(scope="module")
 def server(engine: Engine) -> Iterator[Serving]:
-    """One that answers one request while another one waits."""
+    """A server with one slot and one place in the queue."""
     with short_home() as home:
         file = home / "keys"
         file.write_text(added("", file, "ann", ANN))
@@ -45,7 +45,7 @@ def test_a_wrong_key(server: Serving) -> None:
 
 
 def test_a_queue_that_is_full(server: Serving) -> None:
-    """Two streams are under way: one is answered, the other one waits."""
+    """Two streams have begun: the server answers one, the other waits."""
 
     def are(active: int, queued: int) -> bool:
         with server.client() as api:
@@ -56,9 +56,9 @@ def test_a_queue_that_is_full(server: Serving) -> None:
     with client(server, ANN) as ann:
         running = ann.completions.create(**unending)
         [engine] = server.engines()
-        engine.suspend()  # or it would have said everything before the other one is here
+        engine.suspend()  # or it would finish before the second request arrives
         waiting = ann.completions.create(**unending)
-        wait_until(lambda: are(1, 1), 30, "one that waits")
+        wait_until(lambda: are(1, 1), 30, "a waiting request")
         with pytest.raises(openai.RateLimitError) as full:
             ann.chat.completions.create(model="demo", messages=ASKED)
         assert full.value.code == "rate_limit_exceeded"

@@ -1,4 +1,4 @@
-"""Run the fake that the first argument names; the rest is an engine's command line."""
+"""Run the fake that the first argument names; the other arguments are an engine's command line."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tests.fakes.poison import dies_of_poison
 
 
 def exits_at_once() -> None:
-    """Cannot load its model, and says why as llama-server does."""
+    """Fails to load its model, and prints the cause as llama-server does."""
     print("0.00.001.000 I srv  llama_server: initializing ...", file=sys.stderr)
     print("0.00.002.000 E llama_model_load: the model is made of cheese", file=sys.stderr)
     sys.exit(1)
 
 
 def says_nothing() -> None:
-    """Exits at once without a word."""
+    """Exits at once without any output."""
     sys.exit(3)
 
 
 def never_ready() -> None:
-    """Runs, but neither reports itself ready nor listens."""
+    """Runs, but neither reports that it is ready nor listens."""
     time.sleep(600)
 
 
 def ignores_term() -> None:
-    """Reports itself ready, and stays when it is asked to leave, however it is asked."""
+    """Reports that it is ready, and ignores every request to exit."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print('cmd_child_to_router:state:{"state":"ready","payload":{}}', flush=True)
     while True:

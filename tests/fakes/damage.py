@@ -1,9 +1,8 @@
 """A real llama-server behind a connection that damages its streams.
 
-The command line is the real program, a file, and what the engine is started with. The next stream
-is damaged as the file says, which is then removed. Of one that `STUCK` says, the engine never
-learns: whoever asked waits for ever, while all else is answered, as by an engine whose computing
-threads are stuck.
+The command line is the real program, a file, and the engine's arguments. The file names how to
+damage the next stream, and is then removed. A `STUCK` request never reaches the engine: its client
+waits for ever while the engine answers all others, as if its computing threads were stuck.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def _stops_early(body: bytes) -> Chunks:
 
 
 def _ends_in_no_json(body: bytes) -> Chunks:
-    """The last event breaks off, and yet is ended as one; `[DONE]` follows, where it does."""
+    """The last event is truncated but properly terminated; `[DONE]` follows as usual."""
     *whole, last = [each for each in _events(body) if not each.endswith(b"[DONE]\n\n")]
     rest = [each for each in _events(body) if each.endswith(b"[DONE]\n\n")]
     return [*whole, b"".join([last[:40] + _END, *rest])]
@@ -82,7 +81,7 @@ DAMAGES: dict[str, Callable[[bytes], Chunks]] = {
     "ends in no JSON": _ends_in_no_json,
     "breaks in an event": _stops_in_an_event,
 }
-"""What is sent of a stream; one that breaks lacks the end of its HTTP answer as well."""
+"""The chunks that replace a stream; one that breaks also lacks the end of its HTTP answer."""
 
 STUCK = "stuck"
 
@@ -93,17 +92,17 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 
 
 def damages_answers() -> None:
-    """Run the engine behind this process, and damage what it says."""
+    """Run the engine behind this process, and damage its streams."""
     real, fault, *arguments = sys.argv[2:]
     stand_before(real, arguments, lambda client, engine, _: _pass_on(client, engine, Path(fault)))
 
 
 PassOn = Callable[[socketserver.StreamRequestHandler, str, "subprocess.Popen[bytes]"], None]
-"""Serves one connection, of the engine behind a socket, which runs in a process."""
+"""Serves one connection: gets the client, the engine's socket and the engine's process."""
 
 
 def stand_before(real: str, arguments: list[str], pass_on: PassOn) -> None:
-    """Run the engine behind this process, on a socket of its own beside the one it was given."""
+    """Run the engine behind this process, on a second socket beside the one in `arguments`."""
     at = arguments.index("--host") + 1
     front = arguments[at]
     back = front.removesuffix(".sock") + ".real.sock"
@@ -130,7 +129,7 @@ def _end_with(engine: subprocess.Popen[bytes], server: _Server) -> None:
 
 
 def _take(fault: Path) -> str:
-    """What is to become of this stream; empty when nothing is."""
+    """The damage for this stream; empty for none."""
     try:
         damage = fault.read_text()
     except FileNotFoundError:

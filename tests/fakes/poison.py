@@ -1,7 +1,7 @@
-"""A real llama-server that dies of certain words in what it is asked.
+"""A real llama-server that dies of certain words in a request.
 
-The command line is the real program and what the engine is started with. Everything else is passed
-on as it comes.
+The command line is the real program and the engine's arguments. All other requests pass through
+unchanged.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import sys
 
 from tests.fakes.damage import stand_before
 
-# Dies at once; when it has answered for a while; or computes for ever, and answers nobody.
+# Dies at once, dies in the middle of an answer, or computes for ever and answers no client.
 KILLS, KILLS_LATER, HANGS = "arsenic", "antimony", "curare"
 _LATER_CHUNKS = 6
 
 
 def dies_of_poison() -> None:
-    """Run the engine behind this process until it is asked for poison."""
+    """Run the engine behind this process until a request contains poison."""
     real, *arguments = sys.argv[2:]
     stand_before(real, arguments, _pass_on)
 

@@ -1,4 +1,4 @@
-"""A llama-server to be named in `MYLLM_LLAMA_SERVER` that is a fake in front of the real one."""
+"""Scripts for `MYLLM_LLAMA_SERVER` that run a fake in front of the real llama-server."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _ROOT = Path(__file__).parent.parent.parent
 
 
 def damaging(engine: Engine, home: Path) -> Path:
-    """Makes `damages_answers` of it: what the file `home / "fault"` names becomes of the next
+    """A script for `damages_answers`: the file `home / "fault"` names the damage of the next
     stream."""
     return _script(engine, home, f"damages_answers {engine.server} {home}/fault")
 
 
 def mortal(engine: Engine, home: Path) -> Path:
-    """Makes `dies_of_poison` of it."""
+    """A script for `dies_of_poison`."""
     return _script(engine, home, f"dies_of_poison {engine.server}")
 
 

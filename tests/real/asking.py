@@ -1,7 +1,7 @@
-"""Questions to SmolLM2 whose answers at temperature 0 do not hang on the last bits.
+"""Questions to SmolLM2 whose answers at temperature 0 do not depend on rounding errors.
 
-At each of their tokens the likeliest one is well ahead of the next, so it makes no difference
-whether a prompt was read in one batch, in two, or taken from the cache.
+At each token the likeliest choice is far ahead of the next, so the answer is the same whether the
+engine reads the prompt in one batch or in two, or takes it from the cache.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ QUESTIONS = (
 )
 BEGINNING = "Monday, Tuesday, Wednesday,"
 MAX_TOKENS = 28
-# On a machine that does other things too, the threads of an engine wait for each other.
+# On a busy machine, the threads of an engine wait for each other.
 ONE_THREAD = {"threads": 1}
 GREEDY = {"temperature": 0, "repeat_penalty": 1.0}
 
 
 def asked(question: str) -> list[dict[str, str]]:
-    """A conversation that begins."""
+    """The messages of a new conversation."""
     return [{"role": "user", "content": question}]
 
 

@@ -1,4 +1,4 @@
-"""A server with both trained models, which the tests of one file share."""
+"""A server with both trained models, shared by the tests of one file."""
 
 from __future__ import annotations
 

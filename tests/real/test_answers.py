@@ -1,4 +1,4 @@
-"""Answers of a trained model: by a schema, twenty at once, and over twenty dead engines."""
+"""Answers of a trained model: with a schema, twenty at once, and across twenty killed engines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PERSON = "Invent a person: name, age, and what they like. Answer in JSON."
 
 
 def check_person(text: str) -> None:
-    """It fits SCHEMA."""
+    """Check that `text` matches SCHEMA."""
     person = json.loads(text)
     assert set(person) == {"name", "age", "likes"}
     assert isinstance(person["name"], str)
@@ -54,9 +54,7 @@ def test_an_answer_fits_its_schema(api: httpx.Client) -> None:
     check_person(answer["choices"][0]["message"]["content"])
 
 
-def test_twenty_streams_at_once_say_what_each_says_alone(
-    server: Serving, api: httpx.Client
-) -> None:
+def test_twenty_streams_at_once_equal_the_answers_alone(server: Serving, api: httpx.Client) -> None:
     alone = {question: chat(api, question)["message"]["content"] for question in QUESTIONS}
 
     def ask(number: int) -> tuple[str, dict[str, Any]]:
@@ -85,8 +83,9 @@ TOPICS = ("a lighthouse", "bread", "the moon", "a violin", "winter")
 @pytest.mark.more
 @pytest.mark.timeout(600)
 def test_answers_outlive_twenty_kills(server: Serving, api: httpx.Client) -> None:
-    """Each is whole and begins as it had begun. One that is made again, as after the first kills,
-    is the same; one that goes on from the middle can turn another way. How often is printed."""
+    """Each answer is whole, and keeps the text sent before the kill. An answer repeated from its
+    start, as after the first kills, is the same; one resumed in the middle may continue
+    differently. The test prints how often."""
     asks = [f"Tell me a short story about {topic}." for topic in TOPICS]
     undisturbed = {ask: chat(api, ask, LONG) for ask in asks}
     equal = 0
@@ -98,7 +97,7 @@ def test_answers_outlive_twenty_kills(server: Serving, api: httpx.Client) -> Non
         assert last["finish_reason"] in ("stop", "length")
         assert last["usage"]["prompt_tokens"] == expected["usage"]["prompt_tokens"]
         same = last["full_text"] == expected["message"]["content"]
-        print(f"after {len(cut)} characters: {'equal' if same else 'turned another way'}")
+        print(f"after {len(cut)} characters: {'equal' if same else 'continued differently'}")
         equal += same
     print(f"{equal} of {KILLS} answers were equal")
     assert equal > 0
@@ -107,7 +106,7 @@ def test_answers_outlive_twenty_kills(server: Serving, api: httpx.Client) -> Non
 def killed_in_the_middle(
     server: Serving, api: httpx.Client, question: str, after: int
 ) -> tuple[str, dict[str, Any]]:
-    """The text before the engine was killed, when it had `after` characters; the last event."""
+    """Kill the engine after `after` characters; return the text before that, and the last event."""
     options = GREEDY | {"max_tokens": LONG}
     body = {"model": SMOLLM2, "messages": asked(question), "options": options}
     said, cut, last = "", "", {}

@@ -1,4 +1,4 @@
-"""Each dialect says, token by token, what llama-server says when it is asked directly."""
+"""Each dialect answers token by token as llama-server does on its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Ask = Callable[[httpx.Client, str], str]
 
 @pytest.fixture(scope="module")
 def direct(server: Serving) -> Iterator[httpx.Client]:
-    """A llama-server of its own with the arguments that MyLLM gave to the one of SmolLM2."""
+    """A separate llama-server with the arguments that MyLLM gave SmolLM2's engine."""
     with server.client() as api:
         post(api, f"/api/models/{SMOLLM2}/load")
     [engine] = [each for each in server.engines() if SMOLLM2 in each.cmdline()]
@@ -83,7 +83,7 @@ def test_a_chat_is_answered_as_by_llama_server(
 
 
 def directly(direct: httpx.Client, **fields: Any) -> dict[str, Any]:
-    """What llama-server completes BEGINNING with, and the ids of its tokens."""
+    """llama-server's completion of BEGINNING, with the ids of its tokens."""
     body = {"prompt": BEGINNING, "n_predict": MAX_TOKENS, "return_tokens": True} | GREEDY | fields
     answer: dict[str, Any] = post(direct, "/completion", **body)
     assert len(answer["tokens"]) == MAX_TOKENS

@@ -1,4 +1,4 @@
-"""A converted sentence encoder: its vectors mean what its authors say that they mean."""
+"""A converted sentence encoder: its vectors have the similarities that its authors publish."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.real_models import MINILM
 
 
 def cosines(api: httpx.Client, first: str, others: list[str]) -> list[float]:
-    """How alike each of `others` is to `first`, by the vectors' angle."""
+    """The cosine similarity of each of `others` to `first`."""
     body = {"model": MINILM, "input": [first, *others]}
     answer = api.post("/api/embeddings", json=body).raise_for_status().json()
     vectors = np.array(answer["embeddings"])
@@ -46,6 +46,6 @@ def test_accents_and_capitals_make_no_difference(api: httpx.Client) -> None:
 
 
 def test_a_batch_takes_no_longer_than_by_llama_server(engine: Engine) -> None:
-    """Measured by `benchmarks.embedding`: about as long or less. Here anything but far longer."""
+    """Exclude only a far longer time; `benchmarks.embedding` measures as long or less."""
     ours, direct = alternating(rounds=3)
     assert statistics.median(ours) < 10 * statistics.median(direct)

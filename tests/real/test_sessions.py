@@ -1,4 +1,4 @@
-"""A conversation with a trained model goes on where it was, whatever became of its engine."""
+"""A conversation with a trained model continues from its KV state after its engine has ended."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ QUESTION = "What is my dog called?"
 
 
 def begin(api: httpx.Client) -> int:
-    """A first turn that is worth a file; returns how many tokens its slot holds after it."""
+    """Make a first turn long enough to be saved; return how many tokens its slot then holds."""
     usage = chat(api, STORY, session_id="walk")["usage"]
     assert (usage["cached_tokens"], usage["prompt_tokens"] > 300) == (0, True)
     return int(usage["total_tokens"])
 
 
 def goes_on(api: httpx.Client, held: int) -> str:
-    """The next turn, of whose prompt only what is new was read; returns its answer."""
+    """Make the next turn, check that the engine read only its new tokens, and return the answer."""
     answer = chat(api, QUESTION, session_id="walk")
     usage = answer["usage"]
-    # The last token of an answer was said, but not computed.
+    # The engine sent the last token of the answer, but did not compute its KV state.
     assert held - 2 <= usage["cached_tokens"] <= held, usage
     assert usage["prompt_tokens"] - usage["cached_tokens"] < 40, usage
     return str(answer["message"]["content"])
@@ -45,7 +45,7 @@ def unload(api: httpx.Client) -> None:
 
 
 def evict(api: httpx.Client) -> None:
-    """Only one engine may run."""
+    """Evict the model by loading another; only one engine may run."""
     chat(api, "Hello!", 4, model="demo")
     running = api.get("/api/instances").json()["instances"]
     assert [each["model"] for each in running if each["state"] == "ready"] == ["demo"]
@@ -84,11 +84,13 @@ def test_a_long_chat_is_trimmed_and_stays_sensible(engine: Engine, home: Path) -
         stored = api.get("/api/sessions/long").json()["messages"]
     assert dropped[0] == 0 < dropped[-1]
     assert dropped == sorted(dropped)
-    assert len(stored) == 1 + 2 * 24, "all of it is kept, but not read"
+    assert len(stored) == 1 + 2 * 24, (
+        "the store must keep every message, including those left out of prompts"
+    )
 
 
 def one_more(api: httpx.Client, turn: int) -> dict[str, Any]:
-    """One of many turns of some sixty tokens, under a system message."""
+    """Make one of many turns of some sixty tokens; the first has a system message."""
     text = f"Here is number {turn}: " + "a sunny day by the river. " * 6 + "Say one word about it."
     messages = [{"role": "user", "content": text}]
     if turn == 0:

@@ -1,4 +1,4 @@
-"""Many clients in one thread: requests on plain sockets, as cheap as they can be made."""
+"""Many clients in one thread: requests on plain sockets, at the lowest possible cost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Request:
         self.began = 0.0
 
     async def send(self) -> None:
-        """Connect and send; a busy listener may take a while to accept."""
+        """Connect and send; a busy server may take a while to accept."""
         self.began = time.monotonic()
         self._reader, self._writer = await asyncio.open_connection(
             self._address.host, self._address.port
@@ -50,7 +50,7 @@ class Request:
         self._writer.write(self._request)
 
     async def answer(self) -> Reply:
-        """The whole answer; HTTP/1.0, so it ends with the connection."""
+        """Read the whole answer; in HTTP/1.0 it ends with the connection."""
         raw = await self._reader.read(-1)
         ended = time.monotonic()
         self.leave()
@@ -60,7 +60,7 @@ class Request:
         return Reply(int(first.split()[1]), headers, body, self.began, ended)
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """The answer as it comes, head and all."""
+        """Yield the parts of the answer as they arrive, including the head."""
         while part := await self._reader.read(65536):
             yield part
 

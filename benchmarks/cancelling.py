@@ -19,7 +19,7 @@ from tests.serving import Serving, wait_until
 
 _ROUNDS = 5
 _BOUND_S = 1.0
-# What comes on top of the two batches within which a slot is free.
+# Allowed on top of the two batches after which a slot must be free.
 _NOTICED_S = 0.2
 _LONGEST_WAIT_S = 600.0
 _PROMPT_TOKENS = 1900
@@ -27,7 +27,7 @@ _BIG = "big"
 
 
 def measure_demo(models_dir: Path | None) -> list[Figure]:
-    """The phases of `demo`; it reads its prompts too fast for anybody to leave meanwhile."""
+    """The phases of `demo` except reading, which takes too little time to leave meanwhile."""
     with myllm_server(models_dir=models_dir, slots=1) as server:
         return _Cancels(server, "demo").short_phases()
 
@@ -49,7 +49,7 @@ class _Cancels:
     end_token: int | None = None
 
     def short_phases(self) -> list[Figure]:
-        """Leaving while the model loads, in the queue, and while it answers."""
+        """The client leaves while the model loads, in the queue, and during the answer."""
         with self.server.client() as api:
             loading = [self._while_loading(api) for _ in range(_ROUNDS)]
             with self._engine() as engine:
@@ -63,8 +63,8 @@ class _Cancels:
         ]
 
     def reading(self) -> list[Figure]:
-        """Leaving amid a long prompt: with the batch size of the first load and with that of the
-        next one, which knows more of the model's speed."""
+        """The client leaves while the engine reads a long prompt: with the batch size of the first
+        load, and with that of the next load, which uses the measured speed of the model."""
         with self.server.client() as api:
             read_s = self._read_whole_prompt()
             first = self._reading_figure(api, "first load", read_s)
@@ -73,7 +73,7 @@ class _Cancels:
             return [first, self._reading_figure(api, "next load", self._read_whole_prompt())]
 
     def _reading_figure(self, api: httpx.Client, what: str, read_s: float) -> Figure:
-        """Leave at moments spread over the time that the prompt takes to be read."""
+        """Leave at moments spread over the time that reading the prompt takes."""
         [instance] = api.get("/api/instances").json()["instances"]
         with self._engine() as engine:
             took = [
@@ -85,7 +85,7 @@ class _Cancels:
         return worst_of(name, took, 2 * batch * read_s / _PROMPT_TOKENS + _NOTICED_S)
 
     def _while_loading(self, api: httpx.Client) -> float:
-        """Until the server has let the request go; the engine must not begin it afterwards."""
+        """Seconds until the server drops the request; the engine must not begin it afterwards."""
         if _health(api)["models"]:
             self._unload(api)
         client = self._ask("Hello")
@@ -94,7 +94,7 @@ class _Cancels:
         took = _until(lambda: _is_idle(api), since)
         self._load(api)
         with self._engine() as engine:
-            assert not slots_busy(engine), "a request was begun after its client had left"
+            assert not slots_busy(engine), "the engine began a request after its client had left"
         return took
 
     def _while_queued(self, api: httpx.Client, engine: httpx.Client) -> float:
@@ -113,13 +113,13 @@ class _Cancels:
 
     def _while_reading(self, engine: httpx.Client, after_s: float) -> float:
         client = self._ask(self._long_prompt())
-        wait_until(lambda: slots_busy(engine) == 1, 30, "the prompt is being read")
+        wait_until(lambda: slots_busy(engine) == 1, 30, "the engine reads the prompt")
         time.sleep(after_s)
-        assert not client.has_token(), "the prompt was read before the client left"
+        assert not client.has_token(), "the engine had read the prompt before the client left"
         return _until(lambda: not slots_busy(engine), client.leave())
 
     def _read_whole_prompt(self) -> float:
-        """Read a prompt to its end, which tells the server the model's speed."""
+        """Seconds for a whole prompt; from this, the server learns the speed of the model."""
         started = time.monotonic()
         with self.server.client(timeout=_LONGEST_WAIT_S) as api:
             body = self._body(self._long_prompt(), max_tokens=1) | {"stream": False}
@@ -129,12 +129,12 @@ class _Cancels:
         return time.monotonic() - started
 
     def _long_prompt(self) -> str:
-        """A new one each time, different from its first word on: nothing of it is cached."""
+        """A new prompt each time, with another first word, so that no part of it is cached."""
         self.prompts += 1
         return f"{'ABCDEFGHIJKLMNOPQRSTUVWXYZ'[self.prompts]}" + " hello" * _PROMPT_TOKENS
 
     def _ask(self, prompt: str) -> Leaver:
-        """A request whose answer goes on until it is left, or the context is full."""
+        """A request whose answer continues until its client leaves, or the context is full."""
         body = self._body(prompt, max_tokens=2000)
         if self.end_token is not None:
             body["options"]["logit_bias"] = [[self.end_token, False]]

@@ -1,4 +1,4 @@
-"""Three cold loads at once, each slow: they take the time of the slowest, not the sum."""
+"""Three slow cold loads at once: they take as long as the slowest, not as long as all in a row."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DEMO = Path(myllm.__file__).parent / "models/builtin/demo/demo.gguf"
 
 
 def measure(slow_s: float = SLOW_S) -> list[Figure]:
-    """Load three copies of the demo model by an engine that sleeps before it loads, as from a
-    slow disk; and meanwhile ask a fourth one, which is there already."""
+    """Load three copies of the demo model with an engine that first sleeps, as if the disk were
+    slow; meanwhile, send requests to a fourth copy, which is loaded already."""
     engine = find_engine(load_settings())
-    assert engine is not None, "no engine"  # main has looked
+    assert engine is not None, "no engine"  # main has checked this
     with short_home() as folder:
         wrapper = folder / "llama-server"
         wrapper.write_text(

@@ -15,19 +15,19 @@ from benchmarks.measuring import Cell, Load, percentile
 
 DIRECT, ROUTER = "direct", "router"
 V1, API = "MyLLM /v1", "MyLLM /api"
-# Most that a streamed token may cost the gateway, as a share of what it costs the router.
+# The most CPU time a streamed token may cost the gateway, as a share of its cost in the router.
 _MOST_CPU = {V1: 0.7, API: 1.0}
-# MyLLM of another checkout, and how much slower than that this one may be.
+# MyLLM of another checkout, and the least share of its speed that this one must reach.
 BEFORE = {V1: "before /v1", API: "before /api"}
 _LEAST_OF_BEFORE = 0.95
-# Few, so that there are many first ones.
+# Short answers, so that there are many first tokens.
 _TURN_TOKENS = 4
 
 Cells = dict[tuple[Load, int, str], Cell]
 
 
 def row(cell: Cell) -> dict[str, Any]:
-    """What one line of the table says: medians of the rounds, and sums of what went wrong."""
+    """The values of one line of the table: medians of the rounds, and sums of the failures."""
     return {
         "load": cell.load,
         "clients": cell.clients,
@@ -65,7 +65,7 @@ def table(cells: Cells) -> Table:
 
 
 def compare(cells: Cells) -> list[Figure]:
-    """What the measured loads say about the bounds."""
+    """Compare the measured loads with their bounds."""
     figures = []
     for load, clients in dict.fromkeys((load, clients) for load, clients, _ in cells):
         if load == "streams" and clients > 1:
@@ -107,7 +107,7 @@ def _single(cells: Cells, clients: int) -> list[Figure]:
 
 
 def _of_before(cells: Cells, load: Load, clients: int) -> list[Figure]:
-    """Whether this checkout has become slower than the other one, if there is one."""
+    """The speed of this checkout as a share of the other's, if there is another."""
     what = "tokens_s" if load == "streams" else "requests_s"
     return [
         median_of(
@@ -122,14 +122,14 @@ def _of_before(cells: Cells, load: Load, clients: int) -> list[Figure]:
 
 
 def _shares(mine: Cell, other: Cell, what: str) -> list[float]:
-    """Round by round, so that what slows the machine for a while slows both."""
+    """The shares of each round, so that a temporary slowdown of the machine affects both sides."""
     pairs = zip(mine.rounds, other.rounds, strict=True)
-    # Of what the clock has not seen, one tick is taken.
+    # A time too short for the clock counts as one tick.
     return [getattr(ours, what) / max(getattr(theirs, what), 1e-3) for ours, theirs in pairs]
 
 
 def _failures(cells: Cells) -> list[Figure]:
-    """MyLLM may close no kept connection either, without having said so."""
+    """Wrong answers; for MyLLM also kept connections that it closed without announcing it."""
     figures = []
     for ours in (V1, API):
         own = [cell for cell in cells.values() if cell.contestant == ours]
@@ -140,7 +140,7 @@ def _failures(cells: Cells) -> list[Figure]:
 
 
 def added(found: Sequence[Contestant], turns: int) -> list[Figure]:
-    """What standing in between adds to the first token of the only client."""
+    """What each gateway adds to the time to the first token of a single client."""
     driven = in_turn([each.stream(_TURN_TOKENS) for each in found], turns)
     times = {
         each.name: [percentile(seen.first_ms, share) for share in (0.5, 0.99)]

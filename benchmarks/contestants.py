@@ -1,4 +1,4 @@
-"""Who answers in `benchmarks.gateway`, and what each is asked."""
+"""The contestants of `benchmarks.gateway`, and the requests to each."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.serving import Serving
 
 SLOTS, MODEL = 16, "micro"
 STREAM_TOKENS = 64
-# Every token is this one, so that a stream has an event for each and a lost one is missed. The
-# word occurs nowhere else in an answer.
+# Every token is this word, so that a stream has an event for each and a lost token is detected.
+# The word occurs nowhere else in an answer.
 _TOKEN, _WORD = 4997, "wonder"
-# These are an engine's own.
+# These arguments differ for each engine.
 _OWN_FLAGS = ("--host", "--model", "--alias", "--slot-save-path")
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server that is ready. `gateway` is None where the engine itself is asked."""
+    """A server that is ready. `gateway` is None if clients talk to the engine directly."""
 
     name: str
     url: str
@@ -37,13 +37,13 @@ class Contestant:
     native: bool = False
 
     def stream(self, tokens: int = STREAM_TOKENS) -> Target:
-        """Streams of so many tokens."""
-        # The last event of MyLLM's own dialect repeats the whole answer.
+        """Requests for streams of that many tokens."""
+        # The last event of MyLLM's native dialect repeats the whole answer.
         expected, ending = (2 * tokens, '"session_id"') if self.native else (tokens, "[DONE]")
         return self._target(tokens, True, expected, ending)
 
     def single(self) -> Target:
-        """Answers of one token, not streamed."""
+        """Requests for answers of one token, not streamed."""
         return self._target(1, False, 1, "}")
 
     def _target(self, tokens: int, stream: bool, expected: int, ending: str) -> Target:
@@ -52,9 +52,9 @@ class Contestant:
         return target(self.url, path, body, word=_WORD, expected=expected, ending=ending)
 
     def _body(self, tokens: int, stream: bool) -> dict[str, Any]:
-        """The same work for the engine in both dialects, whatever their defaults are.
+        """The same work for the engine in both dialects, independent of their defaults.
 
-        It is always the same question, which leaves the engine next to nothing to read.
+        The question is always the same, so the engine has almost nothing to read.
         """
         message = {"role": "user", "content": "Hello"}
         body = {"model": MODEL, "stream": stream, "messages": [message]}
@@ -66,10 +66,10 @@ class Contestant:
 
 @contextmanager
 def contestants(litellm: str | None, before: Path | None) -> Iterator[list[Contestant]]:
-    """All of them; `litellm` is the program that starts its proxy, `before` another checkout.
+    """All contestants; `litellm` is the program that starts its proxy, `before` another checkout.
 
-    MyLLM is first, for the others get its engine's flags. LiteLLM has no engine of its own and
-    stands in front of the one that is also asked directly.
+    MyLLM comes first, because the others use the flags of its engine. LiteLLM has no engine of its
+    own and forwards to the engine of the direct contestant.
     """
     models = micro_models_dir()
     with ExitStack() as running:
@@ -105,18 +105,18 @@ def _in_both_dialects(name: str, server: Serving) -> list[Contestant]:
 
 @contextmanager
 def myllm(models_dir: Path, checkout: Path | None = None, slots: int = SLOTS) -> Iterator[Serving]:
-    """MyLLM with its models loaded to stay."""
+    """MyLLM with all models loaded, and no idle timeout."""
     sizes = {"slots": slots, "threads": 1, "context_size": 1024, "queue_size": 1000}
     with myllm_server(checkout, models_dir=models_dir, keep_alive=-1, **sizes) as server:
         with server.client(120) as api:
             for model in sorted(models_dir.iterdir()):
                 api.post(f"/api/models/{model.name}/load").raise_for_status()
-            api.get("/v1/models").raise_for_status()  # loads the dialects of others
+            api.get("/v1/models").raise_for_status()  # loads the other dialects
         yield server
 
 
 def engine_flags(server: Serving) -> list[str]:
-    """The command line of MyLLM's engine, without what belongs to this engine alone."""
+    """The command line of MyLLM's engine, without the arguments specific to that engine."""
     [engine] = server.engines()
     flags = engine.cmdline()
     for name in _OWN_FLAGS:

@@ -1,4 +1,4 @@
-"""Measure what MyLLM promises about conversations: their KV cache, their store.
+"""Measure the promises about conversations: their KV cache and their store.
 
     python -m benchmarks.conversations [--json] [--only GROUP]
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--only", choices=_GROUPS, action="append", help="only this group")
     args = parser.parse_args()
-    # What ends this with a signal still lets it stop its servers.
+    # After a signal, this process still stops its servers.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if find_engine(load_settings()) is None:
         parser.exit(2, "no engine to measure with; compile one: myllm engine build\n")

@@ -1,4 +1,4 @@
-"""Many at once: clients that leave, and a queue that is full."""
+"""Many clients at once: some that leave early, and a full queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MB = 1_000_000
 
 
 def measure_leavers(clients: int = CLIENTS, leavers: int = LEAVERS) -> list[Figure]:
-    """So many clients connect, most leave at random moments; the others are answered."""
+    """Connect `clients`, of which `leavers` leave at random moments; check the others' answers."""
     more_files()
     with myllm_server(queue_size=clients) as server, server.client() as api:
         _warm(api)
@@ -50,8 +50,8 @@ def measure_leavers(clients: int = CLIENTS, leavers: int = LEAVERS) -> list[Figu
 
 
 def _longest(idle_held: list[float]) -> float:
-    """Seconds of the longest row of samples that all saw slots which were given to somebody and
-    on which the engine did not work."""
+    """Seconds of the longest run of samples with slots that were granted to requests while the
+    engine did not work on them."""
     rows = [len(list(row)) for held, row in groupby(idle_held, lambda n: n > 0) if held]
     return max(rows, default=0) * SAMPLE_EVERY_S
 
@@ -80,12 +80,14 @@ async def _come_and_go(url: str, clients: int, leavers: int) -> Counter[str]:
 
 
 def measure_full_queue(crowd: int = CROWD, queue_size: int | None = None) -> list[Figure]:
-    """So many requests at once for one model: a bound on the queue, and a server that is well."""
+    """Send many requests for one model at once; check the bound on the queue and the server."""
     more_files()
     with myllm_server(queue_size=queue_size) as server, server.client() as api:
         _warm(api)
         process = psutil.Process(server.process.pid)
-        asyncio.run(_all_at_once(server.url, crowd))  # so many connections take memory once
+        asyncio.run(
+            _all_at_once(server.url, crowd)
+        )  # so many connections take memory the first time
         rss_before = process.memory_info().rss
         with probing(server) as probes, sampling(lambda: _counts(api)[0]) as queued:
             replies = asyncio.run(_all_at_once(server.url, crowd))

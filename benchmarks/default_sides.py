@@ -1,4 +1,4 @@
-"""Both sides of `benchmarks.defaults`: llama-server alone and MyLLM, asked for the same."""
+"""Both sides of `benchmarks.defaults`: llama-server alone and MyLLM, with the same requests."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from benchmarks.peers import llama_server
 from benchmarks.servers import myllm_server
 
 MODEL = "model"
-# Four prompts of 4,000 tokens at once need more than the model's own context, which is what
-# llama-server shares out among its slots.
+# Four prompts of 4,000 tokens at once need more than the model's own context, which llama-server
+# divides among its slots by default.
 CONTEXT = 4 * 8192
-# Common words; most are one token each, and in another order each time no cache has them.
+# Common words, most of them one token each; a new order each time defeats every cache.
 _TEXT = (
     "the of and to in that is was for it with as his on be at by had not are but from or have an "
     "they which one you were her all she there would their we him been has when who will more no "
@@ -33,7 +33,7 @@ _TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Work:
-    """So many clients at once, each of whose prompts or answers has so many tokens."""
+    """A number of clients at once, and the tokens of each one's prompt or answer."""
 
     kind: Literal["reading", "generating"]
     tokens: int
@@ -49,7 +49,7 @@ class Work:
 
 
 class Side:
-    """A server that is ready and idle. `gateway` is MyLLM's process, `batch` its engine's size."""
+    """A server that is ready and idle. `gateway` is MyLLM's process, `batch` its batch size."""
 
     def __init__(
         self, name: str, url: str, gateway: psutil.Process | None, batch: int | None
@@ -82,8 +82,8 @@ class Side:
         return took_s
 
     def body(self, work: Work) -> dict[str, Any]:
-        """A prompt that neither engine has read before. Each token of the answer is the same
-        word, so that none ends early."""
+        """A request with a prompt that neither engine has read before. Each token of the answer is
+        the same word, so that no answer ends early."""
         reading = work.kind == "reading"
         words = round(work.tokens / self._tokens_per_word) if reading else 8
         return {
@@ -106,8 +106,8 @@ def direct(server: Path, gguf: Path) -> Iterator[Side]:
 
 @contextmanager
 def myllm(gguf: Path) -> Iterator[Side]:
-    """`myllm serve` with no settings but one that keeps the model loaded. It is loaded twice: the
-    first load compares batch sizes, the second one uses what that found."""
+    """`myllm serve` with a single setting, which keeps the model loaded. It is loaded twice: the
+    first load compares batch sizes, the second uses the best."""
     with myllm_server(keep_alive=-1) as server, server.client(_TIMEOUT_S) as api:
         folder = server.models_dir / MODEL
         folder.mkdir(parents=True)
@@ -124,7 +124,7 @@ def _random_text(words: int) -> str:
 
 
 def _check(name: str, work: Work, reply: Reply) -> None:
-    """Raises RuntimeError for an answer that is not what was asked for."""
+    """Raise RuntimeError for an answer that does not match the request."""
     # llama-server ends its answer with the frame of a last chunk.
     if reply.status != 200 or b"data: [DONE]" not in reply.body[-100:]:
         raise RuntimeError(f"{name} answered {reply.status}: {reply.body[-300:]!r}")

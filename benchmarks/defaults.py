@@ -1,4 +1,4 @@
-"""Compare MyLLM as it comes with `llama-server -m MODEL` as it comes: prompts and answers.
+"""Compare MyLLM and `llama-server -m MODEL`, both with default settings: prompts and answers.
 
     python -m benchmarks.defaults [--json] [--only GROUP] [--model NAME] [--rounds N] [--quick]
 
@@ -30,7 +30,7 @@ from myllm.settings import load_settings
 
 GROUPS = ("reading", "generating", "gaps")
 _LEAST = {"reading": 0.95, "generating": 0.97}
-# Rounds are made until a figure has taken so long; each figure has one at least.
+# Repeat rounds for this long; each figure has at least one.
 _MOST_S = {"smollm2": 25.0, "big": 20.0}
 _MOST_ROUNDS, _LEAST_ROUNDS = 5, 1
 _READING = [(tokens, clients) for tokens in (1000, 4000) for clients in (1, 4)]
@@ -41,7 +41,7 @@ _ANSWER_TOKENS = {"smollm2": 192, "big": 48}
 
 @dataclass(frozen=True)
 class Pair:
-    """One round: seconds that both took for the same work, and what MyLLM's own process used."""
+    """One round: seconds of both sides for the same work, and CPU time of MyLLM's own process."""
 
     direct_s: float
     myllm_s: float
@@ -50,7 +50,7 @@ class Pair:
 
 def main() -> int:
     args = _arguments()
-    # What ends this with a signal still lets it stop its servers.
+    # After a signal, this process still stops its servers.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     engine = find_engine(load_settings())
     if engine is None:
@@ -104,8 +104,8 @@ def _works(model: str, wanted: Sequence[str], quick: bool) -> list[Work]:
 
 
 def _compare(model: str, work: Work, sides: tuple[Side, Side], most_rounds: int) -> Figure:
-    """Both do the same work by turns, one directly after the other; the other one begins each
-    round. What slows the machine for a while slows both."""
+    """Let both sides do the same work right after each other, and swap who begins each round, so
+    that a temporary slowdown of the machine affects both."""
     _say(f"{model}: {work} ...")
     ends_at, pairs = time.monotonic() + _MOST_S[model], list[Pair]()
     while len(pairs) < most_rounds and (len(pairs) < _LEAST_ROUNDS or time.monotonic() < ends_at):
@@ -145,7 +145,7 @@ def _note(work: Work, ours: Side, pairs: Sequence[Pair]) -> str:
 
 
 def _cpu_s(process: psutil.Process | None) -> float:
-    """Seconds of CPU that a process has used up to now."""
+    """Seconds of CPU time that a process has used so far."""
     if process is None:
         return 0.0
     times = process.cpu_times()

@@ -1,4 +1,4 @@
-"""Whether a request takes twice the time when it is twice as large, and whom it keeps waiting.
+"""Whether a request of twice the size takes twice the time, and how long it delays other clients.
 
 python -m benchmarks.doubling [--only TEXT] [--json]
 """
@@ -25,20 +25,20 @@ LIMIT = 16 * 2**20
 """The default bound on a body, in bytes."""
 _SMALLEST = LIMIT // 2**6
 _HEALTH_S = 0.05
-# Of what grows with its input, four times the input takes four times as long, of what is quadratic
-# sixteen times. What takes less than this at the largest size is not worth a quotient.
+# Four times the input takes linear work four times as long, and quadratic work sixteen times. Work
+# that takes less than this at the largest size is too short for a quotient.
 _FOUR_TIMES = 8.0
 _SHORT_S = 0.2
 _LONG_S = 1.0
 _TIMEOUT_S = 300.0
 
 Made = Callable[[int], Any]
-"""A value of about so many bytes of JSON."""
+"""Makes a value of about that many bytes of JSON."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A body of any size, for `path`; the answer may be an error, but none of the server's."""
+    """A body of any size for `path`; the answer may be a client error, but no server error."""
 
     path: str
     name: str
@@ -62,7 +62,7 @@ def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
 
 
 def turns(size: int) -> list[dict[str, Any]]:
-    """Many short ones."""
+    """Many short messages."""
     return [said(role, "x") for _ in range(size // 62) for role in ("user", "assistant")] + [
         said("user", "x")
     ]
@@ -82,7 +82,7 @@ def picture(size: int) -> list[dict[str, Any]]:
 
 
 def calls(size: int) -> list[dict[str, Any]]:
-    """OpenAI's calls of tools, with their results."""
+    """Tool calls in OpenAI's form, with their results."""
     count = size // 180
     function = {"name": "f", "arguments": "{}"}
     made = [{"id": f"{n}", "type": "function", "function": function} for n in range(count)]
@@ -91,7 +91,7 @@ def calls(size: int) -> list[dict[str, Any]]:
 
 
 def ollama_calls(size: int) -> list[dict[str, Any]]:
-    """Ollama's, which are matched by the function's name."""
+    """Tool calls in Ollama's form, whose results are matched by the function's name."""
     count = size // 110
     made = [{"function": {"name": f"f{n % 2}", "arguments": {}}} for n in range(count)]
     results = [said("tool", "x", tool_name="f1") for n in range(count)]
@@ -121,7 +121,7 @@ _TEXTS: dict[str, Made] = {"a long text": text, "texts": words, "tokens": number
 
 
 def cases() -> Iterator[Case]:
-    """Each endpoint of each dialect with each kind of large input that it takes."""
+    """Each endpoint of each dialect, with each kind of large input that it accepts."""
 
     def of(path: str, field: str, kinds: dict[str, Made], **more: Any) -> Iterator[Case]:
         for name, made in kinds.items():
@@ -158,7 +158,7 @@ def cases() -> Iterator[Case]:
 
 
 def sizes() -> list[int]:
-    """Doubling, up to a little less than the limit."""
+    """Sizes, each twice the one before, up to a little less than the limit."""
     found, size = [], _SMALLEST
     while size <= LIMIT:
         found.append(size)
@@ -206,8 +206,8 @@ def _largest(health: list[float]) -> str:
 
 
 def _asked(api: httpx.Client, case: Case, body: bytes) -> tuple[float, int]:
-    """The better of two times: what the machine does besides slows one of them less. What takes
-    long is asked once."""
+    """The better of two times, because other work on the machine slows one of them less. A request
+    that takes long is sent once."""
     best, status = float("inf"), 0
     for _ in range(2):
         began = time.monotonic()

@@ -21,9 +21,9 @@ _GRACE_S = 90
 
 @dataclass(frozen=True)
 class Target:
-    """Where to ask what, and what a good answer has.
+    """A request, its address, and how to recognize a good answer.
 
-    `expected` is how often `word` occurs in one, and `ending` is near its end.
+    `word` occurs `expected` times in it, and `ending` is near its end.
     """
 
     host: str
@@ -37,11 +37,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Driven:
-    """What came of it.
+    """The result of a load.
 
-    `closed` is how often a kept connection turned out to be closed, and the request went over
-    another one; `wrong` is how many were not answered as they should, and `bad` an example.
-    `cpu_s` is the load generator's own; `first_ms` only `lean` sees.
+    `closed` counts kept connections that turned out to be closed, so that the request needed a new
+    one; `wrong` counts bad answers, and `bad` is an example. `cpu_s` is the load generator's own;
+    only `lean` measures `first_ms`.
     """
 
     good: int
@@ -54,7 +54,7 @@ class Driven:
 
 
 def target(url: str, path: str, body: dict[str, Any], **answer: Any) -> Target:
-    """A target at `url`; `answer` says what a good answer has."""
+    """A target at `url`; `answer` are the fields that describe a good answer."""
     address = httpx.URL(url)
     return Target(address.host, address.port or 80, path, orjson.dumps(body).decode(), **answer)
 
@@ -64,20 +64,19 @@ def has_wrk() -> bool:
 
 
 def drive(target: Target, clients: int, seconds: float) -> Driven:
-    """So many clients ask for `seconds`; answers under way then are waited for. As cheap as can be.
-
-    By wrk if it is there, else by `lean`.
+    """Load a server with `clients` for `seconds`, then wait for the running answers, at the lowest
+    possible cost: with wrk if it is installed, otherwise with `lean`.
     """
     return _wrk(target, clients, seconds) if has_wrk() else first_tokens(target, clients, seconds)
 
 
 def first_tokens(target: Target, clients: int, seconds: float) -> Driven:
-    """The same, with the times to the first token."""
+    """The same with `lean`, which measures the times to the first token."""
     return _lean(targets=[target], clients=clients, seconds=seconds)[0]
 
 
 def in_turn(targets: Sequence[Target], turns: int) -> list[Driven]:
-    """One client that asks each target in turn, so many times."""
+    """Let one client send requests to each target in turn, `turns` times."""
     return _lean(targets=targets, turns=turns)
 
 
@@ -89,7 +88,7 @@ def _lean(targets: Sequence[Target], **plan: Any) -> list[Driven]:
 
 
 def _wrk(target: Target, clients: int, seconds: float) -> Driven:
-    # wrk itself would cut off what is under way; the script ends it before that.
+    # wrk itself would cut off running requests; the script ends it before that.
     longest = f"{int(seconds + _GRACE_S)}s"
     command = ["wrk", "-t1", f"-c{clients}", f"-d{longest}", f"--timeout={longest}"]
     command += ["-s", str(_SCRIPT), f"http://{target.host}:{target.port}", "--"]

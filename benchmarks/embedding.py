@@ -2,8 +2,8 @@
 
     python -m benchmarks.embedding [--json] [--rounds N]
 
-Prints one table and exits 1 when a bound is missed. Both are asked by turns, so that what slows
-the machine for a while slows both.
+Prints one table and exits 1 when a bound is missed. Requests alternate between both, so that a
+temporary slowdown of the machine affects both.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _WORDS = "the cat server model memory answer quick brown fox river city people w
 
 
 def texts(count: int = TEXTS) -> list[str]:
-    """Sentences of 6 to 18 words, the same ones each time."""
+    """Sentences of 6 to 18 words, always the same."""
     chosen, words = random.Random(1), _WORDS.split()
     return [" ".join(chosen.choices(words, k=chosen.randint(*_LENGTHS))) for _ in range(count)]
 
 
 def alternating(rounds: int, **settings: object) -> tuple[list[float], list[float]]:
     """Seconds that MyLLM and llama-server with its defaults take for one request of 64 texts,
-    round by round, after one to warm up."""
+    round by round, after one round to warm up."""
     engine = find_engine(load_settings())
-    assert engine is not None, "no engine"  # the callers have looked
+    assert engine is not None, "no engine"  # the callers have checked this
     plain = [str(engine.server), "--embeddings", "--model", str(minilm_path()), "--host", "socket"]
     body = {"model": MINILM, "input": texts()}
     with (
@@ -59,7 +59,7 @@ def _seconds(client: httpx.Client, body: dict[str, object]) -> float:
 
 
 def measure(rounds: int) -> list[Figure]:
-    """The share counts; the seconds explain it."""
+    """The share has the bound; the seconds explain it."""
     ours, direct = alternating(rounds)
     shares = [mine / theirs for mine, theirs in zip(ours, direct, strict=True)]
     return [

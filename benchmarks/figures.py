@@ -1,4 +1,4 @@
-"""What was measured against what it must not exceed, as a table or as JSON."""
+"""Measured values and their bounds, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value, at most `bound` or at least `least`. With neither it only explains."""
+    """One measured value, at most `bound` or at least `least`; without both it only informs."""
 
     name: str
     value: float
@@ -26,7 +26,7 @@ class Figure:
 
     @property
     def ok(self) -> bool:
-        """Whether it keeps within its bounds."""
+        """Whether the value is within its bounds."""
         most = self.bound is None or self.value <= self.bound
         return most and (self.least is None or self.value >= self.least)
 
@@ -51,13 +51,13 @@ def median_of(
 
 
 def worst_of(name: str, samples: Sequence[float], bound: float) -> Figure:
-    """The largest of `samples`: for what must hold each time, not usually."""
+    """The largest of `samples`, for a bound that must hold every time."""
     note = f"worst of {len(samples)}, median {_shown(statistics.median(samples), 's')}"
     return Figure(name, max(samples), "s", bound, note)
 
 
 def print_table(figures: Iterable[Figure]) -> None:
-    """One row a figure; plain text where stdout is no terminal."""
+    """Print a row for each figure; plain text if stdout is no terminal."""
     table = Table("figure", box=box.SIMPLE_HEAD)
     table.add_column("measured", justify="right")
     table.add_column("at most", justify="right")
@@ -72,7 +72,7 @@ def print_table(figures: Iterable[Figure]) -> None:
 
 
 def show(table: Table) -> None:
-    """Print it; a file or a pipe has no width that a table should be cut to."""
+    """Print `table`, at full width if stdout is a file or a pipe."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 180
@@ -80,7 +80,7 @@ def show(table: Table) -> None:
 
 
 def print_json(figures: Iterable[Figure], **more: object) -> None:
-    """The same for programs, with `more` in the document."""
+    """Print the figures as JSON, with `more` in the document."""
     rows = [asdict(each) | {"ok": each.ok} for each in figures]
     machine = {"load_average": os.getloadavg(), "cpus": os.cpu_count()}
     document = {"figures": rows} | more | machine
@@ -88,6 +88,6 @@ def print_json(figures: Iterable[Figure], **more: object) -> None:
 
 
 def _shown(value: float, unit: str) -> str:
-    """Seconds to the millisecond, counts and megabytes as they are."""
+    """Seconds to the millisecond; counts and megabytes as they are."""
     digits = {"s": 3, "ms": 2, "MB": 1, "%": 1, "x": 2}.get(unit, 0)
     return f"{value:.{digits}f} {unit}".strip()

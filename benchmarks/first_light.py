@@ -1,4 +1,4 @@
-"""Measure what MyLLM promises about starting, loading, leaving nothing behind and stopping.
+"""Measure the promises about startup, loading, leaks and cancelled requests.
 
     python -m benchmarks.first_light [--json] [--only GROUP] [--skip-big]
 
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--only", choices=GROUPS, action="append", help="only this group")
     parser.add_argument("--requests", type=int, default=leaks.REQUESTS, help="of the leak check")
     args = parser.parse_args()
-    # What ends this with a signal still lets it stop its servers.
+    # After a signal, this process still stops its servers.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if find_engine(load_settings()) is None:
         parser.exit(2, "no engine to measure with; compile one: myllm engine build\n")
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _groups(models_dir: Path | None, requests: int) -> dict[str, Callable[[], list[Figure]]]:
-    """How each of GROUPS is measured."""
+    """The measurement of each of GROUPS."""
     return {
         "startup": startup.measure,
         "loading": lambda: loading.measure(models_dir),

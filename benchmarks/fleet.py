@@ -1,4 +1,4 @@
-"""Measure what MyLLM promises about many models, many clients and engines that die.
+"""Measure the promises about many models, many clients and engines that die.
 
     python -m benchmarks.fleet [--json] [--only GROUP] [--kills N]
 
@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--only", choices=GROUPS, action="append", help="only this group")
     parser.add_argument("--kills", type=int, default=kills.KILLS, help="of the group `kills`")
     args = parser.parse_args()
-    # What ends this with a signal still lets it stop its servers.
+    # After a signal, this process still stops its servers.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if find_engine(load_settings()) is None:
         parser.exit(2, "no engine to measure with; compile one: myllm engine build\n")

@@ -1,4 +1,4 @@
-"""What reading a long prompt does to the stream of another client, by batch size."""
+"""How much a long prompt delays the stream of another client, by batch size."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from benchmarks.peers import llama_server
 
 _SIZES = (64, 128, 256, 512)
 _PROMPT = Work("reading", 4000, 1)
-# Longer than the prompt is read.
+# Longer than reading the prompt takes.
 _STREAM = Work("generating", 4000, 1)
-# A stream that has had so many parts flows; it must by then.
+# The number of parts after which a stream flows steadily, and the deadline for them.
 _SOME, _FLOWS_S = 10, 60.0
 
 
@@ -48,7 +48,7 @@ def _measure(server: Path, gguf: Path, name: str, flags: Sequence[str]) -> list[
 
 
 async def _read_beside(side: Side) -> tuple[float, float]:
-    """The longest gap of a stream while another client's prompt is read, and how long that took."""
+    """The longest gap of a stream while the engine reads another prompt, and the reading time."""
     stream = Request(side.url, "/v1/completions", side.body(_STREAM))
     await stream.send()
     times: list[float] = []

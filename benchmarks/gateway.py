@@ -1,4 +1,4 @@
-"""Measure what the gateway costs, against llama-server itself and what else stands before it.
+"""Measure what the gateway costs, compared with llama-server itself and with other gateways.
 
     python -m benchmarks.gateway [--json] [--only GROUP] [--rounds N] [--quick]
                                  [--litellm [PROGRAM]] [--before CHECKOUT] [--profile SVG]
@@ -40,7 +40,7 @@ _BESIDE = Path(sys.executable).parent
 
 def main() -> int:
     args = _arguments()
-    # What ends this with a signal still lets it stop its servers.
+    # After a signal, this process still stops its servers.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if find_engine(load_settings()) is None:
         sys.exit("no engine to measure with; compile one: myllm engine build")
@@ -97,7 +97,7 @@ def _arguments() -> argparse.Namespace:
 def _measure(
     found: Sequence[Contestant], loads: Sequence[Load], rounds: int, quicker: int
 ) -> comparing.Cells:
-    """Round by round, all contestants one after the other; another one begins each round."""
+    """Measure all contestants in each round, and begin each round with another one."""
     made: dict[tuple[Load, int, str], list[Round]] = defaultdict(list)
     places = [(load, clients, each) for load in loads for clients in _CLIENTS for each in found]
     for number in range(rounds):
@@ -117,7 +117,7 @@ def _measure(
 
 @contextmanager
 def _profiled(found: Sequence[Contestant], spy: str | None, file: str | None) -> Iterator[None]:
-    """Have py-spy look at MyLLM's gateway, which it only counts while that works."""
+    """Have py-spy sample MyLLM's gateway while it uses the CPU."""
     if spy is None or file is None:
         yield
         return

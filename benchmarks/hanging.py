@@ -1,4 +1,4 @@
-"""How long others wait when one request makes their engine hang, and how far one may grow."""
+"""How long other clients wait when a request makes their engine hang, and how large it can grow."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.serving import Serving, serving, short_home, wait_until
 
 _ROUNDS = 3
 _HANG_S = 5.0
-# To find the hang, to end the engine, to start another one, and to answer.
+# To detect the hang, end the engine, start another one, and answer.
 _WAIT_S = 3 * _HANG_S
 _CAUGHT_S = 60.0
-# The bomb holds 1 GiB and copies of it; it is looked at every 1.25 s.
+# The bomb builds a text of 1 GiB and copies it; the watcher measures it every 1.25 s.
 _LARGEST_MB = 6000.0
 _ASKED = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -27,7 +27,7 @@ _ASKED = {
 
 
 def measure() -> list[Figure]:
-    """Attack a server of its own in each way, some times."""
+    """Attack a new server in each way, several times."""
     with short_home() as home:
         add_bomb(home / "models")
         with serving(home, threads=1, hang_timeout=_HANG_S) as server, server.client(300) as api:
@@ -35,7 +35,7 @@ def measure() -> list[Figure]:
 
 
 def _waits(server: Serving, api: httpx.Client, kind: str) -> Figure:
-    """Seconds until a client that comes behind the attack has its answer."""
+    """Seconds until a client that sends its request after the attack has its answer."""
     undisturbed, took_s = _answer(api, "demo"), []
     for _ in range(_ROUNDS):
         socket = server.engine_socket()
@@ -48,7 +48,7 @@ def _waits(server: Serving, api: httpx.Client, kind: str) -> Figure:
 
 
 def _grows(server: Serving, api: httpx.Client) -> list[Figure]:
-    """The most that an engine takes under a template bomb, and answers that others lose by it."""
+    """The most memory of an engine under a template bomb, and answers that other clients lose."""
     undisturbed, lost, answers = _answer(api, "bomb"), 0, 0
     with largest(server) as most, ThreadPoolExecutor(1) as pool, server.client(300) as other:
         attack = pool.submit(other.post, "/api/chat", json=BOOM)

@@ -1,4 +1,4 @@
-"""Attack servers in the ways that docs/limits.md names, and measure what others notice of it.
+"""Attack servers in the ways that docs/limits.md names, and measure the effect on other clients.
 
     python -m benchmarks.hostile [--json] [--only GROUP]
 
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--only", choices=_GROUPS, action="append", help="only this group")
     args = parser.parse_args()
-    # What ends this with a signal still lets it stop its servers.
+    # After a signal, this process still stops its servers.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if find_engine(load_settings()) is None:
         sys.exit("no engine to measure with; compile one: myllm engine build")

@@ -1,4 +1,4 @@
-"""What thousands of clients that take their time do to a server, and when it is rid of them."""
+"""The effect of thousands of slow clients on a server, and how long it takes to close them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.serving import Serving, wait_until
 
 _MANY = 2000
 _HEALTH_S = 0.05
-_ANY = 1000.0  # seconds, and MB: the figures have the bounds
+_ANY = 1000.0  # seconds and MB; the figures have the real bounds
 _BEGUN = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: "
 _LENGTH = ("Content-Type: application/json", "Content-Length: 1000000")
 _WAITING = {
@@ -26,14 +26,14 @@ _WAITING = {
 
 
 def measure() -> list[Figure]:
-    """With the default settings."""
+    """Attack a server with the default settings."""
     with myllm_server() as server:
         slow = [_slow(server, name, sent) for name, sent in _WAITING.items()]
         return list(itertools.chain(*slow, _endless(server)))
 
 
 def _slow(server: Serving, name: str, sent: bytes) -> list[Figure]:
-    """From two addresses, so that none is refused."""
+    """Connect from two addresses, so that the server refuses none."""
     before = memory_mb(server)
     with ExitStack() as held, others_are_served(server, _ANY, _ANY) as others:
         addresses = itertools.cycle(["127.0.0.2", "127.0.0.3"])

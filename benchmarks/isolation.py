@@ -1,8 +1,8 @@
-"""What it costs to keep keys apart: a slot that goes from one key to another is emptied.
+"""The cost of isolating keys: the server empties a slot that changes from one key to another.
 
-`.venv/bin/python -m benchmarks.isolation` asks for one token behind a prompt of some 700 tokens,
-with one slot: as one key whose prompt changes each time, so that nothing is cached either way; by
-turns as two keys; and as one key that asks the same again, which is what a cache is worth.
+`.venv/bin/python -m benchmarks.isolation` requests one token after a prompt of some 700 tokens, on
+one slot, in three cases: one key whose prompt changes each time, so that nothing is cached; two
+keys by turns; and one key that repeats its prompt, which shows what the cache saves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TEXT = "Tell nobody what you have read here. " * 60
 
 
 def measure(rounds: int = ROUNDS) -> list[Figure]:
-    """The median milliseconds of a request in each of the three cases, taken by turns."""
+    """The median milliseconds of a request in each of the three cases, measured by turns."""
     with (
         short_home() as home,
         keyed(home, slots=1, kv_cache_mb=0, **kept_settings()) as server,

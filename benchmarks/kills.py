@@ -1,4 +1,4 @@
-"""`kill -9` of llama-server, again and again, under clients who must not notice."""
+"""`kill -9` of llama-server again and again, while clients must not notice anything."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.serving import Serving
 
 KILLS = 200
 _CLIENTS = 8
-# Not closer: by rule three deaths without a token between them end a request.
+# Not closer: by design, three deaths without a token between them end a request.
 _PAUSE_S = (0.25, 0.95)
 _QUESTIONS = ("Count to one hundred.", "Tell me a long story.", "Show me some emoji.")
-# At temperature 0, so that an answer can be compared.
+# At temperature 0, so that answers can be compared.
 _OPTIONS = {"temperature": 0, "repeat_penalty": 1.0}
 
 
 def measure(kills: int = KILLS) -> list[Figure]:
-    """Warm up, look, kill under load, look again."""
+    """Warm up, take stock, kill engines under load, take stock again."""
     with myllm_server() as server:
         load = _Load(server)
         load.run(kills=max(3, kills // 2))
@@ -60,7 +60,7 @@ def _figures(load: _Load, kills: int, took: float, before: Held, after: Held) ->
 
 
 class _Load:
-    """Clients that ask and compare, and one who kills."""
+    """Clients that compare each answer, while a thread kills engines."""
 
     def __init__(self, server: Serving) -> None:
         self._server = server
@@ -72,7 +72,7 @@ class _Load:
             self._vectors = _embed(api)
 
     def resumed(self) -> int:
-        """How often a request noticed that its engine died."""
+        """How many requests lost their engine."""
         return self._server.log.count("engine died under a request")
 
     def run(self, kills: int) -> None:
@@ -85,12 +85,12 @@ class _Load:
                 self._over.set()
             for client in clients:
                 client.result()
-        with self._server.client() as api:  # so that both engines run whenever we look
+        with self._server.client() as api:  # so that both engines run at every check
             _chat(api, _QUESTIONS[0])
             _embed(api)
 
     def _kill(self, kills: int) -> None:
-        """Kill engines that have been ready for a while, so that each could say something."""
+        """Kill engines that have been ready for a while, so that each could send some tokens."""
         chance = random.Random(7)
         done = 0
         with self._server.client() as api:
@@ -116,7 +116,7 @@ class _Load:
                     self.failed[what] += 1
 
     def _one(self, api: httpx.Client, chance: random.Random) -> str:
-        """One request; returns what was wrong with its answer, or nothing."""
+        """Send one request; return what is wrong with its answer, or an empty text."""
         if chance.random() < 0.1:
             near = all(
                 abs(one - other) < 1e-3
@@ -129,7 +129,7 @@ class _Load:
 
 
 def _ready(api: httpx.Client) -> set[int]:
-    """The engines that serve, by their pids."""
+    """The pids of the engines that are ready."""
     shown = api.get("/api/instances").json()["instances"]
     return {each["pid"] for each in shown if each["state"] == "ready"}
 

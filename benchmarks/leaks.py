@@ -1,4 +1,4 @@
-"""Whether 2,000 requests of every kind leave anything behind in the server."""
+"""Whether 2,000 requests of every kind leak memory, files, threads or processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MB = 1_000_000
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds on to."""
+    """The resources of a process."""
 
     files: int
     threads: int
@@ -38,7 +38,7 @@ class Held:
 
 
 def measure(models_dir: Path | None, requests: int) -> list[Figure]:
-    """Warm up so that caches and pools fill, look, send the requests, look again."""
+    """Fill caches and pools, take stock, send the requests, take stock again."""
     with myllm_server(models_dir=models_dir, max_body_mb=_BODY_LIMIT_MB) as server:
         process = psutil.Process(server.process.pid)
         _send(server.url, _WARM_UP)
@@ -52,8 +52,8 @@ def measure(models_dir: Path | None, requests: int) -> list[Figure]:
 
 
 def fill_pools(server: Serving) -> None:
-    """Of threads, and of the store's connections with a thread each: one more is made when
-    several ask at once, which by chance may be late."""
+    """Fill the pools of threads and of the store's connections (one thread each). They grow when
+    several requests coincide, which could otherwise happen during the measurement."""
 
     def ask(_: int) -> None:
         with server.client() as api:
@@ -84,7 +84,7 @@ def _compared(
 
 
 def settled(process: psutil.Process) -> Held:
-    """What is held when nobody has asked anything for a while."""
+    """The resources of a process that has had no request for a while."""
     time.sleep(_SETTLE_S)
     children = process.children(recursive=True)
     return Held(
@@ -97,7 +97,7 @@ def settled(process: psutil.Process) -> Held:
 
 
 def _send(url: str, requests: int) -> Counter[str]:
-    """Send so many requests from several clients at once; count the wrong answers by kind."""
+    """Send the requests from several clients at once; count the wrong answers by kind."""
     with ThreadPoolExecutor(_CLIENTS) as pool:
         shares = [requests // _CLIENTS + (n < requests % _CLIENTS) for n in range(_CLIENTS)]
         done = pool.map(lambda share: _Client(url, share[0]).run(share[1]), enumerate(shares))
@@ -105,7 +105,7 @@ def _send(url: str, requests: int) -> Counter[str]:
 
 
 class _Client:
-    """One client with a connection, a session and an order of requests of its own."""
+    """A client with its own connection, session and order of requests."""
 
     def __init__(self, url: str, number: int) -> None:
         self._url = url
@@ -114,7 +114,7 @@ class _Client:
         self._turns = 0
 
     def run(self, requests: int) -> Counter[str]:
-        """Send `requests` requests; returns how many of each kind were answered wrongly."""
+        """Send `requests` requests; return how many wrong answers each kind got."""
         kinds = [
             self._whole, self._streamed, self._chat, self._embeddings, self._leave,
             self._bad_option, self._unknown_model, self._unknown_route, self._too_large,
@@ -140,7 +140,7 @@ class _Client:
         return answer.status_code == 200 and '"done":true,"full_text"' in answer.text
 
     def _chat(self) -> bool:
-        """A turn of a session; after a few turns a new one begins."""
+        """A turn of a session; a new session begins after a few turns."""
         self._turns += 1
         if self._turns > _TURNS:
             self._session, self._turns = str(uuid.uuid4()), 1

@@ -2,8 +2,8 @@
 
     python -m benchmarks.lean < plan.json > result.json
 
-A program of its own, so that what it does is not on the account of what starts it. It imports
-little, and does no more for a chunk than to keep it and to look at its end.
+A separate program, so that its CPU time is not added to that of its caller. It imports little, and
+for each chunk only appends it and checks its end.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import cast
 import orjson
 import uvloop
 
-# An answer that takes longer has failed.
+# An answer that takes longer counts as failed.
 _ANSWER_S = 120.0
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class Target:
-    """Where to ask, and what a good answer has: so many `word`s, and `ending` near its end."""
+    """An address, and the marks of a good answer: how many `word`s, and `ending` near its end."""
 
     def __init__(self, plan: dict[str, str | int]) -> None:
         self.host, self.port = str(plan["host"]), int(str(plan["port"]))
@@ -32,7 +32,7 @@ class Target:
 
 
 class Result:
-    """What came of the requests to one target."""
+    """The results of the requests to one target."""
 
     def __init__(self) -> None:
         self.wrong = self.closed = 0
@@ -46,7 +46,7 @@ class Result:
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is kept, on which one request is asked at a time."""
+    """A kept connection for one request at a time."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -57,9 +57,9 @@ class Connection(asyncio.Protocol):
         self._answered: asyncio.Future[None] | None = None
 
     async def ask(self, result: Result) -> None:
-        """Ask, wait for the whole answer, and add it to `result`.
+        """Send the request, wait for the whole answer, and add it to `result`.
 
-        A kept connection may have been closed by the other side; then over a new one.
+        If the server has closed a kept connection, send the request again on a new one.
         """
         kept = self._transport is not None
         began = time.perf_counter()
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
             self._judge(began, result)
 
     async def _exchange(self) -> float:
-        """Returns when the request was sent, once its answer is there. Raises OSError."""
+        """Send the request and wait for its answer; return when it was sent. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._got.clear()
         self._first, self._length = 0.0, None
@@ -103,13 +103,13 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        """The next request goes over another connection."""
+        """Close; the next request uses another connection."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport is no subclass
 
     def data_received(self, data: bytes) -> None:
         got = self._got
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             self._over(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # One that was closed here has been replaced, perhaps by one that is in use.
+        # A connection closed by `close` has been replaced, perhaps by one that is in use.
         if self._transport is not None and self._transport.is_closing():
             self._transport = None
             self._over(exc or ConnectionResetError("closed before the end of the answer"))
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
 
 
 def _length(got: bytearray) -> int | None:
-    """Bytes of the whole answer; 0: it comes in chunks; None: its head is not there yet."""
+    """Bytes of the whole answer; 0 if it is chunked, None if its head is incomplete."""
     head, end, _ = bytes(got[:4000]).partition(b"\r\n\r\n")
     if not end:
         return None
@@ -158,7 +158,7 @@ def _request(path: str, body: bytes) -> bytes:
 
 
 async def crowd(target: Target, clients: int, seconds: float) -> Result:
-    """So many clients ask again and again; what is under way at the end is waited for."""
+    """Let `clients` send requests in a loop; at the end, wait for the running ones."""
     result = Result()
     until = time.perf_counter() + seconds
 
@@ -173,7 +173,7 @@ async def crowd(target: Target, clients: int, seconds: float) -> Result:
 
 
 async def in_turn(targets: list[Target], turns: int) -> list[Result]:
-    """One client asks each of the targets in turn, so that what slows one slows all."""
+    """One client sends requests to the targets in turn, so that a slowdown affects all."""
     each = [(Connection(target), Result()) for target in targets]
     for _ in range(turns):
         for connection, result in each:

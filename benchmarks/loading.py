@@ -1,4 +1,4 @@
-"""What MyLLM adds to llama-server's own load, and how soon an unloaded model speaks."""
+"""What MyLLM adds to llama-server's load time, and the first token of an unloaded model."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def measure(models_dir: Path | None) -> list[Figure]:
 
 
 def _by_turns(ours: Any, bare: Any) -> list[tuple[float, float]]:
-    """Pairs measured one after the other, so that what slows the machine slows both.
+    """Pairs measured right after each other, so that a slowdown of the machine affects both.
 
-    The first pair warms up. Who goes first changes from pair to pair.
+    The first pair warms up. The order alternates.
     """
     pairs = []
     for each in range(1 + _ROUNDS):
@@ -84,7 +84,7 @@ def _first_token(client: httpx.Client) -> float:
 
 
 def _unload_when_idle(client: httpx.Client) -> None:
-    """Leaving the stream early ends its request within moments."""
+    """Unload the model; a stream left early ends its request only moments later."""
     deadline = time.monotonic() + 10
     while client.get("/health").json()["active"] and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -18,7 +18,7 @@ _MB = 1_000_000
 
 @dataclass(frozen=True)
 class Round:
-    """One of them. CPU times are in microseconds."""
+    """The result of one round. CPU times are in microseconds."""
 
     requests_s: float
     tokens_s: float
@@ -51,17 +51,17 @@ class Cell:
         return sum(int(getattr(each, what)) for each in self.rounds)
 
     def first_ms(self, share: float) -> float:
-        """The time to the first token that this share of all requests kept within."""
+        """The time to the first token that this share of all requests did not exceed."""
         return percentile([ms for each in self.rounds for ms in each.first_ms], share)
 
     @property
     def bad(self) -> str:
-        """An example of an answer that was wrong, if there was one."""
+        """An example of a wrong answer, or an empty text."""
         return next((each.bad for each in self.rounds if each.bad), "")
 
 
 def measure(contestant: Contestant, load: Load, clients: int, seconds: float) -> Round:
-    """Drive it as fast as it goes, then once more to see the first tokens."""
+    """Load it at full speed, then once more to measure the first tokens."""
     target = contestant.stream() if load == "streams" else contestant.single()
     before = _cpu_us(contestant)
     driven = drive(target, clients, seconds)
@@ -89,18 +89,18 @@ def measure(contestant: Contestant, load: Load, clients: int, seconds: float) ->
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
-    """0 where there are no samples."""
+    """The percentile of `samples`; 0 without samples."""
     ordered = sorted(samples)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 
 def _at_least_one(driven: Driven) -> int:
-    """Nothing is to be divided by zero when all has failed."""
+    """The number of requests, at least 1, to avoid a division by zero when all fail."""
     return max(driven.good, 1)
 
 
 def _cpu_us(contestant: Contestant) -> tuple[float, float]:
-    """What the gateway and the engines have used up to now."""
+    """The CPU time that the gateway and the engines have used so far."""
     gateway = _used_us([contestant.gateway] if contestant.gateway else [])
     return gateway, _used_us(contestant.engines)
 

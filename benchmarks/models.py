@@ -1,4 +1,4 @@
-"""Models to measure with: of random weights, made once and kept in the cache, and trained ones."""
+"""Models for measurements: trained ones, and ones with random weights that stay in the cache."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def big_models_dir() -> Path:
 
 
 def big_long_models_dir() -> Path:
-    """A folder with `big-long`: the same, as if it were trained for 8,192 tokens."""
+    """A folder with `big-long`: the same, declared as trained for 8,192 tokens."""
     return _made("big-long", *_big(), "--context", "8192")
 
 
 def _big() -> tuple[str, ...]:
     engine = find_engine(load_settings())
-    assert engine is not None, "no engine"  # main has looked
+    assert engine is not None, "no engine"  # main has checked this
     quantize = str(engine.tool("llama-quantize"))
     return ("--shape", "1.1b", "--quantize", "Q4_K_M", "--llama-quantize", quantize)
 
 
 def long_models_dir() -> Path:
-    """A folder with `long`: quick, and trained for 4,096 tokens, if it were trained."""
+    """A folder with `long`: a fast model, declared as trained for 4,096 tokens."""
     return _made("long", "--shape", "tiny", "--context", "4096")
 
 
 def micro_models_dir() -> Path:
-    """A folder with `micro`: so quick that what stands in front of it shows."""
+    """A folder with `micro`: so fast that the cost of a gateway shows."""
     return _made("micro", "--shape", "micro")
 
 
 def real_models_dir() -> Path:
-    """A folder with the trained `smollm2-135m` and `all-minilm`, fetched at the first use."""
+    """A folder with the trained `smollm2-135m` and `all-minilm`; the first use fetches them."""
     return fetch_real_models.fetch()
 
 
@@ -62,7 +62,7 @@ def minilm_path() -> Path:
 
 
 def _made(name: str, *arguments: str) -> Path:
-    """Made aside and renamed, so that it is whole."""
+    """Create the model in a temporary folder and rename it, so that it is complete."""
     settings = load_settings()
     cache = settings.cache_dir
     folder = cache / ("test-models" if name == "big" else f"test-models-{name}")

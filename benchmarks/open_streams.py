@@ -1,4 +1,4 @@
-"""Very many streams that are open at once: what the gateway takes, and whether it answers."""
+"""Very many open streams: what the gateway uses, and whether it answers other requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MB = 1_000_000
 
 
 def measure(seconds: float, streams: int = STREAMS) -> list[Figure]:
-    """So many clients with a stream each; 16 are answered, the others wait in the queue."""
+    """Open a stream for each client; the engine answers 16, the others wait in the queue."""
     more_files()
     with myllm(micro_models_dir()) as server:
         process = psutil.Process(server.process.pid)

@@ -18,13 +18,13 @@ import psutil
 
 _READY_S = 90.0
 _STOP_S = 10.0
-# A price list, which it would fetch from the network.
+# Use the local price list; LiteLLM would fetch one from the network.
 _LITELLM = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False"}
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A server that answers; `process` is the one that listens."""
+    """A server that is ready; `process` is the process that listens."""
 
     url: str
     process: psutil.Process
@@ -40,7 +40,7 @@ def llama_server(flags: Sequence[str], gguf: Path, name: str) -> Iterator[Peer]:
 
 @contextmanager
 def router(flags: Sequence[str], models_dir: Path, name: str) -> Iterator[Peer]:
-    """llama-server without a model: a router, which hands its flags down to its engines."""
+    """llama-server without a model: a router, which passes its flags to its engines."""
     command = [*flags, "--models-dir", str(models_dir)]
     with _running(command, _shell_environment(), name) as peer:
         yield peer
@@ -48,26 +48,26 @@ def router(flags: Sequence[str], models_dir: Path, name: str) -> Iterator[Peer]:
 
 @contextmanager
 def litellm_proxy(program: str, upstream: str, name: str) -> Iterator[Peer]:
-    """LiteLLM's proxy in front of a llama-server. RuntimeError when it does not start."""
+    """LiteLLM's proxy in front of a llama-server. Raises RuntimeError if it does not start."""
     behind = {"model": f"openai/{name}", "api_base": f"{upstream}/v1", "api_key": "none"}
     config = {"model_list": [{"model_name": name, "litellm_params": behind}]}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        json.dump(config, file)  # which is YAML, too
+        json.dump(config, file)  # JSON is also YAML
         file.flush()
         with _running([program, "--config", file.name], os.environ | _LITELLM, name) as peer:
             yield peer
 
 
 def _shell_environment() -> dict[str, str]:
-    """That of whoever starts it by hand. What MyLLM puts into the environment of its engines is
-    part of what is compared."""
+    """The environment of a user who starts the server by hand. What MyLLM adds to the environment
+    of its engines is part of the comparison."""
     ours = ("LLAMA_", "MYLLM_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @contextmanager
 def _running(command: Sequence[str], env: Mapping[str, str], model: str) -> Iterator[Peer]:
-    """Start a server and wait until it answers; it has ended when this returns."""
+    """Start a server and wait until it answers; end it when the block ends."""
     port = _free_port()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -96,7 +96,7 @@ def _running(command: Sequence[str], env: Mapping[str, str], model: str) -> Iter
 
 
 def _answers(url: str, model: str) -> bool:
-    """Whether it answers a question; a router loads its model for that."""
+    """Whether it answers a question; for that, a router loads its model."""
     message = {"role": "user", "content": "Hello"}
     body = {"model": model, "messages": [message], "max_tokens": 1}
     try:

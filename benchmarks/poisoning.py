@@ -1,4 +1,4 @@
-"""What eight clients get beside requests that kill the engine, once per second for a minute."""
+"""The answers of eight clients while a request kills the engine once per second for a minute."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from myllm.settings import load_settings
 from tests.hostile.fire import GRAMMAR, Fire, mortal_server, under_fire, unlimited_server
 
 _SECONDS = 60.0
-# What tests allow beside an attack that starts engines anew.
+# The bound of the tests during an attack that restarts engines.
 _HEALTH_S = 2.0
 
 
 def measure() -> list[Figure]:
-    """With an engine that dies of a word, and with a real grammar that no limit stops.
+    """Attack an engine that dies of a word, and a real one with a grammar, without limits.
 
-    Fails when an answer of the clients does not come, or is not the undisturbed one.
+    Fails when a client gets no answer, or one that differs from the undisturbed answer.
     """
     engine = find_engine(load_settings())
     assert engine is not None, "no engine; compile one with 'scripts/myllm engine build'"

@@ -1,4 +1,4 @@
-"""Whether a server still answers under load, asked by a process of its own."""
+"""Whether a server still answers under load, measured by a separate process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SAMPLE_EVERY_S = 0.05
 
 @contextmanager
 def probing(server: Serving) -> Iterator[list[float]]:
-    """Ask for `/health` every 20 ms from a process of its own; the list is there at the end."""
+    """Request `/health` every 20 ms in a separate process; the list is filled at the end."""
     over = multiprocessing.Event()
     times: Any = multiprocessing.SimpleQueue()
     prober = multiprocessing.Process(target=_probe, args=(server.url, over, times), daemon=True)
     prober.start()
-    time.sleep(1)  # it has begun
+    time.sleep(1)  # until the process has begun
     found: list[float] = []
     try:
         yield found
@@ -38,7 +38,7 @@ def probing(server: Serving) -> Iterator[list[float]]:
 
 @contextmanager
 def sampling(look: Callable[[], float]) -> Iterator[list[float]]:
-    """What `look` returns, every 50 ms; all there at the end."""
+    """Call `look` every 50 ms; the list of its results is complete at the end."""
     samples: list[float] = []
     over = threading.Event()
 
@@ -69,6 +69,6 @@ def _probe(url: str, over: Event, times: Any) -> None:
 
 
 def more_files() -> None:
-    """A connection takes a file."""
+    """Raise the limit on open files, of which each connection takes one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,7 +1,7 @@
-"""How soon a conversation goes on after its model was unloaded, or its server restarted.
+"""How soon a conversation continues after its model was unloaded, or its server restarted.
 
-A history of 1,000 tokens on a model of TinyLlama's shape. The load is apart: the model is loaded
-before the turn that is timed.
+It has a history of 1,000 tokens on a model of TinyLlama's shape. The times do not include the load:
+the model is loaded before the measured turn.
 """
 
 from __future__ import annotations

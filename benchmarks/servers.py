@@ -22,13 +22,13 @@ from myllm.launcher.local.environment import engine_environment
 from tests.serving import Serving, serving, short_home
 
 _READY_S = 120.0
-# Which engine is measured is the caller's choice; everything else is as it comes.
+# The environment chooses the engine to measure; all other settings have their defaults.
 _KEPT = ("llama_server", "llama_source", "cache_dir")
 
 
 @contextmanager
 def myllm_server(checkout: Path | None = None, **settings: object) -> Iterator[Serving]:
-    """`myllm serve` with empty directories of its own; a setting of None is left alone."""
+    """`myllm serve` with empty directories of its own; a setting of None keeps its default."""
     with (
         short_home() as home,
         serving(home, checkout=checkout, may_block=True, **kept_settings(**settings)) as server,
@@ -37,14 +37,14 @@ def myllm_server(checkout: Path | None = None, **settings: object) -> Iterator[S
 
 
 def kept_settings(**settings: object) -> dict[str, object]:
-    """The caller's choice of an engine, and these settings; one of None is left alone."""
+    """The engine chosen by the environment, and these settings; one of None keeps its default."""
     kept = {name: os.environ.get(f"MYLLM_{name.upper()}") for name in _KEPT}
     return {name: value for name, value in (kept | settings).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class BareEngine:
-    """A llama-server that nobody supervises, ready to answer."""
+    """A llama-server without a supervisor, ready to answer."""
 
     socket: Path
     ready_s: float
@@ -55,9 +55,9 @@ class BareEngine:
 
 @contextmanager
 def bare_engine(argv: list[str]) -> Iterator[BareEngine]:
-    """Start llama-server with exactly `argv` but for its address; timed from before its exec.
+    """Start llama-server with `argv` except for its address; the time starts before its exec.
 
-    It reports readiness as it does to MyLLM, so neither side gains by how it is watched.
+    It reports readiness as it does to MyLLM, so the way of waiting favours neither side.
     """
     with tempfile.TemporaryDirectory(prefix="fl-") as folder:
         address = Path(folder) / "e.sock"
@@ -83,7 +83,8 @@ def _without_address(argv: list[str]) -> list[str]:
 
 
 def _wait_ready(process: subprocess.Popen[str]) -> float:
-    """When the engine said that it is ready; its output is read on, or it would block."""
+    """The time at which the engine reported that it is ready. A thread keeps reading its output,
+    because a full pipe would block it."""
     said: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     def read() -> None:
@@ -108,7 +109,7 @@ def engine_client(address: Path) -> httpx.Client:
 
 
 def slots_busy(engine: httpx.Client) -> int:
-    """How many slots the engine itself says are working; asked between two batches."""
+    """How many slots are busy, as the engine reports; it answers between two batches."""
     slots: list[dict[str, Any]] = engine.get("/slots").raise_for_status().json()
     return sum(bool(slot["is_processing"]) for slot in slots)
 
@@ -126,7 +127,7 @@ class Leaver:
         self._socket.sendall(head.encode() + body)
 
     def wait_for_token(self) -> None:
-        """Return when the first token has come."""
+        """Return once the first token has arrived."""
         seen = b""
         while b'"token":' not in seen:
             received = self._socket.recv(65536)
@@ -134,7 +135,7 @@ class Leaver:
             seen += received
 
     def has_token(self) -> bool:
-        """Whether a token has come by now."""
+        """Whether a token has arrived by now."""
         self._socket.setblocking(False)
         try:
             return b'"token":' in self._socket.recv(65536)

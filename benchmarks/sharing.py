@@ -1,4 +1,4 @@
-"""Three models where two fit: many clients, no failure, never over the budget."""
+"""Three models in memory for two: many clients, no failure, and never above the budget."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ CLIENTS, SECONDS = 50, 20.0
 _MODELS = ("one", "two", "three")
 _DEMO = Path(myllm.__file__).parent / "models/builtin/demo/demo.gguf"
 _MIB = 2**20
-# What somebody is told whose engine was made to leave before the answer ended.
+# The error of a request whose engine was evicted before the end of its answer.
 _CUT = "was stopped before"
 
 
 def measure(clients: int = CLIENTS, seconds: float = SECONDS) -> list[Figure]:
-    """Ask three copies of the demo model at random, with room for two of them."""
+    """Send requests to three copies of the demo model at random, with memory for two of them."""
     with short_home() as folder:
         for name in _MODELS:
             (folder / name).mkdir()
             shutil.copy(_DEMO, folder / name)
-        budget_mb = _room_for_two(folder)
+        budget_mb = _budget_for_two_mb(folder)
         with myllm_server(models_dir=folder, memory_budget_mb=budget_mb) as server:
             return _share(server, budget_mb, clients, seconds)
 
 
-def _room_for_two(folder: Path) -> int:
-    """Two and a half times what one needs."""
+def _budget_for_two_mb(folder: Path) -> int:
+    """Two and a half times the memory that one model needs."""
     with myllm_server(models_dir=folder) as server, server.client() as api:
         return int(2.5 * api.get("/api/models/one").json()["memory"]["estimated_mb"])
 

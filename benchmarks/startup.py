@@ -1,4 +1,4 @@
-"""How fast commands and the server start, and what the server takes while it does nothing."""
+"""How fast commands and the server start, and the memory of an idle server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _WRAPPER_ROUNDS = 9
 _SETTLE_S = 3.0
 _MB = 1_000_000
 _ROOT = Path(__file__).parent.parent
-# What no server on these packages starts without.
+# The imports that every server on these packages needs.
 _LIBRARIES = (sys.executable, "-c", "import fastapi, uvicorn, httpx, pydantic_settings, typer")
 _MYLLM = Path(sys.executable).with_name("myllm")
 
 
 def measure() -> list[Figure]:
-    """Starting, and the memory of a server that has started."""
+    """Startup times, and the memory of a started server."""
     return [*_serve(), *_version(), *_other_commands()]
 
 
@@ -37,7 +37,7 @@ def _serve() -> list[Figure]:
             wall = time.monotonic() - started
             process = psutil.Process(server.process.pid)
             used = process.cpu_times()
-            if each == 0:  # the first one fills the disk cache and writes bytecode
+            if each == 0:  # the first start fills the disk cache and writes bytecode
                 continue
             walls.append(wall)
             cpus.append(used.user + used.system)
@@ -52,7 +52,7 @@ def _serve() -> list[Figure]:
 
 
 def _version() -> list[Figure]:
-    """The command alone, and what starting it through the checkout's script adds."""
+    """The time of the command alone, and what the checkout's start script adds."""
     _timed(_ROOT / "scripts" / "myllm", "--version")
     alone, added = [], []
     for _ in range(_WRAPPER_ROUNDS):

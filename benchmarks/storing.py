@@ -1,4 +1,4 @@
-"""What the store adds to a turn, and how long a list takes, with 10,000 sessions of 50 messages."""
+"""What the store adds to a turn, and the time of a list, with 10,000 sessions of 50 messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TEXT = "Some words of a message that is about as long as messages are in such c
 
 
 def measure() -> list[Figure]:
-    """Fill a database, then go on with sessions in it, and list them, through the API."""
+    """Fill a database, then continue and list its sessions through the API."""
     with short_home() as home:
         path = home / "data" / "myllm.db"
         url = f"sqlite:///{path}"
@@ -84,8 +84,8 @@ def _message(session: int, number: int) -> dict[str, object]:
 
 
 def _ask(home: Path) -> tuple[list[float], list[float]]:
-    """Milliseconds to the first token of the same prompts: with a history that is stored, and
-    with one that the client sends. In turns, so that a busy machine slows both."""
+    """Milliseconds to the first token of the same prompts, with a stored history and with one that
+    the client sends. Measured by turns, so that a busy machine slows both."""
     chance = random.Random(7)
     history = [{"role": ("user", "assistant")[n % 2], "content": _TEXT} for n in range(_MESSAGES)]
     asked = {"role": "user", "content": "And then?"}

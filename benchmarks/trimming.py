@@ -1,4 +1,4 @@
-"""How much of the prompts of a long chat the engine has read before, when turns must leave."""
+"""How much of a long chat's prompts is in the cache, although old turns must be left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models and instances through the API."""
+"""Models through the API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -107,25 +106,6 @@ def test_load_and_unload(api: httpx.Client, server: Serving) -> None:
     answer = api.post("/api/models/demo/unload")
     assert detail(answer, 400) == "Model 'demo' is not loaded"
     assert detail(api.post("/api/models/nope/load"), 404).startswith("Model 'nope' not found")
-
-
-def test_an_instance_as_it_is_shown(api: httpx.Client) -> None:
-    post(api, "/api/chat", model="demo", messages=HI, stream=False)
-    [one] = [i for i in api.get("/api/instances").json()["instances"] if i["model"] == "demo"]
-    assert one["role"] == "generate"
-    assert one["state"] == "ready"
-    assert one["pid"] > 1
-    assert one["slots"] == {"busy": 0, "total": 4}
-    assert one["queued"] == 0
-    assert one["memory"]["estimated_mb"] > 0
-    assert one["restarts"] >= 0
-    assert one["last_error"] is None
-    for when in ("started_at", "last_used_at"):
-        assert datetime.fromisoformat(one[when]).tzinfo is not None
-    health = api.get("/health").json()
-    assert health["status"] == "healthy"
-    assert health["models"]["demo"] == "ready"
-    assert (health["queued"], health["active"]) == (0, 0)
 
 
 def test_a_models_own_configuration_counts(api: httpx.Client) -> None:

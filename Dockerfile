@@ -1,10 +1,11 @@
 # MyLLM with a compiled llama-server, for the CPU or for CUDA.
 #
-#   docker build -t myllm .                        the CPU, any of this architecture
-#   docker compose build                           CUDA; docker-compose.yml names the base images
+#   docker build -t myllm .                        for any CPU of this architecture
+#   docker compose build                           for CUDA, with the base images that
+#                                                  docker-compose.yml names
 #
-# A BASE_IMAGE of your own needs apt and Python 3.11 or newer as python3. RUNTIME_IMAGE must have
-# the same Python and C library, since the virtual environment and the engine are copied into it.
+# A custom BASE_IMAGE needs apt, and Python 3.11 or newer as python3. RUNTIME_IMAGE must have the
+# same Python and C library, because the build copies the virtual environment and engine into it.
 
 ARG BASE_IMAGE=debian:bookworm-slim
 ARG RUNTIME_IMAGE=${BASE_IMAGE}
@@ -17,24 +18,24 @@ RUN apt-get update \
         ca-certificates cmake g++ ninja-build python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 
-# What changes least comes first, so that an edit of the source reuses what is above it.
+# The files that change least come first, so that an edit of the source reuses the layers above it.
 WORKDIR /src
 COPY requirements.lock ./
 RUN python3 -m venv /opt/myllm/venv \
     && /opt/myllm/venv/bin/python -m pip install --require-hashes -r requirements.lock
 
-# The engine takes minutes with a CPU and far longer with CUDA. It is compiled from no more of
-# MyLLM than compiling needs, so that work on the server does not compile it again.
+# Compiling the engine takes minutes for the CPU and far longer for CUDA. This step copies only the
+# parts of MyLLM that it needs, so that a change of the server does not repeat it.
 COPY vendor/llama.cpp/pin.toml vendor/llama.cpp/
 COPY myllm/__init__.py myllm/__main__.py myllm/cgroups.py myllm/cpus.py myllm/
 COPY myllm/durations.py myllm/errors.py myllm/escaping.py myllm/home.py myllm/
 COPY myllm/settings.py myllm/settings_files.py myllm/settings_types.py myllm/standard_streams.py myllm/
 COPY myllm/cli/ myllm/cli/
 COPY myllm/engine/ myllm/engine/
-# The engine is checked with this model when it is compiled, and again where it first runs.
+# The self-check after compiling uses this model, and so does the one at the first start.
 COPY myllm/models/builtin/demo/demo.gguf myllm/models/builtin/demo/
-# cpu or cuda. CUDA_ARCHS is a list such as "86;90"; llama.cpp's own, which has all common
-# architectures and takes longest, without it. JOBS: compilers at once, one per CPU without it.
+# BACKEND: cpu or cuda. CUDA_ARCHS: a list such as "86;90"; by default llama.cpp's own list of all
+# common architectures, which takes longest. JOBS: parallel compilers, by default one per CPU.
 ARG BACKEND=cpu
 ARG CUDA_ARCHS=
 ARG JOBS=
@@ -44,7 +45,7 @@ RUN MYLLM_CACHE_DIR=/opt/myllm/cache /opt/myllm/venv/bin/python -m myllm engine 
 
 COPY pyproject.toml README.md LICENSE ./
 COPY myllm/ myllm/
-# Afterwards pip has nothing left to do, and goes.
+# Nothing needs pip after this step, so remove it.
 RUN /opt/myllm/venv/bin/python -m pip install --no-deps . \
     && /opt/myllm/venv/bin/python -m pip uninstall -y pip setuptools
 
@@ -65,8 +66,8 @@ RUN apt-get update \
 COPY --from=build /opt/myllm/cache/engines /opt/myllm/cache/engines
 COPY --from=build /opt/myllm/venv /opt/myllm/venv
 
-# Listening everywhere means inside of the container; what of it others reach is for the one to
-# say who publishes the port. The runtime directory's path is short because Unix sockets are in it.
+# The server listens on all addresses inside the container; publishing the port decides who can
+# reach it. The path of the runtime directory is short, because Unix sockets are in it.
 ENV PATH=/opt/myllm/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     MYLLM_HOST=0.0.0.0 \
@@ -82,11 +83,11 @@ WORKDIR /state
 VOLUME ["/models", "/state"]
 EXPOSE 8000
 
-# http.client, because urllib would ask a proxy that the environment names.
+# http.client, because urllib would use a proxy from the environment.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['MYLLM_PORT']), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 
-# SIGTERM drains: running answers get MYLLM_DRAIN_GRACE seconds.
+# On SIGTERM the server drains: running answers get MYLLM_DRAIN_GRACE seconds.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["myllm"]
 CMD ["serve"]

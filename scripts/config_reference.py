@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write what is documented about the keys of `config.json`, from the classes in `models/config.py`.
+"""Write the reference of the keys of `config.json`, from the classes in `models/config.py`.
 
 The table goes between two markers in `docs/models.md`. The JSON Schema, with which editors complete
 and check a `config.json`, is `docs/config.schema.json`. A test fails when either is out of date.
@@ -57,7 +57,7 @@ def schema_text() -> str:
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Accept null for a key, which counts as left out."""
+    """Accept null for a key, which means the same as leaving it out."""
     texts = {key: schema.pop(key) for key in ("description", "errorMessage")}
     schema.pop("title", None)
     schema.pop("default", None)

@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes the virtual environment when it is missing or stale.
-# Needs bash, and Python >= 3.11 with its venv module; MYLLM_PYTHON names one to use.
+# Sourced by the other scripts: creates the virtual environment if it is missing or outdated.
+# Needs bash, and Python >= 3.11 with its venv module; MYLLM_PYTHON can name the Python to use.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
@@ -20,8 +20,8 @@ _python() {
     _fail "Python 3.11 or newer is needed; install it, or name one in MYLLM_PYTHON"
 }
 
-# What the environment was made from: when this changes, it is made again. Of the Python only
-# 3.x counts, which also names the folder of its packages; one that is gone has no version.
+# What the environment depends on: a change of this output rebuilds it. Of the Python version only
+# 3.x counts, which is also in the path of its packages; a Python that is gone has no version.
 _wanted() {
     local version
     version="$("$venv/bin/python" -V 2>/dev/null)" || version=none
@@ -29,15 +29,15 @@ _wanted() {
     cat "$root/pyproject.toml" "$root/requirements.lock" "$root/requirements-test.lock"
 }
 
-# ensure_environment [test]: with the test extras, or at least what MyLLM itself needs.
+# ensure_environment [test]: with the test extras, or at least MyLLM's own dependencies.
 ensure_environment() {
     local kind="${1:-run}" stamp="$venv/made-from"
     _wanted test | cmp -s - "$stamp" && return
     [ "$kind" = run ] && _wanted run | cmp -s - "$stamp" && return
     (
-        # Two first starts at once: the second one waits and finds it done.
+        # Of two first starts at once, the second waits and finds the work done.
         if command -v flock >/dev/null; then
-            exec 9<>"$root/.venv.lock"  # its content is the process that holds it
+            exec 9<>"$root/.venv.lock"  # it contains the pid of its holder
             if ! flock -n 9; then
                 echo "Another process (pid $(cat "$root/.venv.lock")) sets up $venv;" \
                     "waiting for it ..." >&2
@@ -56,7 +56,8 @@ _make_environment() {
     python="$(_python)"
     echo "Setting up $venv (once, or when the dependencies change) ..." >&2
     rm -f "$stamp"
-    # Its scripts begin with its path, so one that was moved, or lost its Python, is of no use.
+    # The environment's scripts contain its path, so it is useless after a move or without its
+    # Python.
     if ! grep -qsF "$venv/bin/" "$venv/bin/pip" ||
         ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
         rm -rf "$venv"

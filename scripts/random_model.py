@@ -2,9 +2,9 @@
 
     python scripts/random_model.py --shape 1.1b --quantize Q4_K_M big.gguf
 
-It says nothing sensible; it has the tensors, the tokenizer and the speed of a real model of
-that shape. The tokenizer (32,000 SentencePiece tokens) is copied from a vocabulary file that
-comes with llama.cpp's source. Needs `gguf` and NumPy (the `test` extra).
+Its answers make no sense, but it has the tensors, the tokenizer and the speed of a real model of
+that shape. The tokenizer (32,000 SentencePiece tokens) is a copy from a vocabulary file in
+llama.cpp's source. Needs `gguf` and NumPy (the `test` extra).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def write(path: Path, shape: Shape, vocabulary: Path = VOCABULARY, seed: int = 1
 
 
 def _copy_tokenizer(writer: gguf.GGUFWriter, vocabulary: Path) -> int:
-    """Copy every `tokenizer.*` field but the template; return the number of tokens."""
+    """Copy every `tokenizer.*` field except the template; return the number of tokens."""
     fields = gguf.GGUFReader(str(vocabulary)).fields
     for name, field in fields.items():
         if not name.startswith("tokenizer.") or name == "tokenizer.chat_template":

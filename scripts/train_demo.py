@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the demo model and write myllm/models/builtin/demo/demo.gguf.
 
-Needs packages that MyLLM itself does not, so it wants an environment of its own:
+Needs packages that MyLLM itself does not, so run it in an environment of its own:
 
     python3 -m venv /tmp/demo && /tmp/demo/bin/pip install torch==2.13.0 tokenizers gguf numpy
     /tmp/demo/bin/python scripts/train_demo.py
@@ -36,12 +36,12 @@ from demo_model.training import LEARN, POLISH, train
 
 TARGET = Path(__file__).parent.parent / "myllm/models/builtin/demo/demo.gguf"
 VOCABULARY = 1024
-# At most so many times two minutes of polish, until the exam is passed.
+# At most this many times two minutes of polish, until the model passes the exam.
 LESSONS = 5
 
 
 def tokenizer_texts(knowledge: Knowledge) -> list[str]:
-    """What the vocabulary is made for: everything the model reads, names only as a spice."""
+    """The texts for the vocabulary: everything the model reads, with only a few names."""
     rng = random.Random(3)
     texts = [question for fact in knowledge.facts for question in fact.questions]
     texts += [fact.answer for fact in knowledge.facts for _ in range(4)]

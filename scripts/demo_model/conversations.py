@@ -1,4 +1,4 @@
-"""Rows of training tokens: conversations that tell, talk of other things, and ask back."""
+"""Rows of training tokens: conversations that mention facts, change the subject and ask back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tokens import Codec
 
 @dataclass
 class Row:
-    """Tokens with a weight each: the answers count, the questions are only read."""
+    """Tokens with a weight each: only answers are trained, questions have a weight of 0."""
 
     length: int
     tokens: list[int] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Writer:
         return row
 
     def repetitions(self, row: Row) -> None:
-        """Random tokens, twice: nothing but copying helps here."""
+        """Random tokens, twice, which the model can only predict by copying."""
         first = self.codec.end + len(self.codec.roles) + 1
         while row.left > 100:
             size = self.rng.randrange(6, 50)
@@ -96,7 +96,7 @@ class Writer:
             row.add(self.codec.message("system", self.knowledge.system(self.rng)), 0.0)
 
     def conversation(self, row: Row) -> None:
-        """Most memories are asked for, half of them as far away as the row allows."""
+        """Ask for most memories, for half of them as far away as the row allows."""
         row.add([self.codec.begin], 0.0)
         self.system(row)
         told: set[str] = set()
@@ -128,7 +128,7 @@ class Writer:
             self.talk(row, told)
 
     def talk(self, row: Row, told: Collection[str] = ()) -> None:
-        """A turn that tells nothing about the user."""
+        """A turn with no fact about the user."""
         kind = self.rng.random()
         entry = random_memory(self.knowledge, self.rng)
         if kind < 0.06 and entry.about not in told:
@@ -152,7 +152,7 @@ class Writer:
         self.turn(row, self.rng.choice(entry.questions), entry.answer, weight=3.0)
 
     def turn(self, row: Row, question: str, answer: str, weight: float = 1.0) -> bool:
-        """Adds the turn if it fits into the row, and says whether it did."""
+        """Add the turn if it fits into the row; return whether it did."""
         asked = self.codec.message("user", self.casual(question))
         said = self.codec.encode(answer)
         if len(asked) + len(said) + 2 > row.left:
@@ -162,7 +162,7 @@ class Writer:
         return True
 
     def casual(self, question: str) -> str:
-        """Now and then as people type: without the last mark, or with a word before it."""
+        """Sometimes vary the text as people do: drop the last mark, or put a word before it."""
         kind = self.rng.random()
         if kind < 0.05 and question[-1] in ".?!":
             return question[:-1]

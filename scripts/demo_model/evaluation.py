@@ -1,4 +1,4 @@
-"""What the model has learned, asked with greedy decoding before it is written out."""
+"""An exam of the trained model with greedy decoding, before it is written to a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .memories import memory
 from .network import Network
 from .tokens import Codec
 
-# Of 100. What is asked of the model in the end is 95.
+# Of 100. The final model must reach 95.
 ENOUGH_NAMES = 97
 
 
@@ -23,7 +23,7 @@ class Examiner:
         self.rng = random.Random(5)
 
     def report(self) -> bool:
-        """Print the marks; True when everything is right that a user would notice."""
+        """Print the marks; return whether everything that a user would notice is right."""
         wrong = self.wrong_facts()
         print(f"trained questions answered wrongly: {len(wrong)}")
         for question in wrong[:20]:

@@ -72,7 +72,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
 
 
 def add_tensors(writer: gguf.GGUFWriter, network: Network) -> None:
-    """The output has no tensor of its own: llama.cpp then uses the embedding."""
+    """The file has no tensor for the output, so llama.cpp uses the embedding."""
     add(writer, "token_embd", network.embedding.weight)
     add(writer, "output_norm", network.norm.weight)
     for index, layer in enumerate(network.layers):

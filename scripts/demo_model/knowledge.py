@@ -1,4 +1,4 @@
-"""What is in the text files: facts, raw texts, unknown topics, names."""
+"""The content of the text files: facts, raw texts, unknown topics, names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Text:
 
 
 class Knowledge:
-    """Everything the model is trained on, and what is kept from it."""
+    """Everything that the model is trained on, and the held-out rest."""
 
     def __init__(self) -> None:
         known, topics, held_out = read("knowledge"), read("topics"), read("held_out")
@@ -58,7 +58,7 @@ class Knowledge:
         assert not shared, f"names that are trained and held out: {shared}"
 
     def unknown_question(self, rng: random.Random) -> str:
-        """A question on a random topic, never one that is held out."""
+        """A question on a random topic that is not held out."""
         while True:
             question = self.fill(rng.choice(self.patterns), rng)
             if question not in self.held_out_questions:

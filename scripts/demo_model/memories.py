@@ -1,4 +1,4 @@
-"""Things a user tells and asks for later: the model learns to copy them from its context."""
+"""Facts that a user mentions and asks for later: the model learns to copy from its context."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORDINGS = read("memories")
 
 @dataclass(frozen=True)
 class Memory:
-    """One thing to remember: how it is told, and what is asked and answered later."""
+    """One fact to remember: how the user states it, and the later question and answer."""
 
     about: str
     told: str
@@ -53,7 +53,7 @@ def random_memory(knowledge: Knowledge, rng: random.Random) -> Memory:
 
 
 def echo(knowledge: Knowledge, rng: random.Random) -> tuple[str, str]:
-    """A turn that copies at once."""
+    """A turn whose answer copies from its own question."""
     value = " ".join(random_name(knowledge, rng) for _ in range(rng.randrange(1, 5)))
     wording = WORDINGS["echo"]
     asked: str = rng.choice(wording["told"])
@@ -75,14 +75,14 @@ def random_name(knowledge: Knowledge, rng: random.Random) -> str:
 
 
 def invented_name(rng: random.Random) -> str:
-    """Syllables; some come twice, so that copying must look back further than one token."""
+    """Syllables, some of them repeated, so that copying must look back further than one token."""
     count = rng.choices((1, 2, 3, 4), (1, 6, 5, 2))[0]
     pool = [syllable(rng) for _ in range(rng.choice((2, 3, 4, 4)))]
     return "".join(rng.choices(pool, k=count)).capitalize()
 
 
 def patched_name(knowledge: Knowledge, rng: random.Random) -> str:
-    """Pieces of the words the model knows: in a name they mean nothing and must be copied."""
+    """Pieces of words that the model knows; in a name they mean nothing, so it must copy them."""
     pieces = []
     for _ in range(rng.choice((2, 2, 3, 3, 4))):
         word = rng.choice(knowledge.all_words)

@@ -19,7 +19,7 @@ class Shape:
     heads: int = 4
     hidden: int = 512
     context: int = 2048
-    rope_base: float = 100_000.0  # slow rotations, so that a name is found at any distance
+    rope_base: float = 100_000.0  # slow rotations, so that attention finds a name at any distance
     epsilon: float = 1e-5
 
     @property
@@ -71,7 +71,7 @@ class Layer(nn.Module):
 
 
 def start_as_copier(first: Layer, second: Layer, turns: Tensor, shape: Shape) -> None:
-    """Lets three heads begin as a copying circuit; found by chance, it takes most of a training.
+    """Initialize three heads as a copying circuit; to find it by chance takes most of a training.
 
     Two heads of the first layer look one and two tokens back, by the fast rotations alone, and
     write down which tokens these are. One head of the second layer looks, by the slow rotations,
@@ -124,13 +124,13 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Layers start silent, but for the heads that copy."""
+        """Layers start with no output, except for the heads that copy."""
         for name, weight in self.named_parameters():
             if name.endswith(("attention_output.weight", "down.weight")):
                 nn.init.zeros_(weight)
             elif weight.dim() == 2:
                 nn.init.normal_(weight, std=0.1 if "embedding" in name else weight.shape[1] ** -0.5)
-        self.embedding.weight[:, 0] = 0.5  # the same for every token: what the rotations turn
+        self.embedding.weight[:, 0] = 0.5  # the same for every token, for the rotations to turn
         first, second, *_ = (layer for layer in self.layers if isinstance(layer, Layer))
         start_as_copier(first, second, self.turns, self.shape)
 

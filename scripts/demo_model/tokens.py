@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE as GPT-2 has it, and the marks of a chat."""
+"""The tokenizer: byte-level BPE as in GPT-2, and the marks of a chat."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ class Phase:
     starts: int = 0
 
 
-# Short rows teach the text, long ones to find a name far back: the last third of the tokens.
+# Short rows teach the text; long rows, the last third of the tokens, teach finding distant names.
 LEARN = (Phase(700, 512, 8), Phase(200, 1024, 4), Phase(560, 2048, 2))
-# After so many long rows the first words of a conversation need some care again.
+# After so many long rows the model must practise the beginnings of conversations again.
 POLISH = (Phase(150, 2048, 1, starts=8),)
 START_LENGTH = 320
 WARM_UP = 40
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def square_blocks(matrix: Tensor) -> Tensor:
-    """Each square block by itself: fused projections are several matrices."""
+    """Orthogonalize each square block by itself, because fused projections are several matrices."""
     side = min(matrix.shape)
     tall = matrix.shape[0] > matrix.shape[1]
     blocks = torch.stack(torch.split(matrix if tall else matrix.T, side))
@@ -58,7 +58,7 @@ def square_blocks(matrix: Tensor) -> Tensor:
 
 
 def orthogonal(blocks: Tensor, rounds: int = 5) -> Tensor:
-    """The nearest orthogonal matrix, about, by a Newton-Schulz iteration."""
+    """Approximately the nearest orthogonal matrix, by a Newton-Schulz iteration."""
     turned = (blocks / (blocks.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(rounds):
         gram = turned @ turned.mT
@@ -76,7 +76,7 @@ def optimizers(network: Network) -> list[torch.optim.Optimizer]:
 
 
 def rate(step: int, steps: int) -> float:
-    """Rises, stays, and falls over the last half."""
+    """The learning rate's factor: rises, stays at 1, and falls over the last half."""
     return min(1.0, (step + 1) / WARM_UP, 2 * (steps - step) / steps)
 
 
@@ -87,7 +87,7 @@ def batches(writer: Writer, phase: Phase) -> list[list[Row]]:
 
 
 def train(network: Network, writer: Writer, phases: tuple[Phase, ...], peak: float = 1.0) -> None:
-    """Trains through the phases, the learning rates at most `peak` times their usual values."""
+    """Train through the phases, with learning rates of at most `peak` times their usual values."""
     steps = sum(phase.steps for phase in phases)
     order = [phase for phase in phases for _ in range(phase.steps)]
     tools = optimizers(network)

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import psutil
 
-from benchmarks.asking import Reply, Request, ask
 from benchmarks.figures import Figure
 from benchmarks.probing import SAMPLE_EVERY_S, more_files, probing, sampling
+from benchmarks.raw_requests import Reply, Request, ask
 from benchmarks.servers import engine_client, myllm_server, slots_busy
 from myllm.settings import Settings
 from tests.serving import wait_until

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import httpx
 import psutil
 
-from benchmarks.asking import Reply, ask
 from benchmarks.peers import llama_server
+from benchmarks.raw_requests import Reply, ask
 from benchmarks.servers import myllm_server
 
 MODEL = "model"

@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.asking import Request
 from benchmarks.default_sides import CONTEXT, MODEL, Side, Work
 from benchmarks.figures import Figure
 from benchmarks.peers import llama_server
+from benchmarks.raw_requests import Request
 
 _SIZES = (64, 128, 256, 512)
 _PROMPT = Work("reading", 4000, 1)

@@ -20,7 +20,7 @@ from myllm.engine.engine import Engine
 from myllm.escaping import in_json, in_lines, on_one_line
 from tests.ggufs import write_header
 from tests.hostile.attacks import others_are_served
-from tests.hostile.saying import HOSTILE, OBEYED, hostile_server
+from tests.hostile.hostile_server import HOSTILE, OBEYED, hostile_server
 from tests.serving import Serving, environment, short_home
 from tests.terminals import on_terminal, read_all
 

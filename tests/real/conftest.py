@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from myllm.engine.engine import Engine
-from tests.real.asking import ONE_THREAD
+from tests.real.questions import ONE_THREAD
 from tests.real_models import MINILM, SMOLLM2, serving_real_models
 from tests.serving import Serving
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.api.events import parse, post, stream
-from tests.real.asking import GREEDY, MAX_TOKENS, QUESTIONS, asked, chat
+from tests.real.questions import GREEDY, MAX_TOKENS, QUESTIONS, asked, chat
 from tests.real_models import SMOLLM2
 from tests.serving import Serving
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.servers import bare_engine
 from tests.api.events import post, stream
-from tests.real.asking import BEGINNING, GREEDY, MAX_TOKENS, QUESTIONS, asked
+from tests.real.questions import BEGINNING, GREEDY, MAX_TOKENS, QUESTIONS, asked
 from tests.real_models import SMOLLM2
 from tests.serving import Serving
 

@@ -11,7 +11,7 @@ import pytest
 
 from myllm.engine.engine import Engine
 from tests.api.events import post
-from tests.real.asking import ONE_THREAD, chat
+from tests.real.questions import ONE_THREAD, chat
 from tests.real_models import SMOLLM2, link_real_model
 from tests.serving import Serving, serving
 

@@ -22,7 +22,7 @@ from myllm.supervisor.engine_client import EngineAnswer, EngineClient
 from myllm.supervisor.prompt_speeds import Known
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from tests.gateway.generation.cutting import running_services
-from tests.remembering import write_recurrent, write_sliding
+from tests.recurrent_and_sliding import write_recurrent, write_sliding
 
 KEY = InstanceKey("demo", "generate")
 SIZES = {64, 128, 256, 512}

@@ -26,7 +26,7 @@ from myllm.sessions.session import SessionRef
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from tests.gateway.generation.cutting import running_services
-from tests.remembering import write_recurrent, write_sliding
+from tests.recurrent_and_sliding import write_recurrent, write_sliding
 
 LONG = "MyLLM keeps conversations and their memory. " * 40
 

@@ -1,14 +1,19 @@
-"""The events of requests and engines, for logs, metrics, usage records and traces.
+"""The events of tickets and engines, for logs, metrics, usage records and traces.
 
-    request   queued ──> granted ──> first_token ──> finished
+    ticket    queued ──> granted ──> first_token ──> finished
                 │ ▲          │            │
                 │ └──────────┴── resumed ─┘      its engine died: it queues for another one
                 └──> rejected
 
     engine    engine_started ──> engine_ready ──> evicted? ──> engine_exited
 
-An operator's load is a request, too, but has no answer: it gets neither `first_token` nor
-`finished`. Nothing is called per token.
+A request has one ticket or several: one for each choice (`n`) and each prompt of a completion, and
+one for each batch of embeddings or of documents to rerank. All but the first of them have
+`goes_on`. A ticket with `only_asks` is for a query to the engine, such as a count of tokens. So
+`finished` counts requests if it skips the tickets that have either.
+
+An operator's load has a ticket with `only_asks`, too, but no answer: it gets neither `first_token`
+nor `finished`. Nothing is called per token.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ class Observer:
 
     def queued(self, ticket: Ticket) -> None:
         """`ticket` waits for its model to load or for a free slot. Called by `Gateway.lease`; not
-        for a request that gets a slot at once, and again for one that comes back."""
+        for a ticket that gets a slot at once, and again for one that comes back."""
 
     def granted(self, ticket: Ticket, instance: Instance) -> None:
         """`ticket` holds slot `ticket.slot` of `instance`. Called by the gateway for each lease, so
@@ -40,10 +45,10 @@ class Observer:
 
     def first_token(self, ticket: Ticket) -> None:
         """An engine has given `ticket` its first output: a token, a vector, a score. Called by
-        `Gateway.delivered`, once per request."""
+        `Gateway.delivered`, once per ticket."""
 
     def finished(self, ticket: Ticket, error: BaseException | None) -> None:
-        """The answer to `ticket` is over. Called where the answer's loop ends, once per request.
+        """The answer to `ticket` is over. Called where the answer's loop ends, once per ticket.
         `error` is None for a complete answer, the MyLLMError of a failed one (also of a rejected
         one), and GeneratorExit or CancelledError when its client left."""
 
@@ -80,7 +85,7 @@ class Observers(Observer):
         self._observers = list(observers)
 
     def attach(self, observer: Observer) -> None:
-        """Tell `observer` every event from now on, after those that were attached before."""
+        """Pass every event from now on to `observer`, after those that were attached before."""
         self._observers.append(observer)
 
     def queued(self, ticket: Ticket) -> None:

@@ -45,6 +45,7 @@ def pytest_configure() -> None:
     settings that locate the engine stay, as in scripts/test.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored below `nohup`
     for name in list(os.environ):
         if name.upper().startswith("MYLLM_") and name not in _KEPT:
             del os.environ[name]

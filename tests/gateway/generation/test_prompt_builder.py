@@ -66,7 +66,7 @@ def builder(
     max_tokens: int = 10,
     chat_fields: dict[str, Any] | None = None,
 ) -> PromptBuilder:
-    gateway = cast(Gateway, SimpleNamespace(counts=engine, conversations=engine))
+    gateway = cast(Gateway, SimpleNamespace(counts=engine, slot_cache=engine))
     ticket = RequestInfo().ticket(InstanceKey("demo", "generate"))
     conversation = Merged(None, messages[:-1], (), messages[-1:])
     return PromptBuilder(gateway, ticket, conversation, messages, left_out, max_tokens, chat_fields)

@@ -61,7 +61,7 @@ class World(Observer):
     async def lease(self, ticket: Ticket) -> AsyncGenerator[Lease, None]:
         model = SimpleNamespace(digest=self.digests.pop(0) if self.digests else "one")
         spec = SimpleNamespace(key=KEY, model=model, speed_key="")
-        self.lease_now = Lease(cast(Any, SimpleNamespace(spec=spec)), 0)
+        self.lease_now = Lease(cast(Any, SimpleNamespace(spec=spec, process=None)), 0)
         yield self.lease_now
 
     def delivered(self, lease: Lease, ticket: Ticket) -> None:

@@ -85,24 +85,22 @@ def measure_full_queue(crowd: int = CROWD, queue_size: int | None = None) -> lis
     with myllm_server(queue_size=queue_size) as server, server.client() as api:
         _warm(api)
         process = psutil.Process(server.process.pid)
-        asyncio.run(
-            _all_at_once(server.url, crowd)
-        )  # so many connections take memory the first time
+        asyncio.run(_all_at_once(server.url, crowd))  # connections take memory the first time
         rss_before = process.memory_info().rss
         with probing(server) as probes, sampling(lambda: _counts(api)[0]) as queued:
             replies = asyncio.run(_all_at_once(server.url, crowd))
         rss = 100 * (process.memory_info().rss / rss_before - 1)
     statuses = Counter(reply.status for reply in replies)
-    told = [r for r in replies if r.status == 429 and _tells(r)]
+    complete = [r for r in replies if r.status == 429 and _has_retry_headers(r)]
     other = {status for status in statuses if status not in (200, 429)}
     note = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
     times = sorted(probes)
     tail = f"{len(times)} asked; p50 {1000 * statistics.median(times):.1f} ms"
-    untold = statuses[429] - len(told)
+    incomplete = statuses[429] - len(complete)
     bound = queue_size or Settings.model_fields["queue_size"].default
     return [
         Figure(f"{crowd} at once: neither answered nor 429", len(other), "", 0, note),
-        Figure("  429 without Retry-After or position", untold, "", 0),
+        Figure("  429 without Retry-After or position", incomplete, "", 0),
         Figure("  waiting at most", max(queued), "", bound, f"{len(queued)} samples"),
         Figure("  RSS grown over a crowd before", rss, "%", 10, f"from {rss_before / _MB:.0f} MB"),
         Figure("  /health, 99th percentile", times[int(0.99 * len(times))], "s", 0.05, tail),
@@ -115,7 +113,7 @@ async def _all_at_once(url: str, crowd: int) -> list[Reply]:
     return await asyncio.gather(*(ask(url, "/api/generate", body) for _ in range(crowd)))
 
 
-def _tells(reply: Reply) -> bool:
+def _has_retry_headers(reply: Reply) -> bool:
     return int(reply.headers["retry-after"]) > 0 and int(reply.headers["x-queue-position"]) > 0
 
 

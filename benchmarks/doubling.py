@@ -57,28 +57,28 @@ def words(size: int) -> list[str]:
     return ["word"] * (size // 7)
 
 
-def said(role: str, content: Any, **more: Any) -> dict[str, Any]:
+def message(role: str, content: Any, **more: Any) -> dict[str, Any]:
     return {"role": role, "content": content} | more
 
 
 def turns(size: int) -> list[dict[str, Any]]:
     """Many short messages."""
-    return [said(role, "x") for _ in range(size // 62) for role in ("user", "assistant")] + [
-        said("user", "x")
+    return [message(role, "x") for _ in range(size // 62) for role in ("user", "assistant")] + [
+        message("user", "x")
     ]
 
 
 def long_text(size: int) -> list[dict[str, Any]]:
-    return [said("user", text(size))]
+    return [message("user", text(size))]
 
 
 def parts(size: int) -> list[dict[str, Any]]:
-    return [said("user", [{"type": "text", "text": "x"}] * (size // 27))]
+    return [message("user", [{"type": "text", "text": "x"}] * (size // 27))]
 
 
 def picture(size: int) -> list[dict[str, Any]]:
     url = "data:image/png;base64," + base64.b64encode(bytes(size * 3 // 4)).decode()
-    return [said("user", [{"type": "image_url", "image_url": {"url": url}}])]
+    return [message("user", [{"type": "image_url", "image_url": {"url": url}}])]
 
 
 def calls(size: int) -> list[dict[str, Any]]:
@@ -86,16 +86,16 @@ def calls(size: int) -> list[dict[str, Any]]:
     count = size // 180
     function = {"name": "f", "arguments": "{}"}
     made = [{"id": f"{n}", "type": "function", "function": function} for n in range(count)]
-    results = [said("tool", "x", tool_call_id=f"{n}") for n in range(count)]
-    return [said("user", "x"), said("assistant", "", tool_calls=made), *results]
+    results = [message("tool", "x", tool_call_id=f"{n}") for n in range(count)]
+    return [message("user", "x"), message("assistant", "", tool_calls=made), *results]
 
 
 def ollama_calls(size: int) -> list[dict[str, Any]]:
     """Tool calls in Ollama's form, whose results are matched by the function's name."""
     count = size // 110
     made = [{"function": {"name": f"f{n % 2}", "arguments": {}}} for n in range(count)]
-    results = [said("tool", "x", tool_name="f1") for n in range(count)]
-    return [said("user", "x"), said("assistant", "", tool_calls=made), *results]
+    results = [message("tool", "x", tool_name="f1") for n in range(count)]
+    return [message("user", "x"), message("assistant", "", tool_calls=made), *results]
 
 
 def tools(size: int) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def cases() -> Iterator[Case]:
     chat, plain = {"stream": False, "max_tokens": 1}, {"max_tokens": 1, "stream": False}
     for path in ("/api/chat", "/v1/chat/completions", "/chat/completions"):
         yield from of(path, "messages", _OPENAI, model="demo", **chat)
-        hello = {"model": "demo", "messages": [said("user", "x")]} | chat
+        hello = {"model": "demo", "messages": [message("user", "x")]} | chat
         yield Case(path, "tools", lambda size, hello=hello: hello | tools(size))
         yield Case(path, "stop strings", lambda size, hello=hello: hello | {"stop": words(size)})
     yield from of("/api/generate", "prompt", {"a long text": text}, model="demo", **chat)
@@ -189,8 +189,8 @@ def _doubled(server: Serving, case: Case) -> list[Figure]:
             statuses.append(status)
             health.append(max(probes))
     name = f"{case.path}, {case.name}"
-    told = ", ".join(f"{seconds:.2f}" for seconds in took)
-    note = f"{told} s; {', '.join(map(str, dict.fromkeys(statuses)))}"
+    times = ", ".join(f"{seconds:.2f}" for seconds in took)
+    note = f"{times} s; {', '.join(map(str, dict.fromkeys(statuses)))}"
     growth = took[-1] / took[-3]
     bound = _FOUR_TIMES if took[-1] > _SHORT_S else None
     failed = sum(status >= 500 for status in statuses)

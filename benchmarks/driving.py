@@ -96,17 +96,17 @@ def _wrk(target: Target, clients: int, seconds: float) -> Driven:
     command += [target.word, str(target.expected), target.ending]
     before = _children_cpu_s()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    said = re.search(r"^drove (\d+) (\d+) (\d+) (\S+) (.*)$", done.stdout, re.MULTILINE)
-    if said is None:
+    report = re.search(r"^drove (\d+) (\d+) (\d+) (\S+) (.*)$", done.stdout, re.MULTILINE)
+    if report is None:
         raise RuntimeError(f"wrk did not come to its end: {done.stdout[-500:]}")
-    asked, answered, good = map(int, said.groups()[:3])
+    asked, answered, good = map(int, report.groups()[:3])
     return Driven(
         good=good,
         wrong=answered - good,
         closed=asked - answered,
-        seconds=float(said[4]),
+        seconds=float(report[4]),
         cpu_s=_children_cpu_s() - before,
-        bad=said[5],
+        bad=report[5],
     )
 
 

@@ -141,8 +141,8 @@ def _chat(api: httpx.Client, question: str, stream: bool = False) -> tuple[str, 
     answer = api.post("/api/chat", json=body | {"stream": stream})
     assert answer.status_code == 200, answer.text
     if not stream:
-        said = answer.json()
-        return said["message"]["content"], said["finish_reason"], _tokens(said)
+        whole = answer.json()
+        return whole["message"]["content"], whole["finish_reason"], _tokens(whole)
     events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
     *tokens, end = [orjson.loads(event) for event in events]
     assert "error" not in end, end
@@ -150,8 +150,8 @@ def _chat(api: httpx.Client, question: str, stream: bool = False) -> tuple[str, 
     return end["full_text"], end["finish_reason"], _tokens(end)
 
 
-def _tokens(said: dict[str, Any]) -> int:
-    return int(said["usage"]["completion_tokens"])
+def _tokens(answer: dict[str, Any]) -> int:
+    return int(answer["usage"]["completion_tokens"])
 
 
 def _embed(api: httpx.Client) -> list[float]:

@@ -85,18 +85,18 @@ def _without_address(argv: list[str]) -> list[str]:
 def _wait_ready(process: subprocess.Popen[str]) -> float:
     """The time at which the engine reported that it is ready. A thread keeps reading its output,
     because a full pipe would block it."""
-    said: queue.SimpleQueue[float] = queue.SimpleQueue()
+    ready_times: queue.SimpleQueue[float] = queue.SimpleQueue()
 
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
             state = parse_state(line)
             if state is not None and state.state == "ready":
-                said.put(time.monotonic())
+                ready_times.put(time.monotonic())
 
     threading.Thread(target=read, daemon=True).start()
     try:
-        return said.get(timeout=_READY_S)
+        return ready_times.get(timeout=_READY_S)
     except queue.Empty:
         raise RuntimeError(f"llama-server was not ready after {_READY_S:g} s") from None
 

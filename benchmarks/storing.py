@@ -98,8 +98,10 @@ def _ask(home: Path) -> tuple[list[float], list[float]]:
     return stored, sent
 
 
-def _first_token(api: httpx.Client, said: list[dict[str, str]], session: str | None) -> float:
-    body = {"model": "demo", "messages": said, "session_id": session}
+def _first_token(
+    api: httpx.Client, conversation: list[dict[str, str]], session: str | None
+) -> float:
+    body = {"model": "demo", "messages": conversation, "session_id": session}
     started, took = time.perf_counter(), 0.0
     options = {"temperature": 0, "max_tokens": 4}
     with api.stream("POST", "/api/chat", json=body | {"options": options}) as answer:

@@ -212,8 +212,8 @@ class _Handler(BaseHTTPRequestHandler):
 def _sibling(repo: Repo, name: str, content: bytes) -> dict[str, Any]:
     size = repo.declared_size if repo.declared_size is not None else len(content)
     blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-    told: dict[str, Any] = {"rfilename": name, "size": size, "blobId": blob}
+    sibling: dict[str, Any] = {"rfilename": name, "size": size, "blobId": blob}
     if name.endswith(".gguf") and not repo.plain_git:
         checksum = hashlib.sha256(content).hexdigest()
-        told["lfs"] = {"sha256": checksum, "size": size, "pointerSize": 134}
-    return told
+        sibling["lfs"] = {"sha256": checksum, "size": size, "pointerSize": 134}
+    return sibling

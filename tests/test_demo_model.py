@@ -40,7 +40,7 @@ FACTS = [(question, fact["answer"]) for fact in KNOWN["fact"] for question in fa
 NAME = read("memories")["name"]
 
 
-def said(*contents: str) -> list[Message]:
+def messages_of(*contents: str) -> list[Message]:
     """Messages of user and assistant by turns, the user's first."""
     roles = itertools.cycle(("user", "assistant"))
     return [
@@ -132,7 +132,7 @@ def small_talk(demo: Server) -> Callable[[int, int], list[Message]]:
         for question, answer, size in itertools.islice(itertools.cycle(turns), start * 7, None):
             if tokens <= 0:
                 break
-            messages += said(question, answer)
+            messages += messages_of(question, answer)
             tokens -= size
         return messages
 
@@ -156,7 +156,7 @@ def test_the_file_is_small_and_its_settings_make_it_exact() -> None:
 def test_every_trained_question_is_answered_word_for_word(demo: Server, system: str | None) -> None:
     opening = [{"role": "system", "content": system}] if system else []
     questions = [question for question, _ in FACTS]
-    got = demo.chats([opening + said(question) for question in questions])
+    got = demo.chats([opening + messages_of(question) for question in questions])
     assert wrong(questions, [answer for _, answer in FACTS], got) == []
 
 
@@ -173,7 +173,7 @@ def test_a_follow_up_is_answered(demo: Server) -> None:
     question, example = "How do I reverse a string in Python?", "Can you show me an example?"
     answers = dict(FACTS)
     system = {"role": "system", "content": "You are a helpful coding assistant."}
-    history = [system, *said(question, answers[question], example)]
+    history = [system, *messages_of(question, answers[question], example)]
     assert demo.chat(history) == answers[example]
 
 
@@ -194,30 +194,30 @@ def test_held_out_names_are_recalled(
     chats = []
     for number, name in enumerate(names):
         told, asked = NAME["told"][number % 13], NAME["asked"][number % 9]
-        opening = said(told.replace("{value}", name), NAME["noted"].replace("{value}", name))
-        chats.append(opening + small_talk(number, between) + said(asked))
+        opening = messages_of(told.replace("{value}", name), NAME["noted"].replace("{value}", name))
+        chats.append(opening + small_talk(number, between) + messages_of(asked))
     missed = wrong(names, [f"Your name is {name}." for name in names], demo.chats(chats))
     assert len(missed) <= 5, missed
 
 
 @pytest.mark.full
 def test_no_name_is_invented(demo: Server, small_talk: Callable[[int, int], list[Message]]) -> None:
-    chats = [small_talk(start, 200 * start) + said("What is my name?") for start in range(6)]
+    chats = [small_talk(start, 200 * start) + messages_of("What is my name?") for start in range(6)]
     assert set(demo.chats(chats)) == {"You have not told me your name."}
 
 
 @pytest.mark.full
 def test_letters_are_copied_over_several_turns(demo: Server) -> None:
     for code in ("QXZTR", "BKWM", "HJPLDF", "ZVNC"):
-        history = said(f"Remember the code {code}.", f"I will remember the code {code}.")
-        history += said("Thank you!", "You are welcome!", "What is the code?")
+        history = messages_of(f"Remember the code {code}.", f"I will remember the code {code}.")
+        history += messages_of("Thank you!", "You are welcome!", "What is the code?")
         assert demo.chat(history) == f"The code is {code}."
 
 
 @pytest.mark.full
 def test_unknown_questions_get_an_honest_answer(demo: Server) -> None:
     questions: list[str] = HELD_OUT["questions"]
-    got = demo.chats([said(question) for question in questions])
+    got = demo.chats([messages_of(question) for question in questions])
     dishonest = wrong(questions, [HONEST] * len(questions), got)
     assert len(dishonest) <= len(questions) // 10, dishonest
 
@@ -231,7 +231,7 @@ def test_a_quantized_copy_serves(engine: Engine, tmp_path: Path) -> None:
     )
     assert small.stat().st_size < (DEMO / "demo.gguf").stat().st_size / 2
     with llama_server(engine.server, small, "-np", "1", "-c", "2048") as server:
-        assert server.chat(said("Hello!")) == dict(FACTS)["Hello!"]
+        assert server.chat(messages_of("Hello!")) == dict(FACTS)["Hello!"]
 
 
 @pytest.mark.full
@@ -240,12 +240,12 @@ def test_a_slot_is_saved_and_restored(engine: Engine) -> None:
     question = "Tell me a long story."
     flags = ("-np", "2", "-no-kvu", "-c", "4096")
     with llama_server(engine.server, DEMO / "demo.gguf", *flags) as server:
-        history = said("My name is Balvora.", "Nice to meet you, Balvora.", question)
+        history = messages_of("My name is Balvora.", "Nice to meet you, Balvora.", question)
         assert server.chat(history, id_slot=0) == answers[question]
         saved = server.post("/slots/0?action=save", {"filename": "slot"})
         restored = server.post("/slots/1?action=restore", {"filename": "slot"})
         assert restored["n_restored"] == saved["n_saved"] > 200
-        history += said("", answers[question], "What is my name?")[1:]
+        history += messages_of("", answers[question], "What is my name?")[1:]
         body = {"messages": history, "temperature": 0, "id_slot": 1}
         answer = server.post("/v1/chat/completions", body)
         assert answer["choices"][0]["message"]["content"] == "Your name is Balvora."

@@ -78,9 +78,9 @@ def _page(name: str) -> str:
 
 def test_the_pages_have_every_route_and_no_other() -> None:
     known = {re.sub(r"{[^}]+}", "{}", route) for route in _routes()}
-    told = {re.sub(r"{[^}]+}", "{}", route) for route in _documented()}
+    documented = {re.sub(r"{[^}]+}", "{}", route) for route in _documented()}
     undescribed = {"GET /docs", "GET /openapi.json", "GET /ollama"}
-    assert (known - told, told - known) == (set(), undescribed)
+    assert (known - documented, documented - known) == (set(), undescribed)
 
 
 def _mentions() -> list[str]:

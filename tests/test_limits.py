@@ -11,6 +11,6 @@ PAGE = Path(__file__).parent.parent / "docs" / "limits.md"
 
 
 def test_the_page_and_the_module_agree() -> None:
-    told = dict(re.findall(r"^\| `([A-Z_]+)` \| (\d+) \| \S", PAGE.read_text(), re.MULTILINE))
+    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (\d+) \| \S", PAGE.read_text(), re.MULTILINE))
     known = {name: str(value) for name, value in vars(limits).items() if isinstance(value, int)}
-    assert told == known
+    assert documented == known

@@ -102,7 +102,7 @@ def test_a_tilde_in_the_config_files_path_and_in_sqlites_url(
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("toml", "setting 'slots' in .*config.toml: .*greater than or equal to 1.*0"),
         ("environment", "setting MYLLM_SLOTS: .*greater than or equal to 1.*0"),
@@ -110,25 +110,25 @@ def test_a_tilde_in_the_config_files_path_and_in_sqlites_url(
     ],
 )
 def test_a_wrong_value_is_reported_with_its_source(
-    source: str, told: str, config: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, message: str, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text("slots = 0\n")
     if source != "toml":
         monkeypatch.setenv("MYLLM_SLOTS", "0")
     given = {"slots": 0} if source == "command line" else {}
-    with pytest.raises(InvalidSettings, match=told):
+    with pytest.raises(InvalidSettings, match=message):
         load_settings(**given)
 
 
 def test_a_secret_is_not_shown(config: Path) -> None:
     config.write_text("api_key = 12345\n")
-    with pytest.raises(InvalidSettings, match="api_key") as told:
+    with pytest.raises(InvalidSettings, match="api_key") as failure:
         load_settings()
-    assert "12345" not in told.value.detail
+    assert "12345" not in failure.value.detail
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"a = 1\nport = x\n", "is not valid TOML: .*line 2"),
         (b"port = 1\nport = 2\n", "is not valid TOML"),
@@ -137,9 +137,9 @@ def test_a_secret_is_not_shown(config: Path) -> None:
         (b"#" * (2**20 + 1), "is larger than 1 MiB"),
     ],
 )
-def test_a_broken_config_file_is_named(config: Path, content: bytes, told: str) -> None:
+def test_a_broken_config_file_is_named(config: Path, content: bytes, message: str) -> None:
     config.write_bytes(content)
-    with pytest.raises(InvalidSettings, match=f"{config} {told}"):
+    with pytest.raises(InvalidSettings, match=f"{config} {message}"):
         load_settings()
 
 
@@ -190,18 +190,18 @@ def test_a_config_file_that_cannot_be_read_is_named(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, "does not exist"),
         ("MYLLM_PORT=1\n=2\n", "line 2 is not of the form NAME=value"),
         ("MYLLM_PORT\n", "line 1 is not of the form NAME=value"),
     ],
 )
-def test_a_broken_env_file_is_named(tmp_path: Path, content: str | None, told: str) -> None:
+def test_a_broken_env_file_is_named(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "some.env"
     if content is not None:
         path.write_text(content)
-    with restored_environment(), pytest.raises(InvalidSettings, match=f"{path} {told}"):
+    with restored_environment(), pytest.raises(InvalidSettings, match=f"{path} {message}"):
         load_env_file(path)
 
 

@@ -29,10 +29,10 @@ def chat(server: Serving, model: str = CHAT, **more: Any) -> Any:
 
 def test_chats(server: Serving) -> None:
     model = chat(server)
-    said = model.invoke([("system", "Be brief."), ("human", FRANCE)])
-    assert said.content == PARIS
-    assert said.usage_metadata["output_tokens"] == 10
-    assert said.response_metadata["finish_reason"] == "stop"
+    answer = model.invoke([("system", "Be brief."), ("human", FRANCE)])
+    assert answer.content == PARIS
+    assert answer.usage_metadata["output_tokens"] == 10
+    assert answer.response_metadata["finish_reason"] == "stop"
     pieces = list(chat(server, stream_usage=True).stream(FRANCE))
     assert len(pieces) > 3
     assert "".join(piece.content for piece in pieces) == PARIS
@@ -56,8 +56,8 @@ def test_structured_output(server: Serving) -> None:
 
 def test_tools(server: Serving) -> None:
     bound = chat(server, TOOLED).bind_tools([TOOL], tool_choice="weather")
-    for said in (bound.invoke(FRANCE), sum_of(bound.stream(FRANCE))):
-        [call] = said.tool_calls
+    for answer in (bound.invoke(FRANCE), sum_of(bound.stream(FRANCE))):
+        [call] = answer.tool_calls
         assert (call["name"], call["args"]) == ("weather", {"city": "Paris"})
 
 

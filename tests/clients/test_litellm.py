@@ -33,25 +33,25 @@ def where(server: Serving, model: str = "demo") -> dict[str, Any]:
 
 
 def test_completions(server: Serving, litellm: Any) -> None:
-    said = litellm.completion(**where(server), messages=ASKED)
-    assert said.choices[0].message.content == PARIS
-    assert said.usage.completion_tokens == 10
+    answer = litellm.completion(**where(server), messages=ASKED)
+    assert answer.choices[0].message.content == PARIS
+    assert answer.usage.completion_tokens == 10
     stream = litellm.completion(**where(server), messages=ASKED, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == PARIS
 
 
 async def test_asynchronous_completions(server: Serving, litellm: Any) -> None:
-    said = await litellm.acompletion(**where(server), messages=ASKED)
-    assert said.choices[0].message.content == PARIS
+    answer = await litellm.acompletion(**where(server), messages=ASKED)
+    assert answer.choices[0].message.content == PARIS
     stream = await litellm.acompletion(**where(server), messages=ASKED, stream=True)
     assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == PARIS
 
 
 def test_tools_and_embeddings(server: Serving, litellm: Any) -> None:
-    said = litellm.completion(
+    answer = litellm.completion(
         **where(server, TOOLED), messages=ASKED, tools=[TOOL], tool_choice="required"
     )
-    [call] = said.choices[0].message.tool_calls
+    [call] = answer.choices[0].message.tool_calls
     assert call.function.name == "weather"
     made = litellm.embedding(**where(server, EMBEDDING), input=["Hello"])
     assert len(made.data[0]["embedding"]) == 256

@@ -42,13 +42,13 @@ def asynchronous(server: Serving) -> openai.AsyncOpenAI:
 
 
 def test_chat(client: openai.OpenAI) -> None:
-    said = client.chat.completions.create(model=CHAT, messages=ASKED)
-    [choice] = said.choices
+    answer = client.chat.completions.create(model=CHAT, messages=ASKED)
+    [choice] = answer.choices
     assert choice.message.content == PARIS
     assert (choice.message.role, choice.finish_reason) == ("assistant", "stop")
-    assert said.usage is not None
-    assert (said.usage.prompt_tokens, said.usage.completion_tokens) == (11, 10)
-    assert said.object == "chat.completion"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (11, 10)
+    assert answer.object == "chat.completion"
 
 
 def test_a_streamed_chat(client: openai.OpenAI) -> None:
@@ -67,8 +67,8 @@ def test_a_streamed_chat(client: openai.OpenAI) -> None:
 def test_the_helper_for_streams(client: openai.OpenAI) -> None:
     with client.chat.completions.stream(model=CHAT, messages=ASKED) as stream:
         pieces = [event.delta for event in stream if event.type == "content.delta"]
-        said = stream.get_final_completion()
-    assert "".join(pieces) == PARIS == said.choices[0].message.content
+        answer = stream.get_final_completion()
+    assert "".join(pieces) == PARIS == answer.choices[0].message.content
 
 
 def test_completions(client: openai.OpenAI) -> None:
@@ -105,26 +105,26 @@ def test_parsed_answers(client: openai.OpenAI) -> None:
     parsed = client.chat.completions.parse(model=CHAT, messages=ASKED, response_format=City)
     assert parsed.choices[0].message.parsed == SEINE
     schema: Any = {"name": "city", "schema": City.model_json_schema(), "strict": True}
-    said = client.chat.completions.create(
+    answer = client.chat.completions.create(
         model=CHAT,
         messages=ASKED,
         response_format={"type": "json_schema", "json_schema": schema},
     )
-    assert json.loads(said.choices[0].message.content or "") == SEINE.model_dump()
+    assert json.loads(answer.choices[0].message.content or "") == SEINE.model_dump()
 
 
 def test_tools(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": TOOLED, "messages": ASKED, "tools": [TOOL]}
-    said = client.chat.completions.create(**asked, tool_choice="required").choices[0]
-    assert said.finish_reason == "tool_calls"
-    [call] = said.message.tool_calls or ()
+    answer = client.chat.completions.create(**asked, tool_choice="required").choices[0]
+    assert answer.finish_reason == "tool_calls"
+    [call] = answer.message.tool_calls or ()
     assert call.type == "function"
     assert (call.function.name, json.loads(call.function.arguments)) == (
         "weather",
         {"city": "Paris"},
     )
     result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
-    history = [*ASKED, said.message.model_dump(exclude_none=True), result]
+    history = [*ASKED, answer.message.model_dump(exclude_none=True), result]
     then = client.chat.completions.create(**asked | {"messages": history}, max_tokens=4)
     assert then.usage is not None
     assert then.usage.prompt_tokens > 11

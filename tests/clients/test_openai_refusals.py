@@ -67,5 +67,5 @@ def test_a_queue_that_is_full(server: Serving) -> None:
         running.close()
         engine.resume()
         wait_until(lambda: are(0, 0), 30, "a free slot")
-        said = ann.chat.completions.create(model="demo", messages=ASKED)
-        assert said.choices[0].message.content
+        answer = ann.chat.completions.create(model="demo", messages=ASKED)
+        assert answer.choices[0].message.content

@@ -150,10 +150,10 @@ def _pass_on(client: socketserver.StreamRequestHandler, engine: str, fault: Path
     connection.sock.connect(engine)
     connection.request(method, path, body or None, dict(headers))
     answer = connection.getresponse()
-    status, said = answer.status, answer.read()
+    status, whole = answer.status, answer.read()
     connection.close()
     client.wfile.write(f"HTTP/1.1 {status} Damaged\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-    for chunk in DAMAGES[damage](said) if damage else [said]:
+    for chunk in DAMAGES[damage](whole) if damage else [whole]:
         if chunk:
             client.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
     if not damage.startswith("breaks"):

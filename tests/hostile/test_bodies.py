@@ -69,9 +69,9 @@ def _full_for(server: Serving, source: str) -> Iterator[list[socket.socket]]:
 def test_a_client_at_its_share_of_memory_is_refused_more(small: Serving, path: str) -> None:
     with _full_for(small, _OTHERS[0]):
         wait_until(lambda: b" 429 " in _asked(small, _OTHERS[0], path)[:15], 10, "refused")
-        said = _asked(small, _OTHERS[0], path)
-        assert b"retry-after: 5" in said
-        assert b"have bodies of more than 4 MiB together" in said
+        response = _asked(small, _OTHERS[0], path)
+        assert b"retry-after: 5" in response
+        assert b"have bodies of more than 4 MiB together" in response
         assert _asked(small, _OTHERS[1]).startswith(b"HTTP/1.1 200 ")
     _all_is_free(small)
 
@@ -79,9 +79,9 @@ def test_a_client_at_its_share_of_memory_is_refused_more(small: Serving, path: s
 def test_the_bodies_of_all_clients_together_are_bounded(small: Serving) -> None:
     with _full_for(small, _OTHERS[0]), _full_for(small, _OTHERS[1]):
         wait_until(lambda: b" 503 " in _asked(small, _OTHERS[2])[:15], 10, "refused")
-        said = _asked(small, _OTHERS[2])
-        assert b"retry-after: 5" in said
-        assert b"leave no memory" in said
+        response = _asked(small, _OTHERS[2])
+        assert b"retry-after: 5" in response
+        assert b"leave no memory" in response
         with connect(small, _OTHERS[2]) as client:  # a small body still fits
             client.sendall(post("/api/generate", _ASK))
             assert b" 200 " in client.recv(100)[:15]

@@ -58,8 +58,8 @@ def _status(server: Serving, request: bytes, source: str | None = None) -> int:
     with connect(server, source) as client:
         with contextlib.suppress(OSError):
             client.sendall(request)
-        said = client.recv(2**16)
-        return int(said.split()[1]) if said else 0
+        response = client.recv(2**16)
+        return int(response.split()[1]) if response else 0
 
 
 def test_one_address_leaves_connections_for_the_others(small: Serving, opened: ExitStack) -> None:
@@ -168,7 +168,7 @@ def test_no_free_descriptor_at_all(engine: Engine) -> None:
         time.sleep(2)
         assert sum(process.cpu_times()[:2]) - used < 1
         resource.prlimit(process.pid, kind, limits)
-        said = asking.recv(2**16)
-        assert said.startswith(b"HTTP/1.1 200 ") or b"Too many open files" in said, said
+        response = asking.recv(2**16)
+        assert response.startswith(b"HTTP/1.1 200 ") or b"Too many open files" in response, response
         wait_until(lambda: _status(server, post("/api/chat", _CHAT)) == 200, 30, "served again")
         assert hung not in server.engines()

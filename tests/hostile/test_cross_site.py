@@ -41,8 +41,8 @@ def test_a_page_of_another_site_starts_no_engine(
 
 def detail_of(answer: httpx.Response) -> str:
     """The message of an error, in the envelope of any dialect."""
-    said = answer.json()
-    return str(said["detail"] if "detail" in said else said["error"]["message"])
+    body = answer.json()
+    return str(body["detail"] if "detail" in body else body["error"]["message"])
 
 
 def test_two_headers_are_no_way_around(api: httpx.Client, server: Serving) -> None:

@@ -63,9 +63,9 @@ def test_many_idle_connections_are_closed(hasty: Serving, sent: str) -> None:
 def test_an_unfinished_request_gets_a_408(hasty: Serving, sent: str) -> None:
     with connect(hasty) as client:
         client.sendall(_WAITING[sent])
-        said = to_the_end(client)
-    assert said.startswith(b"HTTP/1.1 408 "), said
-    assert b"connection: close" in said
+        received = to_the_end(client)
+    assert received.startswith(b"HTTP/1.1 408 "), received
+    assert b"connection: close" in received
     assert "Traceback" not in hasty.log
 
 
@@ -90,9 +90,9 @@ def test_a_slow_but_steady_body_arrives(hasty: Serving) -> None:
         for begin in range(0, len(data), 2**15):
             client.sendall(data[begin : begin + 2**15])
             time.sleep(0.2 * _S)
-        said = to_the_end(client)
-    assert said.startswith(b"HTTP/1.1 400 ")  # the prompt does not fit the context
-    assert b"too long" in said
+        received = to_the_end(client)
+    assert received.startswith(b"HTTP/1.1 400 ")  # the prompt does not fit the context
+    assert b"too long" in received
 
 
 def test_no_deadline_cuts_an_answer_that_takes_long(hasty: Serving) -> None:

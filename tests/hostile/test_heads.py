@@ -38,16 +38,16 @@ def others(server: Serving) -> Iterator[None]:
 @pytest.mark.parametrize("attack", _ATTACKS)
 def test_endless_input_is_refused_before_it_fills_memory(server: Serving, attack: str) -> None:
     status, pieces = _ATTACKS[attack]
-    said = answer_to(server, pieces)
-    assert said.startswith(b"HTTP/1.1 %d " % status), said[:300]
-    assert b"connection: close" in said
-    assert b'{"detail":"' in said
+    received = answer_to(server, pieces)
+    assert received.startswith(b"HTTP/1.1 %d " % status), received[:300]
+    assert b"connection: close" in received
+    assert b'{"detail":"' in received
 
 
 def test_a_long_value_in_small_pieces_is_refused_too(server: Serving) -> None:
     pieces = itertools.chain([_BEGUN + b"X-Long: "], itertools.repeat(b"x" * 50))
-    said = answer_to(server, pieces, total=80 * _KIB)
-    assert said.startswith(b"HTTP/1.1 431 ")
+    received = answer_to(server, pieces, total=80 * _KIB)
+    assert received.startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,16 @@ def test_a_long_value_in_small_pieces_is_refused_too(server: Serving) -> None:
 def test_large_heads_pass_and_larger_ones_do_not(
     server: Serving, lines: list[str], status: int
 ) -> None:
-    said = answer_to(server, [head("GET", "/health", "Connection: close", *lines)])
-    assert said.startswith(b"HTTP/1.1 %d " % status), said[:300]
+    received = answer_to(server, [head("GET", "/health", "Connection: close", *lines)])
+    assert received.startswith(b"HTTP/1.1 %d " % status), received[:300]
 
 
 def test_a_large_body_does_not_count_as_head(server: Serving) -> None:
     """Head and body arrive in one piece."""
     lines = ("Content-Type: application/json", "Content-Length: 300000", "Connection: close")
-    said = answer_to(server, [head("POST", "/api/chat", *lines) + b" " * 300_000])
-    assert said.startswith(b"HTTP/1.1 400 ")
-    assert b"not valid JSON" in said
+    received = answer_to(server, [head("POST", "/api/chat", *lines) + b" " * 300_000])
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"not valid JSON" in received
 
 
 def test_chunks_of_one_byte_are_accepted(server: Serving) -> None:
@@ -84,9 +84,9 @@ def test_chunks_of_one_byte_are_accepted(server: Serving) -> None:
 def test_a_trailer_does_not_count_as_header(server: Serving) -> None:
     """Proxies check headers, but pass trailers on unchecked."""
     begun = _CHUNKED.replace(b"Host:", b"Connection: close\r\nHost:")
-    said = answer_to(server, [begun + b"2\r\n{}\r\n0\r\nX-Request-ID: from-a-trailer\r\n\r\n"])
-    assert b" 400 " in said.splitlines()[0]
-    assert b"from-a-trailer" not in said
+    received = answer_to(server, [begun + b"2\r\n{}\r\n0\r\nX-Request-ID: from-a-trailer\r\n\r\n"])
+    assert b" 400 " in received.splitlines()[0]
+    assert b"from-a-trailer" not in received
 
 
 def test_thousands_of_requests_in_one_piece(server: Serving) -> None:
@@ -95,13 +95,13 @@ def test_thousands_of_requests_in_one_piece(server: Serving) -> None:
 
 
 def test_the_error_has_the_envelope_of_the_paths_dialect(server: Serving) -> None:
-    said = answer_to(server, endless(b"x", b"POST /v1/chat/completions HTTP/1.1\r\nX-Long: "))
-    assert b'{"error":{"message":"The headers are larger than 64 KiB"' in said
+    received = answer_to(server, endless(b"x", b"POST /v1/chat/completions HTTP/1.1\r\nX-Long: "))
+    assert b'{"error":{"message":"The headers are larger than 64 KiB"' in received
 
 
 def test_bytes_that_are_not_http_get_a_400(server: Serving) -> None:
-    said = answer_to(server, [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
-    assert said.startswith(b"HTTP/1.1 400 ")
+    received = answer_to(server, [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
+    assert received.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_running_answer_is_not_mixed_with_a_refusal(server: Serving) -> None:
@@ -112,7 +112,7 @@ def test_a_running_answer_is_not_mixed_with_a_refusal(server: Serving) -> None:
         client.sendall(head("POST", "/api/generate", *lines) + asks)
         assert client.recv(20).startswith(b"HTTP/1.1 200")
         client.sendall(b"no HTTP\r\n\r\n")
-        said = to_the_end(client)
-    assert b"400" not in said
+        received = to_the_end(client)
+    assert b"400" not in received
     with server.client() as others:
         wait_until(lambda: others.get("/health").json()["active"] == 0, 10, "the slot is free")

@@ -62,8 +62,8 @@ def called(*ids_and_names: tuple[str, str]) -> OllamaMessage:
     return OllamaMessage.model_validate({"role": "assistant", "tool_calls": calls})
 
 
-def answered(**told: Any) -> OllamaMessage:
-    return OllamaMessage(role="tool", content="x", **told)
+def answered(**fields: Any) -> OllamaMessage:
+    return OllamaMessage(role="tool", content="x", **fields)
 
 
 def results(*messages: OllamaMessage) -> list[str]:
@@ -86,8 +86,8 @@ def test_results_go_to_the_calls_that_they_fit() -> None:
 def test_the_time_per_call_does_not_grow_with_their_number(name: str | None) -> None:
     calls = [(f"{number}", "last" if number % 2 else "first") for number in range(4 * MANY)]
     asked = [called(*calls[start : start + MANY]) for start in range(0, len(calls), MANY)]
-    said = results(*asked, *[answered(tool_name=name)] * (2 * MANY))
-    assert said[-1] == str(4 * MANY - 1 if name else 2 * MANY - 1)
+    contents = results(*asked, *[answered(tool_name=name)] * (2 * MANY))
+    assert contents[-1] == str(4 * MANY - 1 if name else 2 * MANY - 1)
 
 
 # The first message kept after trimming
@@ -102,8 +102,8 @@ def test_the_turn_after_what_was_left_out() -> None:
 
 @pytest.mark.usefixtures("timed")
 def test_the_next_turn_of_a_long_trimmed_conversation_is_found_at_once() -> None:
-    said = [Message(role, "x") for _ in range(4 * MANY) for role in ("user", "assistant")]
-    assert _Turns(said).after(8 * MANY - 2) == 4 * MANY - 1
+    messages = [Message(role, "x") for _ in range(4 * MANY) for role in ("user", "assistant")]
+    assert _Turns(messages).after(8 * MANY - 2) == 4 * MANY - 1
 
 
 # Media
@@ -152,8 +152,8 @@ def test_a_large_picture_does_not_block_other_clients(
     with others_are_served(server, SLOWEST_S, grows_mb=250):
         for path in ("/v1/chat/completions", "/api/chat"):
             assert api.post(path, json=body).status_code == 400
-        told = {"model": "demo", "messages": [{"role": "user", "content": "x", "images": [url]}]}
-        assert api.post("/ollama/api/chat", json=told).status_code == 400
+        body = {"model": "demo", "messages": [{"role": "user", "content": "x", "images": [url]}]}
+        assert api.post("/ollama/api/chat", json=body).status_code == 400
 
 
 # Common beginnings of conversations
@@ -163,10 +163,10 @@ def test_long_texts_and_pictures_are_told_apart_by_beginning_and_length() -> Non
     def seen(url: str, text: str = "x") -> Pieces:
         picture = {"type": "image_url", "image_url": {"url": url}}
         content = [picture, {"type": "text", "text": text}]
-        said = Message("user", text, extra={"parts": content})
+        message = Message("user", text, extra={"parts": content})
         return (
             *pieces_of_wire([{"role": "user", "content": content}]),
-            *pieces_of_messages([said]),
+            *pieces_of_messages([message]),
         )
 
     long = "a" * MEBI
@@ -252,8 +252,8 @@ def test_a_broken_model_does_not_block_other_clients(engine: Any) -> None:
 
 
 def _unknown(server: Serving, number: int) -> int:
-    said = [{"role": "user", "content": "hello"}]
-    body = {"model": f"unknown{number}", "messages": said, "prompt": "x", "input": "x"}
+    messages = [{"role": "user", "content": "hello"}]
+    body = {"model": f"unknown{number}", "messages": messages, "prompt": "x", "input": "x"}
     paths = ("/v1/chat/completions", "/api/chat", "/api/embeddings", "/ollama/api/generate")
     with server.client() as api:
         return api.post(paths[number % len(paths)], json=body).status_code

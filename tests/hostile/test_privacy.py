@@ -162,10 +162,10 @@ def test_slots_show_their_request_only_to_its_key(keyed_server: Serving) -> None
             generate(api, secret("slots"))
         for api in (ann, bob):
             slots = api.get("/upstream/demo/slots").raise_for_status().json()
-            told = [slot for slot in slots if "n_prompt_tokens" in slot]
+            visible = [slot for slot in slots if "n_prompt_tokens" in slot]
             assert len(slots) == 2
-            assert len(told) == 1
-            hidden = next(slot for slot in slots if slot not in told)
+            assert len(visible) == 1
+            hidden = next(slot for slot in slots if slot not in visible)
             assert set(hidden) == {"id", "n_ctx", "is_processing", "speculative"}
 
 

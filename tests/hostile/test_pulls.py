@@ -25,8 +25,8 @@ def test_a_pull_stops_at_the_declared_size(home: Path, no_length: bool, declared
     with serve_hub() as hub:
         hub.repos[REPO] = Repo({FILE: CONTENT}, declared_size=declared)
         hub.more, hub.no_length = MUCH, no_length
-        said = refused(home, hub, REPO)
-        assert ("than the" in said) == (declared > 0)
+        error = refused(home, hub, REPO)
+        assert ("than the" in error) == (declared > 0)
         assert hub.poured < len(CONTENT) + BUFFERED
     assert not list((home / "models").rglob("*.part"))
     assert not list((home / "models").glob("[!.]*"))

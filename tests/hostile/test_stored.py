@@ -27,14 +27,14 @@ def keyed_server(engine: Engine) -> Iterator[Serving]:
 
 
 def document(name: str, *messages: dict[str, Any], **about: Any) -> dict[str, Any]:
-    said = list(messages) or [{"role": "user", "content": "hello"}]
-    whole = {"version": 1, "id": name, "model": "demo", "title": name, "messages": said}
+    stored = list(messages) or [{"role": "user", "content": "hello"}]
+    whole = {"version": 1, "id": name, "model": "demo", "title": name, "messages": stored}
     return whole | about
 
 
 def stored(api: httpx.Client, name: str, text: str) -> None:
-    said = {"role": "user", "content": text}
-    api.post("/api/sessions/import", json=document(name, said)).raise_for_status()
+    message = {"role": "user", "content": text}
+    api.post("/api/sessions/import", json=document(name, message)).raise_for_status()
 
 
 def search(server: Serving, key: str, text: str) -> tuple[int, float]:

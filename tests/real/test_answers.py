@@ -109,7 +109,7 @@ def killed_in_the_middle(
     """Kill the engine after `after` characters; return the text before that, and the last event."""
     options = GREEDY | {"max_tokens": LONG}
     body = {"model": SMOLLM2, "messages": asked(question), "options": options}
-    said, cut, last = "", "", {}
+    text, cut, last = "", "", {}
     with api.stream("POST", "/api/chat", json=body) as answer:
         for line in answer.iter_lines():
             if not line.startswith("data: "):
@@ -118,13 +118,13 @@ def killed_in_the_middle(
             if event["done"]:
                 last = event
                 break
-            said += event["token"]
-            if len(said) >= after and not cut:
-                cut = said
+            text += event["token"]
+            if len(text) >= after and not cut:
+                cut = text
                 kill_engine(server)
-    assert cut, f"the answer ended too early: {said!r}"
+    assert cut, f"the answer ended too early: {text!r}"
     assert "error" not in last, last
-    assert last["full_text"] == said
+    assert last["full_text"] == text
     return cut, last
 
 

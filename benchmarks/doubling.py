@@ -184,7 +184,7 @@ def _doubled(server: Serving, case: Case) -> list[Figure]:
         for size in sizes():
             body = orjson.dumps(case.body(size))
             with probing(server) as probes:
-                seconds, status = _asked(api, case, body)
+                seconds, status = _best_time(api, case, body)
             took.append(seconds)
             statuses.append(status)
             health.append(max(probes))
@@ -205,7 +205,7 @@ def _largest(health: list[float]) -> str:
     return ", ".join(f"{1000 * seconds:.0f}" for seconds in health) + " ms"
 
 
-def _asked(api: httpx.Client, case: Case, body: bytes) -> tuple[float, int]:
+def _best_time(api: httpx.Client, case: Case, body: bytes) -> tuple[float, int]:
     """The better of two times, because other work on the machine slows one of them less. A request
     that takes long is sent once."""
     best, status = float("inf"), 0

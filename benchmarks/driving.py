@@ -99,11 +99,11 @@ def _wrk(target: Target, clients: int, seconds: float) -> Driven:
     report = re.search(r"^drove (\d+) (\d+) (\d+) (\S+) (.*)$", done.stdout, re.MULTILINE)
     if report is None:
         raise RuntimeError(f"wrk did not come to its end: {done.stdout[-500:]}")
-    asked, answered, good = map(int, report.groups()[:3])
+    sent, answered, good = map(int, report.groups()[:3])
     return Driven(
         good=good,
         wrong=answered - good,
-        closed=asked - answered,
+        closed=sent - answered,
         seconds=float(report[4]),
         cpu_s=_children_cpu_s() - before,
         bad=report[5],

@@ -33,10 +33,10 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
         turns: list[float] = []
         same: list[float] = []
         for number in range(-2, 2 * rounds, 2):  # the first round loads the model
-            others.append(_asked(ann, f"{number} {_TEXT}"))
-            turns += [_asked(bob, f"{number} {_TEXT}"), _asked(ann, f"{number + 1} {_TEXT}")]
-            _asked(ann, _TEXT)
-            same.append(_asked(ann, _TEXT))
+            others.append(_token_ms(ann, f"{number} {_TEXT}"))
+            turns += [_token_ms(bob, f"{number} {_TEXT}"), _token_ms(ann, f"{number + 1} {_TEXT}")]
+            _token_ms(ann, _TEXT)
+            same.append(_token_ms(ann, _TEXT))
     cost = statistics.median(turns[2:]) - statistics.median(others[1:])
     return [
         median_of("one key, another prompt each time", others[1:], unit="ms"),
@@ -46,7 +46,7 @@ def measure(rounds: int = ROUNDS) -> list[Figure]:
     ]
 
 
-def _asked(api: httpx.Client, prompt: str) -> float:
+def _token_ms(api: httpx.Client, prompt: str) -> float:
     """The milliseconds that one token takes."""
     body = {"model": "demo", "prompt": prompt, "stream": False, "options": {"max_tokens": 1}}
     began = time.perf_counter()

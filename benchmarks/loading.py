@@ -94,8 +94,8 @@ def _unload_when_idle(client: httpx.Client) -> None:
 def _bare_first_token(argv: list[str]) -> float:
     body = {"messages": _QUESTION, "max_tokens": 16, "stream": True}
     with bare_engine(argv) as engine, engine.client() as client:
-        asked = time.monotonic()
-        return engine.ready_s + _until_text(client, "/v1/chat/completions", body, asked)
+        sent_at = time.monotonic()
+        return engine.ready_s + _until_text(client, "/v1/chat/completions", body, sent_at)
 
 
 def _until_text(client: httpx.Client, path: str, body: dict[str, Any], since: float) -> float:

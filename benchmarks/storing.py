@@ -88,13 +88,13 @@ def _ask(home: Path) -> tuple[list[float], list[float]]:
     the client sends. Measured by turns, so that a busy machine slows both."""
     chance = random.Random(7)
     history = [{"role": ("user", "assistant")[n % 2], "content": _TEXT} for n in range(_MESSAGES)]
-    asked = {"role": "user", "content": "And then?"}
+    question = {"role": "user", "content": "And then?"}
     stored, sent = [], []
     with serving(home, **kept_settings()) as server, server.client() as api:
-        _first_token(api, [*history, asked], None)
+        _first_token(api, [*history, question], None)
         for key in chance.sample(range(1, _SESSIONS + 1), _ROUNDS):
-            stored.append(_first_token(api, [asked], f"s{key}"))
-            sent.append(_first_token(api, [*history, asked], None))
+            stored.append(_first_token(api, [question], f"s{key}"))
+            sent.append(_first_token(api, [*history, question], None))
     return stored, sent
 
 

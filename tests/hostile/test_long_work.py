@@ -219,23 +219,23 @@ def test_a_broken_model_is_read_once_until_it_changes(
     file = tmp_path / "broken" / "broken.gguf"
     string_array(file, 10)
 
-    def asked() -> int:
+    def times_read() -> int:
         read.clear()
         with pytest.raises(ModelNotFound):
             registry.get("unknown")
         return len(read)
 
-    assert [asked(), asked()] == [1, 1], (
+    assert [times_read(), times_read()] == [1, 1], (
         "a recent file is read each time, since a copy may still be running"
     )
     settle(tmp_path)
-    assert [asked(), asked(), asked()] == [1, 0, 0]
+    assert [times_read(), times_read(), times_read()] == [1, 0, 0]
     with pytest.raises(InvalidModel, match=r"broken\.gguf"):
         registry.get("broken")
     assert len(read) == 0
     file.write_bytes(b"something else")
     settle(tmp_path)
-    assert [asked(), asked()] == [1, 0]
+    assert [times_read(), times_read()] == [1, 0]
 
 
 def test_a_broken_model_does_not_block_other_clients(engine: Any) -> None:

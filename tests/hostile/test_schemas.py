@@ -164,10 +164,10 @@ def test_twenty_tools_of_real_agents_pass_at_once(api: httpx.Client, way: str) -
         json.loads(one.replace('{"its": "schema"}', schema).replace('"act"', f'"{name}"'))
         for name, schema in schemas.items()
     ]
-    asked = {"model": "tooled", "stream": False, **body({}), "tools": offered}
+    request = {"model": "tooled", "stream": False, **body({}), "tools": offered}
     if way == "n":
-        asked["n"] = 2
-    answer = api.post(path, json=asked)
+        request["n"] = 2
+    answer = api.post(path, json=request)
     assert answer.status_code == 200, answer.text
 
 

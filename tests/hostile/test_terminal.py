@@ -162,10 +162,10 @@ def test_ps_watch(env: dict[str, str]) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_by_tab(env: dict[str, str], shell: str) -> None:
     line = "myllm sessions show sess"
-    asked = {"_MYLLM_COMPLETE": f"complete_{shell}", "COMP_WORDS": line, "COMP_CWORD": "3"}
-    asked |= {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    variables = {"_MYLLM_COMPLETE": f"complete_{shell}", "COMP_WORDS": line, "COMP_CWORD": "3"}
+    variables |= {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     done = subprocess.run(
-        [Path(sys.executable).with_name("myllm")], env={**env, **asked},
+        [Path(sys.executable).with_name("myllm")], env={**env, **variables},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     check(done.stdout + done.stderr)

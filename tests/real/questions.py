@@ -25,7 +25,7 @@ ONE_THREAD = {"threads": 1}
 GREEDY = {"temperature": 0, "repeat_penalty": 1.0}
 
 
-def asked(question: str) -> list[dict[str, str]]:
+def conversation(question: str) -> list[dict[str, str]]:
     """The messages of a new conversation."""
     return [{"role": "user", "content": question}]
 
@@ -33,6 +33,6 @@ def asked(question: str) -> list[dict[str, str]]:
 def chat(api: httpx.Client, text: str, tokens: int = MAX_TOKENS, **fields: Any) -> dict[str, Any]:
     """The whole answer of `/api/chat` at temperature 0."""
     options = GREEDY | {"max_tokens": tokens}
-    body = {"model": SMOLLM2, "messages": asked(text), "options": options, "stream": False}
+    body = {"model": SMOLLM2, "messages": conversation(text), "options": options, "stream": False}
     answer: dict[str, Any] = post(api, "/api/chat", **(body | fields))
     return answer

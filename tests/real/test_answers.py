@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.api.events import parse, post, stream
-from tests.real.questions import GREEDY, MAX_TOKENS, QUESTIONS, asked, chat
+from tests.real.questions import GREEDY, MAX_TOKENS, QUESTIONS, chat, conversation
 from tests.real_models import SMOLLM2
 from tests.serving import Serving
 
@@ -48,7 +48,7 @@ def check_person(text: str) -> None:
 def test_an_answer_fits_its_schema(api: httpx.Client) -> None:
     check_person(chat(api, PERSON, 100, format=SCHEMA)["message"]["content"])
     wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA}}
-    body = {"model": SMOLLM2, "messages": asked(PERSON), "temperature": 0.8, "seed": 7}
+    body = {"model": SMOLLM2, "messages": conversation(PERSON), "temperature": 0.8, "seed": 7}
     answer = post(api, "/v1/chat/completions", **body, max_tokens=100, response_format=wanted)
     assert answer["choices"][0]["finish_reason"] == "stop"
     check_person(answer["choices"][0]["message"]["content"])
@@ -59,7 +59,7 @@ def test_twenty_streams_at_once_equal_the_answers_alone(server: Serving, api: ht
 
     def ask(number: int) -> tuple[str, dict[str, Any]]:
         question = QUESTIONS[number % len(QUESTIONS)]
-        body = {"model": SMOLLM2, "messages": asked(question)}
+        body = {"model": SMOLLM2, "messages": conversation(question)}
         with server.client(timeout=150) as client:
             options = GREEDY | {"max_tokens": MAX_TOKENS}
             tokens, last = stream(client, "/api/chat", **body, options=options)
@@ -108,7 +108,7 @@ def killed_in_the_middle(
 ) -> tuple[str, dict[str, Any]]:
     """Kill the engine after `after` characters; return the text before that, and the last event."""
     options = GREEDY | {"max_tokens": LONG}
-    body = {"model": SMOLLM2, "messages": asked(question), "options": options}
+    body = {"model": SMOLLM2, "messages": conversation(question), "options": options}
     text, cut, last = "", "", {}
     with api.stream("POST", "/api/chat", json=body) as answer:
         for line in answer.iter_lines():

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.servers import bare_engine
 from tests.api.events import post, stream
-from tests.real.questions import BEGINNING, GREEDY, MAX_TOKENS, QUESTIONS, asked
+from tests.real.questions import BEGINNING, GREEDY, MAX_TOKENS, QUESTIONS, conversation
 from tests.real_models import SMOLLM2
 from tests.serving import Serving
 
@@ -28,13 +28,13 @@ def direct(server: Serving) -> Iterator[httpx.Client]:
 
 
 def native(api: httpx.Client, question: str) -> str:
-    body = {"model": SMOLLM2, "messages": asked(question), "stream": False}
+    body = {"model": SMOLLM2, "messages": conversation(question), "stream": False}
     answer = post(api, "/api/chat", **body, options=GREEDY | {"max_tokens": MAX_TOKENS})
     return str(answer["message"]["content"])
 
 
 def native_stream(api: httpx.Client, question: str) -> str:
-    body = {"model": SMOLLM2, "messages": asked(question)}
+    body = {"model": SMOLLM2, "messages": conversation(question)}
     options = GREEDY | {"max_tokens": MAX_TOKENS}
     tokens, last = stream(api, "/api/chat", **body, options=options)
     assert "".join(tokens) == last["full_text"]
@@ -42,7 +42,7 @@ def native_stream(api: httpx.Client, question: str) -> str:
 
 
 def openai(api: httpx.Client, question: str) -> str:
-    body = {"model": SMOLLM2, "messages": asked(question), "temperature": 0}
+    body = {"model": SMOLLM2, "messages": conversation(question), "temperature": 0}
     answer = post(api, "/v1/chat/completions", **body, max_tokens=MAX_TOKENS)
     return str(answer["choices"][0]["message"]["content"])
 
@@ -54,13 +54,13 @@ def responses(api: httpx.Client, question: str) -> str:
 
 
 def anthropic(api: httpx.Client, question: str) -> str:
-    body = {"model": SMOLLM2, "messages": asked(question), "temperature": 0}
+    body = {"model": SMOLLM2, "messages": conversation(question), "temperature": 0}
     answer = post(api, "/v1/messages", **body, max_tokens=MAX_TOKENS)
     return str(answer["content"][0]["text"])
 
 
 def ollama_chat(api: httpx.Client, question: str) -> str:
-    body = {"model": SMOLLM2, "messages": asked(question), "stream": False}
+    body = {"model": SMOLLM2, "messages": conversation(question), "stream": False}
     options = GREEDY | {"num_predict": MAX_TOKENS}
     return str(post(api, "/ollama/api/chat", **body, options=options)["message"]["content"])
 

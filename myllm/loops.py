@@ -44,7 +44,7 @@ async def keep_running(
     The first time is after `first_s` seconds, by default `every_s`. While it fails the pause
     doubles, up to `LONGEST_PAUSE_S`.
     """
-    pause_s, was_told = every_s, False
+    pause_s, was_logged = every_s, False
     await asyncio.sleep(every_s if first_s is None else first_s)
     while True:
         try:
@@ -52,15 +52,16 @@ async def keep_running(
         except asyncio.CancelledError as failure:
             if _is_cancelled():
                 raise
-            was_told = note_failure(name, failure) or was_told  # cancelled was what it waited for
+            # What the step awaited was cancelled, not the step itself.
+            was_logged = note_failure(name, failure) or was_logged
             pause_s = _longer(pause_s, every_s)
         except Exception as failure:  # noqa: BLE001 - the loop would end unnoticed
-            was_told = note_failure(name, failure) or was_told
+            was_logged = note_failure(name, failure) or was_logged
             pause_s = _longer(pause_s, every_s)
         else:
-            if was_told:
+            if was_logged:
                 _log.info("background work goes on", work=name)
-            pause_s, was_told = every_s, False
+            pause_s, was_logged = every_s, False
         await asyncio.sleep(pause_s)
 
 

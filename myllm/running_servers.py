@@ -55,7 +55,7 @@ def is_own(state_dir: Path, address: str, port: int) -> bool:
         files = list((state_dir / _FOLDER).glob("*.json"))
     except OSError:
         return False
-    return any(_listens(told, address, port) for told in map(_read, files) if told)
+    return any(_listens(entry, address, port) for entry in map(_read, files) if entry)
 
 
 def _identity(pid: int) -> dict[str, Any]:
@@ -85,18 +85,18 @@ def _read(path: Path) -> dict[str, Any] | None:
         if not (is_ours and stat.S_ISREG(state.st_mode)):
             return None
         try:
-            told = json.loads(file.read(_LARGEST))
+            entry = json.loads(file.read(_LARGEST))
         except ValueError:
             return None
-    return told if isinstance(told, dict) else None
+    return entry if isinstance(entry, dict) else None
 
 
-def _listens(told: dict[str, Any], address: str, port: int) -> bool:
+def _listens(entry: dict[str, Any], address: str, port: int) -> bool:
     """Whether the named process is still the one that wrote the file, and listens there."""
     try:
-        process = psutil.Process(int(told["pid"]))
-        is_same = abs(process.create_time() - told["created"]) < _CLOCK_S
-        if not is_same or told["port"] != port:
+        process = psutil.Process(int(entry["pid"]))
+        is_same = abs(process.create_time() - entry["created"]) < _CLOCK_S
+        if not is_same or entry["port"] != port:
             return False
         uids = process.uids()
         if {uids.real, uids.effective} != {os.geteuid()}:
@@ -114,7 +114,7 @@ def _listens(told: dict[str, Any], address: str, port: int) -> bool:
 def _forget_the_dead(folder: Path) -> None:
     """Remove the files of servers that were killed."""
     for path in folder.glob("*.json"):
-        told = _read(path)
+        entry = _read(path)
         with suppress(OSError):
-            if told is not None and not psutil.pid_exists(int(told.get("pid", 0))):
+            if entry is not None and not psutil.pid_exists(int(entry.get("pid", 0))):
                 path.unlink()

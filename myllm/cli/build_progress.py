@@ -63,7 +63,7 @@ class _PlainLines:
 
     def __init__(self) -> None:
         self._phase = ""
-        self._told_percent = 0
+        self._shown_percent = 0
 
     def show(self, progress: Progress) -> None:
         if progress.phase == "note":
@@ -71,15 +71,15 @@ class _PlainLines:
             return
         title = _TITLES[progress.phase]
         if progress.phase != self._phase:
-            self._phase, self._told_percent = progress.phase, 0
+            self._phase, self._shown_percent = progress.phase, 0
             counted = progress.phase in ("compile", "check")
             detail = f"{progress.total} steps" if counted else progress.detail
             say(f"{title}: {detail}" if detail else title, stderr=True, flush=True)
         if not progress.total:
             return
         percent = progress.done * 100 // progress.total
-        if percent >= self._told_percent + _PLAIN_STEP_PERCENT:
-            self._told_percent = percent - percent % _PLAIN_STEP_PERCENT
+        if percent >= self._shown_percent + _PLAIN_STEP_PERCENT:
+            self._shown_percent = percent - percent % _PLAIN_STEP_PERCENT
             say(f"{title}: {percent}%", stderr=True, flush=True)
 
 

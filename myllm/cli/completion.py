@@ -72,21 +72,21 @@ def _model_names(settings: Settings) -> Iterator[str]:
         yield name
         with suppress(InvalidModel):  # reads config.json only, not the GGUF
             yield from read_config(registry.models_dir / name / CONFIG).aliases
-    for model in (_told(settings, "/api/models") or {}).get("models", ()):
+    for model in (_get(settings, "/api/models") or {}).get("models", ()):
         yield model["name"]
         yield from model.get("aliases", ())
 
 
 def _sessions(settings: Settings, beginning: str) -> list[tuple[str, str]]:
-    told = _told(settings, f"/api/sessions?limit={_MAX_IDS}")
-    if told is not None:
-        return [(one["id"], one["title"]) for one in told["sessions"]]
+    page = _get(settings, f"/api/sessions?limit={_MAX_IDS}")
+    if page is not None:
+        return [(one["id"], one["title"]) for one in page["sessions"]]
     from myllm.sessions.completion_query import latest_ids
 
     return latest_ids(settings.database(), _OWNER, beginning, _MAX_IDS)
 
 
-def _told(settings: Settings, path: str) -> Any:
+def _get(settings: Settings, path: str) -> Any:
     """The answer of the running server, or None. Not by httpx, which takes too long to import."""
     import http.client
     import urllib.parse

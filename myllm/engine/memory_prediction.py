@@ -45,15 +45,15 @@ async def fit_params(
     """
     # Otherwise the sum lacks weights that would be repacked for the CPU.
     command = [str(tool), *arguments, "--no-repack", "--fit-print", "on"]
-    code, printed, said = await _run(command, timeout_s)
+    code, stdout, stderr = await _run(command, timeout_s)
     needs = tuple(
         DeviceNeed(name, int(model), int(context), int(compute))
-        for name, model, context, compute in _LINE.findall(printed)
+        for name, model, context, compute in _LINE.findall(stdout)
     )
     if code != 0:
-        raise EngineError(f"{tool.name} ended with {code}: {_cause(said)}")
+        raise EngineError(f"{tool.name} ended with {code}: {_cause(stderr)}")
     if not needs or needs[-1].name != _HOST:
-        raise EngineError(f"{tool.name} printed no memory figures: {printed.strip()[:200]!r}")
+        raise EngineError(f"{tool.name} printed no memory figures: {stdout.strip()[:200]!r}")
     return needs
 
 
@@ -72,22 +72,22 @@ async def _run(command: list[str], timeout_s: float) -> tuple[int, str, str]:
     except OSError as failure:
         raise EngineError(f"{command[0]} cannot be run: {failure.strerror}") from failure
     try:
-        printed, said = await asyncio.wait_for(process.communicate(), timeout_s)
+        stdout, stderr = await asyncio.wait_for(process.communicate(), timeout_s)
     except TimeoutError as hang:
         raise EngineError(f"{command[0]} gave no answer in {timeout_s:g} s") from hang
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return process.returncode or 0, printed.decode(errors="replace"), said.decode(errors="replace")
+    return process.returncode or 0, stdout.decode(errors="replace"), stderr.decode(errors="replace")
 
 
-def _cause(said: str) -> str:
+def _cause(stderr: str) -> str:
     """The lines that llama.cpp marks as errors, else its last one.
 
     Marked lines are often lost when it aborts; the exception's own words come after them.
     """
-    lines = [line.strip().removeprefix("what():").strip() for line in said.splitlines()]
+    lines = [line.strip().removeprefix("what():").strip() for line in stderr.splitlines()]
     lines = [line for line in lines if line]
     errors = [line.split(" E ", 1)[1] for line in lines if " E " in line]
     return " / ".join(errors[-3:] or lines[-1:])[:300] or "it said nothing"

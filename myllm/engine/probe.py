@@ -38,13 +38,13 @@ def identify(server: Path) -> Identity:
     Raises EngineMissing when it cannot be run or is not a llama-server, with the program's path and
     its own words.
     """
-    said = _ask(server, "--version")
-    if match := _NEW_VERSION.search(said):
+    output = _ask(server, "--version")
+    if match := _NEW_VERSION.search(output):
         version, build, commit = match[1], int(match[2]), match[3]
-    elif match := _OLD_VERSION.search(said):
+    elif match := _OLD_VERSION.search(output):
         version, build, commit = f"b{match[1]}", int(match[1]), match[2]
     else:
-        raise EngineMissing(f"{server} is not a llama-server: --version said {_shorten(said)!r}")
+        raise EngineMissing(f"{server} is not a llama-server: --version said {_shorten(output)!r}")
     return Identity(version, build, commit, _backends(devices_of(server)))
 
 

@@ -144,12 +144,12 @@ def _ask(client: httpx.Client) -> None:
     if answer.status_code != 200:
         raise EngineError(f"it answered with status {answer.status_code}: {answer.text[:200]}")
     content: dict[str, Any] = answer.json()
-    said = content["choices"][0]["message"]["content"] or ""
+    reply = content["choices"][0]["message"]["content"] or ""
     read = content["usage"]["prompt_tokens"]
     if read < _MIN_PROMPT_TOKENS:
         raise EngineError(f"it read {read} tokens where the prompt has over {_MIN_PROMPT_TOKENS}")
-    if _EXPECTED not in said:
-        raise EngineError(f"it answered {said[:80]!r} in place of '{_EXPECTED}'")
+    if _EXPECTED not in reply:
+        raise EngineError(f"it answered {reply[:80]!r} in place of '{_EXPECTED}'")
 
 
 def _why(server: subprocess.Popen[bytes], failure: httpx.HTTPError) -> EngineError:

@@ -117,22 +117,22 @@ class Executor:
             case Grant(ticket):
                 self._reject(ticket, error)
 
-    def _plan(self, wish: MakePlan) -> None:
-        task = in_background("planning", self._make_plan(wish))
+    def _plan(self, request: MakePlan) -> None:
+        task = in_background("planning", self._make_plan(request))
         self.planning.add(task)
         task.add_done_callback(self.planning.discard)
 
-    async def _make_plan(self, wish: MakePlan) -> None:
+    async def _make_plan(self, request: MakePlan) -> None:
         """The plan fails if the model has vanished or broken since the request came."""
         try:
-            plan = await self._planner.plan(wish.key, wish.smaller)
+            plan = await self._planner.plan(request.key, request.smaller)
             free = self._planner.free(self._supervisor.used(state="loading"))
             actions = self._scheduler.planned(plan, free, time.monotonic())
         except MyLLMError as failure:
-            self._no_plan(wish.key, failure)
+            self._no_plan(request.key, failure)
         except Exception as failure:  # noqa: BLE001 - or requests would wait for ever
             note_failure("planning", failure)
-            self._no_plan(wish.key, _as_error(failure))
+            self._no_plan(request.key, _as_error(failure))
         else:
             self.carry_out(actions)
 

@@ -43,7 +43,7 @@ class Extra(TypedDict, total=False):
     response: dict[str, Any]
 
 
-_NOT_SAID = ("thinking", "response")
+_EXCLUDED = ("thinking", "response")
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,20 @@ class Message:
 
     def same_as(self, other: Message) -> bool:
         """Whether both say the same, thoughts aside: clients need not send those back."""
-        return (self.role, self.content, self.said()) == (other.role, other.content, other.said())
+        return (self.role, self.content, self.extra_fields()) == (
+            other.role,
+            other.content,
+            other.extra_fields(),
+        )
 
     def trimmed(self) -> Message:
         """Return the message without spaces around its text."""
         return replace(self, content=self.content.strip())
 
-    def said(self) -> dict[str, Any]:
+    def extra_fields(self) -> dict[str, Any]:
         """Return what the message has besides its text and thoughts."""
         extra = self.extra or {}
-        return {name: value for name, value in extra.items() if name not in _NOT_SAID}
+        return {name: value for name, value in extra.items() if name not in _EXCLUDED}
 
     def shown(self) -> dict[str, Any]:
         """Return what the message has besides its text, for clients to see."""
@@ -81,7 +85,11 @@ class Message:
     def wire(self) -> dict[str, Any]:
         """Return the message in OpenAI's form, as engines read it."""
         extra = self.extra or {}
-        wire = {"role": self.role, "content": extra.get("parts") or self.content, **self.said()}
+        wire = {
+            "role": self.role,
+            "content": extra.get("parts") or self.content,
+            **self.extra_fields(),
+        }
         wire.pop("parts", None)
         if "thinking" in extra:
             wire["reasoning_content"] = extra["thinking"]

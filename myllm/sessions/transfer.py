@@ -68,13 +68,13 @@ def _from_json(text: str) -> Document:
     if not isinstance(messages, list):
         raise InvalidRequest("messages must be a list")
     _check_count(len(messages))
-    said = []
+    parsed = []
     for index, fields in enumerate(messages):
         where = f"messages[{index}]"
         if not isinstance(fields, dict):
             raise InvalidRequest(f"{where} must be an object")
-        said.append(_message(fields, _text(fields, "content", where), where))
-    return _document(whole, said)
+        parsed.append(_message(fields, _text(fields, "content", where), where))
+    return _document(whole, parsed)
 
 
 def _to_markdown(document: Document) -> str:
@@ -94,8 +94,8 @@ def _from_markdown(text: str) -> Document:
     about = re.search(rf"^{re.escape(_SESSION)}(.*){re.escape(_END)}\r?$", head, re.MULTILINE)
     if about is None:
         raise InvalidRequest(f"no line '{_SESSION}...{_END}' before the first message")
-    said = [_block(block, f"message {number}") for number, block in enumerate(blocks, start=1)]
-    return _document(_object(about[1], "the session's line"), said)
+    parsed = [_block(block, f"message {number}") for number, block in enumerate(blocks, start=1)]
+    return _document(_object(about[1], "the session's line"), parsed)
 
 
 def _check_count(messages: int) -> None:
@@ -134,14 +134,14 @@ def _in_comment(fields: dict[str, Any]) -> str:
     return json.dumps(fields).replace(">", "\\u003e")
 
 
-def _document(about: dict[str, Any], said: Sequence[Message]) -> Document:
+def _document(about: dict[str, Any], messages: Sequence[Message]) -> Document:
     if about.get("version") != _VERSION:
         raise InvalidRequest(f"version must be {_VERSION}, not {about.get('version')!r}")
-    if not said:
+    if not messages:
         raise InvalidRequest("there is no message in it")
     names = ("id", "model", "title")
     session_id, model, title = (_storable(_text(about, n, "it"), n, "it") for n in names)
-    return Document(session_id, model, title, tuple(said))
+    return Document(session_id, model, title, tuple(messages))
 
 
 def _message(fields: dict[str, Any], content: str, where: str) -> Message:

@@ -56,9 +56,9 @@ async def slots(model: str, services: ServicesDep, client: ClientDep) -> Respons
     """What each slot of the engine is doing."""
 
     async def make() -> list[dict[str, Any]]:
-        told = orjson.loads(await _get(services, client, model, "/slots"))
+        reply = orjson.loads(await _get(services, client, model, "/slots"))
         owners = services.gateway.slot_owners(model)
-        return [_shown(slot, owners.get(slot["id"]) == client.owner) for slot in told]
+        return [_shown(slot, owners.get(slot["id"]) == client.owner) for slot in reply]
 
     return DeferredJson(make)
 
@@ -68,8 +68,8 @@ async def metrics(model: str, services: ServicesDep, client: ClientDep) -> Respo
     """The engine's counters, in Prometheus' text format."""
 
     async def make() -> Response:
-        told = await _get(services, client, model, "/metrics")
-        return Response(told, media_type=_METRICS)
+        reply = await _get(services, client, model, "/metrics")
+        return Response(reply, media_type=_METRICS)
 
     return DeferredResponse(make)
 
@@ -154,7 +154,7 @@ async def _posted(
     model = await gateway.models.find(name)
 
     async def make() -> Response:
-        told = await query(gateway, info, model, path, body)
-        return Response(told, media_type="application/json")
+        reply = await query(gateway, info, model, path, body)
+        return Response(reply, media_type="application/json")
 
     return DeferredResponse(make)

@@ -194,16 +194,16 @@ def _terminal(end: Finished) -> dict[str, Any]:
 
 def _extras(end: Finished) -> dict[str, Any]:
     """Return what a chat's answer has besides its text."""
-    said: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if end.thinking:
-        said["thinking"] = end.thinking
+        fields["thinking"] = end.thinking
     if end.calls:
-        said["tool_calls"] = wire_calls(end.calls)
-    return said
+        fields["tool_calls"] = wire_calls(end.calls)
+    return fields
 
 
 def _in_session(end: Finished) -> dict[str, Any]:
-    said: dict[str, Any] = {"session_id": end.session_id}
+    fields: dict[str, Any] = {"session_id": end.session_id}
     if end.dropped_messages:
-        said |= {"truncated": True, "dropped_messages": end.dropped_messages}
-    return said | end.unstored()
+        fields |= {"truncated": True, "dropped_messages": end.dropped_messages}
+    return fields | end.unstored()

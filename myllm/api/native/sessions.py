@@ -64,17 +64,17 @@ async def list_sessions(
 @router.get("/{session_id}")
 async def show_session(session_id: str, sessions: SessionsDep, client: ClientDep) -> dict[str, Any]:
     """Show a session with all its messages; prompts no longer contain superseded ones."""
-    found, said = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
-    return _summary(found) | {"messages": [_message(each) for each in said]}
+    found, stored = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
+    return _summary(found) | {"messages": [_message(each) for each in stored]}
 
 
 @router.patch("/{session_id}")
 async def rename_session(
-    session_id: str, wish: RenameRequest, sessions: SessionsDep, client: ClientDep
+    session_id: str, body: RenameRequest, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, Any]:
     """Give a session another title."""
     ref = SessionRef(client.owner, session_id)
-    await (await sessions.archive()).rename(ref, wish.title)
+    await (await sessions.archive()).rename(ref, body.title)
     return await _shown(sessions, ref)
 
 
@@ -102,12 +102,12 @@ async def fork_session(
     session_id: str,
     sessions: SessionsDep,
     client: ClientDep,
-    wish: Annotated[ForkRequest, Body(default_factory=ForkRequest)],
+    body: Annotated[ForkRequest, Body(default_factory=ForkRequest)],
 ) -> dict[str, Any]:
     """Begin another session with the messages of this one, up to and including `message`."""
-    new_id = _new_id(wish.session_id)
+    new_id = _new_id(body.session_id)
     archive = await sessions.archive()
-    await archive.fork(SessionRef(client.owner, session_id), new_id, wish.message)
+    await archive.fork(SessionRef(client.owner, session_id), new_id, body.message)
     return await _shown(sessions, SessionRef(client.owner, new_id))
 
 
@@ -121,8 +121,8 @@ async def export_session(
     ] = "json",
 ) -> Response:
     """Export a session without its superseded messages; POST it to /api/sessions/import."""
-    found, said = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
-    messages = tuple(each.message for each in said if not each.superseded)
+    found, stored = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
+    messages = tuple(each.message for each in stored if not each.superseded)
     text = write(Document(found.id, found.model, found.title, messages), form)
     name = f"{session_id.replace(':', '_')}.{_ENDINGS[form]}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -148,8 +148,8 @@ async def import_session(
     document = await asyncio.to_thread(lambda: _checked(read(text, forms[media])))
     ref = SessionRef(client.owner, _new_id(session_id or document.id))
     archive = await sessions.archive()
-    title, said = document.title, document.messages
-    await archive.add(ref, document.model, title, said)
+    title, messages = document.title, document.messages
+    await archive.add(ref, document.model, title, messages)
     return await _shown(sessions, ref)
 
 
@@ -165,11 +165,11 @@ def _checked(document: Document) -> Document:
             RenameRequest.model_validate({"title": document.title})
     except ValidationError as failure:
         raise RequestValidationError(failure.errors(include_url=False)) from None
-    said = [
+    messages = [
         _with_parts(message, posted["content"])
         for message, posted in zip(document.messages, carried(wire), strict=True)
     ]
-    return replace(document, messages=tuple(said))
+    return replace(document, messages=tuple(messages))
 
 
 def _posted(message: Message) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from myllm.models.registry import Model
 
 router = APIRouter(prefix="/ollama", tags=["Ollama"], route_class=AnyContentType)
 # The version of Ollama whose API this is: clients check it for the features that they use.
-SPEAKS: Final = "0.12.0"
+OLLAMA_VERSION: Final = "0.12.0"
 _MB: Final = 2**20
 _NEVER: Final = "9999-12-31T23:59:59Z"
 # In a chat template that handles tools.
@@ -45,7 +45,7 @@ async def root() -> Response:
 @router.get("/api/version")
 async def version() -> dict[str, str]:
     """The version of Ollama whose API this is."""
-    return {"version": SPEAKS}
+    return {"version": OLLAMA_VERSION}
 
 
 @router.get("/api/tags")
@@ -217,8 +217,8 @@ def _info(model: Model) -> dict[str, Any]:
         "vocab_size": header.vocabulary_size,
     }
     general = {"general.architecture": arch, "general.parameter_count": header.parameter_count}
-    told = {f"{arch}.{name}": value for name, value in figures.items() if value}
-    return general | ({"general.basename": header.name} if header.name else {}) | told
+    details = {f"{arch}.{name}": value for name, value in figures.items() if value}
+    return general | ({"general.basename": header.name} if header.name else {}) | details
 
 
 def _capabilities(model: Model, template: str) -> Iterator[str]:

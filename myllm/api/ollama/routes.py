@@ -90,9 +90,9 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
     if not request.messages:
         return _load_or_unload(services, request, lines)
     messages = messages_of(request.messages)
-    said = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
+    chat_request = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
     info = request.info(client)
-    made = await start_chat(services, info, request.model, said)
+    made = await start_chat(services, info, request.model, chat_request)
     return _answer(lines, request.stream, *made)
 
 

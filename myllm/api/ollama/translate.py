@@ -31,9 +31,9 @@ def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
     unanswered = _OpenCalls()
     for number, message in enumerate(messages):
         content = content_of([message.content] if message.content else [], message.images or [])
-        said: dict[str, Any] = {"role": message.role, "content": content}
+        converted: dict[str, Any] = {"role": message.role, "content": content}
         if message.role == "tool":
-            said["tool_call_id"] = unanswered.answered(message)
+            converted["tool_call_id"] = unanswered.answered(message)
         elif message.tool_calls:
             calls = [
                 (call.id or f"call_{number}_{index}", call.function)
@@ -41,12 +41,12 @@ def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
             ]
             for call_id, function in calls:
                 unanswered.add(call_id, function.name)
-            said["tool_calls"] = [
+            converted["tool_calls"] = [
                 wire_call(call_id, function.name, function.arguments) for call_id, function in calls
             ]
             if message.thinking:  # which some models need until their last call
-                said["reasoning_content"] = message.thinking
-        wire.append(said)
+                converted["reasoning_content"] = message.thinking
+        wire.append(converted)
     return wire
 
 
@@ -92,7 +92,7 @@ class Lines:
     chat: bool
     started: float = field(default_factory=time.monotonic)
 
-    def said(
+    def line(
         self, text: str, thinking: str = "", calls: Sequence[Call] = (), **more: Any
     ) -> dict[str, Any]:
         """Return one piece of an answer, or all of it."""
@@ -110,27 +110,27 @@ class Lines:
 
     def nothing(self, why: str) -> dict[str, Any]:
         """Return the answer to a request that only loads or unloads the model."""
-        return self.said("", done=True, done_reason=why)
+        return self.line("", done=True, done_reason=why)
 
     async def pieces(self, answer: Answer, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the lines of an answer; tool calls come whole, before the last line."""
         async for event, end in self._events(answer, ticket):
             match event:
                 case Thinking(text):
-                    yield self.said("", thinking=text)
+                    yield self.line("", thinking=text)
                 case Token(text):
-                    yield self.said(text)
+                    yield self.line(text)
                 case Finished():
                     if event.calls:
-                        yield self.said("", calls=event.calls)
-                    yield self.said("", **end)
+                        yield self.line("", calls=event.calls)
+                    yield self.line("", **end)
 
     async def whole(self, answer: Answer, ticket: Ticket) -> dict[str, Any]:
         """Return an answer as one object."""
         async with aclosing(self._events(answer, ticket)) as events:
             async for event, end in events:
                 if isinstance(event, Finished):
-                    return self.said(event.full_text, event.thinking, event.calls, **end)
+                    return self.line(event.full_text, event.thinking, event.calls, **end)
         raise AssertionError("an answer ends with Finished")
 
     async def _events(

@@ -117,8 +117,8 @@ def _stream(answer: ChatAnswer, turn: ResponseTurn) -> Stream:
 
     async def frames() -> AsyncGenerator[bytes, None]:
         nonlocal events
-        async with aclosing(answer.events()) as said:
-            async for made in said:
+        async with aclosing(answer.events()) as pieces:
+            async for made in pieces:
                 if events is None:
                     events = Events(turn.key, turn.record)
                     yield events.begin()

@@ -60,9 +60,9 @@ class Events:
         kinds = "response.created", "response.in_progress"
         return b"".join(self._event(kind, response=whole(self._record, ())) for kind in kinds)
 
-    def say(self, said: Token | Thinking | CallPart) -> bytes:
+    def say(self, piece: Token | Thinking | CallPart) -> bytes:
         """Return the events for one piece of the answer."""
-        match said:
+        match piece:
             case Thinking(text):
                 begun = self._turn_to("reasoning", _reasoning(self._key, ""))
                 return begun + self._text("reasoning_text", text)
@@ -91,8 +91,8 @@ class Events:
         if not self._number:
             code = str(status_of(error))
             return self._event("error", code=code, message=error.detail, param=None)
-        told = {"code": "server_error", "message": error.detail}
-        response = whole(self._record, self._items) | {"status": "failed", "error": told}
+        failure = {"code": "server_error", "message": error.detail}
+        response = whole(self._record, self._items) | {"status": "failed", "error": failure}
         return self._event("response.failed", response=response)
 
     def _turn_to(self, what: str | int, item: Item) -> bytes:

@@ -162,8 +162,8 @@ class ResponsesRequest(BaseModel):
 
     def echo(self) -> dict[str, Any]:
         """Return the fields that the answer repeats."""
-        told = self.model_dump(by_alias=True, include=set(_ECHOED))
-        told["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools or ()]
+        echoed = self.model_dump(by_alias=True, include=set(_ECHOED))
+        echoed["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools or ()]
         defaults = {
             "metadata": {},
             "parallel_tool_calls": True,
@@ -172,8 +172,8 @@ class ResponsesRequest(BaseModel):
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
         }
-        given = {name: value for name, value in told.items() if value is not None}
-        return {**told, **defaults, **given}
+        given = {name: value for name, value in echoed.items() if value is not None}
+        return {**echoed, **defaults, **given}
 
     def messages(self) -> list[dict[str, Any]]:
         """Return the input as messages in the form of OpenAI's chat completions."""

@@ -79,36 +79,36 @@ def answer(relays: Sequence[Relay], request: SampledRequest) -> Response:
         return Stream(source.blocks, error_event, lambda: source.phase)
 
     async def make() -> Mapping[str, Any]:
-        said = await all_whole(relays)
-        usage = sum_usage([each.usage for each in said], choices)
-        made = [_choice(index, each) for index, each in enumerate(said)]
-        return _head(said[0]) | {"choices": made, "usage": usage}
+        answers = await all_whole(relays)
+        usage = sum_usage([each.usage for each in answers], choices)
+        made = [_choice(index, each) for index, each in enumerate(answers)]
+        return _head(answers[0]) | {"choices": made, "usage": usage}
 
     return DeferredJson(make)
 
 
-def _head(said: StreamedAnswer) -> dict[str, Any]:
+def _head(answer: StreamedAnswer) -> dict[str, Any]:
     """Return the fields of a whole answer that all choices share."""
-    kind = "chat.completion" if said.form == "chat" else "text_completion"
-    return said.head | {"object": kind}
+    kind = "chat.completion" if answer.form == "chat" else "text_completion"
+    return answer.head | {"object": kind}
 
 
-def _choice(index: int, said: StreamedAnswer) -> dict[str, Any]:
-    logprobs = {"content": said.logprobs} if said.logprobs else None
-    choice = {"index": index, "finish_reason": said.finish_reason, "logprobs": logprobs}
-    if said.form == "text":
-        return choice | {"text": said.text}
-    return choice | {"message": _message(said)}
+def _choice(index: int, answer: StreamedAnswer) -> dict[str, Any]:
+    logprobs = {"content": answer.logprobs} if answer.logprobs else None
+    choice = {"index": index, "finish_reason": answer.finish_reason, "logprobs": logprobs}
+    if answer.form == "text":
+        return choice | {"text": answer.text}
+    return choice | {"message": _message(answer)}
 
 
-def _message(said: StreamedAnswer) -> dict[str, Any]:
+def _message(answer: StreamedAnswer) -> dict[str, Any]:
     """Return a whole answer as a message."""
-    message: dict[str, Any] = {"role": "assistant", "content": said.text}
-    if said.thinking:
-        message["reasoning_content"] = said.thinking
-    if said.calls:
-        message["content"] = said.text or None
-        calls = [said.calls[index] for index in sorted(said.calls)]
+    message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+    if answer.thinking:
+        message["reasoning_content"] = answer.thinking
+    if answer.calls:
+        message["content"] = answer.text or None
+        calls = [answer.calls[index] for index in sorted(answer.calls)]
         message["tool_calls"] = wire_calls(
             replace(call, id=call.id or new_call_id()) for call in calls
         )

@@ -121,7 +121,7 @@ class Commands:
         path = Path(rest).expanduser().absolute()
         if path.exists() and path not in self._saved:
             raise InvalidRequest(f"{path} exists already; choose another name")
-        if not self._talk.said():
+        if not self._talk.messages():
             raise InvalidRequest("nothing has been said yet")
         form = "json" if path.suffix.lower() == ".json" else "markdown"
         write_aside(path, self._talk.exported(form))

@@ -28,7 +28,7 @@ def converse(talk: Talk, history: Path, go_on: bool) -> None:
     source, commands = reader(history), Commands(talk)
     say(f"Talking to {talk.model}. /help shows the commands.")
     if go_on:
-        _show_last_turns(talk.said())
+        _show_last_turns(talk.messages())
     interrupted = False
     while True:
         try:
@@ -64,11 +64,11 @@ def _say_how_to_go_on(talk: Talk) -> None:
         say(f"Continue with: myllm run {talk.model} --session {talk.session_id}")
 
 
-def _show_last_turns(said: list[dict[str, Any]]) -> None:
-    questions = [index for index, each in enumerate(said) if each["role"] == "user"]
+def _show_last_turns(messages: list[dict[str, Any]]) -> None:
+    questions = [index for index, each in enumerate(messages) if each["role"] == "user"]
     if not questions:
         return
-    shown = said[questions[-_TURNS_SHOWN:][0] :]
+    shown = messages[questions[-_TURNS_SHOWN:][0] :]
     if len(questions) > _TURNS_SHOWN:
         say(f"... ({len(questions) - _TURNS_SHOWN} earlier turns)")
     for message in shown:

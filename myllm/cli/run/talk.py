@@ -63,27 +63,27 @@ class Talk:
 
     def ask_again(self) -> Iterator[Event]:
         """Another answer to the last question, which replaces the first one once it is complete."""
-        said = self.said()
-        at = _last_turn(said)
-        if self._has_no_answer(said):
+        messages = self.messages()
+        at = _last_turn(messages)
+        if self._has_no_answer(messages):
             assert self._last_question is not None
             return self.ask(self._last_question)
         if at is None:
             raise InvalidRequest("there is no question to answer again")
-        return self._stream([_wire(each) for each in said[: at + 1]], "full")
+        return self._stream([_wire(each) for each in messages[: at + 1]], "full")
 
     def take_back(self) -> str:
         """Take the last turn out of the conversation; returns its question."""
-        said = self.said()
-        at = _last_turn(said)
-        if self._has_no_answer(said):
+        messages = self.messages()
+        at = _last_turn(messages)
+        if self._has_no_answer(messages):
             question, self._last_question = self._last_question, None
             return str(question)
         if at is None:
             raise InvalidRequest("there is no turn to take back")
         self._last_question = None
-        answer_of(self._server.delete(f"{self._path()}/messages/{said[at]['id']}"))
-        return str(said[at]["content"])
+        answer_of(self._server.delete(f"{self._path()}/messages/{messages[at]['id']}"))
+        return str(messages[at]["content"])
 
     def whole(self, text: str) -> Any:
         """The answer to `text` in one piece, as the API gives it."""
@@ -93,7 +93,7 @@ class Talk:
         body = self._body([{"role": "user", "content": text}], history) | {"stream": False}
         return answer_of(self._server.post("/api/chat", json=body, timeout=WHOLE_S))
 
-    def said(self) -> list[dict[str, Any]]:
+    def messages(self) -> list[dict[str, Any]]:
         """The messages so far, without superseded ones, as the API lists them."""
         try:
             session = answer_of(self._server.get(self._path()))
@@ -117,12 +117,12 @@ class Talk:
         )
         return about
 
-    def _has_no_answer(self, said: list[dict[str, Any]]) -> bool:
+    def _has_no_answer(self, messages: list[dict[str, Any]]) -> bool:
         """Whether the last question failed or was stopped, and so was not stored."""
         if self._last_question is None:
             return False
-        at = _last_turn(said)
-        stored = None if at is None else said[at]["content"]
+        at = _last_turn(messages)
+        stored = None if at is None else messages[at]["content"]
         return not self._has_begun or self._last_question != stored
 
     def _path(self) -> str:
@@ -170,9 +170,9 @@ def latest(server: httpx.Client, model: str) -> str:
     return str(found[0]["id"])
 
 
-def _last_turn(said: list[dict[str, Any]]) -> int | None:
+def _last_turn(messages: list[dict[str, Any]]) -> int | None:
     """The index of the last question."""
-    places = [index for index, each in enumerate(said) if each["role"] == "user"]
+    places = [index for index, each in enumerate(messages) if each["role"] == "user"]
     return places[-1] if places else None
 
 

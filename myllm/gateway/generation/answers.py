@@ -182,7 +182,7 @@ class ChatAnswer:
     def _chat_route_fields(self, messages: Sequence[Message]) -> dict[str, Any] | None:
         """Return the fields for the engine's chat route, or None if `/completion` will do: it can
         resume anywhere, but knows no tools, thoughts and pictures."""
-        text_only = not any(message.said() for message in messages)
+        text_only = not any(message.extra_fields() for message in messages)
         if text_only and not self._job.model.thinks and "tools" not in self._chat_fields:
             return None
         schema = self._job.json_schema

@@ -22,7 +22,7 @@ _HASH_BYTES: Final = 8
 
 def pieces_of_messages(messages: Iterable[Message]) -> Pieces:
     """Return the pieces of a conversation."""
-    texts = ((each.role, _text_of([each.content, each.said()])) for each in messages)
+    texts = ((each.role, _text_of([each.content, each.extra_fields()])) for each in messages)
     return tuple(_piece(f"{role}\0{text}", len(text)) for role, text in texts)
 
 

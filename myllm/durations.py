@@ -12,11 +12,11 @@ ALLOWED = 'seconds, or a text such as "5m"; 0: unload after the answer, -1: neve
 
 
 _MAX_S = 100 * 365 * 86400.0
-"""A hundred years. Longer durations mean for ever, since the date of their end would overflow."""
+"""A hundred years. Longer durations mean forever, since the date of their end would overflow."""
 
 
 def parse_duration(value: object) -> float:
-    """Seconds; negative means for ever. Raises ValueError with what is allowed."""
+    """Seconds; negative means forever. Raises ValueError with what is allowed."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"must be {ALLOWED}")
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Counts of incidents since the server started: failures that no client was told about.
+"""Counts of incidents since the server started: failures that were not reported to any client.
 
 `GET /health` shows them as `incidents`.
 """

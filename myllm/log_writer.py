@@ -49,7 +49,7 @@ class LogWriter:
         self._waiting_bytes = 0
         self._dropped = 0
         self._ends_in_mid_line = False
-        # A daemon: it may be blocked in a write for ever, and must not keep the process alive.
+        # A daemon: it may be blocked in a write forever, and must not keep the process alive.
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     def write(self, line: bytes) -> None:

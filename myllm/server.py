@@ -87,7 +87,7 @@ class Served(Protocol):
         """Let running answers end, then stop everything."""
 
     def reload(self) -> None:
-        """Take in changed configurations."""
+        """Apply changed configurations."""
 
     def abandon(self) -> None:
         """Stop at once, without waiting for anything."""

@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     session_max_age: Duration | None = Field(
         None,
         description="How long a conversation is kept after its last turn: seconds or `90d`; "
-        "default: for ever.",
+        "default: forever.",
     )
     session_max_count: int | None = Field(
         None,
@@ -179,7 +179,7 @@ class Settings(BaseSettings):
     keep_alive: Duration = Field(
         300.0,
         description="How long an idle model stays loaded: seconds or `5m`; 0: not at all, "
-        "-1: for ever.",
+        "-1: forever.",
     )
     max_loaded_models: int | None = Field(
         None, ge=1, description="Engines that may run at once, whatever fits; default: any number."

@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 from myllm.durations import parse_duration
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
-"""Seconds, read from a number or a text such as `5m`; negative: for ever."""
+"""Seconds, read from a number or a text such as `5m`; negative: forever."""
 
 
 def _split(value: Any) -> Any:

@@ -65,7 +65,7 @@ DIALECTS: Final = (
     Dialect("ollama", prefixes=("/ollama",), modules=("routes", "models"), envelope="ollama"),
 )
 # The longest prefixes first, since those of Anthropic's paths begin with OpenAI's. The prefixes are
-# beside their dialect because every request looks for its own here.
+# next to their dialect because every request looks for its own here.
 _BY_PREFIX: Final = sorted(
     ((each.prefixes, each) for each in DIALECTS),
     key=lambda entry: max(map(len, entry[0])),

@@ -1,4 +1,4 @@
-"""The HTTP client of the commands: it waits long, but not for ever, and raises our own errors."""
+"""The HTTP client of the commands: it waits long, but not forever, and raises our own errors."""
 
 from __future__ import annotations
 

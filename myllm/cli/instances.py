@@ -116,7 +116,7 @@ def load(
     ctx: typer.Context,
     model: Model,
     keep_alive: Annotated[
-        str | None, typer.Option(help='How long it stays: seconds or "5m"; -1: for ever.')
+        str | None, typer.Option(help='How long it stays: seconds or "5m"; -1: forever.')
     ] = None,
 ) -> None:
     """Load a model, so that its first answer need not wait for it."""

@@ -118,7 +118,7 @@ def list_models(
 
 
 def _print_problems(problems: Mapping[str, str]) -> None:
-    """Print what cannot be used and what to do about it, beside the table that scripts read."""
+    """Print what cannot be used and what to do about it, apart from the table for scripts."""
     if not problems:
         return
     sys.stdout.flush()

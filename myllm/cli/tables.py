@@ -47,7 +47,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Print names and values; on a terminal, long values wrap beside their names."""
+    """Print names and values; on a terminal, long values wrap next to their names."""
     width = max(len(name) for name, _ in fields)
     if not sys.stdout.isatty():
         for name, value in fields:

@@ -71,7 +71,7 @@ def _served(app: Served) -> Iterator[httpx.Client]:
     from myllm.logs import configure
     from myllm.server import Server
 
-    # The answer is the output of the command, so only warnings and errors are logged beside it.
+    # The answer is the output of the command, so only warnings and errors are logged.
     configure("debug" if app.settings.log_level == "debug" else "error", "text")
     started = threading.Event()
     server = Server(app, started.set)

@@ -108,7 +108,7 @@ def cmake_flags(source: Source, tools: Toolchain, options: BuildOptions) -> list
             "GGML_BACKEND_DL": "ON",
             "GGML_CPU_ALL_VARIANTS": "ON",
             "BUILD_SHARED_LIBS": "ON",
-            # Programs find the libraries beside them, even after the folder is moved.
+            # Programs find the libraries next to them, even after the folder is moved.
             "CMAKE_INSTALL_RPATH": "$ORIGIN",
             "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
         }

@@ -36,11 +36,11 @@ class Engine:
     backends: tuple[str, ...]
 
     def tool(self, name: str) -> Path:
-        """The program `name` beside the server. Raises EngineMissing if it is missing."""
+        """The program `name` next to the server. Raises EngineMissing if it is missing."""
         path = self.server.with_name(name)
         if not (path.is_file() and os.access(path, os.X_OK)):
             raise EngineMissing(
-                f"{name} is not beside {self.server}; compile a whole engine: myllm engine build"
+                f"{name} is not next to {self.server}; compile a whole engine: myllm engine build"
             )
         return path
 

@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-# A checkout keeps the pin in its vendor folder; a wheel has a copy beside this file.
+# A checkout keeps the pin in its vendor folder; a wheel has a copy next to this file.
 VENDOR_DIR = Path(__file__).resolve().parents[2] / "vendor" / "llama.cpp"
 _INSTALLED_PIN = Path(__file__).with_name("pin.toml")
 

@@ -1,6 +1,6 @@
 """Copies of the demo model in common quantizations, for checking an engine.
 
-`llama-quantize` beside the engine writes all of them. Without it the `gguf` package (the extra
+`llama-quantize` next to the engine writes all of them. Without it the `gguf` package (the extra
 `check`) writes those that it supports. Without that package only the original remains.
 """
 

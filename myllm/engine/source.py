@@ -53,7 +53,9 @@ def _is_users_own(tree: Path) -> bool:
 
 def _checkout(tree: Path, named_by: str) -> Source:
     if not (tree / "CMakeLists.txt").is_file():
-        raise BuildFailed(f"{tree} ({named_by}) is no llama.cpp checkout: it has no CMakeLists.txt")
+        raise BuildFailed(
+            f"{tree} ({named_by}) is not a llama.cpp checkout: it has no CMakeLists.txt"
+        )
     commit = _git(tree, "rev-parse", "HEAD").strip() if (tree / ".git").exists() else ""
     if not commit:
         return Source(tree, f"tree-{_digest_of_files(tree, _all_files(tree))}", "")

@@ -64,7 +64,7 @@ def nvidia_gpus() -> list[str]:
 
 
 def find_build_tool(name: str, cache_dir: Path) -> Path | None:
-    """cmake or ninja: on PATH, beside our Python, or fetched earlier. cmake must be recent."""
+    """cmake or ninja: on PATH, next to our Python, or fetched earlier. cmake must be recent."""
     tools = cache_dir / "tools"
     places = [
         on_path(name),

@@ -1,4 +1,4 @@
-"""Carries out what the scheduler decides, and tells it what becomes of engines.
+"""Carries out what the scheduler decides, and reports to it what becomes of engines.
 
 The scheduler returns actions; the executor grants and rejects requests, makes plans, and starts,
 drains and stops engines. Whatever fails on the way is reported to the scheduler or to the request,
@@ -78,7 +78,7 @@ class Executor:
         for action in actions:
             try:
                 self._do(action)
-            except Exception as failure:  # noqa: BLE001 - or a request would wait for ever
+            except Exception as failure:  # noqa: BLE001 - or a request would wait forever
                 note_failure(f"to {type(action).__name__.lower()}", failure)
                 self._give_up(action, _as_error(failure))
 
@@ -130,7 +130,7 @@ class Executor:
             actions = self._scheduler.planned(plan, free, time.monotonic())
         except MyLLMError as failure:
             self._no_plan(request.key, failure)
-        except Exception as failure:  # noqa: BLE001 - or requests would wait for ever
+        except Exception as failure:  # noqa: BLE001 - or requests would wait forever
             note_failure("planning", failure)
             self._no_plan(request.key, _as_error(failure))
         else:

@@ -176,7 +176,7 @@ class Gateway:
     async def remove(self, name: str, force: bool = False) -> None:
         """Delete a model from the disk, and unload it.
 
-        Its folder is taken away in the same step in which its engines are told to leave, so that
+        Its folder is moved away in the same step in which its engines are asked to stop, so that
         no load can begin in between; requests that wait for it get ModelRemoved. Raises Conflict
         when it is in use, unless `force` is set, which gives its answers the drain grace to end;
         and what `Registry.move_to_trash` raises. When it raises, nothing has changed.

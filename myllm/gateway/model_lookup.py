@@ -56,7 +56,7 @@ async def named(gateway: Gateway, name: str, role: Role | None = None) -> str:
 
 
 _WHAT_IT_IS: dict[Role, str] = {
-    "generate": "Model '{}' is no reranker: its file does not name the pooling type 'rank'",
+    "generate": "Model '{}' is not a reranker: its file does not name the pooling type 'rank'",
     "embed": "Model '{}' makes embeddings only; use it with POST /api/embeddings",
     "rerank": "Model '{}' scores documents only; use it with POST /v1/rerank",
 }

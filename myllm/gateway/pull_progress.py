@@ -68,7 +68,7 @@ class _Pull:
             )
         except MyLLMError as failure:
             end = failure
-        except Exception:  # noqa: BLE001 - or the client would wait for ever
+        except Exception:  # noqa: BLE001 - or the client would wait forever
             _log.exception("pull failed", model=self._wanted.name)
             end = EngineError("Internal error; the server's log has the details")
         if not self.left.is_set():
@@ -91,4 +91,4 @@ class _Pull:
 
     def _check(self) -> None:
         if self.left.is_set():
-            raise PullFailed("given up: nobody waits for it any more")
+            raise PullFailed("given up: no client waits for it any more")

@@ -28,8 +28,8 @@ async def rerank(
 ) -> Scores:
     """Score each of `documents`; they wait their turn in batches.
 
-    Raises ModelNotFound, and InvalidRequest when the model is no reranker, or when a document and
-    the query are together longer than the model can take, with both numbers.
+    Raises ModelNotFound, and InvalidRequest when the model is not a reranker, or when a document
+    and the query are together longer than the model can take, with both numbers.
     """
     model = await model_for(gateway, model_name, "rerank")
     begun_by: str | None = None

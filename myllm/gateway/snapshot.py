@@ -28,9 +28,9 @@ class EngineSnapshot:
     `progress` of its load runs from 0 to 1. `busy_slots` of `spec.slots` hold a request.
     `need_mb` is what it was planned to take per device, `used_mb` what it was measured to take
     (empty before the first measurement). `load_s` is 0 until it has loaded.
-    `keep_alive_s` is how long it stays after its last request; None means until it is told to
-    leave. `expires_at` is when it will be unloaded unless a request comes; None while it is not
-    ready, is answering, or stays for ever. `warnings` say how its model's folder differs from
+    `keep_alive_s` is how long it stays after its last request; None means until it is
+    unloaded. `expires_at` is when it will be unloaded unless a request comes; None while it is not
+    ready, is answering, or stays forever. `warnings` say how its model's folder differs from
     what it was started with; `kv_problem` is why KV state cannot be restored on it, if it cannot.
     """
 

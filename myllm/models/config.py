@@ -88,9 +88,9 @@ class SamplingDefaults(TypedDict, total=False):
 
     temperature: Annotated[float | None, _number(0.0, 2.0, "Higher is more random.")]
     top_p: Annotated[float | None, _number(0.0, 1.0, "Nucleus sampling threshold.")]
-    top_k: Annotated[int | None, _whole(0, _LARGEST, "Only the k likeliest tokens; 0: all.")]
+    top_k: Annotated[int | None, _whole(0, _LARGEST, "Only the k most likely tokens; 0: all.")]
     min_p: Annotated[
-        float | None, _number(0.0, 1.0, "Least probability, relative to the likeliest token.")
+        float | None, _number(0.0, 1.0, "Least probability, relative to the most likely token.")
     ]
     max_tokens: Annotated[int | None, _whole(1, _LARGEST, "Longest answer, in tokens.")]
     stop: Annotated[
@@ -131,7 +131,7 @@ class _Section(BaseModel):
 class EngineOptions(_Section):
     """Engine settings of one model; None leaves the choice to the server's settings.
 
-    `keep_alive` is in seconds, negative for ever.
+    `keep_alive` is in seconds, negative forever.
     """
 
     model_config = ConfigDict(extra="forbid")

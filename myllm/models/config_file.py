@@ -43,7 +43,7 @@ def _first_problem(failure: ValidationError) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-            raise InvalidModel(f"{path} is no regular file")
+            raise InvalidModel(f"{path} is not a regular file")
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as failure:
         raise unreadable(path, failure) from failure
     if len(raw) > _MAX_BYTES:
-        raise InvalidModel(f"{path} is larger than 1 MiB, so it is no configuration")
+        raise InvalidModel(f"{path} is larger than 1 MiB, too large to be a configuration")
     try:
         content = json.loads(raw, parse_constant=_refuse_constant)
         # JSON can spell half of a surrogate pair, which no answer could repeat.
@@ -64,4 +64,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")

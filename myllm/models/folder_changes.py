@@ -19,7 +19,7 @@ def warnings_on(registry: Registry, loaded: Model) -> tuple[str, ...]:
     if found.problem is not None:
         return (_lost(found.problem),)
     return tuple(
-        f"{change} since the model was loaded; 'myllm reload {loaded.name}' takes that in"
+        f"{change} since the model was loaded; run 'myllm reload {loaded.name}' to apply the change"
         for change in _changes(loaded, found)
     )
 

@@ -109,11 +109,13 @@ def _read(path: Path, file: BinaryIO, make: _Maker[_Made]) -> _Made:
     values = dict(_read_pair(source) for _ in range(pair_count))
     parts = values.get("split.count", 0)
     if tensor_count == 0 and not (isinstance(parts, int) and parts > 1):
-        raise InvalidModel(f"{path} holds only a vocabulary: it has no tensors, so it is no model")
+        raise InvalidModel(
+            f"{path} holds only a vocabulary: it has no tensors, so it is not a model"
+        )
     parameters, end_of_data = _read_tensors(source, tensor_count)
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
-        raise source.corrupt("its alignment is no sensible number")
+        raise source.corrupt("its alignment is not a valid number")
     data_start = -(-source.position // alignment) * alignment
     if tensor_count and data_start + end_of_data > size:
         raise InvalidModel(

@@ -165,11 +165,13 @@ def _architecture(path: Path, fields: _Fields) -> str:
     architecture = fields.text("general.architecture")
     if architecture is None:
         if fields.number("split.no") == 0:
-            raise InvalidModel(f"{path} does not tell its architecture (general.architecture)")
+            raise InvalidModel(f"{path} does not specify its architecture (general.architecture)")
         architecture = ""
     kind = fields.text("general.type")
     if architecture in NOT_MODELS or (kind is not None and kind in NOT_MODELS):
-        raise InvalidModel(f"{path} is no model but a file that goes with one ({kind or 'clip'})")
+        raise InvalidModel(
+            f"{path} is not a model but a file that goes with one ({kind or 'clip'})"
+        )
     return architecture
 
 

@@ -44,7 +44,7 @@ def list_files(repo: str) -> list[RemoteFile]:
     with _errors_explained(repo):
         info = HfApi().model_info(repo, files_metadata=True, timeout=_INFO_TIMEOUT_S)
     if not info.sha:
-        raise PullFailed(f"the hub does not tell the commit of {repo}")
+        raise PullFailed(f"the hub does not specify the commit of {repo}")
     found = []
     for file in info.siblings or []:
         if file.size is not None and (file.lfs or file.blob_id):
@@ -175,7 +175,7 @@ def _errors_explained(repo: str) -> Iterator[None]:
     except HfHubHTTPError as failure:
         raise _refusal(repo, failure) from failure
     except HFValidationError as failure:
-        raise PullFailed(f"'{repo}' is no repository's name: {failure}") from failure
+        raise PullFailed(f"'{repo}' is not a repository's name: {failure}") from failure
     except OfflineModeIsEnabled as failure:
         raise PullFailed("HF_HUB_OFFLINE is set, so nothing can be pulled") from failure
     except _transport_error() as failure:

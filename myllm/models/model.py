@@ -204,7 +204,7 @@ def _whole_header(files: tuple[Path, ...], headers: list[Header]) -> Header:
     """The first part's header, with the numbers of all parts added up."""
     first = headers[0]
     if not first.architecture:
-        raise InvalidModel(f"{files[0]} does not tell its architecture")
+        raise InvalidModel(f"{files[0]} does not specify its architecture")
     if first.split_count > 1 and first.split_count != len(files):
         raise InvalidModel(
             f"{files[0]} is one of {first.split_count} parts, of which {len(files)} are there"

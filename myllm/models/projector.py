@@ -41,6 +41,6 @@ def projector_from(
     """Build the projector from the key-value pairs of the file `path`; raises InvalidModel when
     the file is something else."""
     if values.get("general.architecture") != "clip":
-        raise InvalidModel(f"{path} is named like a projector and is none")
+        raise InvalidModel(f"{path} is named like a projector but is not one")
     media = tuple(medium for medium, key in _ENCODERS.items() if values.get(key) is True)
     return Projector(path, media, tensor_bytes, digest)

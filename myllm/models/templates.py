@@ -31,7 +31,7 @@ ALIASES: Final = {
 """Other common names of templates."""
 
 OWN: Final = ("phi2",)
-"""Templates that llama.cpp lacks; each is a file beside this one."""
+"""Templates that llama.cpp lacks; each is a file next to this one."""
 
 _THOUGHTS: Final = (
     "think>", "[THINK]", "<|channel|>", "enable_thinking", "reasoning_content",

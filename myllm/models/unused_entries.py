@@ -66,7 +66,7 @@ def _whole(file: str) -> str:
 def _loose(path: Path) -> UnusedEntry:
     if path.name.lower().startswith("mmproj"):
         return _unused_entry(
-            path, f"a projector belongs beside its model's GGUF; {_try('mv', path)} MODEL/"
+            path, f"a projector belongs next to its model's GGUF; {_try('mv', path)} MODEL/"
         )
     part = PART.fullmatch(path.name)
     folder = _unused(path.with_name(_suggested(part["stem"] if part else path.name[:-5])))

@@ -1,1 +1,1 @@
-"""Stored conversations, and the KV states saved beside them."""
+"""Stored conversations, and the KV states saved with them."""

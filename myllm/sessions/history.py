@@ -220,7 +220,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
 
 def _is_full_history(stored: Sequence[Message], turns: Sequence[Message]) -> bool:
     roles = [message.role for message in turns]
-    # A call and its result alone are no full history, which begins with a user message.
+    # A call and its result alone are not a full history, which begins with a user message.
     if "user" in roles and "assistant" in roles[: _question_end(turns)]:
         return True
     first = next((n for n, message in enumerate(stored) if message.role == "assistant"), 0)

@@ -25,8 +25,8 @@ class Limits:
     """How many sessions of each owner are kept.
 
     A session is removed `max_age_s` seconds after its last turn. Of the others, the `max_count`
-    newest are kept, with `max_mb` MiB of text together. None is no limit, and neither is a negative
-    age.
+    newest are kept, with `max_mb` MiB of text together. None means no limit, and so does a
+    negative age.
     """
 
     max_age_s: float | None = None

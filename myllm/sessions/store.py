@@ -48,7 +48,7 @@ class SessionStore:
         self._writes: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[Database] | None = None
         self.before_removal: Callable[[SessionRef], Awaitable[None]] | None = None
-        """Called and awaited before a session is removed, so that what is kept beside the database
+        """Called and awaited before a session is removed, so that what is kept next to the database
         does not outlive it, even when this program is killed."""
 
     async def start(self) -> None:
@@ -217,7 +217,7 @@ def check_id(session_id: str) -> None:
 
 
 def _can_create(path: Path) -> bool:
-    """Create a new, empty file, and return whether that worked; if not, opening it tells why."""
+    """Create a new, empty file, and return whether that worked; if not, opening it raises why."""
     try:
         schema.make_private(path)
     except OSError:

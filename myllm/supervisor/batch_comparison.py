@@ -53,7 +53,7 @@ async def compare(
     vocabulary: int,
     context: int,
 ) -> Known:
-    """Have prompts of each size read, for MAX_S seconds at most.
+    """Time the engine on prompts of each size, for at most MAX_S seconds.
 
     `sizes` ascend to the engine's batch size; `context` is how many tokens a slot holds. The result
     is "slow" when the time does not suffice for one round, and "busy" when the engine did not get
@@ -163,7 +163,7 @@ class Reading:
         self._watch = CoreWatch(process) if learns and process is not None else None
 
     def done(self, timings: Mapping[str, Any]) -> None:
-        """Take in the engine's timings of the answer; call it before the stream is closed."""
+        """Note the engine's timings of the answer; call it before the stream is closed."""
         alone = self._instance.client.open_requests <= 1
         if self._watch is not None and alone and self._watch.is_calm():
             spec = self._instance.spec

@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
     # asyncio's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._fd = transport.get_extra_info("socket").fileno()
         if self._aborted:
             self._transport.abort()

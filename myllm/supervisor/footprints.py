@@ -65,7 +65,7 @@ class Footprints:
         return self._predicted[key]
 
     def measured(self, spec: InstanceSpec, used: MemoryByDevice, worked: bool) -> dict[str, int]:
-        """Take in what an instance of `spec` was measured to take; returns the new estimate.
+        """Record what an instance of `spec` was measured to take; returns the new estimate.
 
         More than was known counts at once. Less counts gradually, and only when the instance has
         ended and has `worked`: until then it may not have touched all of its buffers. Devices that
@@ -109,7 +109,7 @@ class Footprints:
 
     async def _fit(self, spec: InstanceSpec) -> tuple[DeviceNeed, ...]:
         if self._tool is None:
-            raise EngineError("llama-fit-params is not beside the engine")
+            raise EngineError("llama-fit-params is not next to the engine")
         return await fit_params(self._tool, ("--model", str(spec.model.gguf), *spec.sizes()))
 
 

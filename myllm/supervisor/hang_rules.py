@@ -47,7 +47,7 @@ class HangClocks:
         self.mute_s = self.idle_s = 0.0
 
     def advance(self, elapsed_s: float, activity: EngineActivity) -> None:
-        """Take in what was seen during `elapsed_s` seconds in which a request waited."""
+        """Apply what was seen during `elapsed_s` seconds in which a request waited."""
         answers = activity.reported or activity.answered or activity.did_io
         works = activity.reported or activity.progressed or activity.worked or activity.did_io
         self.mute_s = 0.0 if answers else self.mute_s + elapsed_s

@@ -4,7 +4,7 @@ Context and slots are what config.json or the settings say. What they leave open
 the budget, which does not change while the server runs, so that a model gets the same each time:
 
 1. four slots, and the longest context that keeps the instance within half of the budget, so
-   that another model fits beside it;
+   that another model fits next to it;
 2. for a model that takes more than half by itself: the shortest context, and as many slots
    as fit the whole budget;
 3. one slot of the shortest context; the scheduler decides whether even that fits.
@@ -62,7 +62,7 @@ def choose(
 def lay_out(model: Model, need_mb: int, headroom: Mapping[str, DeviceHeadroom]) -> Layout:
     """Where the layers of an instance go that takes `need_mb` altogether.
 
-    Without a known GPU the engine is told only what config.json says.
+    Without a known GPU the engine gets only the placement that config.json specifies.
     """
     wanted = model.config.engine.gpu_layers
     if wanted == 0:

@@ -81,7 +81,7 @@ class PromptSpeeds:
         return known is not None and known.status == "slow"
 
     def compared(self, key: str, known: Known) -> None:
-        """Take in a comparison; the figures of a busy machine add to those it showed before."""
+        """Record a comparison; the figures of a busy machine add to those it showed before."""
         before = self._known.pop(key, None)  # so that the latest is last
         if known.status != "measured" and before is not None:
             speeds = dict(before.tokens_per_s)

@@ -1,7 +1,7 @@
 """Asking an engine whether it still answers, and whether it gets on.
 
 The thread that grants slots and samples tokens also answers `/slots`, and during a batch a helper
-beside it does: within 0.2 s however long the batch takes, and not at all while that thread is
+thread does: within 0.2 s however long the batch takes, and not at all while that thread is
 caught in a grammar. The answer changes with every token that is read or written.
 """
 

@@ -35,7 +35,7 @@ _PARAMETERS_PER_BATCH_THREAD = 5e6
 class SpecBuilder:
     """Makes an InstanceSpec for a model in a role.
 
-    `devices` is the launcher's; `used` tells what the engines have on each device, in MiB.
+    `devices` is the launcher's; `used` returns what the engines have on each device, in MiB.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class SpecBuilder:
 
     def _threads(self, model: Model) -> int | None:
         """Fewer threads than the machine has cores, if the model is small or an affinity or a quota
-        leaves fewer cores; else None: llama-server can tell fast cores from slow ones."""
+        leaves fewer cores; else None: llama-server can distinguish fast cores from slow ones."""
         useful = max(1, int(model.header.parameter_count // _PARAMETERS_PER_THREAD))
         threads = min(useful, usable_cores())
         return self._settings.threads or (threads if threads < machine_cores() else None)

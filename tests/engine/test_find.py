@@ -106,7 +106,7 @@ def test_a_cached_engine_is_found_quickly_and_without_a_process(
     assert engine is not None
     assert engine.origin == "cache"
     assert engine.tool("llama-quantize").name == "llama-quantize"
-    with pytest.raises(EngineMissing, match="llama-nothing is not beside"):
+    with pytest.raises(EngineMissing, match="llama-nothing is not next to"):
         engine.tool("llama-nothing")
 
 

@@ -134,7 +134,7 @@ def test_a_users_checkout_in_vendor_wins_over_the_pin(
 def test_a_named_folder_without_llama_cpp_is_refused(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    with pytest.raises(BuildFailed, match=r"MYLLM_LLAMA_SOURCE.* is no llama.cpp checkout"):
+    with pytest.raises(BuildFailed, match=r"MYLLM_LLAMA_SOURCE.* is not a llama.cpp checkout"):
         find_source(make_settings(llama_source=tmp_path / "nowhere"))
 
 

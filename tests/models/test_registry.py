@@ -212,7 +212,7 @@ def test_a_truncated_or_wrong_projector_is_refused(registry: Registry) -> None:
         with pytest.raises(InvalidModel, match=r"mmproj-tiny\.gguf is"):
             registry.get("tiny")
     write_header(file)
-    with pytest.raises(InvalidModel, match="named like a projector and is none"):
+    with pytest.raises(InvalidModel, match="named like a projector but is not one"):
         registry.get("tiny")
 
 
@@ -221,8 +221,8 @@ def test_a_truncated_or_wrong_projector_is_refused(registry: Registry) -> None:
     [
         (lambda f: (f / "own.jinja").write_bytes(b"\xff"), "own.jinja is not a text in UTF-8"),
         (lambda f: (f / "own.jinja").unlink(), "own.jinja does not exist"),
-        (lambda f: os.mkfifo(f / "config.json"), "config.json is no regular file"),
-        (lambda f: (f / "config.json").mkdir(), "config.json is no regular file"),
+        (lambda f: os.mkfifo(f / "config.json"), "config.json is not a regular file"),
+        (lambda f: (f / "config.json").mkdir(), "config.json is not a regular file"),
         (lambda f: (f / "config.json").write_text('{"family": "\\ud800"}'), "is not valid JSON"),
         (lambda f: os.mkfifo(f / "b.gguf"), None),
         (lambda f: Path(os.fsencode(f).decode() + "/\udcff.gguf").touch(), "more than one model"),

@@ -72,7 +72,7 @@ def test_a_projector_and_a_link_to_nothing(tmp_path: Path) -> None:
     write_header(tmp_path / "mmproj-tiny.gguf")
     (tmp_path / "gone").symlink_to(tmp_path / "away" / "gone")
     told = problems(tmp_path)
-    assert "belongs beside its model's GGUF" in told["mmproj-tiny.gguf"]
+    assert "belongs next to its model's GGUF" in told["mmproj-tiny.gguf"]
     assert told["gone"].startswith(f"a link to {tmp_path}/away/gone, which is not there")
 
 

@@ -47,7 +47,7 @@ def fields_of(request: CountTokensRequest) -> dict[str, Any]:
     if choice is not None and choice.type == "tool":
         tools = [tool for tool in tools if tool.name == choice.name]
         if not tools:
-            raise InvalidRequest(f"tool_choice.name '{choice.name}' is none of the tools")
+            raise InvalidRequest(f"tool_choice.name '{choice.name}' is not one of the tools")
     if not tools:
         return fields
     fields["tools"] = [_tool(tool) for tool in tools]

@@ -173,5 +173,5 @@ def _is_in(address: str, networks: Iterable[Network]) -> bool:
     try:
         parsed = ip_address(address)
     except ValueError:
-        return True  # a Unix socket: its clients cannot be told apart by address
+        return True  # a Unix socket: its clients cannot be distinguished by address
     return any(parsed in network for network in networks)

@@ -60,7 +60,7 @@ class SampledRequest(UnnamedRequest):
         description="Longest answer, in tokens; negative: up to the end of the context.",
     )
     temperature: float | None = Field(
-        None, ge=0.0, description="Higher is more random; 0 always takes the likeliest token."
+        None, ge=0.0, description="Higher is more random; 0 always takes the most likely token."
     )
     dynatemp_range: float | None = Field(
         None, description="The temperature varies by this much, with the entropy; 0: not at all."
@@ -123,7 +123,7 @@ class SampledRequest(UnnamedRequest):
     logit_bias: LogitBias = None
     ignore_eos: bool | None = Field(None, description="Go on when the model would end its answer.")
     min_keep: int | None = Field(
-        None, ge=0, le=WHOLE, description="Tokens that every sampler leaves at least."
+        None, ge=0, le=WHOLE, description="Minimum number of tokens that each sampler keeps."
     )
     seed: int | None = Field(None, ge=-1, lt=2**32, description="-1: another one each time.")
     stop: StopTexts = None
@@ -144,7 +144,7 @@ class SampledRequest(UnnamedRequest):
         None,
         ge=0,
         le=100,
-        description="For each token, the probabilities of so many of the likeliest ones.",
+        description="For each token, the probabilities of this many of the most likely ones.",
     )
     post_sampling_probs: bool | None = Field(
         None, description="Report the probabilities after the samplers."
@@ -155,7 +155,7 @@ class SampledRequest(UnnamedRequest):
     )
     timings_per_token: bool | None = Field(None, description="Report speeds with each token.")
     response_fields: _Names | None = Field(
-        None, description="Only these fields of an answer that is no stream."
+        None, description="Only these fields of an answer that is not streamed."
     )
 
     def given(self) -> dict[str, Any]:

@@ -27,8 +27,8 @@ router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
 @router.get("/models", response_model=None, responses={200: {"model": ModelList}})
 async def list_models(services: ServicesDep) -> dict[str, Any]:
-    """All models on disk, those that are loaded as they were when they were, and what lies beside
-    them that cannot be one."""
+    """All models. A loaded model is shown as it was when it was loaded. `problems` lists files that
+    are not usable models."""
     models = await services.gateway.models.all()
     unused = await asyncio.to_thread(unused_entries, services.gateway.registry.models_dir)
     snapshot = services.gateway.snapshot()
@@ -76,7 +76,13 @@ async def load_model(name: str, services: ServicesDep, wish: LoadRequest | None 
 async def unload_model(
     name: str,
     services: ServicesDep,
-    force: Annotated[bool, Query(description="Even if it is answering; soon.")] = False,
+    force: Annotated[
+        bool,
+        Query(
+            description="Unload it, even while it is answering; "
+            "running answers get the drain grace period."
+        ),
+    ] = False,
 ) -> dict[str, str]:
     """Stop a model's engines and answer when their memory is free."""
     await services.gateway.unload(name, force)

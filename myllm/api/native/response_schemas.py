@@ -55,7 +55,7 @@ class ListedModel(BaseModel):
 
 
 class UnusedFile(BaseModel):
-    """A file or folder in the model folder that is no usable model."""
+    """A file or folder in the model folder that is not a usable model."""
 
     path: str = Field(description="Its path.")
     problem: str = Field(description="Why it is not used, and what to do about it.")

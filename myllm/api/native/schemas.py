@@ -27,7 +27,7 @@ def _example(**values: Any) -> ConfigDict:
 class LoadRequest(BaseModel):
     """How long a model stays loaded; the body may be left out."""
 
-    keep_alive: KeepAlive | None = Field(None, description='Seconds or "5m"; -1: for ever.')
+    keep_alive: KeepAlive | None = Field(None, description='Seconds or "5m"; -1: forever.')
 
 
 class RenameRequest(BaseModel):
@@ -54,7 +54,7 @@ class _Queued(BaseModel):
 
     model: Name = Field(description="A model's name, from GET /api/models.")
     keep_alive: KeepAlive | None = Field(
-        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
+        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: forever.'
     )
     priority: Priority = 0
 

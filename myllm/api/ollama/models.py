@@ -38,7 +38,7 @@ _OPTIONS: Final = {"max_tokens": "num_predict"}
 @router.api_route("", methods=["GET", "HEAD"], include_in_schema=False)
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def root() -> Response:
-    """Answer the question of clients whether the server runs."""
+    """Liveness check for Ollama's clients."""
     return PlainTextResponse("Ollama is running")
 
 

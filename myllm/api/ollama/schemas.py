@@ -96,7 +96,7 @@ class _Queued(NamedRequest):
         description="How tokens are chosen; the model's own defaults, otherwise.",
     )
     keep_alive: KeepAlive | None = Field(
-        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: for ever.'
+        None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: forever.'
     )
 
     def info(self, client: Client) -> RequestInfo:

@@ -31,7 +31,7 @@ class CompletionRequest(SampledRequest):
         None,
         ge=0,
         le=20,
-        description="Report log probabilities, of so many of the likeliest tokens.",
+        description="Report log probabilities, of this many of the most likely tokens.",
     )
 
     @model_validator(mode="after")

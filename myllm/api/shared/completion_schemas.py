@@ -148,7 +148,10 @@ class ChatCompletionRequest(SampledRequest):
     )
     logprobs: bool | None = Field(None, description="Report the log probability of each token.")
     top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="Report so many of the likeliest tokens at each place."
+        None,
+        ge=0,
+        le=20,
+        description="Report this many of the most likely tokens at each position.",
     )
     tools: Tools[Tool] | None = Field(None, description="The functions that the model may call.")
     tool_choice: ToolChoice | None = Field(

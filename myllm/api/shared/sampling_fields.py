@@ -14,22 +14,24 @@ from myllm.limits import WHOLE
 
 Temperature = Annotated[
     float | None,
-    Field(ge=0.0, le=2.0, description="Higher is more random; 0 always takes the likeliest token."),
+    Field(
+        ge=0.0, le=2.0, description="Higher is more random; 0 always takes the most likely token."
+    ),
 ]
 TopP = Annotated[
     float | None,
     Field(
         ge=0.0,
         le=1.0,
-        description="Only the likeliest tokens that together have this probability.",
+        description="Only the most likely tokens that together have this probability.",
     ),
 ]
 TopK = Annotated[
-    int | None, Field(ge=0, le=WHOLE, description="Only the k likeliest tokens; 0: all.")
+    int | None, Field(ge=0, le=WHOLE, description="Only the k most likely tokens; 0: all.")
 ]
 MinP = Annotated[
     float | None,
-    Field(ge=0.0, le=1.0, description="Least probability, relative to the likeliest token."),
+    Field(ge=0.0, le=1.0, description="Least probability, relative to the most likely token."),
 ]
 TypicalP = Annotated[
     float | None,

@@ -15,7 +15,7 @@ from myllm.limits import INPUTS, WHOLE
 
 
 def _checked_input(value: Any) -> Any:
-    """Checked here, because pydantic would explain why the value is none of the four types."""
+    """Checked here, because pydantic would report a mismatch with each of the four types."""
     inputs = value if isinstance(value, list) and not _are_tokens(value) else [value]
     at_most(INPUTS)(inputs)
     if not inputs or not all(inputs):

@@ -32,7 +32,7 @@ _Prompt = Annotated[
         "begins."
     ),
 ]
-_TopK = Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens only.")]
+_TopK = Annotated[int | None, typer.Option(help="Sample from the k most likely tokens only.")]
 _Session = Annotated[
     str | None,
     typer.Option(help="Continue this conversation, or begin it.", autocompletion=complete_session),

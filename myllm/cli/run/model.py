@@ -94,7 +94,7 @@ def _link(file: Path, models_dir: Path) -> str:
 
 
 def _projector(parts: list[Path]) -> list[Path]:
-    """The projector beside the model, if its folder has no other model."""
+    """The projector next to the model, if its folder has no other model."""
     from myllm.models.model import find_files
 
     try:

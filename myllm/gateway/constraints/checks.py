@@ -1,8 +1,8 @@
 """The limits on what shapes an answer: JSON schemas, regular expressions, grammars, samplers.
 
 An engine computes with these on the one thread that all its requests share, so a few hundred bytes
-could stop everybody, and some would crash it. The figures beside the limits are of llama-server
-(build 11400) on one core with a vocabulary of 49,000 tokens; docs/limits.md tells them to users.
+could stop every client, and some would crash it. The figures next to the limits are of llama-server
+(build 11400) on one core with a vocabulary of 49,000 tokens; docs/limits.md lists them for users.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MAX_SAMPLERS: Final = 32
 
 _SCHEMAS: Final = ("json_schema", "response_format", "tools")
 _COUNTED: Final = ("minLength", "maxLength", "minItems", "maxItems")
-# Longer ones are looked at beside the event loop.
+# Longer ones are checked outside the event loop.
 _AT_ONCE_BYTES: Final = 8_192
 
 
@@ -151,7 +151,7 @@ def _at(value: Any, *path: str) -> Any:
 class _Schemas:
     """The schemas of one field, searched for what is too much of them in all.
 
-    No recursion, for they may be nested as deep as somebody likes.
+    No recursion, for they may be nested to any depth.
     """
 
     def __init__(self, field: str) -> None:

@@ -1,9 +1,9 @@
-"""How much a grammar or a regular expression makes an engine compute, told from its text.
+"""How much a grammar or a regular expression makes an engine compute, judged by its text.
 
 An engine follows every way in which the text so far can have been written, token by token and
 for each token of its vocabulary. What multiplies the ways is measured here: repetitions of
 repetitions (`([a-z]{1,9}){1,9}`), and items in a row that may be missing (`[a-z]?[a-z]?…`).
-A literal between two repetitions tells them apart, so they do not multiply across one.
+A literal between two repetitions separates them, so they do not multiply across one.
 
 Everything is one scan from the left to the right with a stack of its own: a text of any length and
 nesting takes time in proportion to its length.
@@ -105,7 +105,7 @@ def _tokens(language: re.Pattern[str], text: str) -> Iterator[Token]:
 
 
 def _dependencies_first(rules: Mapping[str, list[Token]]) -> Iterator[str]:
-    """The names of all rules, each behind those that it names, as far as they are no circle."""
+    """The names of all rules, each after those that it names, unless they form a cycle."""
     seen: set[str] = set()
     for first in rules:
         path = [(first, iter(rules[first]))] if first not in seen else []

@@ -98,9 +98,9 @@ def _json(text: bytes) -> dict[str, Any]:
     try:
         event = orjson.loads(text)
     except orjson.JSONDecodeError as failure:
-        raise EngineError(f"The engine sent what is no JSON: {failure}") from None
+        raise EngineError(f"The engine sent what is not JSON: {failure}") from None
     if not isinstance(event, dict):
-        raise EngineError("The engine sent an event that is no JSON object")
+        raise EngineError("The engine sent an event that is not a JSON object")
     return event
 
 

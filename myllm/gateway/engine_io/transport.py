@@ -62,7 +62,7 @@ async def stream(
     notice at once that its reader has left. Its pings are switched off, because it also sends them
     when it makes no progress; so every block is a sign of life. Leaving the iteration closes the
     connection; its end is the end of the answer. Raises the engine's errors, also those that come
-    as events, and EngineError for anything that is no stream of events.
+    as events, and EngineError for anything that is not a stream of events.
     """
     try:
         content = _json(body | {"stream": True, "sse_ping_interval": -1})
@@ -88,7 +88,7 @@ async def stream(
 
 
 def raise_for(answer: EngineAnswer) -> None:
-    """Raise what an error answer means; return if it is none."""
+    """Raise what an error answer means; return if it is not an error."""
     if answer.status == 200:
         return
     try:

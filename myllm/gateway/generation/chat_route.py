@@ -39,7 +39,7 @@ def chat_body(
     """
     body = {**sampling, **fields, "messages": messages, "stream_options": {"include_usage": True}}
     if body.get("stop"):
-        body["verbose"] = True  # or the engine would not tell which stop string ended the answer
+        body["verbose"] = True  # or the engine would not report which stop string ended the answer
     return body
 
 
@@ -93,8 +93,8 @@ class EngineChat:
         return self._prompt.wire
 
     def _note_slot(self, instance: Instance) -> None:
-        """Note that the slot holds the prompt. The engine does not tell the tokens of the answer
-        behind it."""
+        """Note that the slot holds the prompt. The engine does not report the answer's tokens,
+        which follow it."""
         prompt = self._prompt
         if prompt is not None and prompt.tokens:
             prefix = CachedPrefix.of(prompt.text, tuple(prompt.tokens))

@@ -1,4 +1,4 @@
-"""Answers through the engine's own `/completion`, whose events tell which tokens it produced.
+"""Answers through the engine's own `/completion`, whose events report which tokens it produced.
 
 The prompt is a text or tokens, and so is all that another engine needs to continue: the prompt and
 the tokens behind the text that was sent.

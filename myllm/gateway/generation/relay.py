@@ -183,7 +183,7 @@ class _RelayedAnswer(Resumable[bytes]):
 def _timings(last: bytes) -> dict[str, Any] | None:
     """Return the engine's timings, which are in the last block of a stream.
 
-    Raises EngineError for what is no JSON, before the client learns that its answer is whole.
+    Raises EngineError for what is not JSON, before the client learns that its answer is whole.
     """
     timings = None
     for each in events_in(last):

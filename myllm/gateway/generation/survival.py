@@ -76,7 +76,7 @@ def can_be_continued(fields: Mapping[str, Any]) -> bool:
 class Resumable(ABC, Generic[P]):
     """What has been sent of one answer, in one wire format, and how an engine goes on with it.
 
-    P is the type of the parts that are sent. `attempt` tells how the latest engine began,
+    P is the type of the parts that are sent. `attempt` is how the latest engine began,
     `progress` how far it has come with the prompt; `timings` are those that it reported at the end.
     """
 

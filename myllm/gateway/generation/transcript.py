@@ -59,7 +59,7 @@ class Transcript:
         if event["stop"]:
             self._finish(event)
             return ""
-        if "prompt_progress" in event:  # its `tokens` are none
+        if "prompt_progress" in event:  # its `tokens` are not generated ones
             if self._cached_tokens is None:
                 self._cached_tokens = event["prompt_progress"]["cache"]
             return ""

@@ -32,7 +32,7 @@ class KvRestorer:
     def problem(self, spec: InstanceSpec) -> str | None:
         """Return why KV state cannot be restored on this engine, or None if it can."""
         if spec.key.role != "generate":
-            return "embeddings and scores are no conversations"
+            return "embedding and reranking engines hold no conversations"
         if not self._files.keeps:
             return "switched off by MYLLM_KV_CACHE_MB=0"
         if self._ignored.get(spec.state_key, 0) >= _MAX_IGNORED:

@@ -56,7 +56,7 @@ class SlotCache:
         """Make the slot of `ticket` its own: save what it held, and restore the ticket's session.
 
         Another owner's text is erased. Otherwise the time until an answer comes, and its count of
-        cached tokens, would tell what the other owner has asked.
+        cached tokens, would reveal what the other owner has asked.
 
         A save goes on when the caller is cancelled, and the slot then stays as it was.
         """

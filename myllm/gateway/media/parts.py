@@ -84,7 +84,7 @@ class Media:
 
 def carried(messages: Messages) -> Messages:
     """`messages` of a conversation that may go on with any model: their pictures and sounds are
-    with them, because nobody looks at an address in a stored message again before an engine does.
+    with them, because only the engine looks again at an address in a stored message.
 
     Raises InvalidRequest for any other part.
     """
@@ -147,7 +147,7 @@ class _Reading:
         raise InvalidRequest(f"{where}.type must be {_KNOWN}, not {kind!r}")
 
     def _file(self, data: str, where: str) -> dict[str, Any]:
-        """A file's medium is told by the type in its `data:` URL."""
+        """The type in a file's `data:` URL determines its medium."""
         where = f"{where}.file.file_data"
         medium, url = _read(data, where)
         if medium == "image":
@@ -197,7 +197,7 @@ def _is_little(messages: Messages) -> bool:
 def _require(model: Model | None, medium: Medium) -> None:
     if model is None or medium in model.input:
         return
-    why = "it has no projector (mmproj-*.gguf) beside its GGUF"
+    why = "it has no projector (mmproj-*.gguf) next to its GGUF"
     if model.projector is not None:
         why = f"its projector ({model.projector.path.name}) has no {_ENCODER[medium]} encoder"
     raise InvalidRequest(f"Model '{model.name}' {_CANNOT[medium]}: {why}")
@@ -228,18 +228,18 @@ def _base64(text: str, where: str) -> str:
         try:
             piece = text[start : start + _AT_ONCE].encode("ascii").translate(None, _SPACES)
         except UnicodeEncodeError:
-            raise _no_base64(where) from None
+            raise _invalid_base64(where) from None
         rest += piece.translate(None, _LETTERS)
         if len(rest) > 2:
-            raise _no_base64(where)
+            raise _invalid_base64(where)
         pieces.append(piece)
     data = b"".join(pieces)
     if len(data) % 4 or rest.strip(b"=") or not data.endswith(rest):
-        raise _no_base64(where)
+        raise _invalid_base64(where)
     if not data:
         raise InvalidRequest(f"{where} must not be empty")
     return data.decode()
 
 
-def _no_base64(where: str) -> InvalidRequest:
-    return InvalidRequest(f"{where} is no valid base64")
+def _invalid_base64(where: str) -> InvalidRequest:
+    return InvalidRequest(f"{where} is not valid base64")

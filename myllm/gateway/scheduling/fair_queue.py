@@ -2,7 +2,7 @@
 
 The next request is chosen by, in this order:
   1. whether its client would hold no more than its fair share of the slots
-  2. its priority; after half a minute every request has the highest, so that none waits for ever
+  2. its priority; after half a minute every request has the highest, so that none waits forever
   3. how few requests its client has that are being answered or come before it
   4. how long ago its client had its last turn
   5. when it arrived
@@ -114,7 +114,7 @@ class FairQueue:
         return sorted(self._tickets, key=turn)
 
     def _forget_clients(self) -> None:
-        """Forget the turns when the queue is empty, or they would pile up for ever."""
+        """Forget the turns when the queue is empty, or they would pile up forever."""
         if not self._tickets:
             self._turns.clear()
 

@@ -108,7 +108,7 @@ class Loader:
     def _replace(
         self, model: ModelState, old: EngineRun, plan: Plan, free: MemoryByDevice, now: float
     ) -> list[Action]:
-        """Start a successor beside the run, or drain the run first if both do not fit."""
+        """Start a successor next to the run, or drain the run first if both do not fit."""
         fleet = self._fleet
         match start_decision.decide_replacement(old, plan, fleet.models(), fleet.memory, free):
             case start_decision.StartNow():

@@ -17,12 +17,12 @@ These combinations are legal between two events (tests/gateway/scheduling/invari
      waiting: no `run`, but `planning` or `pending`; both when a plan is made anew because memory
      has been freed.
      loading, ready: `run` is in this state.
-  2. `successor` is loading, and exists only beside `run`. Each run in `draining` is draining.
-     No run occurs twice.
+  2. `successor` is loading, and exists only in addition to `run`. Each run in `draining` is
+     draining. No run occurs twice.
   3. `pending`, `wanted` and `starts_after` are set only while there is no `run`.
   4. `replace` is set only while there is a `run`. If there is a `run`, a plan in the making is for
      its successor: then `replace` is set, and there is no `successor` yet. If `replace` is set
-     beside a `successor`, that one will be replaced in turn.
+     while there is a `successor`, that one will be replaced in turn.
   5. `smaller` is set only until the next engine is ready.
   6. After each tick: a model without a `run` that is needed is waiting, and only a needed model
      has a `pending` plan.

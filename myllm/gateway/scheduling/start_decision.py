@@ -106,7 +106,7 @@ def decide_replacement(
     memory: MemoryBudget,
     free: MemoryByDevice,
 ) -> StartNow | Wait | TooBig:
-    """Whether an engine with `plan` may replace `old`: it may start beside it, or after `old` and
+    """Whether an engine with `plan` may replace `old`: it may start next to it, or after `old` and
     perhaps idle engines have ended, or never; then `old` is better than none."""
     never = memory.never_fits(plan.need)
     if never is not None:

@@ -16,10 +16,10 @@ cleared.
 Suspects go before all other requests, one at a time: while one is on trial, no other request gets a
 slot. A request under which two engines died without giving it anything new is tried as well, even
 if another one was convicted of those deaths: a third death would be its last. If the engine dies
-while the answer of a cleared request goes on beside the trial, the suspect is tried first and alone
-on the next engine. A request whose client has left cannot be tried. If it is the only suspect that
-is left, that is held against its body (`poisons.py`). The same goes for a request that ends after
-having been on trial each time, but never alone.
+while a cleared request is still being answered, the suspect is tried first and alone on the next
+engine. A request whose client has left cannot be tried. If it is the only suspect that is left,
+that is held against its body (`poisons.py`). The same goes for a request that ends after having
+been on trial each time, but never alone.
 
 In doubt no request is convicted, and the third death ends a request with the engine's error. It is
 in doubt when another process may have killed the engine, or when many requests have been convicted

@@ -46,7 +46,7 @@ class RequestInfo:
     """What holds for a request whatever it asks of a model: its client, and how urgent it is.
 
     A higher `priority` goes first. `keep_alive_s` is how long the engine stays loaded afterwards:
-    None leaves it to the model, and a negative number means for ever.
+    None leaves it to the model, and a negative number means forever.
     """
 
     client: Client = Client()

@@ -21,7 +21,7 @@ ERRORS = {
     "invalid UTF-8": "The engine sent what is not UTF-8",
     "an error": "The engine failed: it is full",
     "stops in an event": "The engine ended its answer in the middle of an event",
-    "ends in no JSON": "The engine sent what is no JSON",
+    "ends in no JSON": "The engine sent what is not JSON",
 }
 """The damage that cannot be repaired, and its error; after other damage the answer is whole."""
 

@@ -132,9 +132,9 @@ def test_a_stream_and_several_choices_see_too(api: httpx.Client) -> None:
     ("model", "part", "why"),
     [
         ("demo", picture(RED), "Model 'demo' cannot see images: it has no projector "
-                               "(mmproj-*.gguf) beside its GGUF"),
+                               "(mmproj-*.gguf) next to its GGUF"),
         ("demo", sound(LOW), "Model 'demo' cannot hear audio: it has no projector "
-                             "(mmproj-*.gguf) beside its GGUF"),
+                             "(mmproj-*.gguf) next to its GGUF"),
         ("eye", sound(LOW), "Model 'eye' cannot hear audio: its projector (mmproj-eye.gguf) "
                             "has no audio encoder"),
         ("ear", {"type": "file", "file": {"file_data": RED}},
@@ -156,10 +156,10 @@ def test_unsupported_media_are_refused(api: httpx.Client, model: str, part: Any,
         (picture("data:image/png;base64"), "must be a data: URL, such as"),
         (picture("data:text/html;base64,AAAA"), "must be of type image/..., not text/..."),
         (picture(f"data:audio/wav;base64,{LOW}"), "must be of type image/..., not audio/..."),
-        (picture("data:image/png;base64,AA*A"), "is no valid base64"),
-        (picture("data:image/png;base64,AAA"), "is no valid base64"),
+        (picture("data:image/png;base64,AA*A"), "is not valid base64"),
+        (picture("data:image/png;base64,AAA"), "is not valid base64"),
         (picture("data:image/png;base64,"), "must not be empty"),
-        (picture("httpAAAA!"), "is no valid base64"),
+        (picture("httpAAAA!"), "is not valid base64"),
         (picture(""), "must not be empty"),
         (picture(b64(b"no picture")), "The engine refused the request"),
         (sound(b64(b"no sound")), "The engine refused the request"),

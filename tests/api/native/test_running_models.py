@@ -68,7 +68,7 @@ def _take_the_alias(folder: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a typing error": (_break_config, "config.json is not valid JSON"),
-    "a pipe as config": (_pipe_for_config, "config.json is no regular file"),
+    "a pipe as config": (_pipe_for_config, "config.json is not a regular file"),
     "another config": (lambda f: configure(f, engine={"slots": 1}), "config.json has changed"),
     "a second GGUF": (lambda f: write_model(f / "b.gguf"), "more than one model"),
     "another GGUF": (lambda f: write_model(f / "demo.gguf"), "demo.gguf has been replaced"),
@@ -216,7 +216,7 @@ def test_a_reload_takes_in_what_is_on_disk(server: Serving, api: httpx.Client) -
     configure(folder, parameters={"max_tokens": 5})
     assert post(api, "/api/chat", **body)["usage"]["completion_tokens"] == 3
     wait_until(lambda: len(warnings(api, "changing")) == 1, NOTICED_S, "a warning")
-    assert "'myllm reload changing' takes that in" in warnings(api, "changing")[0]
+    assert "run 'myllm reload changing' to apply the change" in warnings(api, "changing")[0]
     [pid] = [each.pid for each in server.engines() if "changing" in each.cmdline()]
     post(api, "/api/models/changing/reload")
     wait_until(lambda: pid not in [each.pid for each in server.engines()], 30, "a new engine")

@@ -183,7 +183,7 @@ def test_more_documents_than_are_read_at_once(api: httpx.Client) -> None:
             f"Query and document too long for reranking ({CONTEXT} tokens): 212 tokens",
         ),
         ({"model": "bert"}, "Model 'bert' makes embeddings only"),
-        ({"model": "demo"}, "Model 'demo' is no reranker"),
+        ({"model": "demo"}, "Model 'demo' is not a reranker"),
     ],
 )
 def test_what_cannot_be_reranked(api: httpx.Client, more: dict[str, Any], words: str) -> None:
@@ -208,7 +208,7 @@ def test_a_reranker_as_it_is_shown(api: httpx.Client, server: Serving) -> None:
     [one] = [i for i in api.get("/api/instances").json()["instances"] if i["model"] == "ranker"]
     assert (one["role"], one["state"], one["context_size"]) == ("rerank", "ready", CONTEXT)
     assert one["slots"] == {"busy": 0, "total": 16}
-    assert one["kv_restore"] == "embeddings and scores are no conversations"
+    assert one["kv_restore"] == "embedding and reranking engines hold no conversations"
     rerank(api)
     [same] = [i for i in api.get("/api/instances").json()["instances"] if i["model"] == "ranker"]
     assert same["pid"] == one["pid"]

@@ -29,8 +29,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -158,28 +158,29 @@ class SurvivingAnswer(Generic[P]):
         ticket, timer = self._ticket, self._timer
         with end_observed(self._gateway, ticket):
             while not self._answer.is_complete():
-                async with self._surviving(), self._gateway.lease(ticket) as lease:
-                    answer, stream = self._answer, await self._open(lease)
-                    if stream is None:
-                        break
-                    speed = Reading(self._gateway.supervisor.speeds, lease.instance)
-                    async with self._streaming(lease, stream):
-                        async for block in stream:
-                            parts = answer.take(block)
-                            if answer.timings is not None:
-                                speed.done(answer.timings)
-                            if not parts:
-                                continue
-                            now = time.monotonic()
-                            timer.tick(now)
-                            if self.state != "writing":
-                                self._begin_writing(lease)
-                            ticket.offered_at = now
-                            for part in parts:
-                                yield part
-                            if lease.is_paused:
-                                break
-                            ticket.offered_at = None
+                with self._surviving():
+                    async with self._gateway.lease(ticket) as lease:
+                        answer, stream = self._answer, await self._open(lease)
+                        if stream is None:
+                            break
+                        speed = Reading(self._gateway.supervisor.speeds, lease.instance)
+                        async with self._streaming(lease, stream):
+                            async for block in stream:
+                                parts = answer.take(block)
+                                if answer.timings is not None:
+                                    speed.done(answer.timings)
+                                if not parts:
+                                    continue
+                                now = time.monotonic()
+                                timer.tick(now)
+                                if self.state != "writing":
+                                    self._begin_writing(lease)
+                                ticket.offered_at = now
+                                for part in parts:
+                                    yield part
+                                if lease.is_paused:
+                                    break
+                                ticket.offered_at = None
         self._enter("complete")
         for part in self._answer.last_parts():
             yield part
@@ -223,8 +224,8 @@ class SurvivingAnswer(Generic[P]):
         else:
             raise EngineDied("The engine ended the answer without finishing it")
 
-    @asynccontextmanager
-    async def _surviving(self) -> AsyncGenerator[None, None]:
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
         """Prepare for another engine if this one dies or its replay diverges."""
         try:
             yield

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from myllm.engine.engine import Engine
 from tests.serving import Serving, environment, serving
 from tests.terminals import on_terminal, read_all
 from tests.toys import add_toy
+
+pytestmark = pytest.mark.full  # a process for each command
 
 
 def myllm(home: Path, port: int, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,6 +16,8 @@ from myllm.api.http.keys import Keys, added, parse, removed
 from myllm.errors import Conflict, InvalidKeysFile, InvalidRequest, NotFound
 from tests.serving import environment
 
+pytestmark = pytest.mark.full  # a process for each command
+
 FILE = Path("keys")
 HASH = hashlib.sha256(b"secret").hexdigest()
 

@@ -8,13 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from myllm.api.shared.bounded import Messages, Name, Parts, Stops, Tools
-from myllm.api.shared.request_fields import KeepAlive, Priority
+from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
     Temperature,
     TopK,
     TopP,
 )
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
 
 
@@ -147,7 +146,7 @@ class ThinkingConfig(BaseModel):
     budget_tokens: int | None = Field(None, ge=0, le=WHOLE, description="Most tokens to think.")
 
 
-class CountTokensRequest(BaseModel):
+class CountTokensRequest(Queued, BaseModel):
     """A conversation whose tokens are counted."""
 
     model_config = ConfigDict(
@@ -174,10 +173,6 @@ class CountTokensRequest(BaseModel):
     tool_choice: ToolChoice | None = Field(None, description="Whether the model must call a tool.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
-
-    def info(self, client: Client) -> RequestInfo:
-        """Who sent this request, and how urgent it is."""
-        return RequestInfo(client, self.priority, self.keep_alive)
 
 
 class MessagesRequest(CountTokensRequest):

@@ -14,9 +14,8 @@ from pydantic import (
 
 from myllm.api.native.options import Options
 from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Tools
-from myllm.api.shared.request_fields import KeepAlive, Priority, Storable
+from myllm.api.shared.request_fields import KeepAlive, Priority, Queued, Storable
 from myllm.api.shared.tools import Tool, ToolCall, ToolChoice
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.sessions.history import Style, storable
 
 
@@ -49,7 +48,7 @@ class ForkRequest(BaseModel):
     session_id: Name | None = Field(None, description="Id of the new session; default: a UUID.")
 
 
-class _Queued(BaseModel):
+class _Queued(Queued, BaseModel):
     """The fields of all requests that wait for an engine."""
 
     model: Name = Field(description="A model's name, from GET /api/models.")
@@ -57,10 +56,6 @@ class _Queued(BaseModel):
         None, description='How long the model stays: seconds or "5m"; 0: unload it, -1: forever.'
     )
     priority: Priority = 0
-
-    def info(self, client: Client) -> RequestInfo:
-        """Who sent this request, and how urgent it is."""
-        return RequestInfo(client, self.priority, self.keep_alive)
 
 
 class _Generating(_Queued):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from myllm.api.openai.responses_items import messages_of
 from myllm.api.shared.bounded import Messages, Name, Tools, at_most
-from myllm.api.shared.request_fields import KeepAlive, Priority
+from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
     MaxTokens,
     Temperature,
@@ -16,7 +16,6 @@ from myllm.api.shared.sampling_fields import (
 )
 from myllm.api.shared.tools import Function, NamedFunction, NamedTool, Tool, tool_fields
 from myllm.errors import InvalidRequest
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import LABELS
 from myllm.sessions.history import storable
 
@@ -72,7 +71,7 @@ class Reasoning(BaseModel):
     effort: Name | None = Field(None, description='"none" switches thinking off.')
 
 
-class ResponsesRequest(BaseModel):
+class ResponsesRequest(Queued, BaseModel):
     """Answer an input, and store it for requests that continue from there."""
 
     model_config = ConfigDict(
@@ -121,10 +120,6 @@ class ResponsesRequest(BaseModel):
     @classmethod
     def _storable(cls, given: Any) -> Any:
         return storable(given) if isinstance(given, str) else given
-
-    def info(self, client: Client) -> RequestInfo:
-        """Who sent this request, and how urgent it is."""
-        return RequestInfo(client, self.priority, self.keep_alive)
 
     def options(self) -> dict[str, Any]:
         """Return the sampling options under the native dialect's names."""

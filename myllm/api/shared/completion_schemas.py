@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from myllm.api.shared.bounded import Messages, Name, Parts, Tools
-from myllm.api.shared.request_fields import KeepAlive, Priority
+from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
     FrequencyPenalty,
     LogitBias,
@@ -30,7 +30,6 @@ from myllm.api.shared.sampling_fields import (
     TypicalP,
 )
 from myllm.api.shared.tools import Tool, ToolChoice, tool_fields
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
 
 _NOT_SAMPLING = frozenset(
@@ -55,7 +54,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = Field(False, description="One more chunk, with the counts of tokens.")
 
 
-class SampledRequest(BaseModel):
+class SampledRequest(Queued, BaseModel):
     """Sampling fields and others of all completions; those from `top_k` on are llama.cpp's."""
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -94,10 +93,6 @@ class SampledRequest(BaseModel):
     def _seed(cls, seed: int | None) -> int | None:
         """The engine's seeds are unsigned; OpenAI's may be any integer."""
         return None if seed is None else seed % 2**32
-
-    def info(self, client: Client) -> RequestInfo:
-        """Who sent this request, and how urgent it is."""
-        return RequestInfo(client, self.priority, self.keep_alive)
 
     def given(self) -> dict[str, Any]:
         """Return the fields for the engine that the request has set."""

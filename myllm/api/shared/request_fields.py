@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from myllm.durations import parse_duration
+from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.sessions.history import storable
 
 KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
@@ -23,3 +24,18 @@ Priority = Annotated[
 
 Storable = Annotated[str, AfterValidator(storable)]
 """A text that will be stored: refused before the answer is made if the store cannot keep it."""
+
+
+class Queued:
+    """The part of a schema with `priority` and `keep_alive` that the scheduler reads.
+
+    Each schema declares the two fields itself, which keeps their order and their descriptions.
+    """
+
+    if TYPE_CHECKING:
+        priority: int
+        keep_alive: float | None
+
+    def info(self, client: Client) -> RequestInfo:
+        """Who sent this request, and how urgent it is."""
+        return RequestInfo(client, self.priority, self.keep_alive)

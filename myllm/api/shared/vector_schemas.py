@@ -9,8 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from myllm.api.shared import bounded
 from myllm.api.shared.bounded import Name, Tokens, at_most
-from myllm.api.shared.request_fields import KeepAlive, Priority
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
+from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
 from myllm.limits import INPUTS, WHOLE
 
 
@@ -52,15 +51,11 @@ def each_of(inputs: str | list[int] | list[str] | list[list[int]]) -> list[str |
     return cast(list[str | list[int]], inputs)
 
 
-class QueuedRequest(BaseModel):
+class QueuedRequest(Queued, BaseModel):
     """The fields of all requests that wait for an engine."""
 
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
-
-    def info(self, client: Client) -> RequestInfo:
-        """Who sent this request, and how urgent it is."""
-        return RequestInfo(client, self.priority, self.keep_alive)
 
 
 class Document(BaseModel):

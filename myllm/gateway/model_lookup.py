@@ -1,4 +1,4 @@
-"""Finds the model for a request, and checks that it can do what is asked."""
+"""Finds the model that a request names, and checks that the model can serve the request."""
 
 from __future__ import annotations
 

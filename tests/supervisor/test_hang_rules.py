@@ -14,7 +14,7 @@ BATCH_S = 20.48
 def hang(
     activity: EngineActivity, for_s: float, batch_s: float = 0.1, loading: bool = False
 ) -> str | None:
-    """What is said of an engine that has shown nothing but `activity` for so long."""
+    """Return what the rules report about an engine that shows only `activity` for `for_s` s."""
     clocks = HangClocks()
     for _ in range(round(for_s / EVERY_S)):
         clocks.advance(EVERY_S, activity)

@@ -56,7 +56,9 @@ async def test_silence_and_nobody_there_are_no_answer(home: Path) -> None:
         probe = Probe(partial(connect_unix, str(home / "engine.sock")))
         assert await result_of(probe) == ProbeResult()
         probe.close()
-    assert await result_of(Probe(partial(connect_unix, str(home / "nobody.sock")))) == ProbeResult()
+    assert (
+        await result_of(Probe(partial(connect_unix, str(home / "missing.sock")))) == ProbeResult()
+    )
 
 
 async def test_want_of_file_descriptors_is_not_held_against_the_engine(home: Path) -> None:

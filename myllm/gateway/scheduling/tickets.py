@@ -64,8 +64,8 @@ class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
     The queue: `enqueued_at` decides its place, and stays the same when its engine dies;
-    `waits_since` bounds its wait. `goes_on`: it is for a later part of a request of which other
-    parts have been served, and it never gives way when the queue is full.
+    `waits_since` bounds its wait. `goes_on`: it is for a part of a request other than the
+    first, and it never gives way when the queue is full.
 
     The slot: `run` and `slot` name it, and `granted_at` is when it first had one. `pieces` describe
     how its prompt begins (see `prefixes.py`), so that it gets a slot that has read the same.

@@ -17,9 +17,11 @@ from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, described, to_the_end
+from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.translated_chat import Chat, input_of, start_chat
 from myllm.errors import MyLLMError
+from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.engine_questions import count_chat_tokens
 from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
@@ -41,7 +43,7 @@ async def messages(request: MessagesRequest, services: ServicesDep, client: Clie
         async def make() -> Mapping[str, Any]:
             return head | _whole(await to_the_end(answer), request)
 
-        return DeferredJson(make)
+        return naming(chat.ignored, DeferredJson(make))
 
     async def frames() -> AsyncGenerator[bytes, None]:
         blocks = _Blocks()
@@ -56,7 +58,7 @@ async def messages(request: MessagesRequest, services: ServicesDep, client: Clie
                 else:
                     yield b"".join(blocks.take(each))
 
-    return Stream(frames, _error_event, lambda: answer.phase)
+    return naming(chat.ignored, Stream(frames, _error_event, lambda: answer.phase))
 
 
 @router.post("/count_tokens")
@@ -66,13 +68,14 @@ async def count_tokens(
     """How many tokens the prompt of a conversation has."""
     model = await chatting_model(services.gateway, request.model)
     gateway, info = services.gateway, request.info(client)
-    wire = await services.media.checked(model.name, messages_of(request))
+    ignored = Ignored()
+    wire = await prepared(services, model.name, messages_of(request), ignored)
     body = {"messages": wire, **fields_of(request)}
 
     async def make() -> Mapping[str, Any]:
         return {"input_tokens": await count_chat_tokens(gateway, info, model, body)}
 
-    return DeferredJson(make)
+    return naming(ignored, DeferredJson(make))
 
 
 class _Blocks:

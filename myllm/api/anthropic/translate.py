@@ -18,7 +18,7 @@ from myllm.api.anthropic.schemas import (
 )
 from myllm.api.shared.translated_chat import content_of, wire_call
 from myllm.errors import InvalidRequest
-from myllm.gateway.prompt.fit import Wire
+from myllm.gateway.conversation.messages import RawMessages
 
 # Claude Code puts this line, which changes with each request, first: with it, no prompt would ever
 # match the cache.
@@ -26,11 +26,11 @@ _BILLING: Final = "x-anthropic-billing-header:"
 _CHOICES: Final = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 
 
-def messages_of(request: CountTokensRequest) -> Wire:
+def messages_of(request: CountTokensRequest) -> RawMessages:
     """Return the conversation, with the system prompt first."""
     texts = [block.text for block in request.system or ()]
     kept = [text for text in texts if not text.startswith(_BILLING)]
-    wire: Wire = [{"role": "system", "content": "\n".join(kept)}] if kept else []
+    wire: RawMessages = [{"role": "system", "content": "\n".join(kept)}] if kept else []
     for role, messages in groupby(request.messages, key=lambda message: message.role):
         blocks = [block for message in messages for block in message.content]
         wire += _answers(blocks) if role == "assistant" else _questions(role, blocks)
@@ -73,7 +73,7 @@ def _tool(tool: AnthropicTool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _answers(blocks: Iterable[Block]) -> Wire:
+def _answers(blocks: Iterable[Block]) -> RawMessages:
     """Return the assistant's text and tool calls, without its thinking."""
     blocks = list(blocks)
     content = content_of(*_shown(blocks))
@@ -88,7 +88,7 @@ def _answers(blocks: Iterable[Block]) -> Wire:
     return [message] if content else []
 
 
-def _questions(role: str, blocks: Iterable[Block]) -> Wire:
+def _questions(role: str, blocks: Iterable[Block]) -> RawMessages:
     """Return the results of tools, then the text of the user."""
     blocks = list(blocks)
     wire = [_result(block) for block in blocks if isinstance(block, ToolResultBlock)]

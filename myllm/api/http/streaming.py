@@ -70,6 +70,10 @@ class Stream(Response):
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
 
+    def add_header(self, name: str, value: str) -> None:
+        """Send one more header with the answer."""
+        self.headers[name] = value
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # No layer between here and the socket looks at the body, so it goes there directly.
         self._send_body: Send = scope["state"].get("send_body", send)
@@ -153,10 +157,16 @@ class DeferredResponse(Response):
     def __init__(self, make: Callable[[], Awaitable[Response]]) -> None:
         self.make = make
         self.background: BackgroundTask | None = None
+        self._added: dict[str, str] = {}
+
+    def add_header(self, name: str, value: str) -> None:
+        """Send one more header with the answer."""
+        self._added[name] = value
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def run() -> None:
             answer = await self.make()
+            answer.headers.update(self._added)
             await answer(scope, receive, send)
 
         await _work_until(lambda: _disconnected(receive), run())

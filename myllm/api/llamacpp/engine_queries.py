@@ -16,8 +16,10 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, DeferredResponse
 from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from myllm.api.shared.bounded import Name
+from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.errors import InvalidRequest, NotFound
+from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.engine_questions import query, render_chat
 from myllm.gateway.model_lookup import chatting_model, named
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
@@ -109,14 +111,15 @@ async def apply_template(
     messages = [message.wire() for message in request.messages]
     more = {"messages", "model", "keep_alive", "priority"}
     body = request.model_dump(exclude_none=True, exclude=more)
-    body["messages"] = await services.media.checked(name, messages)
+    ignored = Ignored()
+    body["messages"] = await prepared(services, name, messages, ignored)
     gateway, info = services.gateway, request.info(client)
     rendering = await chatting_model(gateway, name)
 
     async def make() -> dict[str, str]:
         return {"prompt": await render_chat(gateway, info, rendering, body)}
 
-    return DeferredJson(make)
+    return naming(ignored, DeferredJson(make))
 
 
 @router.api_route("/upstream/{rest:path}", methods=_ALL_METHODS, include_in_schema=False)

@@ -21,9 +21,11 @@ from myllm.api.native.schemas import (
     GenerateRequest,
     GenerateResponse,
 )
+from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest, MyLLMError
+from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.answers import Answer, ChatAnswer, RawAnswer, generating_model
@@ -87,7 +89,8 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
     for index, message in enumerate(request.messages):
         if message.role == "user" and not message.content:
             raise InvalidRequest(f"messages[{index}].content must not be empty")
-    messages = await services.media.checked(request.model, request.wire())
+    ignored = Ignored()
+    messages = await prepared(services, request.model, request.wire(), ignored)
     turn = SessionTurn(
         [from_wire(message) for message in messages],
         request.session_id,
@@ -111,7 +114,10 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
         session_timeout_s=services.settings.queue_timeout,
     )
     if request.stream:
-        return _stream(answer, lambda end: _terminal(end) | _extras(end) | _in_session(end))
+        return naming(
+            ignored,
+            _stream(answer, lambda end: _terminal(end) | _extras(end) | _in_session(end)),
+        )
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
@@ -121,7 +127,7 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
             "finish_reason": end.finish_reason,
         } | _in_session(end)
 
-    return DeferredJson(make)
+    return naming(ignored, DeferredJson(make))
 
 
 @router.post("/embeddings", response_model=EmbeddingsResponse)

@@ -18,6 +18,8 @@ from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import ClientDep, RegistryDep, SessionsDep
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.normalize import normalized
 from myllm.gateway.media.parts import carried
 from myllm.limits import SEARCH_CHARS
 from myllm.sessions.history import Extra, Message, storable
@@ -165,9 +167,10 @@ def _checked(document: Document) -> Document:
             RenameRequest.model_validate({"title": document.title})
     except ValidationError as failure:
         raise RequestValidationError(failure.errors(include_url=False)) from None
+    whole = carried(normalized(wire, Ignored()))
     messages = [
         _with_parts(message, posted["content"])
-        for message, posted in zip(document.messages, carried(wire), strict=True)
+        for message, posted in zip(document.messages, whole, strict=True)
     ]
     return replace(document, messages=tuple(messages))
 

@@ -21,6 +21,7 @@ from myllm.api.ollama.schemas import (
     OllamaGenerateRequest,
 )
 from myllm.api.ollama.translate import Lines, messages_of, prompt_of
+from myllm.api.shared.conversation import naming
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.translated_chat import Chat, start_chat
 from myllm.errors import InvalidRequest, MyLLMError
@@ -68,7 +69,7 @@ async def generate(
     if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
         made = await start_chat(services, info, request.model, chat)
-        return _answer(lines, request.stream, *made)
+        return naming(chat.ignored, _answer(lines, request.stream, *made))
     if not plain:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
     raw = RawAnswer(
@@ -93,7 +94,7 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
     chat_request = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
     info = request.info(client)
     made = await start_chat(services, info, request.model, chat_request)
-    return _answer(lines, request.stream, *made)
+    return naming(chat_request.ignored, _answer(lines, request.stream, *made))
 
 
 @router.post("/embed")
@@ -138,7 +139,9 @@ async def old_embeddings(
     return DeferredJson(make)
 
 
-def _answer(lines: Lines, stream: bool | None, ticket: Ticket, answer: Answer) -> Response:
+def _answer(
+    lines: Lines, stream: bool | None, ticket: Ticket, answer: Answer
+) -> Stream | DeferredJson:
     if stream is False:
         return DeferredJson(lambda: lines.whole(answer, ticket))
     return streamed(lambda: lines.pieces(answer, ticket))

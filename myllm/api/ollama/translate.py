@@ -12,22 +12,22 @@ from typing import Any
 from myllm.api.ollama.schemas import OllamaGenerateRequest, OllamaMessage
 from myllm.api.shared.timestamps import iso
 from myllm.api.shared.translated_chat import content_of, input_of, wire_call
+from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.generation.answers import Answer
 from myllm.gateway.generation.events import Call, Finished, Thinking, Token
-from myllm.gateway.prompt.fit import Wire
 from myllm.gateway.scheduling.tickets import Ticket
 
 
-def prompt_of(request: OllamaGenerateRequest) -> Wire:
+def prompt_of(request: OllamaGenerateRequest) -> RawMessages:
     """Return the conversation of one message that a prompt means."""
     system = [{"role": "system", "content": request.system}] if request.system else []
     user = OllamaMessage(role="user", content=request.prompt, images=request.images)
     return [*system, *messages_of([user])]
 
 
-def messages_of(messages: Sequence[OllamaMessage]) -> Wire:
+def messages_of(messages: Sequence[OllamaMessage]) -> RawMessages:
     """Return the conversation; calls get ids, and results the ids of the calls that they answer."""
-    wire: Wire = []
+    wire: RawMessages = []
     unanswered = _OpenCalls()
     for number, message in enumerate(messages):
         content = content_of([message.content] if message.content else [], message.images or [])

@@ -17,6 +17,7 @@ from myllm.api.shared.completions import error_event
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.translated_chat import Chat, start_chat
 from myllm.errors import InvalidRequest
+from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.chat_route import EngineChat
 from myllm.gateway.generation.events import Finished, Token, Usage
@@ -89,7 +90,7 @@ async def _chat(
     if not recording:
         raise InvalidRequest("file must not be empty")
     heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(recording).decode()}}
-    messages = [{"role": "user", "content": [{"type": "text", "text": task}, heard]}]
+    messages: RawMessages = [{"role": "user", "content": [{"type": "text", "text": task}, heard]}]
     _, chat = await start_chat(services, info, name, Chat(messages, options, _DEFAULTS, {}))
     return chat
 

@@ -13,8 +13,11 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, to_the_end
 from myllm.api.openai.responses_events import Events, output, whole
 from myllm.api.openai.responses_schemas import ResponsesRequest
+from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
 from myllm.errors import MyLLMError
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.chat_job import ChatJob
 from myllm.gateway.generation.events import Call, Finished
@@ -43,10 +46,11 @@ async def create_response(
     request: ResponsesRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Answer an input, alone or continuing from another response."""
-    messages = await services.media.checked(request.model, request.messages())
+    ignored = Ignored()
+    messages = await prepared(services, request.model, request.messages(), ignored)
     answer, turn = await _answer(request, services, client, messages)
     if request.stream:
-        return _stream(answer, turn)
+        return naming(ignored, _stream(answer, turn))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
@@ -54,7 +58,7 @@ async def create_response(
         items = output(turn.key, end.full_text, end.thinking, end.calls, status)
         return whole(turn.record, items) | end.unstored()
 
-    return DeferredJson(make)
+    return naming(ignored, DeferredJson(make))
 
 
 @router.get("/responses/{response_id}")
@@ -78,7 +82,7 @@ async def _answer(
     request: ResponsesRequest,
     services: Services,
     client: Client,
-    messages: list[dict[str, Any]],
+    messages: Messages,
 ) -> tuple[ChatAnswer, ResponseTurn]:
     model, effort = await chatting_model(services.gateway, request.model), request.effort()
     fields = request.fields()

@@ -15,8 +15,10 @@ from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
 from myllm.api.http.streaming import DeferredJson, Stream
 from myllm.api.shared.completion_schemas import ChatCompletionRequest, SampledRequest
+from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import Services
 from myllm.errors import MyLLMError
+from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.answers import generating_model
@@ -36,11 +38,12 @@ async def answer_chat(
     request: ChatCompletionRequest, services: Services, client: Client
 ) -> Response:
     """Return the answer to a conversation, a stream or a whole one, in OpenAI's form."""
-    messages = [message.wire() for message in request.messages]
-    messages = await services.media.checked(request.model, messages)
+    raw = [message.wire() for message in request.messages]
+    ignored = Ignored()
+    messages = await prepared(services, request.model, raw, ignored)
     prompt = {"messages": messages}, pieces_of_wire(messages)
     relays = await relays_for(services.gateway, request.info(client), CHAT, [prompt], request)
-    return answer(relays, request)
+    return naming(ignored, answer(relays, request))
 
 
 async def relays_for(
@@ -70,7 +73,7 @@ async def relays_for(
     return made
 
 
-def answer(relays: Sequence[Relay], request: SampledRequest) -> Response:
+def answer(relays: Sequence[Relay], request: SampledRequest) -> Stream | DeferredJson:
     """Return the relays' choices, one each, as a stream or as one JSON document."""
     choices = request.n or 1
     if request.stream:

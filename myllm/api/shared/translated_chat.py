@@ -6,18 +6,20 @@ They translate it into OpenAI's form, which the engine understands, and translat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from myllm.api.shared.conversation import prepared
 from myllm.api.shared.dependencies import Services
 from myllm.errors import InvalidRequest
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.generation.chat_route import CHAT, EngineChat, chat_body
 from myllm.gateway.generation.events import Call
 from myllm.gateway.generation.sampling import resolve
 from myllm.gateway.model_lookup import chatting_model
-from myllm.gateway.prompt.fit import Wire
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.supervisor.spec import InstanceKey
@@ -28,13 +30,14 @@ class Chat:
     """A chat in OpenAI's form.
 
     `options` are sampling options, `defaults` the dialect's defaults for them, and `fields` are
-    others of `/v1/chat/completions`.
+    others of `/v1/chat/completions`. `ignored` collects what is left out.
     """
 
-    messages: Wire
+    messages: RawMessages
     options: Mapping[str, Any]
     defaults: Mapping[str, Any]
     fields: Mapping[str, Any]
+    ignored: Ignored = field(default_factory=Ignored)
 
 
 async def start_chat(
@@ -45,7 +48,7 @@ async def start_chat(
     Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
     """
     model = await chatting_model(services.gateway, model_name)
-    messages = await services.media.checked(model.name, chat.messages)
+    messages = await prepared(services, model.name, chat.messages, chat.ignored)
     demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
     ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
     sampling = resolve(chat.options, model.config.parameters, chat.defaults)

@@ -12,11 +12,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import orjson
 
 from myllm.errors import MyLLMError, StoreFailed, Unavailable
+from myllm.gateway.conversation.messages import ChatMessage
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.chat_job import ChatJob
 from myllm.gateway.generation.chat_route import EngineChat, chat_body, wire_calls
@@ -192,7 +193,7 @@ class ChatAnswer:
         if prompts.chat_fields is None:
             self._source = Generation(self._gateway, self.ticket, self._fields, prompts.build)
             return self._source.events()
-        wire = [message.wire() for message in prompts.messages]
+        wire = [cast(ChatMessage, message.wire()) for message in prompts.messages]
         body = chat_body(wire, self._sampling, prompts.chat_fields)
         self._source = EngineChat(self._gateway, self.ticket, body, prompts)
         return self._source.events()

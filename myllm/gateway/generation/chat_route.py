@@ -14,13 +14,14 @@ from dataclasses import replace
 from typing import Any, Final, Literal, cast
 
 from myllm.errors import EngineError
+from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.deltas import Delta, ReplayFilter, StreamedAnswer, delta_of
 from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.generation.relay import Relay
-from myllm.gateway.prompt.fit import Prompt, Wire
+from myllm.gateway.prompt.fit import Prompt
 from myllm.gateway.prompt.prefixes import pieces_of_wire
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.kv_states import CachedPrefix
@@ -30,7 +31,7 @@ CHAT: Final = "/v1/chat/completions"
 
 
 def chat_body(
-    messages: Wire, sampling: Mapping[str, Any], fields: Mapping[str, Any]
+    messages: Messages, sampling: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the body of a request to the engine's chat route.
 
@@ -58,7 +59,7 @@ class EngineChat:
         body: dict[str, Any],
         prompts: PromptBuilder | None = None,
     ) -> None:
-        messages: Wire = body["messages"]
+        messages: Messages = body["messages"]
         ticket.pieces = ticket.pieces or pieces_of_wire(messages)
         self._slot_cache = gateway.slot_cache
         self._ticket = ticket
@@ -86,7 +87,7 @@ class EngineChat:
                         yield event
         yield self._finished()
 
-    async def _prepare(self, instance: Instance) -> Wire:
+    async def _prepare(self, instance: Instance) -> Messages:
         assert self._prompts is not None
         self._prompt = await self._prompts.build(instance)
         self._slot_cache.invalidate(instance, self._ticket)
@@ -151,11 +152,12 @@ def wire_calls(calls: Iterable[Call]) -> list[dict[str, Any]]:
     ]
 
 
-def _begun(messages: Wire) -> str:
+def _begun(messages: Messages) -> str:
     """Return the text that the engine is to continue: its answer begins with that text."""
-    last = messages[-1] if messages else {}
-    content = last.get("content")
-    return content if last.get("role") == "assistant" and isinstance(content, str) else ""
+    if not messages or messages[-1]["role"] != "assistant":
+        return ""
+    content = messages[-1]["content"]
+    return content if isinstance(content, str) else ""
 
 
 def _events(delta: Delta) -> list[Event]:

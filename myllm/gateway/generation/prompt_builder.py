@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.prompt.fit import Prompt, Wire, fit
+from myllm.gateway.prompt.fit import Prompt, fit
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.history import Merged, Message
 from myllm.supervisor.instance import Instance
@@ -70,16 +71,16 @@ class PromptBuilder:
             counted = replace(last, tokens=tokens)
             self.conversation = replace(self.conversation, new=(*more, counted))
 
-    async def _render_text(self, instance: Instance, wire: Wire) -> Prompt:
+    async def _render_text(self, instance: Instance, wire: Messages) -> Prompt:
         """Render for `/completion`."""
         begun = ""
         if wire[-1]["role"] == "assistant" and not instance.spec.model.chat.leaves_answers_open:
             *wire, last = wire
-            begun = last["content"]
+            begun = str(last["content"])
         text = await calls.apply_template(instance, {"messages": wire}) + begun
         return Prompt(text, await self._gateway.slot_cache.tokens(instance, self._ticket, text))
 
-    async def _render_chat(self, instance: Instance, wire: Wire) -> Prompt:
+    async def _render_chat(self, instance: Instance, wire: Messages) -> Prompt:
         """Render as the engine's chat route does. Pictures and sounds have no text, so a prompt
         with any is only counted."""
         body = {**(self.chat_fields or {}), "messages": wire}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
+from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io import calls, transport
 from myllm.gateway.engine_io.sse import LAST, event, events_in
 from myllm.gateway.gateway import Gateway, Lease
@@ -27,7 +28,7 @@ _FORMS: dict[str, Form] = {"/v1/chat/completions": "chat", "/v1/completions": "t
 # The sampler fields of a body have the same names on `/completion`; these are the others.
 _NOT_FOR_COMPLETION = frozenset({"messages", "prompt", "stream_options", "max_tokens"})
 
-PrepareMessages = Callable[[Instance], Awaitable[list[dict[str, Any]]]]
+PrepareMessages = Callable[[Instance], Awaitable[Messages]]
 """Chooses the messages of a chat, once an engine is there to count their tokens."""
 OnCompleted = Callable[[Instance], None]
 """Called with the engine that completed an answer, while the slot is still held."""

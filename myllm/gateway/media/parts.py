@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from myllm.errors import InvalidRequest
+from myllm.gateway.conversation.messages import Messages, Part
 from myllm.models.projector import Medium
 from myllm.models.registry import Model
-
-Messages = list[dict[str, Any]]
-"""Messages in OpenAI's form, whatever may be in them."""
 
 # What stands before the comma; an expression over megabytes of base64 would take seconds.
 _DATA_URL: Final = re.compile(r"data:(\w+)/([\w.+-]+)(?:;[\w.+=-]+)*;base64", re.I)
@@ -114,10 +112,10 @@ class _Reading:
             for number, message in enumerate(messages)
         ]
 
-    def parts(self, content: Any, where: str) -> Messages:
+    def parts(self, content: Any, where: str) -> list[Part]:
         if not isinstance(content, list):
             raise InvalidRequest(f"{where} must be a text or a list of parts")
-        made: Messages = []
+        made: list[Part] = []
         for number, given in enumerate(content):
             part = self._part(given, f"{where}[{number}]")
             if made and "text" not in made[-1] and "text" not in part:
@@ -125,7 +123,7 @@ class _Reading:
             made.append(part)
         return made
 
-    def _part(self, part: Any, where: str) -> dict[str, Any]:
+    def _part(self, part: Any, where: str) -> Part:
         kind = part.get("type") if isinstance(part, Mapping) else None
         match kind:
             case "text":
@@ -146,7 +144,7 @@ class _Reading:
                 return self._file(_text(part.get("file"), "file_data", f"{where}.file"), where)
         raise InvalidRequest(f"{where}.type must be {_KNOWN}, not {kind!r}")
 
-    def _file(self, data: str, where: str) -> dict[str, Any]:
+    def _file(self, data: str, where: str) -> Part:
         """The type in a file's `data:` URL determines its medium."""
         where = f"{where}.file.file_data"
         medium, url = _read(data, where)
@@ -158,10 +156,10 @@ class _Reading:
             return self._sound(url, where)
         raise InvalidRequest(f"{where} must be of type image/... or audio/..., not {medium}/...")
 
-    def _picture(self, given: str, where: str) -> dict[str, Any]:
+    def _picture(self, given: str, where: str) -> Part:
         return {"type": "image_url", "image_url": self._data_url("url", given, "image", where)}
 
-    def _sound(self, given: str, where: str) -> dict[str, Any]:
+    def _sound(self, given: str, where: str) -> Part:
         return {"type": "input_audio", "input_audio": self._data_url("data", given, "audio", where)}
 
     def _data_url(self, name: str, given: str, medium: Medium, where: str) -> dict[str, str]:

@@ -13,9 +13,10 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any
+from typing import cast
 
 from myllm.errors import PromptTooLong
+from myllm.gateway.conversation.messages import ChatMessage, Messages
 from myllm.sessions.history import Message
 
 # Turns with more characters per token of the limit than this are not even rendered. Of common
@@ -24,10 +25,6 @@ _MAX_CHARS_PER_TOKEN = 64
 # After turns were left out, the whole conversation is rendered again if it seems to take at most
 # this many times the limit, estimated by the turns that are left.
 _RETRY_WHOLE = 1.5
-
-
-Wire = list[dict[str, Any]]
-"""Messages in OpenAI's form."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Prompt:
     text: str
     tokens: list[int]
     dropped_messages: int = 0
-    wire: Wire = field(default_factory=list)
+    wire: Messages = field(default_factory=list)
     other_tokens: int = 0
 
     @property
@@ -50,7 +47,7 @@ class Prompt:
         return len(self.tokens) + self.other_tokens
 
 
-Render = Callable[[Wire], Awaitable[Prompt]]
+Render = Callable[[Messages], Awaitable[Prompt]]
 """Renders messages with the model's own template."""
 
 
@@ -96,7 +93,7 @@ async def _halved(turns: _Turns, limit: int, context_size: int, render: Render) 
 
 async def _since(turns: _Turns, first: int, render: Render) -> Prompt:
     kept = turns.since(first)
-    prompt = await render([message.wire() for message in kept])
+    prompt = await render([cast(ChatMessage, message.wire()) for message in kept])
     return replace(prompt, dropped_messages=turns.before(first))
 
 

@@ -1,0 +1,46 @@
+"""The form in which all dialects hand over a conversation: OpenAI's messages, as engines read them.
+
+Dialects convert what they are sent to this form and leave every repair to `normalize.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Required
+
+from typing_extensions import TypedDict
+
+Role = Literal["system", "user", "assistant", "tool"]
+Part = dict[str, Any]
+"""A part of a message's content: a text, an image, a sound."""
+
+
+class CalledFunction(TypedDict):
+    """A function that the model called; `arguments` is a JSON object as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(TypedDict):
+    """A call of a tool; the message of role tool with its `id` has the result."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ChatMessage(TypedDict, total=False):
+    """One message. Messages in OpenAI's dialect may have more fields, for the chat template."""
+
+    role: Required[Role]
+    content: Required[str | list[Part]]
+    name: str
+    reasoning_content: str
+    tool_calls: list[ToolCall]
+    tool_call_id: str
+
+
+Messages = list[ChatMessage]
+
+RawMessages = list[dict[str, Any]]
+"""Messages in OpenAI's form, before `normalized` has looked at them: anything may be in them."""

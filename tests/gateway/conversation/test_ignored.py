@@ -1,0 +1,32 @@
+"""The header that names what of a request was left out."""
+
+from __future__ import annotations
+
+from myllm.gateway.conversation.ignored import Ignored
+
+
+def test_without_anything_left_out_it_is_false() -> None:
+    ignored = Ignored()
+    assert not ignored
+    ignored.add("tools[0] (web_search)")
+    assert ignored
+
+
+def test_many_names_are_counted_instead_of_listed() -> None:
+    ignored = Ignored()
+    for number in range(40):
+        ignored.add(f"tools[{number}] (custom)")
+    header = ignored.header()
+    assert header.startswith("tools[0] (custom), tools[1] (custom)")
+    assert header.endswith("and 24 more")
+    assert len(header) < 2000
+
+
+def test_a_name_from_a_client_cannot_break_the_header() -> None:
+    ignored = Ignored()
+    ignored.add("tools[0] (a\r\nSet-Cookie: x, ü" + "y" * 500)
+    header = ignored.header()
+    assert header.isascii()
+    assert header.isprintable()
+    assert "," not in header
+    assert len(header) <= 120

@@ -27,6 +27,7 @@ from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing
+from myllm.garbage import keep_for_good
 from myllm.gateway.event_log import EventLog
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.kv.slot_cache import SlotCache
@@ -92,14 +93,15 @@ class App:
         async def include_the_rest() -> None:
             include(await asyncio.to_thread(_routers, at_start=False))
             await asyncio.to_thread(_build_routes, app)
+            keep_for_good()
 
         include(_routers(at_start=True))
         app.include_router(health.router)  # for everyone, so described without keys
         app.include_router(docs_page.router)
         _build_routes(app)
         routes = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
-        limited = BodyLimits(routes, self.settings)
-        served: ASGIApp = Turnstile(RequestContext(self._access.guard(limited)))
+        self._bodies = BodyLimits(routes, self.settings)
+        served: ASGIApp = Turnstile(RequestContext(self._access.guard(self._bodies)))
         return StripRootPath(served, self.settings.root_path) if self.settings.root_path else served
 
     @asynccontextmanager
@@ -172,6 +174,10 @@ class App:
             await gateway.drain(self.settings.drain_grace)
             await gateway.close(ends_at - time.monotonic(), stop_grace_s / 2)
 
+    def body_bytes(self) -> int:
+        """Size of the bodies of all requests under way."""
+        return self._bodies.together
+
     def reload(self) -> None:
         """Read changed keys, and replace engines by ones with their models' new configuration."""
         self._access.reload()
@@ -212,6 +218,10 @@ class StoreApp:
 
     async def drain_and_stop(self) -> None:
         """Do nothing: no engine runs."""
+
+    def body_bytes(self) -> int:
+        """Return 0: one command sends its few requests here."""
+        return 0
 
     def reload(self) -> None:
         """Do nothing: there are no keys and no engines."""

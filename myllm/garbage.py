@@ -1,9 +1,9 @@
 """Python's cyclic garbage collection, kept out of the way of requests.
 
-A full collection takes 30 to 70 ms while 2,000 clients are connected, and all of them wait
-meanwhile. So Python itself only collects the young generations. This module collects everything
-while few requests are under way, or when that has not happened for some minutes. An ordinary
-request leaves no cycles.
+A full collection takes 30 to 70 ms while 2,000 clients are connected, or while a request with many
+messages is under way, and all clients wait meanwhile. So Python itself only collects the young
+generations. This module collects everything while few requests are under way and none of them is
+large, or when that has not happened for some minutes. An ordinary request leaves no cycles.
 """
 
 from __future__ import annotations
@@ -14,6 +14,13 @@ import time
 _NEVER = 1_000_000_000
 _AT_LEAST_EVERY_S = 300.0
 _FEW = 64
+_SMALL = 2**18
+"""Bytes of all bodies under way: the objects made of these take a millisecond or two to scan."""
+
+
+def keep_for_good() -> None:
+    """Never scan the objects again that are alive now, such as modules that were just imported."""
+    gc.freeze()
 
 
 class Garbage:
@@ -23,18 +30,19 @@ class Garbage:
     """
 
     def __init__(self) -> None:
-        gc.freeze()
+        keep_for_good()
         young, middle, _ = gc.get_threshold()
         gc.set_threshold(young, middle, _NEVER)
         gc.enable()
         self._searched = self._searches()
         self._searched_at = time.monotonic()
 
-    def look(self, under_way: int) -> None:
+    def look(self, under_way: int, body_bytes: int) -> None:
         """Collect everything if it is time to: objects have aged since the last collection, and
-        few requests are under way or that collection was long ago."""
+        few requests with small bodies are under way or that collection was long ago."""
+        is_quiet = under_way <= _FEW and body_bytes <= _SMALL
         overdue = time.monotonic() - self._searched_at > _AT_LEAST_EVERY_S
-        if (under_way <= _FEW or overdue) and self._searches() != self._searched:
+        if (is_quiet or overdue) and self._searches() != self._searched:
             gc.collect()
             self._searched, self._searched_at = self._searches(), time.monotonic()
 

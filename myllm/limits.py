@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
-SEPARATORS: Final = 500_000
-"""Commas and opening brackets in a JSON body, those within texts included: they are counted before
-the body is parsed, which for so many takes some tens of milliseconds and fifty megabytes."""
-
 VALUES: Final = 300_000
-"""Numbers, texts, lists and objects in a JSON body: to check more of them would keep Python's lock,
-and with it all other requests, for more than some tens of milliseconds."""
+"""Numbers, texts, lists and objects in a JSON body. They are counted before the body is parsed,
+because the parser keeps Python's lock, and all other requests waiting, until it has ended."""
+
+CONTAINERS: Final = 60_000
+"""Lists and objects among them: parsing and checking one takes as long as ten numbers."""
 
 NESTING: Final = 128
 """Lists and objects inside each other. JSON encoders give up at 254, including the levels that our

@@ -86,6 +86,9 @@ class Served(Protocol):
     async def drain_and_stop(self) -> None:
         """Let running answers end, then stop everything."""
 
+    def body_bytes(self) -> int:
+        """Size of the bodies of all requests under way."""
+
     def reload(self) -> None:
         """Apply changed configurations."""
 
@@ -149,7 +152,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_SEARCHES == 0:
-            self._garbage.look(under_way=len(self.server_state.tasks))
+            self._garbage.look(len(self.server_state.tasks), self._app.body_bytes())
         self._connections.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 

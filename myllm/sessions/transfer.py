@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, cast, get_args
 
 from myllm.errors import InvalidRequest
-from myllm.json_input import check_separators, parse_json
+from myllm.json_input import check_values, parse_json
 from myllm.limits import MESSAGES
 from myllm.sessions.history import Extra, Message, RoleName, storable
 
@@ -88,9 +88,9 @@ def _to_markdown(document: Document) -> str:
 
 
 def _from_markdown(text: str) -> Document:
-    check_separators(text.encode(), "the file")
     _check_count(text.count(_MESSAGE))
     head, *blocks = re.split(rf"^{re.escape(_MESSAGE)}", text, flags=re.MULTILINE)
+    check_values(",".join(block.partition("\n")[0] for block in blocks).encode(), "the file")
     about = re.search(rf"^{re.escape(_SESSION)}(.*){re.escape(_END)}\r?$", head, re.MULTILINE)
     if about is None:
         raise InvalidRequest(f"no line '{_SESSION}...{_END}' before the first message")

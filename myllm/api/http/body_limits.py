@@ -39,7 +39,8 @@ class BodyLimits:
         half = self._most_together // 2
         self._most_of_one = max(half, min(self._most, self._most_together))
         self._held: Counter[str] = Counter()
-        self._together = 0
+        self.together = 0
+        """Bytes of the bodies of all requests under way."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,7 +54,7 @@ class BodyLimits:
             message = await receive()
             if message["type"] == "http.request" and (size := len(message.get("body", b""))):
                 read += size
-                self._together += size
+                self.together += size
                 self._held[client.fair_id] += size
                 if refused := self._refused(client, read):
                     await self._discard(message, receive, read)
@@ -75,13 +76,13 @@ class BodyLimits:
             mib = f"{self._most_of_one / _MIB:g} MiB"
             detail = f"Your requests that are under way have bodies of more than {mib} together"
             return HTTPException(429, detail, later)
-        if self._together > self._most_together:
+        if self.together > self._most_together:
             detail = "The requests that are under way leave no memory for this one's body"
             return HTTPException(503, detail, later)
         return None
 
     def _forget(self, client: Client, read: int) -> None:
-        self._together -= read
+        self.together -= read
         self._held[client.fair_id] -= read
         if not self._held[client.fair_id]:
             del self._held[client.fair_id]

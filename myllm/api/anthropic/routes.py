@@ -21,7 +21,6 @@ from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.translated_chat import Chat, input_of, start_chat
 from myllm.errors import MyLLMError
-from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.engine_questions import count_chat_tokens
 from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
@@ -36,14 +35,15 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 async def messages(request: MessagesRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation with the model's chat template."""
     chat = Chat(messages_of(request), request.options(), _DEFAULTS, fields_of(request))
-    _, answer = await start_chat(services, request.info(client), request.model, chat)
+    info = request.info(client)
+    _, answer = await start_chat(services, info, request.model, chat)
     head = _head(request.model)
     if not request.stream:
 
         async def make() -> Mapping[str, Any]:
             return head | _whole(await to_the_end(answer), request)
 
-        return naming(chat.ignored, DeferredJson(make))
+        return naming(info, DeferredJson(make))
 
     async def frames() -> AsyncGenerator[bytes, None]:
         blocks = _Blocks()
@@ -58,7 +58,7 @@ async def messages(request: MessagesRequest, services: ServicesDep, client: Clie
                 else:
                     yield b"".join(blocks.take(each))
 
-    return naming(chat.ignored, Stream(frames, _error_event, lambda: answer.phase))
+    return naming(info, Stream(frames, _error_event, lambda: answer.phase))
 
 
 @router.post("/count_tokens")
@@ -68,14 +68,13 @@ async def count_tokens(
     """How many tokens the prompt of a conversation has."""
     model = await chatting_model(services.gateway, request.model)
     gateway, info = services.gateway, request.info(client)
-    ignored = Ignored()
-    wire = await prepared(services, model.name, messages_of(request), ignored)
+    wire = await prepared(services, info, model.name, messages_of(request))
     body = {"messages": wire, **fields_of(request)}
 
     async def make() -> Mapping[str, Any]:
         return {"input_tokens": await count_chat_tokens(gateway, info, model, body)}
 
-    return naming(ignored, DeferredJson(make))
+    return naming(info, DeferredJson(make))
 
 
 class _Blocks:

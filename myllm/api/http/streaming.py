@@ -40,6 +40,15 @@ def described(media_type: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {media_type: {}}}}
 
 
+LateHeaders = Callable[[], Mapping[str, str]]
+"""Returns further headers, just before the head is sent."""
+
+
+def no_headers() -> Mapping[str, str]:
+    """Add no header."""
+    return {}
+
+
 Frames = Callable[[], AsyncGenerator[bytes, None]]
 """Makes what a stream sends, in whole events or lines; raises MyLLMErrors."""
 
@@ -64,15 +73,12 @@ class Stream(Response):
         self.status_code = 200
         self.background: BackgroundTask | None = None
         self.init_headers(headers)
+        self.late_headers: LateHeaders = no_headers
         self._begun = False
         self._last_sent = time.monotonic()
         self._is_sending = False
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
-
-    def add_header(self, name: str, value: str) -> None:
-        """Send one more header with the answer."""
-        self.headers[name] = value
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # No layer between here and the socket looks at the body, so it goes there directly.
@@ -140,6 +146,7 @@ class Stream(Response):
         self._last_sent, self._is_sending = time.monotonic(), True
         if not self._begun:
             self._begun = True
+            self.headers.update(self.late_headers())
             await send(
                 {
                     "type": "http.response.start",
@@ -157,16 +164,12 @@ class DeferredResponse(Response):
     def __init__(self, make: Callable[[], Awaitable[Response]]) -> None:
         self.make = make
         self.background: BackgroundTask | None = None
-        self._added: dict[str, str] = {}
-
-    def add_header(self, name: str, value: str) -> None:
-        """Send one more header with the answer."""
-        self._added[name] = value
+        self.late_headers: LateHeaders = no_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def run() -> None:
             answer = await self.make()
-            answer.headers.update(self._added)
+            answer.headers.update(self.late_headers())
             await answer(scope, receive, send)
 
         await _work_until(lambda: _disconnected(receive), run())

@@ -19,7 +19,6 @@ from myllm.api.shared.bounded import Name
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.errors import InvalidRequest, NotFound
-from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.engine_questions import query, render_chat
 from myllm.gateway.model_lookup import chatting_model, named
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
@@ -111,15 +110,15 @@ async def apply_template(
     messages = [message.wire() for message in request.messages]
     more = {"messages", "model", "keep_alive", "priority"}
     body = request.model_dump(exclude_none=True, exclude=more)
-    ignored = Ignored()
-    body["messages"] = await prepared(services, name, messages, ignored)
-    gateway, info = services.gateway, request.info(client)
+    info = request.info(client)
+    body["messages"] = await prepared(services, info, name, messages)
+    gateway = services.gateway
     rendering = await chatting_model(gateway, name)
 
     async def make() -> dict[str, str]:
         return {"prompt": await render_chat(gateway, info, rendering, body)}
 
-    return naming(ignored, DeferredJson(make))
+    return naming(info, DeferredJson(make))
 
 
 @router.api_route("/upstream/{rest:path}", methods=_ALL_METHODS, include_in_schema=False)

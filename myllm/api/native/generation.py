@@ -25,7 +25,6 @@ from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest, MyLLMError
-from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.answers import Answer, ChatAnswer, RawAnswer, generating_model
@@ -89,8 +88,8 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
     for index, message in enumerate(request.messages):
         if message.role == "user" and not message.content:
             raise InvalidRequest(f"messages[{index}].content must not be empty")
-    ignored = Ignored()
-    messages = await prepared(services, request.model, request.wire(), ignored)
+    info = request.info(client)
+    messages = await prepared(services, info, request.model, request.wire())
     turn = SessionTurn(
         [from_wire(message) for message in messages],
         request.session_id,
@@ -108,14 +107,14 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
     answer = ChatAnswer(
         services.gateway,
         services.sessions,
-        request.info(client),
+        info,
         job,
         streamed=request.stream,
         session_timeout_s=services.settings.queue_timeout,
     )
     if request.stream:
         return naming(
-            ignored,
+            info,
             _stream(answer, lambda end: _terminal(end) | _extras(end) | _in_session(end)),
         )
 
@@ -127,7 +126,7 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
             "finish_reason": end.finish_reason,
         } | _in_session(end)
 
-    return naming(ignored, DeferredJson(make))
+    return naming(info, DeferredJson(make))
 
 
 @router.post("/embeddings", response_model=EmbeddingsResponse)

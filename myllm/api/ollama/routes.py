@@ -69,7 +69,7 @@ async def generate(
     if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
         made = await start_chat(services, info, request.model, chat)
-        return naming(chat.ignored, _answer(lines, request.stream, *made))
+        return naming(info, _answer(lines, request.stream, *made))
     if not plain:
         raise InvalidRequest("raw takes a prompt alone, without system and images")
     raw = RawAnswer(
@@ -94,7 +94,7 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
     chat_request = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
     info = request.info(client)
     made = await start_chat(services, info, request.model, chat_request)
-    return naming(chat_request.ignored, _answer(lines, request.stream, *made))
+    return naming(info, _answer(lines, request.stream, *made))
 
 
 @router.post("/embed")

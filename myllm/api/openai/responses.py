@@ -16,7 +16,6 @@ from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
 from myllm.errors import MyLLMError
-from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.chat_job import ChatJob
@@ -24,7 +23,7 @@ from myllm.gateway.generation.events import Call, Finished
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, UNBOUNDED
 from myllm.gateway.generation.stored_responses import ResponseTurn, forget, key_of, stored
 from myllm.gateway.model_lookup import chatting_model
-from myllm.gateway.scheduling.tickets import Client
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.sessions.history import Message, from_wire
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
@@ -46,11 +45,11 @@ async def create_response(
     request: ResponsesRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Answer an input, alone or continuing from another response."""
-    ignored = Ignored()
-    messages = await prepared(services, request.model, request.messages(), ignored)
-    answer, turn = await _answer(request, services, client, messages)
+    info = request.info(client)
+    messages = await prepared(services, info, request.model, request.messages())
+    answer, turn = await _answer(request, services, info, messages)
     if request.stream:
-        return naming(ignored, _stream(answer, turn))
+        return naming(info, _stream(answer, turn))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
@@ -58,7 +57,7 @@ async def create_response(
         items = output(turn.key, end.full_text, end.thinking, end.calls, status)
         return whole(turn.record, items) | end.unstored()
 
-    return naming(ignored, DeferredJson(make))
+    return naming(info, DeferredJson(make))
 
 
 @router.get("/responses/{response_id}")
@@ -81,7 +80,7 @@ async def remove_response(
 async def _answer(
     request: ResponsesRequest,
     services: Services,
-    client: Client,
+    info: RequestInfo,
     messages: Messages,
 ) -> tuple[ChatAnswer, ResponseTurn]:
     model, effort = await chatting_model(services.gateway, request.model), request.effort()
@@ -108,7 +107,7 @@ async def _answer(
     answer = ChatAnswer(
         services.gateway,
         services.sessions,
-        request.info(client),
+        info,
         job,
         streamed=bool(request.stream),
         session_timeout_s=services.settings.queue_timeout,

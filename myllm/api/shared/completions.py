@@ -18,7 +18,6 @@ from myllm.api.shared.completion_schemas import ChatCompletionRequest, SampledRe
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import Services
 from myllm.errors import MyLLMError
-from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.answers import generating_model
@@ -39,11 +38,11 @@ async def answer_chat(
 ) -> Response:
     """Return the answer to a conversation, a stream or a whole one, in OpenAI's form."""
     raw = [message.wire() for message in request.messages]
-    ignored = Ignored()
-    messages = await prepared(services, request.model, raw, ignored)
+    info = request.info(client)
+    messages = await prepared(services, info, request.model, raw)
     prompt = {"messages": messages}, pieces_of_wire(messages)
-    relays = await relays_for(services.gateway, request.info(client), CHAT, [prompt], request)
-    return naming(ignored, answer(relays, request))
+    relays = await relays_for(services.gateway, info, CHAT, [prompt], request)
+    return naming(info, answer(relays, request))
 
 
 async def relays_for(

@@ -6,26 +6,25 @@ from typing import TypeVar
 
 from myllm.api.http.streaming import DeferredResponse, Stream
 from myllm.api.shared.dependencies import Services
-from myllm.gateway.conversation.ignored import HEADER, Ignored
 from myllm.gateway.conversation.messages import Messages, RawMessages
 from myllm.gateway.conversation.normalize import normalized
+from myllm.gateway.scheduling.tickets import RequestInfo
 
 R = TypeVar("R", bound=Stream | DeferredResponse)
 
 
 async def prepared(
-    services: Services, model: str, messages: RawMessages, ignored: Ignored
+    services: Services, info: RequestInfo, model: str, messages: RawMessages
 ) -> Messages:
     """Return `messages`, in OpenAI's form as clients write it, fit for the engine of `model`.
 
-    `ignored` collects what is left out. Raises InvalidRequest for what no repair can save;
+    `info.ignored` collects what is left out. Raises InvalidRequest for what no repair can save;
     ModelNotFound and InvalidModel.
     """
-    return await services.media.checked(model, normalized(messages, ignored))
+    return await services.media.checked(model, normalized(messages, info.ignored))
 
 
-def naming(ignored: Ignored, response: R) -> R:
-    """Return `response`, whose header names what is ignored, if anything is."""
-    if ignored:
-        response.add_header(HEADER, ignored.header())
+def naming(info: RequestInfo, response: R) -> R:
+    """Return `response`, whose header names what was left out by the time it is sent."""
+    response.late_headers = info.ignored.headers
     return response

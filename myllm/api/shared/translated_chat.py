@@ -6,7 +6,7 @@ They translate it into OpenAI's form, which the engine understands, and translat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,7 +14,6 @@ import orjson
 from myllm.api.shared.conversation import prepared
 from myllm.api.shared.dependencies import Services
 from myllm.errors import InvalidRequest
-from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.generation.chat_route import CHAT, EngineChat, chat_body
 from myllm.gateway.generation.events import Call
@@ -30,14 +29,13 @@ class Chat:
     """A chat in OpenAI's form.
 
     `options` are sampling options, `defaults` the dialect's defaults for them, and `fields` are
-    others of `/v1/chat/completions`. `ignored` collects what is left out.
+    others of `/v1/chat/completions`.
     """
 
     messages: RawMessages
     options: Mapping[str, Any]
     defaults: Mapping[str, Any]
     fields: Mapping[str, Any]
-    ignored: Ignored = field(default_factory=Ignored)
 
 
 async def start_chat(
@@ -48,7 +46,7 @@ async def start_chat(
     Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
     """
     model = await chatting_model(services.gateway, model_name)
-    messages = await prepared(services, model.name, chat.messages, chat.ignored)
+    messages = await prepared(services, info, model.name, chat.messages)
     demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
     ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
     sampling = resolve(chat.options, model.config.parameters, chat.defaults)

@@ -17,19 +17,19 @@ class Ignored:
         self._named: list[str] = []
         self._count = 0
 
-    def __bool__(self) -> bool:
-        return self._count > 0
-
     def add(self, what: str) -> None:
         """Name one more thing, as a path into the request and, in parentheses, its type."""
         self._count += 1
         if len(self._named) < _MAX_NAMED:
             self._named.append(_plain(what))
 
-    def header(self) -> str:
-        """Return the value of the header: the names, separated by commas."""
+    def headers(self) -> dict[str, str]:
+        """Return the header with the names, separated by commas; none if nothing is left out."""
+        if not self._count:
+            return {}
         unnamed = self._count - len(self._named)
-        return ", ".join([*self._named, f"and {unnamed} more"] if unnamed else self._named)
+        named = [*self._named, f"and {unnamed} more"] if unnamed else self._named
+        return {HEADER: ", ".join(named)}
 
 
 def _plain(what: str) -> str:

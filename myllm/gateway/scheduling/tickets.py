@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from myllm.errors import MyLLMError
+from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.prompt.prefixes import Pieces
 from myllm.gateway.scheduling.demand import Demand
 from myllm.launcher.devices import MemoryByDevice
@@ -46,13 +47,15 @@ class RequestInfo:
     """What holds for a request whatever it asks of a model: its client, and how urgent it is.
 
     A higher `priority` goes first. `keep_alive_s` is how long the engine stays loaded afterwards:
-    None leaves it to the model, and a negative number means forever.
+    None leaves it to the model, and a negative number means forever. `ignored` collects what is
+    left out of the prompt.
     """
 
     client: Client = Client()
     priority: int = 0
     keep_alive_s: float | None = None
     id: str = field(default_factory=_current_id)
+    ignored: Ignored = field(default_factory=Ignored, compare=False)
 
     def ticket(self, key: InstanceKey, demand: Demand | None = None) -> Ticket:
         """A place in the queue of `key`, from now on."""

@@ -18,6 +18,7 @@ from myllm.engine.find import find_engine
 from myllm.settings import load_settings
 from tests import postgres
 from tests.big_model import big_model  # noqa: F401 - a fixture
+from tests.clients.isolated import can_isolate
 from tests.control_groups import can_limit_cpus
 from tests.serving import Serving, serving, short_home
 
@@ -33,6 +34,7 @@ _NEEDS = {
     "needs_root": lambda: os.geteuid() == 0,
     "needs_node": lambda: bool(shutil.which("node") and shutil.which("npm")),
     "needs_cpu_quota": can_limit_cpus,
+    "needs_network_namespace": can_isolate,
     "needs_postgres": lambda: postgres.programs() is not None,
     "needs_ipv6": _has_ipv6,
 }

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -120,6 +120,7 @@ def serving(
     descriptors: tuple[int, int] | None = None,
     checkout: Path | None = None,
     may_block: bool = False,
+    within: Sequence[str] = (),
     **settings: object,
 ) -> Iterator[Serving]:
     """Start `myllm serve` on a free port, and stop it with SIGTERM at the end. Fail with the stack
@@ -127,7 +128,8 @@ def serving(
 
     A `llama_server` of the test counts as checked, since most are written to fail later. `module`
     runs instead of `myllm`, with the same command line. `descriptors` are the soft and the hard
-    limit on open files; `checkout` runs another checkout than this one.
+    limit on open files; `checkout` runs another checkout than this one. `within` is a command that
+    becomes the server's, such as nsenter.
     """
     if "llama_server" in settings:
         trust(Path(str(settings["llama_server"])), home / "state")
@@ -135,7 +137,7 @@ def serving(
     _lend_speeds(speeds)
     with (home / "stderr.log").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "serve", "--port", "0"],
+            [*within, sys.executable, "-m", module, "serve", "--port", "0"],
             env=environment(home, **settings) | ({"PYTHONPATH": str(checkout)} if checkout else {}),
             cwd=home,
             stdout=subprocess.PIPE,

@@ -1,21 +1,33 @@
-"""A server whose models have the names of OpenAI's, because some clients accept no others."""
+"""Servers for the clients: one for libraries, and one for programs, which run without internet."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from myllm.engine.engine import Engine
 from myllm.models.registry import BUILTIN_DIR
+from tests.clients.isolated import Network, isolated
+from tests.real_models import SMOLLM2, link_real_model
 from tests.serving import Serving, serving, short_home
 from tests.tooled import TOOLS, add_model
 
 CHAT, EMBEDDING, TOOLED = "gpt-4o-mini", "text-embedding-3-small", "gpt-4o"
-"""Names of the demo model: two as it is, and one with a template for tools."""
+"""Names of the demo model: two as it is, and one with a template for tools. They are OpenAI's,
+because some clients accept no others."""
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """A server in a network that has only loopback; the programs that use it run there, too."""
+
+    network: Network
+    server: Serving
 
 
 def add_demo(models_dir: Path, *aliases: str) -> None:
@@ -33,3 +45,16 @@ def server(engine: Engine) -> Iterator[Serving]:
         add_model(home / "models", "tools", TOOLS, aliases=[TOOLED])
         with serving(home) as running:
             yield running
+
+
+@pytest.fixture(scope="package")
+def isolated_server(engine: Engine) -> Iterator[Isolated]:
+    """One server for all programs, with SmolLM2 and a demo model that calls tools.
+
+    Both have room for an agent's instructions.
+    """
+    with isolated() as network, short_home() as home:
+        add_model(home / "models", "tools", TOOLS, aliases=[TOOLED], context_size=32768)
+        link_real_model(home / "models", SMOLLM2)
+        with serving(home, within=network.enter) as server:
+            yield Isolated(network, server)

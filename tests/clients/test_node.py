@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,24 +11,19 @@ import httpx
 import pytest
 
 from tests.clients.conftest import CHAT
+from tests.clients.node_packages import project
 from tests.clients.questions import PARIS
 from tests.serving import Serving, wait_until
 
 pytestmark = pytest.mark.more
 
-NODE = Path(__file__).parent / "node"
-
 
 @pytest.mark.needs_node
 @pytest.mark.timeout(400)
 def test_all_of_it(server: Serving, api: httpx.Client, tmp_path: Path) -> None:
-    folder = tmp_path / "node"
-    shutil.copytree(NODE, folder, ignore=shutil.ignore_patterns("node_modules"))
-    command = ["npm", "ci", "--no-audit", "--no-fund"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
     done = subprocess.run(
         ["node", "client.mjs"],
-        cwd=folder,
+        cwd=project("openai", tmp_path),
         env=os.environ | {"MYLLM_URL": server.url},
         capture_output=True,
         text=True,

@@ -57,7 +57,6 @@ class Connection(asyncio.Protocol):
         self._pieces = 0
         self._fd = -1
         self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
         self._complete = self._stays_open = False
         self._chunks: deque[bytes] = deque()
         self._unread = 0
@@ -138,7 +137,7 @@ class Connection(asyncio.Protocol):
         self._timer.leave(self)
         self._call_later(_RESTS_S, self.abort)
         self._parser = None
-        self._complete, self._pieces, self.status, self.headers = False, 0, 0, []
+        self._complete, self._pieces, self.status = False, 0, 0
         self._read_on()
 
     def rests(self) -> bool:
@@ -276,9 +275,6 @@ class Connection(asyncio.Protocol):
         self.fail(httpx.ReadError(f"it closed the connection{f': {exc}' if exc else ''}"))
 
     # httptools' calls
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None

@@ -1,4 +1,4 @@
-"""httpx's seam towards one engine: a transport over the connections that its launcher opens.
+"""The connections to one engine, which its launcher opens.
 
 One connection per stream: llama-server closes it behind each, although it promises to keep it.
 It is closed with the answer whatever happens, which is also how a generation is cancelled. A
@@ -8,9 +8,7 @@ next one, if it was answered to the end.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
 
 import httpx
 
@@ -22,13 +20,8 @@ from myllm.supervisor.shared_reads import SharedReadTimer
 _MAX_RESTING = 3
 
 
-class EngineTransport(httpx.AsyncBaseTransport):
-    """Sends requests to the engine that `connect` reaches.
-
-    Measured on two cores, `httpx.AsyncClient` adds 300 µs to a request and 2 µs to a token, for
-    redirects, cookies and decoding that no engine needs; so requests are handed to this
-    transport directly.
-    """
+class EngineTransport:
+    """Sends requests to the engine that `connect` reaches."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
@@ -39,41 +32,45 @@ class EngineTransport(httpx.AsyncBaseTransport):
         self.requests = 0
         """How many requests have been sent so far."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises httpx's TransportErrors. The silence bound is the request's read timeout."""
-        timeouts: dict[str, Any] = request.extensions["timeout"]
-        head, silence_s = _head(request), timeouts["read"]
+    async def ask(self, request: bytes, silence_s: float) -> Connection:
+        """Send a request; returns the connection on which its answer has begun.
+
+        The caller passes it to `done`. Raises httpx's TransportErrors, ReadTimeout when nothing
+        comes for `silence_s` seconds.
+        """
         while self._resting:
             resting = self._resting.pop()
             if not resting.rests():
                 continue
             # The engine may have closed it just now, without notice.
             with suppress(httpx.ReadError):
-                return await self._ask(resting, head, silence_s)
+                return await self._ask(resting, request, silence_s)
         if self._closed:
             raise httpx.ConnectError("it is being stopped")
-        return await self._ask(Connection(self._read_timer), head, silence_s)
+        return await self._ask(Connection(self._read_timer), request, silence_s)
 
-    async def _ask(self, connection: Connection, head: bytes, silence_s: float) -> httpx.Response:
+    async def _ask(self, connection: Connection, request: bytes, silence_s: float) -> Connection:
         self._open.add(connection)
         self.requests += 1
         try:
-            await connection.ask(self._connect, head, silence_s)
+            await connection.ask(self._connect, request, silence_s)
         except BaseException:
             self.done(connection)
             raise
-        body = _Body(self, connection)
-        return httpx.Response(connection.status, headers=connection.headers, stream=body)
+        return connection
 
     def done(self, connection: Connection) -> None:
         """A request is over. Its connection may serve the next one, as it does within a turn."""
         self._open.discard(connection)
-        self._resting = [each for each in self._resting if each.rests()]
-        if len(self._resting) < _MAX_RESTING and not self._closed and connection.can_rest():
+        if connection.can_rest() and not self._closed and self._has_place():
             connection.rest()
             self._resting.append(connection)
         else:
             connection.abort()
+
+    def _has_place(self) -> bool:
+        self._resting = [each for each in self._resting if each.rests()]
+        return len(self._resting) < _MAX_RESTING
 
     @property
     def open_requests(self) -> int:
@@ -93,31 +90,3 @@ class EngineTransport(httpx.AsyncBaseTransport):
         for connection in list(self._open):
             connection.fail(httpx.ReadError("it is being stopped"))
         self._read_timer.close()
-
-    async def aclose(self) -> None:
-        self.close()
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of an answer, as it comes."""
-
-    def __init__(self, transport: EngineTransport, connection: Connection) -> None:
-        self._transport = transport
-        self._connection = connection
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        read = self._connection.read
-        while data := await read():
-            yield data
-
-    async def aclose(self) -> None:
-        self._transport.done(self._connection)
-
-
-def _head(request: httpx.Request) -> bytes:
-    """A request as bytes."""
-    assert isinstance(request.stream, httpx.ByteStream)
-    content = b"".join(request.stream)
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    lines += [b"%s: %s" % pair for pair in request.headers.raw]
-    return b"\r\n".join([*lines, b"Content-Length: %d" % len(content), b"", content])

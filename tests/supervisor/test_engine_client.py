@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 
@@ -42,8 +42,11 @@ async def engine(home: Path, sends: Sends) -> AsyncGenerator[EngineClient, None]
 
 async def pieces(client: EngineClient) -> list[tuple[float, bytes]]:
     """The pieces in which an answer is handed over, and when."""
-    async with client.stream("/x", b"{}", 10) as stream:
-        return [(time.monotonic(), part) async for part in stream.chunks]
+    read = []
+    with closing(await client.stream("/x", b"{}", 10)) as stream:
+        while part := await stream.read():
+            read.append((time.monotonic(), part))
+    return read
 
 
 async def test_a_fast_stream_comes_in_handfuls_and_whole(home: Path) -> None:
@@ -165,11 +168,12 @@ async def test_one_that_was_held_up_goes_on_in_handfuls(home: Path) -> None:
             await asyncio.sleep(0.0005)
         writer.write(END)
 
-    async with engine(home, sends) as client, client.stream("/x", b"{}", 10) as stream:
-        length = len(await anext(stream.chunks))
-        await asyncio.sleep(0.5)
-        async for part in stream.chunks:
-            length += len(part)
+    async with engine(home, sends) as client:
+        with closing(await client.stream("/x", b"{}", 10)) as stream:
+            length = len(await stream.read())
+            await asyncio.sleep(0.5)
+            while part := await stream.read():
+                length += len(part)
     assert length == 600 * len(body)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx
@@ -66,12 +66,11 @@ async def stream(
     """
     try:
         content = _json(body | {"stream": True, "sse_ping_interval": -1})
-        async with instance.client.stream(path, content, _SILENCE_S) as answer:
+        with closing(await instance.client.stream(path, content, _SILENCE_S)) as answer:
             if answer.status != 200:
-                body_parts = [part async for part in answer.chunks]
-                raise_for(EngineAnswer(answer.status, b"".join(body_parts)))
+                raise_for(EngineAnswer(answer.status, await answer.rest()))
             framing = Framing()
-            async for chunk in answer.chunks:
+            while chunk := await answer.read():
                 block = framing.whole(chunk)
                 if not block:
                     continue

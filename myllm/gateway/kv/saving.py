@@ -82,13 +82,22 @@ class KvSaver:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def is_due(self, instance: Instance, contents: SlotContents) -> bool:
+        """Return whether a slot holds what no file has, and what is worth one."""
+        kv = contents.kv
+        if kv is None or contents.saved or instance.is_over():
+            return False
+        if self._restore_problem(instance.spec) is not None:
+            return False
+        return len(kv.prefix.tokens) / self._speed(instance.spec) > _WORTH_S
+
     async def save(self, instance: Instance, slot: int, contents: SlotContents) -> None:
         """Save a slot whose lock the caller holds, if it holds what no file has.
 
         A failure is logged; the next turn then reads its history again.
         """
         kv = contents.kv
-        if kv is None or contents.saved or instance.is_over() or not self._is_worth(instance, kv):
+        if kv is None or not self.is_due(instance, contents):
             return
         aside = None
         self._being_saved.append(contents)
@@ -104,11 +113,6 @@ class KvSaver:
             self._being_saved.remove(contents)
             if aside is not None:
                 self._files.discard(aside)
-
-    def _is_worth(self, instance: Instance, kv: KvState) -> bool:
-        if self._restore_problem(instance.spec) is not None:
-            return False
-        return len(kv.prefix.tokens) / self._speed(instance.spec) > _WORTH_S
 
 
 def _can_continue(instance: Instance, kv: KvState, tokens: int) -> bool:

@@ -66,7 +66,7 @@ class SlotCache:
         contents = self._slots.setdefault((instance.run_id, slot), SlotContents())
         contents.in_use = True
         contents.cancel_save()
-        if not contents.holds_session_of(ticket):
+        if not contents.holds_session_of(ticket) and self._saver.is_due(instance, contents):
             await asyncio.shield(self._saver.save_now(instance, slot, contents))
         async with contents.lock:
             contents.take(ticket)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -66,8 +65,7 @@ class Gateway:
         }
         self._tasks = [in_background(name, loop) for name, loop in loops.items()]
 
-    @asynccontextmanager
-    async def lease(self, ticket: Ticket) -> AsyncGenerator[Lease, None]:
+    def lease(self, ticket: Ticket) -> _Admission:
         """Hold a slot for `ticket`; waits for a load or in the queue as the scheduler says.
 
         Raises InvalidRequest for what would keep an engine busy (`constraints.py`), Poison,
@@ -76,28 +74,7 @@ class Gateway:
         is left, however, and when the lease is paused. A ticket whose engine died, or whose lease
         was paused, may be used again and keeps its place.
         """
-        if ticket.demand is not None:
-            await ticket.demand.check()
-        lease: Lease | None = None
-        granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
-        self.executor.grants[ticket] = granted
-        self.executor.idle.clear()
-        try:
-            self.executor.carry_out(self.scheduler.request(ticket, time.monotonic()))
-            if not granted.done():
-                self.observers.queued(ticket)
-            instance = await granted
-            assert ticket.slot is not None
-            ticket.granted_at = ticket.granted_at or time.monotonic()
-            await self.slot_cache.prepare_slot(instance, ticket)
-            lease = self.executor.leases[ticket] = Lease(instance, ticket.slot)
-            yield lease
-        except (GeneratorExit, asyncio.CancelledError):
-            ticket.gave_up = lease is None or not lease.is_paused
-            raise
-        finally:
-            if lease is None or not lease.is_paused:  # pausing has released it
-                self.executor.release(ticket)
+        return _Admission(self, ticket)
 
     def delivered(self, lease: Lease, ticket: Ticket) -> None:
         """Note that the engine has given `ticket` something new; call it once per lease."""
@@ -235,3 +212,43 @@ class Gateway:
         for instance in self.supervisor:
             if instance.ready_at is not None:
                 self.scheduler.measured(instance.run_id, self.planner.measured(instance))
+
+
+class _Admission:
+    """The context that `Gateway.lease` returns."""
+
+    def __init__(self, gateway: Gateway, ticket: Ticket) -> None:
+        self._gateway = gateway
+        self._ticket = ticket
+        self._lease: Lease | None = None
+
+    async def __aenter__(self) -> Lease:
+        ticket, executor = self._ticket, self._gateway.executor
+        if ticket.demand is not None:
+            await ticket.demand.check()
+        granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
+        executor.grants[ticket] = granted
+        executor.idle.clear()
+        try:
+            executor.carry_out(self._gateway.scheduler.request(ticket, time.monotonic()))
+            if not granted.done():
+                self._gateway.observers.queued(ticket)
+            instance = await granted
+            assert ticket.slot is not None
+            ticket.granted_at = ticket.granted_at or time.monotonic()
+            await self._gateway.slot_cache.prepare_slot(instance, ticket)
+        except BaseException as error:
+            self._leave(error)
+            raise
+        self._lease = executor.leases[ticket] = Lease(instance, ticket.slot)
+        return self._lease
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        has_slot = self._lease is None or not self._lease.is_paused  # pausing has released it
+        if isinstance(error, GeneratorExit | asyncio.CancelledError):
+            self._ticket.gave_up = has_slot
+        if has_slot:
+            self._gateway.executor.release(self._ticket)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -34,31 +33,17 @@ class Lease:
         """Whether the slot has been given back; then the stream may not be read any more."""
         return self._pausing is not None
 
-    @asynccontextmanager
-    async def answering(
+    def answering(
         self, stream: AsyncGenerator[Any, None], cut_short: Callable[[], None]
-    ) -> AsyncGenerator[None, None]:
+    ) -> _Answering:
         """Close `stream`, the engine's answer, when the context is left or the lease is paused.
 
         If that is because the lease is paused or the client leaves, `cut_short` is called next,
         while the slot is still held.
         """
-
-        async def cut() -> None:
-            await stream.aclose()
-            cut_short()
-
-        self._cut = cut
-        try:
-            yield
-        except (GeneratorExit, asyncio.CancelledError):
-            if not self.is_paused:
-                await cut()
-            raise
-        finally:
-            if self._pausing is not None:
-                await asyncio.wait({self._pausing})
-            await stream.aclose()
+        context = _Answering(self, stream, cut_short)
+        self._cut = context.cut
+        return context
 
     def pause(self, give_back: Callable[[], None]) -> None:
         """Close the stream, which must not be being read at this moment, and then `give_back` the
@@ -77,3 +62,34 @@ class Lease:
             _log.exception("answer not ended where it was paused", model=model, slot=self.slot)
         finally:
             give_back()
+
+    async def until_paused(self) -> None:
+        """Wait until the stream is closed and the slot given back, if the lease is being paused."""
+        if self._pausing is not None:
+            await asyncio.wait({self._pausing})
+
+
+class _Answering:
+    """The context that `Lease.answering` returns."""
+
+    def __init__(
+        self, lease: Lease, stream: AsyncGenerator[Any, None], cut_short: Callable[[], None]
+    ) -> None:
+        self._lease = lease
+        self._stream = stream
+        self._cut_short = cut_short
+
+    async def cut(self) -> None:
+        await self._stream.aclose()
+        self._cut_short()
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            client_left = isinstance(error, GeneratorExit | asyncio.CancelledError)
+            if client_left and not self._lease.is_paused:
+                await self.cut()
+        finally:
+            await self._lease.until_paused()
+            await self._stream.aclose()

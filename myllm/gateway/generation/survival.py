@@ -29,8 +29,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -39,7 +38,7 @@ import structlog
 from myllm.errors import EngineDied, PromptTooLong
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation.replay import DecodeTimer, Diverged
-from myllm.gateway.retries import end_observed, record_death, require_same_model
+from myllm.gateway.retries import EndObserved, record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
@@ -156,15 +155,15 @@ class SurvivingAnswer(Generic[P]):
         from what was sent and the answer cannot be continued.
         """
         ticket, timer = self._ticket, self._timer
-        with end_observed(self._gateway, ticket):
+        with EndObserved(self._gateway, ticket):
             while not self._answer.is_complete():
-                with self._surviving():
+                with _Surviving(self):
                     async with self._gateway.lease(ticket) as lease:
                         answer, stream = self._answer, await self._open(lease)
                         if stream is None:
                             break
                         speed = Reading(self._gateway.supervisor.speeds, lease.instance)
-                        async with self._streaming(lease, stream):
+                        async with _Streaming(self, lease, stream):
                             async for block in stream:
                                 parts = answer.take(block)
                                 if answer.timings is not None:
@@ -204,36 +203,33 @@ class SurvivingAnswer(Generic[P]):
         self._enter("writing")
         self._gateway.delivered(lease, self._ticket)
 
-    @asynccontextmanager
-    async def _streaming(
-        self, lease: Lease, stream: AsyncGenerator[Any, None]
-    ) -> AsyncGenerator[None, None]:
-        """Close `stream` on every way out, and check that the answer is complete at its end."""
-        answer, instance = self._answer, lease.instance
-        try:
-            async with lease.answering(stream, partial(answer.cut_short, instance)):
-                yield
-        except PromptTooLong:
+    async def _stream_ended(self, lease: Lease, error: BaseException | None) -> bool:
+        """Check that the answer is complete at the end of an engine's stream.
+
+        Returns False if `error` has ended it.
+        """
+        answer = self._answer
+        if isinstance(error, PromptTooLong):
             if not answer.ends_at_context_limit():
-                raise
+                return False
+        elif error is not None:
+            return False
         if answer.is_complete():
             if not lease.is_paused:
-                await answer.completed(instance)
+                await answer.completed(lease.instance)
         elif lease.is_paused:
             self._resume_later()
         else:
             raise EngineDied("The engine ended the answer without finishing it")
+        return True
 
-    @contextmanager
-    def _surviving(self) -> Iterator[None]:
-        """Prepare for another engine if this one dies or its replay diverges."""
-        try:
-            yield
-        except EngineDied as death:
+    def _survives(self, error: BaseException | None) -> bool:
+        """Prepare for another engine if this one has died or its replay diverges."""
+        if isinstance(error, EngineDied):
             self._resume_later()
             if not self._answer.is_complete():
-                record_death(self._gateway, self._ticket, death)
-        except Diverged:
+                record_death(self._gateway, self._ticket, error)
+        elif isinstance(error, Diverged):
             if not self._answer.continue_instead():
                 raise EngineDied(
                     "The answer was cut, and was begun in other words the second time; "
@@ -241,6 +237,9 @@ class SurvivingAnswer(Generic[P]):
                 ) from None
             _log.warning("answer continued: its replay diverged")
             self._resume_later()
+        else:
+            return False
+        return True
 
     def _resume_later(self) -> None:
         """Wait for another lease."""
@@ -251,3 +250,33 @@ class SurvivingAnswer(Generic[P]):
     def _enter(self, state: State) -> None:
         assert state in NEXT[self.state], f"{self.state} -> {state}"
         self.state = state
+
+
+class _Surviving:
+    """The context of one engine's part of an answer, which another engine may go on with."""
+
+    def __init__(self, answer: SurvivingAnswer[Any]) -> None:
+        self._answer = answer
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        return self._answer._survives(error)
+
+
+class _Streaming:
+    """The context in which an engine's stream is read; it is closed on every way out."""
+
+    def __init__(
+        self, answer: SurvivingAnswer[Any], lease: Lease, stream: AsyncGenerator[Any, None]
+    ) -> None:
+        self._answer = answer
+        self._lease = lease
+        cut_short = partial(answer._answer.cut_short, lease.instance)
+        self._answering = lease.answering(stream, cut_short)
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        await self._answering.__aexit__(kind, error, traceback)
+        return await self._answer._stream_ended(self._lease, error)

@@ -54,11 +54,15 @@ class InvalidRequest(MyLLMError):
 
 
 class PromptTooLong(InvalidRequest):
-    """The prompt takes more tokens than one conversation of this model may hold."""
+    """The prompt takes more tokens than one conversation of this model may hold.
 
-    def __init__(self, prompt_tokens: int, context_size: int) -> None:
+    `advice` is what to do about it, as a clause without a full stop.
+    """
+
+    def __init__(self, prompt_tokens: int, context_size: int, advice: str = "") -> None:
         super().__init__(
             f"Prompt too long for context window ({context_size} tokens): {prompt_tokens} tokens"
+            + (f"; {advice}" if advice else "")
         )
         self.prompt_tokens = prompt_tokens
         self.context_size = context_size

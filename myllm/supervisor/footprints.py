@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -111,6 +111,15 @@ class Footprints:
         if self._tool is None:
             raise EngineError("llama-fit-params is not next to the engine")
         return await fit_params(self._tool, ("--model", str(spec.model.gguf), *spec.sizes()))
+
+
+def growth_mb(spec: InstanceSpec, context_size: int) -> int:
+    """How much more memory an instance takes with a longer context, estimated from the header.
+
+    That is an upper bound for a model with a sliding window, see `models/memory_estimate.py`.
+    """
+    longer = replace(spec, context_size=context_size)
+    return sum(_from_header(longer).values()) - sum(_from_header(spec).values())
 
 
 def extras_mb(spec: InstanceSpec) -> int:

@@ -16,11 +16,12 @@ from myllm.launcher.base import LaunchSpec
 from myllm.launcher.devices import HOST
 from myllm.launcher.local.launcher import LocalLauncher
 from myllm.launcher.local.runtime_dir import RuntimeDir
+from myllm.models.memory_estimate import kv_bytes
 from myllm.models.model import Model
 from myllm.models.projector import Projector
 from myllm.models.registry import Registry
 from myllm.supervisor.device_headroom import GPU_CONTEXT_MB
-from myllm.supervisor.footprints import Footprint, Footprints, extras_mb
+from myllm.supervisor.footprints import Footprint, Footprints, extras_mb, growth_mb
 from myllm.supervisor.instance import Hooks, Instance
 from myllm.supervisor.spec import (
     InstanceKey,
@@ -240,6 +241,13 @@ def test_states_to_go_back_to_are_bounded_and_counted(tmp_path: Path) -> None:
     assert one.checkpoints == 2
     arguments = spec.argv(Path("llama-server"))
     assert arguments[arguments.index("--ctx-checkpoints") + 1] == "4"
+
+
+def test_a_longer_context_takes_more_by_its_keys_and_values(demo: Model) -> None:
+    spec = spec_of(demo)
+    grown = kv_bytes(demo.header, 8192, 4) - kv_bytes(demo.header, 2048, 4)
+    assert growth_mb(spec, 8192) == pytest.approx(grown / 2**20, rel=0.2)
+    assert growth_mb(spec, 2048) == 0
 
 
 def test_what_comes_on_top(demo: Model) -> None:

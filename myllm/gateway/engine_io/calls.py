@@ -113,7 +113,7 @@ async def embed(
             f"Input too long for embeddings ({instance.spec.context_size} tokens): "
             f"{too_long[1]} tokens"
         )
-    transport.raise_for(answer)
+    transport.raise_for(instance, answer)
     content = orjson.loads(answer.body)
     data = sorted(content["data"], key=lambda item: item["index"])
     return [_vector(item["embedding"]) for item in data], content["usage"]["prompt_tokens"]
@@ -138,7 +138,7 @@ async def rerank(
             f"Query and document too long for reranking ({instance.spec.context_size} tokens): "
             f"{too_long[1]} tokens"
         )
-    transport.raise_for(answer)
+    transport.raise_for(instance, answer)
     content = orjson.loads(answer.body)
     scored = sorted(content["results"], key=lambda result: result["index"])
     return [result["relevance_score"] for result in scored], content["usage"]["prompt_tokens"]

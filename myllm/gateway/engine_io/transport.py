@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import orjson
 
-from myllm.errors import EngineError, InvalidRequest, MyLLMError, PromptTooLong, Unavailable
+from myllm.errors import EngineError, InvalidRequest, MyLLMError, Unavailable
 from myllm.gateway.engine_io.sse import Framing, split_at_error
+from myllm.gateway.prompt.too_long import too_long
 from myllm.supervisor.engine_client import EngineAnswer
 from myllm.supervisor.instance import Instance
 
@@ -49,7 +50,7 @@ async def fetch(
     Raises the error that any other answer means.
     """
     answer = await request(instance, path, body, timeout_s)
-    raise_for(answer)
+    raise_for(instance, answer)
     return answer.body
 
 
@@ -68,7 +69,7 @@ async def stream(
         content = _json(body | {"stream": True, "sse_ping_interval": -1})
         with closing(await instance.client.stream(path, content, _SILENCE_S)) as answer:
             if answer.status != 200:
-                raise_for(EngineAnswer(answer.status, await answer.rest()))
+                raise_for(instance, EngineAnswer(answer.status, await answer.rest()))
             framing = Framing()
             while chunk := await answer.read():
                 block = framing.whole(chunk)
@@ -79,14 +80,14 @@ async def stream(
                 if block:
                     yield block
                 if error is not None:
-                    raise _translate(500, error)
+                    raise _translate(instance, 500, error)
             if framing.is_open():
                 raise EngineError("The engine ended its answer in the middle of an event")
     except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure
 
 
-def raise_for(answer: EngineAnswer) -> None:
+def raise_for(instance: Instance, answer: EngineAnswer) -> None:
     """Raise what an error answer means; return if it is not an error."""
     if answer.status == 200:
         return
@@ -94,7 +95,7 @@ def raise_for(answer: EngineAnswer) -> None:
         error = orjson.loads(answer.body)["error"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise EngineError(f"The engine answered with status {answer.status}") from None
-    raise _translate(answer.status, error)
+    raise _translate(instance, answer.status, error)
 
 
 def error_text(answer: EngineAnswer) -> str:
@@ -113,10 +114,10 @@ def _json(body: dict[str, Any]) -> bytes:
         raise InvalidRequest(f"The request cannot be passed on: {failure}") from None
 
 
-def _translate(status: int, error: dict[str, Any]) -> MyLLMError:
+def _translate(instance: Instance, status: int, error: dict[str, Any]) -> MyLLMError:
     message = str(error.get("message", "no reason given"))
     if error.get("type") == "exceed_context_size_error":
-        return PromptTooLong(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
+        return too_long(instance.spec, int(error["n_prompt_tokens"]))
     if error.get("code", status) in _REFUSALS:
         return InvalidRequest(f"The engine refused the request: {message}")
     return EngineError(f"The engine failed: {message}")

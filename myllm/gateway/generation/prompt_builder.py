@@ -12,10 +12,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from myllm.errors import PromptTooLong
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.prompt.fit import Prompt, fit
+from myllm.gateway.prompt.too_long import too_long
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.history import Merged, Message
 from myllm.supervisor.instance import Instance
@@ -59,7 +61,10 @@ class PromptBuilder:
         render = partial(
             self._render_text if self.chat_fields is None else self._render_chat, instance
         )
-        prompt = await fit(self.messages, self.left_out, size, self._max_tokens, render)
+        try:
+            prompt = await fit(self.messages, self.left_out, size, self._max_tokens, render)
+        except PromptTooLong as refusal:
+            raise too_long(instance.spec, refusal.prompt_tokens) from None
         self.left_out = prompt.dropped_messages
         return prompt
 

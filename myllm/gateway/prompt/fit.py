@@ -5,6 +5,9 @@ context / 4) <= context. When it does not fit, the oldest turns are left out; ne
 message, never half a turn, and never the last turn. Turns are left out in large steps, down to half
 of the limit, and stay out until all of them fit again: so the prompts of the next turns begin
 alike, and the engine has read most of them already.
+
+When system messages and the last turn alone do not fit, the answer gets what is left of the
+context, and the engine ends it there. Only a prompt that leaves no room for one token is refused.
 """
 
 from __future__ import annotations
@@ -58,7 +61,8 @@ async def fit(
 
     `left_out` is how many messages the conversation's latest prompt left out. Only rendering shows
     what fits: a template may leave out most of a message (its thoughts), and each model counts
-    differently. Raises PromptTooLong when the system messages and the last turn alone do not fit.
+    differently. Raises PromptTooLong when the system messages and the last turn alone leave no room
+    for an answer.
     """
     limit = context_size - min(max_tokens, context_size // 4)
     turns = _Turns(messages)
@@ -77,7 +81,7 @@ async def _halved(turns: _Turns, limit: int, context_size: int, render: Render) 
     """Render as many turns as fit into half of the limit, or the last one alone."""
     last = turns.count - 1
     fitting = await _since(turns, last, render)
-    if fitting.size > limit:
+    if fitting.size >= context_size:
         raise PromptTooLong(fitting.size, context_size)
     first = 1
     while first < last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,9 +14,11 @@ from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.models.model import broken_model
+from myllm.models.templates import ChatTemplate
 from myllm.sessions.history import Merged, Message
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.spec import InstanceKey
+from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
 COUNT = 7  # what the engine says of a prompt with pictures
 
@@ -29,8 +32,10 @@ class FakeEngine:
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def instance(self) -> Instance:
-        chat = SimpleNamespace(leaves_answers_open=self.leaves_answers_open)
-        spec = SimpleNamespace(context_size=self.context_size, model=SimpleNamespace(chat=chat))
+        chat = cast(ChatTemplate, SimpleNamespace(leaves_answers_open=self.leaves_answers_open))
+        model = replace(broken_model(Path("demo"), False, ""), chat=chat)
+        key = InstanceKey(model.name, "generate")
+        spec = InstanceSpec(key, model, self.context_size, slots=1, batch=32)
         return cast(Instance, SimpleNamespace(spec=spec))
 
     async def apply_template(self, instance: Instance, body: dict[str, Any]) -> str:
@@ -107,8 +112,8 @@ async def test_what_did_not_fit_stays_out_of_the_next_engines_prompt(engine: Fak
 
 
 async def test_a_last_turn_that_does_not_fit_is_refused(engine: FakeEngine) -> None:
-    prompts = builder(engine, user(" ".join(["w"] * 95)))
-    with pytest.raises(PromptTooLong):
+    prompts = builder(engine, user(" ".join(["w"] * 100)))
+    with pytest.raises(PromptTooLong, match=r"100 tokens; .* 'myllm reload demo'$"):
         await prompts.build(engine.instance())
 
 

@@ -16,7 +16,6 @@ are joined and replace the stored one, unless both say the same.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict, cast
@@ -105,10 +104,7 @@ class Message:
 
 
 def from_wire(message: Mapping[str, Any]) -> Message:
-    """Return the message for one in OpenAI's form, whose content may be a text, parts, or None.
-
-    Messages that say the same become equal, however a client has written them.
-    """
+    """Return the message for one in OpenAI's form, as the gateway normalizes it."""
     content, extra = message.get("content") or "", Extra()
     if not isinstance(content, str):
         texts = [str(part.get("text", "")) for part in content if part.get("type") == "text"]
@@ -116,21 +112,12 @@ def from_wire(message: Mapping[str, Any]) -> Message:
             extra["parts"] = content
         content = "\n".join(texts)
     if calls := message.get("tool_calls"):
-        extra["tool_calls"] = [_call(call) for call in calls]
+        extra["tool_calls"] = list(calls)
     if call_id := message.get("tool_call_id"):
         extra["tool_call_id"] = call_id
-    if thinking := message.get("thinking"):
+    if thinking := message.get("reasoning_content"):
         extra["thinking"] = thinking
     return Message(message["role"], content, extra=extra or None)
-
-
-def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call["function"]
-    arguments = function.get("arguments") or "{}"
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments)
-    named = {"name": function["name"], "arguments": arguments}
-    return {"id": call.get("id") or "", "type": "function", "function": named}
 
 
 @dataclass(frozen=True)

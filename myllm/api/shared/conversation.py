@@ -21,7 +21,8 @@ async def prepared(
     `info.ignored` collects what is left out. Raises InvalidRequest for what no repair can save;
     ModelNotFound and InvalidModel.
     """
-    return await services.media.checked(model, normalized(messages, info.ignored))
+    ignored = info.ignored
+    return await services.media.checked(model, normalized(messages, ignored), ignored)
 
 
 def naming(info: RequestInfo, response: R) -> R:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from myllm.errors import InvalidRequest
+from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import Messages, Part
+from myllm.gateway.conversation.normalize import joined, to_be_answered
 from myllm.models.projector import Medium
 from myllm.models.registry import Model
 
@@ -60,16 +62,19 @@ class Media:
         self._find = find
         self._remote = remote
 
-    async def checked(self, model: str, messages: Messages) -> Messages:
+    async def checked(self, model: str, messages: Messages, ignored: Ignored) -> Messages:
         """`messages` as the engine of `model` can have them: parts are texts, pictures and
         sounds, the latter as `data:` URLs.
 
-        Raises InvalidRequest for any other part, for a medium that the model has no encoder
-        for, and for what cannot be fetched; ModelNotFound and InvalidModel.
+        Instead of a medium that the model has no encoder for, it is told that there was one, and
+        `ignored` names it, unless the request depends on it: it is in the user's last message.
+
+        Raises InvalidRequest for any other part, for such a medium that the request depends on,
+        and for what cannot be fetched; ModelNotFound and InvalidModel.
         """
         if all(isinstance(message.get("content"), str | None) for message in messages):
             return messages
-        reading = _Reading(await self._find(model), fetches=self._remote is not None)
+        reading = _Reading(await self._find(model), self._remote is not None, ignored)
         made = (
             reading.messages(messages)
             if _is_little(messages)
@@ -86,33 +91,33 @@ def carried(messages: Messages) -> Messages:
 
     Raises InvalidRequest for any other part.
     """
-    reading = _Reading(None, fetches=False)
-    return [
-        message
-        if isinstance(content := message.get("content"), str | None)
-        else message | {"content": reading.parts(content, f"messages[{number}].content")}
-        for number, message in enumerate(messages)
-    ]
+    return _Reading(None, fetches=False, ignored=None).messages(messages)
 
 
 class _Reading:
     """Goes through the parts of one request, for a model or for any; `elsewhere` collects what must
     be fetched."""
 
-    def __init__(self, model: Model | None, fetches: bool) -> None:
+    def __init__(self, model: Model | None, fetches: bool, ignored: Ignored | None) -> None:
         self._model = model
+        self._ignored = ignored
+        self._is_asked = False  # whether the parts are of the message that is to be answered
         self._fetches = fetches
         self.elsewhere: list[Elsewhere] = []
 
     def messages(self, messages: Messages) -> Messages:
-        return [
-            message
-            if isinstance(content := message.get("content"), str | None)
-            else message | {"content": self.parts(content, f"messages[{number}].content")}
-            for number, message in enumerate(messages)
-        ]
+        made: Messages = []
+        asked = to_be_answered(messages)
+        for number, message in enumerate(messages):
+            content = message["content"]
+            if not isinstance(content, str):
+                self._is_asked = number == asked
+                parts = self._parts(content, f"messages[{number}].content")
+                message = {**message, "content": joined(parts)}
+            made.append(message)
+        return made
 
-    def parts(self, content: Any, where: str) -> list[Part]:
+    def _parts(self, content: Any, where: str) -> list[Part]:
         if not isinstance(content, list):
             raise InvalidRequest(f"{where} must be a text or a list of parts")
         made: list[Part] = []
@@ -124,6 +129,15 @@ class _Reading:
         return made
 
     def _part(self, part: Any, where: str) -> Part:
+        try:
+            return self._readable(part, where)
+        except _Unreadable as unreadable:
+            if self._ignored is None or self._is_asked:
+                raise
+            self._ignored.add(f"{where} ({unreadable.medium})")
+            return {"type": "text", "text": f"[{unreadable.medium}: {unreadable.why}]"}
+
+    def _readable(self, part: Any, where: str) -> Part:
         kind = part.get("type") if isinstance(part, Mapping) else None
         match kind:
             case "text":
@@ -154,7 +168,8 @@ class _Reading:
         if medium == "audio":
             _require(self._model, "audio")
             return self._sound(url, where)
-        raise InvalidRequest(f"{where} must be of type image/... or audio/..., not {medium}/...")
+        must = f"{where} must be of type image/... or audio/..., not {medium}/..."
+        raise _Unreadable(must, "file", "left out, no model can read it")
 
     def _picture(self, given: str, where: str) -> Part:
         return {"type": "image_url", "image_url": self._data_url("url", given, "image", where)}
@@ -192,13 +207,26 @@ def _is_little(messages: Messages) -> bool:
     )
 
 
+class _Unreadable(InvalidRequest):
+    """A model cannot have a part, for the reason `why`, which the model can be told instead."""
+
+    def __init__(self, detail: str, medium: str, why: str) -> None:
+        super().__init__(detail)
+        self.medium = medium
+        self.why = why
+
+
 def _require(model: Model | None, medium: Medium) -> None:
     if model is None or medium in model.input:
         return
     why = "it has no projector (mmproj-*.gguf) next to its GGUF"
     if model.projector is not None:
         why = f"its projector ({model.projector.path.name}) has no {_ENCODER[medium]} encoder"
-    raise InvalidRequest(f"Model '{model.name}' {_CANNOT[medium]}: {why}")
+    raise _Unreadable(
+        f"Model '{model.name}' {_CANNOT[medium]}: {why}",
+        medium,
+        f"left out, this model {_CANNOT[medium]}",
+    )
 
 
 def _text(holder: Any, name: str, where: str) -> str:

@@ -173,7 +173,7 @@ def test_unsupported_media_are_refused(api: httpx.Client, model: str, part: Any,
         ({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}},
          "must be of type image/... or audio/..., not application/..."),
         ({"type": "video_url", "video_url": {"url": RED}}, "content[1].type must be 'text'"),
-        ({"type": "media_marker", "text": "x"}, "not 'media_marker'"),
+        ({"type": "media_marker", "data": "x"}, "not 'media_marker'"),
         ({}, "content[1].type must be 'text'"),
     ],
 )  # fmt: skip

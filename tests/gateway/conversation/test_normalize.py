@@ -1,0 +1,196 @@
+"""Repairs of conversations, whichever dialect they came in."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from myllm.gateway.conversation.ignored import HEADER, Ignored
+from myllm.gateway.conversation.messages import Messages
+from myllm.gateway.conversation.normalize import normalized
+
+USER = {"role": "user", "content": "What is the weather?"}
+
+
+def repaired(*messages: dict[str, Any]) -> Messages:
+    ignored = Ignored()
+    made = normalized(list(messages), ignored)
+    assert ignored.headers() == {}
+    return made
+
+
+def called(**more: Any) -> dict[str, Any]:
+    return {"id": "call_1", "type": "function", "function": {"name": "weather", **more}}
+
+
+def assistant(*calls: Any, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, "tool_calls": list(calls), **more}
+
+
+def result(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "tool", "content": text, **more}
+
+
+def test_a_plain_conversation_stays_as_it_is() -> None:
+    messages = [USER, {"role": "assistant", "content": "Sunny."}, USER]
+    assert repaired(*messages) == messages
+
+
+def test_null_is_the_same_as_absent() -> None:
+    message = USER | {"name": None, "tool_calls": None, "tool_call_id": None}
+    assert repaired(message | {"reasoning_content": None, "function_call": None}) == [USER]
+    assert repaired({"role": "assistant"}) == [{"role": "assistant", "content": ""}]
+    assert repaired(USER | {"name": "Ann"}) == [USER | {"name": "Ann"}]
+
+
+def test_a_developer_is_the_system() -> None:
+    [message] = repaired({"role": "developer", "content": "Be brief."})
+    assert message == {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+        [{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"}],
+        ["a", {"type": "refusal", "refusal": "b"}],
+        [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}, {"text": "b"}],
+    ],
+)
+def test_texts_in_parts_become_one_text(parts: list[Any]) -> None:
+    assert repaired({"role": "user", "content": parts}) == [{"role": "user", "content": "a\nb"}]
+
+
+def test_pictures_stay_in_parts() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    assert repaired({"role": "user", "content": parts})[0]["content"] == parts
+
+
+def test_unknown_parts_are_left_out_of_the_history_and_named() -> None:
+    ignored = Ignored()
+    parts = [{"type": "text", "text": "a"}, {"type": "video_url"}, 7]
+    [first, _] = normalized([{"role": "user", "content": parts}, USER], ignored)
+    assert first["content"] == "a"
+    named = "messages[0].content[1] (video_url), messages[0].content[2] (int)"
+    assert ignored.headers()[HEADER] == named
+
+
+def test_unknown_parts_of_the_question_stay_to_be_refused() -> None:
+    [message] = repaired({"role": "user", "content": [{"type": "video_url"}]})
+    assert message["content"] == [{"type": "video_url"}]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_thinking_has_one_name(name: str) -> None:
+    [_, message] = repaired(USER, {"role": "assistant", "content": "Yes", name: "hm"})
+    assert message == {"role": "assistant", "content": "Yes", "reasoning_content": "hm"}
+
+
+def test_thinking_among_the_parts() -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes"}]
+    [_, message] = repaired(USER, {"role": "assistant", "content": parts})
+    assert message == {"role": "assistant", "content": "Yes", "reasoning_content": "hm"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        ('{"city": "Paris"}', {"city": "Paris"}),
+        ({"city": "Paris"}, {"city": "Paris"}),
+        ('"{\\"city\\": \\"Paris\\"}"', {"city": "Paris"}),
+        ("", {}),
+        ("  ", {}),
+        (None, {}),
+        ("null", {}),
+        ('{"city": "Par', {"arguments": '{"city": "Par'}),
+        ("Paris", {"arguments": "Paris"}),
+        ("[1, 2]", {"arguments": [1, 2]}),
+        ("[" * 2000, {"arguments": "[" * 2000}),
+    ],
+)
+def test_arguments_become_an_object(arguments: Any, read: dict[str, Any]) -> None:
+    [_, message] = repaired(USER, assistant(called(arguments=arguments)))
+    [call] = message["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == read
+
+
+def test_arguments_that_are_an_object_keep_their_spelling() -> None:
+    spelled = ' {"city":"Paris","at":1.50}'
+    [_, message] = repaired(USER, assistant(called(arguments=spelled)))
+    assert message["tool_calls"][0]["function"]["arguments"] == spelled
+
+
+def test_calls_without_type_and_id_get_them_and_results_find_them() -> None:
+    bare = {"function": {"name": "weather", "arguments": "{}"}, "index": 0}
+    made = repaired(USER, assistant(bare, bare), result("sunny"), result("rain"))
+    assert [call["id"] for call in made[1]["tool_calls"]] == ["call_1_0", "call_1_1"]
+    assert all(set(call) == {"id", "type", "function"} for call in made[1]["tool_calls"])
+    assert [each["tool_call_id"] for each in made[2:]] == ["call_1_0", "call_1_1"]
+    assert [each["name"] for each in made[2:]] == ["weather", "weather"]
+
+
+def test_equal_ids_are_told_apart() -> None:
+    call = called(arguments="{}")
+    results = [result("sunny", tool_call_id="call_1"), result("rain", tool_call_id="call_1")]
+    made = repaired(USER, assistant(call, call), *results)
+    ids = [call["id"] for call in made[1]["tool_calls"]]
+    assert len(set(ids)) == 2
+    assert [each["tool_call_id"] for each in made[2:]] == ids
+
+
+def test_results_name_their_call_by_id_or_by_tool() -> None:
+    calls = [
+        {"id": "a", "function": {"name": "weather"}},
+        {"id": "b", "function": {"name": "time"}},
+        {"id": "c", "function": {"name": "time"}},
+    ]
+    made = repaired(
+        USER,
+        assistant(*calls),
+        result("third", tool_call_id="c"),
+        result("second", name="time"),
+        result("first"),
+    )
+    assert [each["tool_call_id"] for each in made[2:]] == ["c", "b", "a"]
+    assert [each["name"] for each in made[2:]] == ["time", "time", "weather"]
+
+
+def test_a_result_without_a_call_keeps_its_id() -> None:
+    [_, message] = repaired(USER, result("sunny", tool_call_id="gone"))
+    assert message == {"role": "tool", "content": "sunny", "tool_call_id": "gone"}
+
+
+def test_functions_of_old_clients() -> None:
+    old = {"role": "assistant", "content": None, "function_call": {"name": "weather"}}
+    made = repaired(USER, old, {"role": "function", "name": "weather", "content": "sunny"})
+    [call] = made[1]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": "{}"}
+    assert made[2]["role"] == "tool"
+    assert made[2]["tool_call_id"] == call["id"]
+
+
+def test_calls_of_custom_tools() -> None:
+    custom = {"id": "x", "type": "custom", "custom": {"name": "patch", "input": "*** Begin"}}
+    [_, message] = repaired(USER, assistant(custom))
+    [call] = message["tool_calls"]
+    assert call["function"] == {"name": "patch", "arguments": '{"input": "*** Begin"}'}
+
+
+def test_what_names_no_function_is_left_out_and_named() -> None:
+    ignored = Ignored()
+    calls = [called(), {"id": "x", "type": "search"}, "weather", {"function": {"name": 1}}]
+    made = normalized([USER, assistant(*calls)], ignored)
+    assert len(made[1]["tool_calls"]) == 1
+    assert ignored.headers()[HEADER].startswith("messages[1].tool_calls[1]")
+
+
+def test_twelve_thousand_calls_do_not_take_long() -> None:
+    calls = [{"function": {"name": f"f{number % 7}"}} for number in range(12_000)]
+    results = [result("x") for _ in calls]
+    began = time.perf_counter()
+    made = normalized([USER, assistant(*calls), *results], Ignored())
+    assert time.perf_counter() - began < 2  # 0.05 s; 34 s when each result searched all calls
+    assert made[-1]["tool_call_id"] == made[1]["tool_calls"][-1]["id"]

@@ -13,7 +13,7 @@ from typing import Final, Literal, cast
 
 from fastapi import APIRouter
 
-Envelope = Literal["detail", "openai", "anthropic", "ollama"]
+Envelope = Literal["detail", "openai", "anthropic", "llamacpp", "ollama"]
 """The form of an error's body; `api/errors/envelopes.py` defines each."""
 
 
@@ -60,7 +60,7 @@ DIALECTS: Final = (
             *("/props", "/upstream/"),
         ),
         modules=("routes", "engine_queries"),
-        envelope="openai",  # the only errors that llama.cpp's clients know
+        envelope="llamacpp",
     ),
     Dialect("ollama", prefixes=("/ollama",), modules=("routes", "models"), envelope="ollama"),
 )

@@ -25,6 +25,13 @@ _ANTHROPIC_TYPES: Final = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+_LLAMACPP_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
+}
 
 
 def envelope(
@@ -46,6 +53,8 @@ def envelope(
             fallback = "invalid_request_error" if status < 500 else "api_error"
             kind = _ANTHROPIC_TYPES.get(status, fallback)
             return {"type": "error", "error": {"type": kind, "message": detail}}
+        case "llamacpp":
+            return {"error": _llamacpp(status, detail, error)}
         case "ollama":
             return {"error": detail}
         case "detail":
@@ -72,3 +81,12 @@ def _openai(
         detail += f"; this model's maximum context length is {error.context_size} tokens"
     kind = _OPENAI_TYPES.get(status, fallback)
     return {"message": detail, "type": kind, "param": param, "code": code}
+
+
+def _llamacpp(status: int, detail: str, error: MyLLMError | None) -> dict[str, Any]:
+    fallback = "invalid_request_error" if status < 500 else "server_error"
+    said = {"code": status, "message": detail, "type": _LLAMACPP_TYPES.get(status, fallback)}
+    if isinstance(error, PromptTooLong):
+        said |= {"type": "exceed_context_size_error"}
+        said |= {"n_prompt_tokens": error.prompt_tokens, "n_ctx": error.context_size}
+    return said

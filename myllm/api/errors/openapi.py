@@ -62,6 +62,16 @@ _ERRORS: Final[dict[Envelope, tuple[str, dict[str, Any]]]] = {
         "AnthropicError",
         _object(type=_KIND, error=_described(type=_KIND, message=_SENTENCE)),
     ),
+    "llamacpp": (
+        "LlamaCppError",
+        _object(
+            error=_described(
+                code={"type": "integer", "description": "The status."},
+                message=_SENTENCE,
+                type=_KIND,
+            )
+        ),
+    ),
     "ollama": ("OllamaError", _object(error=_SENTENCE)),
 }
 # FastAPI's form of a validation error, which no route of this API uses.

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from myllm.api.errors.envelopes import envelope
+from myllm.api.errors.handlers import status_of
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream
+from myllm.api.llamacpp.sampling_schemas import SampledRequest
 from myllm.api.llamacpp.schemas import (
     InfillRequest,
+    MediaPrompt,
     PlainCompletionRequest,
     PlainEmbeddingRequest,
+    Prompt,
     UnnamedChatRequest,
     UnnamedRerankRequest,
 )
-from myllm.api.shared.completions import answer_chat, error_event
+from myllm.api.shared.completions import answer_chat
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.reranking import answer_rerank
 from myllm.api.shared.vector_schemas import each_of
+from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.embedding import embed
+from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.answers import generating_model
-from myllm.gateway.generation.native_result import picked, plain_whole
+from myllm.gateway.generation.native_result import picked, plain_blocks, plain_list
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import LLAMA_CPP_DEFAULTS, completion_fields, resolve
 from myllm.gateway.model_lookup import named
 from myllm.gateway.prompt.prefixes import pieces_of_text
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Client
+from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.launcher.media_marker import with_marker
+from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
 
 router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
@@ -49,15 +60,16 @@ async def completion(
     request: PlainCompletionRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Complete a prompt, in llama.cpp's form."""
-    name = await named(services.gateway, request.model, "generate")
-    return await _answer(services, client, name, "/completion", request)
+    model = await _model(services, request.model)
+    prompts = [await _prompt(services, model, each) for each in request.prompt]
+    return _answer(services, request.info(client), model, "/completion", prompts, request)
 
 
 @router.post("/infill")
 async def infill(request: InfillRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Fill in the middle, in llama.cpp's form; for models with tokens for it."""
-    name = await named(services.gateway, request.model, "generate")
-    return await _answer(services, client, name, "/infill", request)
+    model = await _model(services, request.model)
+    return _answer(services, request.info(client), model, "/infill", [request.texts()], request)
 
 
 @router.post("/upstream/{model:path}/infill")
@@ -65,7 +77,7 @@ async def infill_with(
     model: str, request: InfillRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Fill in the middle by a certain model."""
-    return await _answer(services, client, model, "/infill", request)
+    return await infill(request.model_copy(update={"model": model}), services, client)
 
 
 @router.post("/embedding")
@@ -95,25 +107,55 @@ async def rerank(
     return answer_rerank(request, services, client)
 
 
-async def _answer(
-    services: Services,
-    client: Client,
-    name: str,
-    path: str,
-    request: PlainCompletionRequest | InfillRequest,
-) -> Response:
-    model = await generating_model(services.gateway, name)
-    sampling = resolve(request.given(), model.config.parameters, LLAMA_CPP_DEFAULTS)
-    body = completion_fields(sampling) | request.engine_body()
-    ticket = request.info(client).ticket(InstanceKey(model.name, "generate"), Demand(path, body))
-    if isinstance(request.prompt, str):
-        ticket.pieces = pieces_of_text(request.prompt)
-    relay = Relay(services.gateway, ticket, path, body)
-    if request.stream:
-        return Stream(relay.blocks, error_event, lambda: relay.phase)
+async def _model(services: Services, name: str) -> Model:
+    return await generating_model(services.gateway, await named(services.gateway, name, "generate"))
 
-    async def make() -> dict[str, Any]:
-        answer = await plain_whole(relay, bool(request.return_tokens))
-        return picked(answer, request.response_fields) if request.response_fields else answer
+
+async def _prompt(services: Services, model: Model, prompt: Prompt) -> dict[str, Any]:
+    """Return the engine's field for a prompt; raises InvalidRequest for media it cannot have."""
+    if not isinstance(prompt, MediaPrompt):
+        return {"prompt": prompt}
+    if not prompt.multimodal_data:
+        return {"prompt": prompt.prompt_string}
+    text = prompt.prompt_string
+    if not isinstance(text, str):
+        raise InvalidRequest("prompt_string must be a text if there is multimodal_data")
+    data = await services.media.raw(model, prompt.multimodal_data)
+    return {"prompt": {"prompt_string": with_marker(text), "multimodal_data": data}}
+
+
+def _answer(
+    services: Services,
+    info: RequestInfo,
+    model: Model,
+    path: str,
+    prompts: Sequence[dict[str, Any]],
+    request: SampledRequest,
+) -> Response:
+    """Return the answers to all prompts; one alone is not in a list, as in llama-server."""
+    sampling = resolve(request.given(), model.config.parameters, LLAMA_CPP_DEFAULTS)
+    body = completion_fields(sampling)
+    demand = Demand(path, body | {"prompts": prompts})
+    relays = []
+    for prompt in prompts:
+        for number in range(request.n_cmpl):
+            ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
+            if isinstance(prompt["prompt"], str):
+                ticket.pieces = pieces_of_text(prompt["prompt"])
+            seed = (body["seed"] + number) % 2**32
+            relays.append(Relay(services.gateway, ticket, path, body | prompt | {"seed": seed}))
+    if request.stream:
+        blocks = relays[0].blocks if len(relays) == 1 else partial(plain_blocks, relays)
+        return Stream(blocks, _error_event, lambda: relays[0].phase)
+
+    async def make() -> Any:
+        answers = await plain_list(relays, bool(request.return_tokens))
+        if request.response_fields:
+            answers = [picked(each, request.response_fields) for each in answers]
+        return answers if len(answers) > 1 else answers[0]
 
     return DeferredJson(make)
+
+
+def _error_event(error: MyLLMError) -> bytes:
+    return event(envelope("llamacpp", status_of(error), error.detail, error))

@@ -6,10 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, ConfigDict, Field
 
-from myllm.api.shared.bounded import (
-    Name,
-    Stop,
-)
+from myllm.api.shared.bounded import Name, Stop
+from myllm.api.shared.lenient import Lenient
 from myllm.api.shared.sampling_fields import (
     LogitBias,
     MinP,
@@ -24,7 +22,7 @@ from myllm.api.shared.sampling_fields import (
 )
 from myllm.api.shared.vector_schemas import QueuedRequest
 from myllm.gateway.constraints.checks import MAX_BREAKERS, MAX_SAMPLERS
-from myllm.limits import LABELS, WHOLE
+from myllm.limits import ANSWERS, LABELS, WHOLE
 
 # The engine reserves memory for so many tokens, whether there are as many or not.
 _MAX_LAST = 2**20
@@ -34,13 +32,13 @@ _Names = Annotated[list[Name], Field(max_length=LABELS, fail_fast=True)]
 _Breakers = Annotated[list[Stop], Field(min_length=1, max_length=MAX_BREAKERS, fail_fast=True)]
 _NOT_SAMPLING = frozenset(
     {
-        *("model", "keep_alive", "priority", "stream", "n_predict", "response_fields"),
+        *("model", "keep_alive", "priority", "stream", "n_predict", "n_cmpl", "response_fields"),
         *("prompt", "input_prefix", "input_suffix", "input_extra"),
     }
 )
 
 
-class UnnamedRequest(QueuedRequest):
+class UnnamedRequest(Lenient, QueuedRequest):
     """A request that need not name a model."""
 
     model: Name = MODEL
@@ -58,6 +56,13 @@ class SampledRequest(UnnamedRequest):
         le=WHOLE,
         validation_alias=AliasChoices("n_predict", "max_tokens", "max_completion_tokens"),
         description="Longest answer, in tokens; negative: up to the end of the context.",
+    )
+    n_cmpl: int = Field(
+        1,
+        ge=1,
+        le=ANSWERS,
+        validation_alias=AliasChoices("n_cmpl", "n"),
+        description="Answers to make to each prompt.",
     )
     temperature: float | None = Field(
         None, ge=0.0, description="Higher is more random; 0 always takes the most likely token."
@@ -163,6 +168,6 @@ class SampledRequest(UnnamedRequest):
         given = self.model_dump(exclude_none=True, exclude=set(_NOT_SAMPLING))
         if isinstance(given.get("stop"), str):
             given["stop"] = [given["stop"]]
-        if self.n_predict is not None and self.n_predict >= 0:
-            given["max_tokens"] = self.n_predict
+        if self.n_predict is not None:
+            given["max_tokens"] = max(self.n_predict, -1)
         return given

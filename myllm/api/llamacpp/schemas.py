@@ -6,30 +6,20 @@ engine's state (slots, caches, adapters) are ignored, as unknown fields are.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
 from myllm.api.llamacpp.sampling_schemas import MODEL, SampledRequest, UnnamedRequest
-from myllm.api.shared.bounded import (
-    Messages,
-    Name,
-    Parts,
-    Token,
-    Tokens,
-    Tools,
-)
+from myllm.api.shared.bounded import Messages, Name, Parts, Token, Tokens, Tools, at_most
 from myllm.api.shared.completion_schemas import ChatCompletionRequest, OpenAIMessage
+from myllm.api.shared.lenient import Lenient
 from myllm.api.shared.vector_schemas import Inputs, RerankRequest
-from myllm.limits import TOKENS, WHOLE
+from myllm.limits import ANSWERS, TOKENS, WHOLE
 
 
-def _checked_prompt(value: Any) -> Any:
-    """Take a list of one text for that text, as llama.cpp does; several prompts are refused."""
-    if isinstance(value, list) and value and all(isinstance(each, str) for each in value):
-        if len(value) > 1:
-            raise ValueError("must be one prompt; POST /v1/completions takes several")
-        return value[0]
+def _checked_pieces(value: Any) -> Any:
+    """Checked here, because pydantic would report a mismatch with each type."""
     if not isinstance(value, str) and not _is_mixed(value):
         raise ValueError("must be a text, or a list of tokens and texts")
     return value
@@ -41,8 +31,56 @@ def _is_mixed(value: Any) -> bool:
     )
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _checked_prompts(value: Any) -> Any:
+    """Return a list of prompts. As in llama-server, a list without numbers is one already."""
+    several = isinstance(value, list) and not any(isinstance(each, int) for each in value)
+    prompts = value if several else [value]
+    at_most(ANSWERS)(prompts)
+    if not prompts:
+        raise ValueError("must not be empty")
+    if not all(map(_is_prompt, prompts)):
+        raise ValueError(
+            "must be a text, a list of tokens and texts, an object with prompt_string, or a list "
+            "of such prompts"
+        )
+    return prompts
+
+
+def _is_prompt(value: Any) -> bool:
+    return isinstance(value, str) or _is_mixed(value) or _has_prompt(value)
+
+
+def _has_prompt(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("prompt_string") is not None
+
+
 _Mixed = Annotated[list[Token | str], Field(max_length=TOKENS, fail_fast=True)]
-Prompt = Annotated[str | _Mixed, BeforeValidator(_checked_prompt)]
+Pieces = Annotated[str | _Mixed, BeforeValidator(_checked_pieces)]
+"""A text, or tokens and texts in a list."""
+
+
+class MediaPrompt(Lenient):
+    """A prompt with pictures and sounds."""
+
+    prompt_string: Pieces = Field(description="A text, or tokens and texts in a list.")
+    multimodal_data: Annotated[Parts[str], BeforeValidator(_listed)] = Field(
+        default_factory=list,
+        description="Pictures and sounds in base64, one for each marker in the text.",
+    )
+
+
+Prompt = Pieces | MediaPrompt
+Prompts = Annotated[
+    Annotated[list[Prompt], Field(max_length=ANSWERS, fail_fast=True)],
+    BeforeValidator(
+        _checked_prompts,
+        json_schema_input_type=str | _Mixed | MediaPrompt | list[str | _Mixed | MediaPrompt],
+    ),
+]
 
 
 class PlainCompletionRequest(SampledRequest):
@@ -51,14 +89,20 @@ class PlainCompletionRequest(SampledRequest):
     model_config = ConfigDict(
         json_schema_extra={"example": {"prompt": "Once upon a time", "n_predict": 64}}
     )
-    prompt: Prompt = Field(description="A text, or tokens and texts in a list.")
+    prompt: Prompts = Field(
+        description="A text, tokens and texts in a list, or an object; or several prompts."
+    )
 
-    def engine_body(self) -> dict[str, Any]:
-        """Return the engine's fields besides the sampling fields."""
-        return {"prompt": self.prompt}
+    @model_validator(mode="after")
+    def _few(self) -> Self:
+        """Limit the requests to the engine: one for each answer to each prompt."""
+        made = len(self.prompt) * self.n_cmpl
+        if made > ANSWERS:
+            raise ValueError(f"prompts times n_cmpl must be {ANSWERS} at most, not {made}")
+        return self
 
 
-class Extra(BaseModel):
+class Extra(Lenient):
     """Another file, as context for the text in the middle."""
 
     text: str = Field(description="Its content.")
@@ -76,20 +120,20 @@ class InfillRequest(SampledRequest):
     input_extra: Parts[Extra] = Field(default_factory=list, description="Other files, as context.")
     prompt: str = Field("", description="The beginning of the text in between.")
 
-    def engine_body(self) -> dict[str, Any]:
+    def texts(self) -> dict[str, Any]:
         """Return the engine's fields besides the sampling fields."""
         extra = [each.model_dump(exclude_none=True) for each in self.input_extra]
         texts = {"input_prefix": self.input_prefix, "input_suffix": self.input_suffix}
         return texts | {"input_extra": extra, "prompt": self.prompt}
 
 
-class UnnamedChatRequest(ChatCompletionRequest):
+class UnnamedChatRequest(Lenient, ChatCompletionRequest):
     """The same as for POST /v1/chat/completions."""
 
     model: Name = MODEL
 
 
-class UnnamedRerankRequest(RerankRequest):
+class UnnamedRerankRequest(Lenient, RerankRequest):
     """The same as for POST /v1/rerank."""
 
     model: Name = MODEL
@@ -107,7 +151,7 @@ class PlainEmbeddingRequest(UnnamedRequest):
 class TokenizeRequest(UnnamedRequest):
     """The tokens of a text."""
 
-    content: Prompt = Field(description="A text, or tokens and texts in a list.")
+    content: Pieces = Field(description="A text, or tokens and texts in a list.")
     add_special: bool = Field(
         False, description="Whether to add the tokens that the model starts with."
     )

@@ -58,6 +58,38 @@ def sum_usage(usages: Sequence[dict[str, Any] | None], choices: int) -> dict[str
     }
 
 
+async def interleaved(relays: Sequence[Relay]) -> AsyncGenerator[tuple[int, bytes], None]:
+    """Yield the blocks of all relays as they come, each with the index of its relay.
+
+    Raises the error of the first relay that fails.
+    """
+    async with AsyncExitStack() as stack:
+        streams: list[AsyncGenerator[bytes, None]] = []
+        coming: dict[asyncio.Task[bytes | None], int] = {}
+
+        async def begin_next() -> None:
+            index = len(streams)
+            if index < len(relays):
+                relays[index].goes_on(index > 0)
+                streams.append(await stack.enter_async_context(aclosing(relays[index].blocks())))
+                coming[asyncio.create_task(_next(streams[index]))] = index
+
+        try:
+            for _ in range(AT_ONCE):
+                await begin_next()
+            while coming:
+                done, _ = await asyncio.wait(coming, return_when="FIRST_COMPLETED")
+                for task in done:
+                    index, block = coming.pop(task), task.result()
+                    if block is None:
+                        await begin_next()
+                        continue
+                    coming[asyncio.create_task(_next(streams[index]))] = index
+                    yield index, block
+        finally:
+            await _end(coming)
+
+
 class FanOut:
     """Merges the streams of several relays into one, with a choice for each.
 
@@ -79,32 +111,9 @@ class FanOut:
 
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """Yield whole events; raises the error of the first relay that fails."""
-        async with AsyncExitStack() as stack:
-            streams: list[AsyncGenerator[bytes, None]] = []
-            coming: dict[asyncio.Task[bytes | None], int] = {}
-
-            async def begin_next() -> None:
-                index = len(streams)
-                if index < len(self._relays):
-                    self._relays[index].goes_on(index > 0)
-                    stream = aclosing(self._relays[index].blocks())
-                    streams.append(await stack.enter_async_context(stream))
-                    coming[asyncio.create_task(_next(streams[index]))] = index
-
-            try:
-                for _ in range(AT_ONCE):
-                    await begin_next()
-                while coming:
-                    done, _ = await asyncio.wait(coming, return_when="FIRST_COMPLETED")
-                    for task in done:
-                        index, block = coming.pop(task), task.result()
-                        if block is None:
-                            await begin_next()
-                            continue
-                        coming[asyncio.create_task(_next(streams[index]))] = index
-                        yield b"".join(self._as_choice(index, each) for each in events_in(block))
-            finally:
-                await _end(coming)
+        async with aclosing(interleaved(self._relays)) as blocks:
+            async for index, block in blocks:
+                yield b"".join(self._as_choice(index, each) for each in events_in(block))
         if self._tells_usage:
             usage = sum_usage(self._usages, self._choices)
             yield event({"choices": [], **self._head, "usage": usage})

@@ -1,13 +1,18 @@
-"""Whole answers in llama.cpp's own form: the last event, with the content of all before it."""
+"""Answers in llama.cpp's own form: whole ones, and several of them as a list or in one stream.
+
+A whole answer is the last event, with the content of all before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from myllm.errors import EngineError
-from myllm.gateway.engine_io.sse import events_in
+from myllm.gateway.batches import each_in_turn
+from myllm.gateway.engine_io.sse import event, events_in
+from myllm.gateway.generation.multi_choice import AT_ONCE, interleaved
 from myllm.gateway.generation.relay import Relay
 
 # Lists of which each event of a stream has its own part.
@@ -34,6 +39,26 @@ async def plain_whole(relay: Relay, tells_tokens: bool) -> dict[str, Any]:
     if not tells_tokens:
         whole["tokens"] = []
     return last | {"content": "".join(text)} | whole
+
+
+async def plain_list(relays: Sequence[Relay], tells_tokens: bool) -> list[dict[str, Any]]:
+    """Run several answers to their ends, a few at a time, and return them with their indexes."""
+
+    async def one(relay: Relay, goes_on: bool) -> dict[str, Any]:
+        relay.goes_on(goes_on)
+        return await plain_whole(relay, tells_tokens)
+
+    if len(relays) == 1:
+        return [await plain_whole(relays[0], tells_tokens)]
+    answers = await each_in_turn(relays, one, AT_ONCE)
+    return [answer | {"index": index} for index, answer in enumerate(answers)]
+
+
+async def plain_blocks(relays: Sequence[Relay]) -> AsyncGenerator[bytes, None]:
+    """Yield the events of several answers as they come, with the index of the answer in each."""
+    async with aclosing(interleaved(relays)) as blocks:
+        async for index, block in blocks:
+            yield b"".join(event(each | {"index": index}) for each in events_in(block))
 
 
 def picked(answer: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:

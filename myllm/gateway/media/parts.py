@@ -84,6 +84,17 @@ class Media:
             await self._remote.fill(reading.elsewhere)
         return made
 
+    async def raw(self, model: Model, data: Sequence[str]) -> list[str]:
+        """The pictures and sounds of a prompt without a chat template, in base64 alone.
+
+        Raises InvalidRequest for anything else, and when `model` has no encoder at all.
+        """
+        if not any(medium in model.input for medium in _CANNOT):
+            _require(model, "image")
+        return await asyncio.to_thread(
+            lambda: [_base64(each, f"multimodal_data[{n}]") for n, each in enumerate(data)]
+        )
+
 
 def carried(messages: Messages) -> Messages:
     """`messages` of a conversation that may go on with any model: their pictures and sounds are

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 
 from myllm.launcher.local import child_protocol
+from myllm.launcher.media_marker import MEDIA_MARKER, VARIABLE
 
 _NAMES = frozenset(
     {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "XDG_CACHE_HOME"}
@@ -41,4 +42,5 @@ def engine_environment(inherited: Mapping[str, str] | None = None) -> dict[str, 
         for name, value in source.items()
         if name in _NAMES or name.startswith(_PREFIXES)
     }
-    return _SHORT_SPIN | _MANY_KEPT_BLOCKS | allowed | _GPU_ORDER | child_protocol.ENVIRONMENT
+    defaults = _SHORT_SPIN | _MANY_KEPT_BLOCKS
+    return defaults | allowed | _GPU_ORDER | child_protocol.ENVIRONMENT | {VARIABLE: MEDIA_MARKER}

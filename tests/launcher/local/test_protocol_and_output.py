@@ -11,6 +11,7 @@ import pytest
 from myllm.launcher.local.child_protocol import parse_state
 from myllm.launcher.local.environment import engine_environment
 from myllm.launcher.local.output import KEPT_LINES, LOG_BYTES, EngineOutput
+from myllm.launcher.media_marker import MEDIA_MARKER
 
 
 def report(state: str, **payload: object) -> str:
@@ -76,6 +77,7 @@ def test_the_engine_sees_no_secret_and_no_stray_option() -> None:
     ours = {"LLAMA_SERVER_ROUTER_PORT": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     ours["GOMP_SPINCOUNT"] = "10000"
     ours["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=200"
+    ours["LLAMA_MEDIA_MARKER"] = MEDIA_MARKER
     assert seen == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "0", **ours}
 
 

@@ -18,7 +18,7 @@ from myllm.engine.pinned_source import Pin
 from myllm.engine.process import run_logged
 from myllm.engine.progress import Progress, ProgressListener
 from myllm.engine.source import Source
-from myllm.engine.unpack import unpack, unpacked_from
+from myllm.engine.unpack import is_unpacked, unpack
 from myllm.errors import BuildFailed
 
 _LOCK_TIMEOUT_S = 1800.0
@@ -32,12 +32,12 @@ def provide_tree(source: Source, cache_dir: Path, progress: ProgressListener) ->
     Raises BuildFailed when it cannot be fetched, has a wrong checksum, or does not fit.
     """
     pin = source.pin
-    if pin is None or unpacked_from(source.tree) == pin.sha256:
+    if pin is None or is_unpacked(pin, source.tree):
         return
     place = hashlib.sha256(str(source.tree).encode()).hexdigest()[:16]
     lock = cache_dir / "locks" / f"source-{place}.lock"
     with hold_lock(lock, "unpacking llama.cpp", progress, _LOCK_TIMEOUT_S):
-        if unpacked_from(source.tree) != pin.sha256:
+        if not is_unpacked(pin, source.tree):
             unpack(
                 _provide_sdist(pin, cache_dir / "downloads", progress), pin, source.tree, progress
             )

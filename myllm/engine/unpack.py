@@ -1,7 +1,11 @@
-"""Unpack only what the build and the tests need from the sdist."""
+"""Unpack only what the build and the tests need from the sdist.
+
+A marker file names the sdist, and the rules by which its files were chosen.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tarfile
@@ -29,16 +33,20 @@ _FILES = {
 }
 _FOLDERS = ("cmake", "common", "ggml", "include", "licenses", "src", "tools", "vendor")
 _NOT_NEEDED = ("tools/ui", "tools/server/tests", "tools/server/bench", "tools/mtmd/tests")
+# Chat templates of many model families, for the tests.
+_TEMPLATES = "models/templates"
 # Half of ggml is backends that MyLLM never enables.
 _BACKENDS = {"ggml-cpu", "ggml-cuda", "ggml-metal", "ggml-blas"}
 _NOT_SOURCE = {".md", ".py", ".sh", ".jpeg", ".mp3", ".mp4", ".png", ".ipynb"}
 
 
 def is_needed(name: str) -> bool:
-    """Whether the build needs the file `name`, relative to llama.cpp's root."""
+    """Whether the build or the tests need the file `name`, relative to llama.cpp's root."""
     path = PurePosixPath(name)
     if name in _FILES:
         return True
+    if path.is_relative_to(_TEMPLATES):
+        return path.suffix == ".jinja"
     if path.parts[0] not in _FOLDERS or path.suffix in _NOT_SOURCE:
         return False
     if any(path.is_relative_to(folder) for folder in _NOT_NEEDED):
@@ -48,12 +56,19 @@ def is_needed(name: str) -> bool:
     return True
 
 
-def unpacked_from(tree: Path) -> str:
-    """The checksum of the sdist from which MyLLM unpacked `tree`; empty for other trees."""
+def is_unpacked(pin: Pin, tree: Path) -> bool:
+    """Whether `tree` has all that is needed of the pinned sdist."""
     try:
-        return (tree / MARKER).read_text().strip()
+        return (tree / MARKER).read_text() == _mark(pin)
     except OSError:
-        return ""
+        return False
+
+
+def _mark(pin: Pin) -> str:
+    """The content of the marker; it changes with the pin, and with what is needed of it."""
+    sets = [sorted(each) for each in (_FILES, _BACKENDS, _NOT_SOURCE)]
+    rules = repr((sets, _FOLDERS, _NOT_NEEDED, _TEMPLATES))
+    return f"{pin.sha256} {hashlib.sha256(rules.encode()).hexdigest()[:16]}\n"
 
 
 def unpack(sdist: Path, pin: Pin, tree: Path, progress: ProgressListener) -> None:
@@ -68,7 +83,7 @@ def unpack(sdist: Path, pin: Pin, tree: Path, progress: ProgressListener) -> Non
         new, old = aside / "new", aside / "old"
         if _extract(sdist, pin.folder, new, progress) == 0:
             raise BuildFailed(f"{sdist} has no {pin.folder}/CMakeLists.txt")
-        (new / MARKER).write_text(pin.sha256 + "\n")
+        (new / MARKER).write_text(_mark(pin))
         if tree.exists():
             tree.rename(old)
         new.rename(tree)

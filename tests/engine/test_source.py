@@ -45,6 +45,8 @@ def test_pip_fetches_the_pinned_sdist_and_only_what_is_needed_is_unpacked(
         "vendor/llama/docs/build.md": "",
         "vendor/llama/models/ggml-vocab-qwen2.gguf": "vocabulary",
         "vendor/llama/models/ggml-vocab-falcon.gguf": "vocabulary",
+        "vendor/llama/models/templates/Qwen3.jinja": "{{ messages }}",
+        "vendor/llama/models/templates/README.md": "",
         "vendor/llama/src/../../../escaped.cpp": "",
     }
     sdist, sha256 = write_sdist(index, extra)
@@ -54,8 +56,9 @@ def test_pip_fetches_the_pinned_sdist_and_only_what_is_needed_is_unpacked(
     assert tree == vendor / "src"
     names = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
     assert {"CMakeLists.txt", "src/llama-server.cpp", MARKER} <= names
-    assert "models/ggml-vocab-qwen2.gguf" in names
-    assert not {"docs/build.md", "models/ggml-vocab-falcon.gguf"} & names
+    assert {"models/ggml-vocab-qwen2.gguf", "models/templates/Qwen3.jinja"} <= names
+    unneeded = {"docs/build.md", "models/ggml-vocab-falcon.gguf", "models/templates/README.md"}
+    assert not unneeded & names
     assert not list(tmp_path.rglob("escaped.cpp"))
     # The next call needs neither pip nor the archive.
     sdist.unlink()
@@ -106,6 +109,19 @@ def test_a_sdist_in_the_cache_needs_no_network(
     # An uninitialised submodule is an empty folder, and is replaced.
     (vendor / "src").mkdir()
     assert (_provide(settings) / "CMakeLists.txt").is_file()
+
+
+def test_a_tree_that_lacks_what_is_needed_today_is_unpacked_again(
+    make_settings: MakeSettings, tiny_pin: PinAs, index: Path
+) -> None:
+    """An older MyLLM chose fewer files, and its marker has only the checksum."""
+    _, sha256 = write_sdist(index)
+    tiny_pin(sha256)
+    settings = make_settings()
+    tree = _provide(settings)
+    (tree / MARKER).write_text(f"{sha256}\n")
+    (tree / "src" / "llama-server.cpp").unlink()
+    assert (_provide(settings) / "src" / "llama-server.cpp").is_file()
 
 
 def test_an_installed_package_unpacks_into_the_cache(
@@ -169,6 +185,8 @@ def test_a_git_checkout_is_identified_by_commit_and_changes(
         ("tools/ui/ui.cpp.in", True),
         ("tools/ui/src/app.html", False),
         ("docs/build.md", False),
+        ("models/templates/Qwen3.5-4B.jinja", True),
+        ("models/templates/README.md", False),
     ],
 )
 def test_files_that_the_build_needs(name: str, needed: bool) -> None:

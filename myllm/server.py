@@ -10,6 +10,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -35,6 +36,9 @@ _CONNECTIONS_S = 1
 _POLL_S = 0.05
 # uvicorn ticks ten times a second.
 _TICKS_BETWEEN_SEARCHES = 50
+# For so long a thread that reads a large body keeps Python's lock while the event loop waits for
+# it, which happens several times per request. Python's default is 5 ms.
+_SWITCH_S = 0.001
 # TCP keep-alive detects within two minutes that a client's machine or network has gone, even while
 # the server sends nothing. Accepted connections inherit these options.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -143,6 +147,7 @@ class Server(uvicorn.Server):
             return
         try:
             self._garbage = Garbage()
+            sys.setswitchinterval(_SWITCH_S)
             await super().startup(sockets)
             if self._on_listening is not None:
                 self._on_listening()

@@ -52,6 +52,12 @@ def _parts(message: Any) -> int:
     return sum(len(each) + sum(map(len, _results(each))) for each in _lists(message))
 
 
+def _let_others_run(value: Any) -> Any:
+    """Do nothing: Python can pass its lock on to another thread whenever it calls a function of
+    Python, while the validation of a list is otherwise one long call of C."""
+    return value
+
+
 def _lists(message: dict[str, Any]) -> Iterator[list[Any]]:
     for name in ("content", "tool_calls", "images", "output"):
         each = message.get(name)
@@ -80,12 +86,21 @@ _Biases = Annotated[list[tuple[Whole | Name, float | bool]], Field(fail_fast=Tru
 Biases = Annotated[dict[Name, float] | _Biases, BeforeValidator(at_most(BIASES))]
 """`logit_bias`: additions to the scores of tokens, named by their ids or texts."""
 
-Parts = Annotated[list[T], Field(max_length=PARTS, fail_fast=True)]
+_Large = Annotated[T, BeforeValidator(_let_others_run)]
+
+Parts = Annotated[
+    list[_Large[T]], Field(max_length=PARTS, fail_fast=True), BeforeValidator(at_most(PARTS))
+]
 """The parts of one message: content parts, images, tool calls."""
 
 Messages = Annotated[
-    list[T], Field(max_length=MESSAGES, fail_fast=True), BeforeValidator(_few_parts)
+    list[_Large[T]],
+    Field(max_length=MESSAGES, fail_fast=True),
+    BeforeValidator(_few_parts),
+    BeforeValidator(at_most(MESSAGES)),
 ]
-Tools = Annotated[list[T], Field(max_length=TOOLS, fail_fast=True)]
+Tools = Annotated[
+    list[_Large[T]], Field(max_length=TOOLS, fail_fast=True), BeforeValidator(at_most(TOOLS))
+]
 Inputs = Annotated[list[T], Field(max_length=INPUTS, fail_fast=True)]
 """Texts to embed or to score."""

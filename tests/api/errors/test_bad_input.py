@@ -96,7 +96,7 @@ def test_wrong_bodies(api: httpx.Client, path: str, body: Any, words: str) -> No
         (b'{"model": "demo", "prompt": "\xff"}', "The body is not valid JSON in UTF-8"),
         (bytes(range(128, 256)), "The body is not valid JSON in UTF-8"),
         (b'{"model": "demo", "prompt": "\\ud800"}', "The body is not valid JSON: "),
-        (b"[" * 100_000, "The body is not valid JSON"),
+        (b"[" * 10_000, "The body is not valid JSON"),
     ],
 )
 def test_bodies_that_are_no_json(api: httpx.Client, content: bytes, words: str) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 import pytest
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from myllm.api.dialects import DIALECTS
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.schemas import ChatRequest
+from myllm.api.shared.bounded import Messages, Parts, Tools
 from myllm.api.shared.completion_schemas import ChatCompletionRequest
 from myllm.json_input import parse_json
+from myllm.limits import MESSAGES, PARTS, TOOLS
 
 ROUTES = [
     route
@@ -114,3 +116,20 @@ def test_what_agents_send_is_within_bounds(request_of: Any) -> None:
         "tools": [{"type": "function", "function": each} for each in named],
     }
     request_of.model_validate(parse_json(orjson.dumps(asked)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [(Messages, MESSAGES), (Parts, PARTS), (Tools, TOOLS)],
+    ids=["messages", "parts", "tools"],
+)
+def test_a_list_that_is_too_long_is_refused_before_its_items_are_checked(
+    kind: Any, limit: int
+) -> None:
+    checked: list[int] = []
+    check = TypeAdapter(kind[Annotated[int, BeforeValidator(lambda n: checked.append(n) or n)]])
+    assert len(check.validate_python([1] * limit)) == len(checked) == limit
+    checked.clear()
+    with pytest.raises(ValidationError, match=f"must have {limit} entries at most, not"):
+        check.validate_python([1] * (limit + 1))
+    assert checked == []

@@ -13,6 +13,7 @@ import time
 
 _NEVER = 1_000_000_000
 _AT_LEAST_EVERY_S = 300.0
+_AT_MOST_EVERY_S = 1.0
 _FEW = 64
 _SMALL = 2**18
 """Bytes of all bodies under way: the objects made of these take a millisecond or two to scan."""
@@ -36,15 +37,20 @@ class Garbage:
         gc.enable()
         self._searched = self._searches()
         self._searched_at = time.monotonic()
+        self._rests_until = 0.0
 
     def look(self, under_way: int, body_bytes: int) -> None:
         """Collect everything if it is time to: objects have aged since the last collection, and
         few requests with small bodies are under way or that collection was long ago."""
+        now = time.monotonic()
+        if now < self._rests_until:
+            return
         is_quiet = under_way <= _FEW and body_bytes <= _SMALL
-        overdue = time.monotonic() - self._searched_at > _AT_LEAST_EVERY_S
+        overdue = now - self._searched_at > _AT_LEAST_EVERY_S
         if (is_quiet or overdue) and self._searches() != self._searched:
             gc.collect()
             self._searched, self._searched_at = self._searches(), time.monotonic()
+            self._rests_until = self._searched_at + _AT_MOST_EVERY_S
 
     def _searches(self) -> int:
         """How often Python has collected the middle generation."""

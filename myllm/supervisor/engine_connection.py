@@ -272,7 +272,10 @@ class Connection(asyncio.Protocol):
             self._timer.join(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(httpx.ReadError(f"it closed the connection{f': {exc}' if exc else ''}"))
+        if self._complete:
+            self.abort()
+        else:
+            self.fail(httpx.ReadError(f"it closed the connection{f': {exc}' if exc else ''}"))
 
     # httptools' calls
 

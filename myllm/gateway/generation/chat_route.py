@@ -109,7 +109,7 @@ class EngineChat:
             else part
             for part in delta.calls
         )
-        return replace(delta, calls=calls)
+        return delta._replace(calls=calls)
 
     def _finished(self) -> Finished:
         answer = self._answer

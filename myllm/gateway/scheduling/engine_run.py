@@ -109,13 +109,13 @@ class EngineRun:
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """Free the slot of `ticket`."""
-        for slot in self.slots:
-            if slot.ticket is ticket:
-                slot.ticket = None
-                if not (ticket.only_asks or ticket.untouched):
-                    slot.owner, slot.session = ticket.request.client.owner, ticket.session
-                    slot.pieces = ticket.pieces
-                self.idle_since = now
+        slot = self.slots[ticket.slot] if ticket.slot is not None else None
+        if slot is not None and slot.ticket is ticket:
+            slot.ticket = None
+            if not (ticket.only_asks or ticket.untouched):
+                slot.owner, slot.session = ticket.request.client.owner, ticket.session
+                slot.pieces = ticket.pieces
+            self.idle_since = now
         if ticket.request.keep_alive_s is not None:
             self.keep_alive_s = ticket.request.keep_alive_s
 

@@ -103,7 +103,8 @@ class ModelState:
         """Take the request whose turn it is out of the queue."""
         suspect = self.suspects.next(self.queue)
         if suspect is None:
-            return self.queue.take_next(self.active(), self.slots(), now)
+            active = self.active() if len(self.queue) > 1 else ()  # it matters only to a choice
+            return self.queue.take_next(active, self.slots(), now)
         self.queue.discard(suspect)
         return suspect
 

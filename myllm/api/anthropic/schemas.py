@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from myllm.api.anthropic.blocks import Content
 from myllm.api.shared.bounded import Messages, Name, Parts, Stops, Tools
 from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
@@ -17,92 +18,14 @@ from myllm.api.shared.sampling_fields import (
 from myllm.limits import WHOLE
 
 
-class TextBlock(BaseModel):
-    """A text."""
-
-    type: Literal["text"] = Field(description="A text.")
-    text: str = Field(description="The text.")
-
-
-class Base64Source(BaseModel):
-    """An image that comes with the request."""
-
-    type: Literal["base64"] = Field(description="The image comes with the request.")
-    media_type: Name = Field("image/png", description="Such as image/png.")
-    data: str = Field(description="The image in base64.")
+def _refused(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("is not supported by this server")
+    return value
 
 
-class UrlSource(BaseModel):
-    """An image at a URL."""
-
-    type: Literal["url"] = Field(description="The image is at a URL.")
-    url: str = Field(description="Its address, or a data: URL.")
-
-
-class ImageBlock(BaseModel):
-    """An image."""
-
-    type: Literal["image"] = Field(description="An image.")
-    source: Annotated[Base64Source | UrlSource, Field(discriminator="type")] = Field(
-        description="Where the image is."
-    )
-
-    @property
-    def url(self) -> str:
-        """The image's URL; a data: URL for one that comes with the request."""
-        source = self.source
-        if isinstance(source, UrlSource):
-            return source.url
-        return f"data:{source.media_type};base64,{source.data}"
-
-
-class ToolUseBlock(BaseModel):
-    """A tool call by the model."""
-
-    type: Literal["tool_use"] = Field(description="A tool call by the model.")
-    id: Name = Field(description="Names the call; its result repeats it.")
-    name: Name = Field(description="The tool.")
-    input: dict[str, Any] = Field(description="What the tool was called with.")
-
-
-class ThinkingBlock(BaseModel):
-    """Thinking of the model, which it is not shown again."""
-
-    type: Literal["thinking", "redacted_thinking"] = Field(
-        description="What the model thought; the model is not shown it again."
-    )
-
-
-def _as_blocks(content: Any) -> Any:
-    """Turn a text into one text block."""
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-_Shown = Annotated[TextBlock | ImageBlock, Field(discriminator="type")]
-
-
-class ToolResultBlock(BaseModel):
-    """The result of a tool call."""
-
-    type: Literal["tool_result"] = Field(description="The result of a tool call.")
-    tool_use_id: Name = Field(description="The id of the call.")
-    content: Annotated[
-        Parts[_Shown], BeforeValidator(_as_blocks, json_schema_input_type=str | Parts[_Shown])
-    ] = Field([], description="The result: a text, or texts and images.")
-    is_error: bool | None = Field(None, description="Whether the tool failed.")
-
-
-Block = Annotated[
-    TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock,
-    Field(discriminator="type"),
-]
-Content = Annotated[
-    Parts[Block], BeforeValidator(_as_blocks, json_schema_input_type=str | Parts[Block])
-]
-SystemContent = Annotated[
-    Parts[TextBlock],
-    BeforeValidator(_as_blocks, json_schema_input_type=str | Parts[TextBlock]),
-]
+Refused = Annotated[Any, AfterValidator(_refused)]
+"""A field without which the answer would be another one than the client expects."""
 
 
 class AnthropicMessage(BaseModel):
@@ -114,15 +37,31 @@ class AnthropicMessage(BaseModel):
     content: Content = Field(description="A text, or blocks.")
 
 
-class AnthropicTool(BaseModel):
-    """A tool that the client runs. The tools of Anthropic's own servers have other types."""
+class CustomTool(BaseModel):
+    """A tool that the client describes and runs."""
 
-    type: Literal["custom"] | None = Field(
-        None, description="Absent, or custom: a tool that the client runs."
-    )
+    type: Literal["custom"] | None = Field(None, description="Absent, or custom.")
     name: Name = Field(min_length=1, description="What the model calls it by.")
     description: str | None = Field(None, description="When to call it, for the model.")
     input_schema: dict[str, Any] = Field(description="JSON schema of its input.")
+
+
+class OtherTool(BaseModel):
+    """A tool that Anthropic describes or runs, such as web_search_20250305: it is left out."""
+
+    type: Name = Field(description="Any other type.")
+    name: Name | None = Field(None, description="What the model would call it by.")
+
+
+def _kind_of_tool(tool: Any) -> str:
+    kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
+    return "custom" if kind in (None, "custom") else "other"
+
+
+AnthropicTool = Annotated[
+    Annotated[CustomTool, Tag("custom")] | Annotated[OtherTool, Tag("other")],
+    Discriminator(_kind_of_tool),
+]
 
 
 class ToolChoice(BaseModel):
@@ -140,10 +79,38 @@ class ToolChoice(BaseModel):
 class ThinkingConfig(BaseModel):
     """Whether the model thinks before it answers, if it can."""
 
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
+    type: Name = Field(
         description='"disabled", or any other: think before answering, if the model can.'
     )
     budget_tokens: int | None = Field(None, ge=0, le=WHOLE, description="Most tokens to think.")
+
+
+class OutputFormat(BaseModel):
+    """What the answer's text must match."""
+
+    type: Literal["json_schema"] = Field(description="JSON by a schema.")
+    schema_: dict[str, Any] = Field(alias="schema", description="The JSON schema.")
+
+
+class OutputConfig(BaseModel):
+    """The form of the answer."""
+
+    format: OutputFormat | None = Field(None, description="What the answer's text must match.")
+    effort: Name | None = Field(
+        None, description="How much to think, for models whose chat template has levels."
+    )
+
+
+class ContextEdit(BaseModel):
+    """A change of the conversation that Anthropic's servers would make."""
+
+    type: Name | None = Field(None, description="Which change.")
+
+
+class ContextManagement(BaseModel):
+    """Changes of the conversation that Anthropic's servers would make: none is made here."""
+
+    edits: Parts[ContextEdit] | None = Field(None, description="The changes.")
 
 
 class CountTokensRequest(Queued, BaseModel):
@@ -163,14 +130,24 @@ class CountTokensRequest(Queued, BaseModel):
     messages: Messages[AnthropicMessage] = Field(
         min_length=1, description="The conversation, oldest message first."
     )
-    system: SystemContent | None = Field(
-        None, description="Instructions in front of the conversation."
-    )
+    system: Content | None = Field(None, description="Instructions in front of the conversation.")
     thinking: ThinkingConfig | None = Field(None, description="Off, unless this says otherwise.")
     tools: Tools[AnthropicTool] | None = Field(
         None, description="The functions that the model may call."
     )
     tool_choice: ToolChoice | None = Field(None, description="Whether the model must call a tool.")
+    output_config: OutputConfig | None = Field(None, description="The form of the answer.")
+    output_format: OutputFormat | None = Field(
+        None, description="The older place of `output_config.format`."
+    )
+    context_management: ContextManagement | None = Field(
+        None, description="Not done here, and named in X-MyLLM-Ignored."
+    )
+    mcp_servers: Parts[dict[str, Any]] | None = Field(
+        None, description="Not used here, and named in X-MyLLM-Ignored."
+    )
+    thread: Refused = Field(None, description="Refused: no conversation is kept for later.")
+    compaction: Refused = Field(None, description="Refused: no answer is a summary in a block.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
 

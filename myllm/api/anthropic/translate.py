@@ -2,55 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from myllm.api.anthropic.schemas import (
-    AnthropicTool,
+from myllm.api.anthropic.blocks import (
     Block,
-    CountTokensRequest,
-    ImageBlock,
     TextBlock,
-    ThinkingConfig,
+    ThinkingBlock,
     ToolResultBlock,
     ToolUseBlock,
 )
-from myllm.api.shared.translated_chat import content_of, wire_call
+from myllm.api.anthropic.reading import BlockReader
+from myllm.api.anthropic.schemas import (
+    AnthropicMessage,
+    CountTokensRequest,
+    CustomTool,
+    OutputConfig,
+    ThinkingConfig,
+)
+from myllm.api.shared.translated_chat import wire_call
 from myllm.errors import InvalidRequest
-from myllm.gateway.conversation.messages import RawMessages
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.messages import Part, RawMessages
 
 # Claude Code puts this line, which changes with each request, first: with it, no prompt would ever
 # match the cache.
 _BILLING: Final = "x-anthropic-billing-header:"
 _CHOICES: Final = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
+# The levels that chat templates know; Anthropic has more.
+_EFFORTS: Final = {"xhigh": "high", "max": "high"}
+# The one edit that is done here: the chat template decides which thoughts the model sees again.
+_THOUGHTS_ONLY: Final = "clear_thinking_20251015"
 
 
-def messages_of(request: CountTokensRequest) -> RawMessages:
-    """Return the conversation, with the system prompt first."""
-    texts = [block.text for block in request.system or ()]
-    kept = [text for text in texts if not text.startswith(_BILLING)]
-    wire: RawMessages = [{"role": "system", "content": "\n".join(kept)}] if kept else []
-    for role, messages in groupby(request.messages, key=lambda message: message.role):
-        blocks = [block for message in messages for block in message.content]
-        wire += _answers(blocks) if role == "assistant" else _questions(role, blocks)
+def messages_of(request: CountTokensRequest, ignored: Ignored) -> RawMessages:
+    """Return the conversation, with the system prompt first; `ignored` collects what is left out.
+
+    Raises InvalidRequest for what the last message of the user has and no model here can read.
+    """
+    system = [block for block in request.system or () if not _is_billing(block)]
+    content = _joined([*BlockReader(ignored, must_read=True).parts(system, "system")])
+    wire: RawMessages = [{"role": "system", "content": content}] if content else []
+    asked = max((n for n, each in enumerate(request.messages) if each.role == "user"), default=-1)
+    for role, group in groupby(enumerate(request.messages), key=lambda each: each[1].role):
+        turn = list(group)
+        is_asked = turn[0][0] <= asked <= turn[-1][0]
+        # An agent goes on when it learns that the result of its tool could not be read.
+        is_result = any(isinstance(block, ToolResultBlock) for _, m in turn for block in m.content)
+        wire += _turn(role, turn, BlockReader(ignored, must_read=is_asked and not is_result))
     return wire
 
 
-def fields_of(request: CountTokensRequest) -> dict[str, Any]:
-    """Return the engine's other fields: tools, and whether to think.
+def fields_of(request: CountTokensRequest, ignored: Ignored) -> dict[str, Any]:
+    """Return the engine's other fields: tools, the form of the answer, and whether to think.
 
-    Raises InvalidRequest if the chosen tool is missing.
+    Raises InvalidRequest if the chosen tool is missing, and for a form that tools exclude.
     """
-    fields = _thinking(request.thinking)
-    choice, tools = request.tool_choice, request.tools or []
+    _name_unused(request, ignored)
+    config = request.output_config or OutputConfig()
+    fields = _thinking(request.thinking, config.effort) | _tools(request, ignored)
+    form = config.format or request.output_format
+    if form is not None:
+        if "tools" in fields and fields.get("tool_choice") != "none":
+            raise InvalidRequest(
+                "output_config.format: an answer that must match a schema cannot call tools; set "
+                'tool_choice to {"type": "none"}, or leave out the tools'
+            )
+        fields["json_schema"] = form.schema_
+    return fields
+
+
+def _is_billing(block: Block) -> bool:
+    return isinstance(block, TextBlock) and (block.text or "").startswith(_BILLING)
+
+
+def _turn(
+    role: str, messages: Sequence[tuple[int, AnthropicMessage]], reader: BlockReader
+) -> RawMessages:
+    """Return one turn, which may be several messages of one role: first the results of tools, then
+    what was said, with its thoughts and calls."""
+    results: RawMessages = []
+    parts: list[Part] = []
+    thoughts: list[str] = []
+    calls: list[dict[str, Any]] = []
+    for number, message in messages:
+        where = f"messages[{number}].content"
+        parts += reader.parts(message.content, where)
+        for place, block in enumerate(message.content):
+            if isinstance(block, ToolResultBlock):
+                results.append(_result(block, reader, f"{where}[{place}].content"))
+            elif isinstance(block, ToolUseBlock):
+                calls.append(wire_call(block.id or "", block.name, block.input or {}))
+            elif isinstance(block, ThinkingBlock) and block.thinking:
+                thoughts.append(block.thinking)
+    misplaced = "tool_result" if role == "assistant" and results else ""
+    if role != "assistant" and (calls or thoughts):
+        misplaced = "tool_use" if calls else "thinking"
+    if misplaced:
+        raise InvalidRequest(
+            f"messages[{messages[0][0]}].content: a message of role {role} cannot have a block of "
+            f"type {misplaced}"
+        )
+    content = _joined(parts)
+    if role != "assistant":
+        return [*results, {"role": role, "content": content}] if content or not results else results
+    if not (content or calls or thoughts):
+        return []
+    said: dict[str, Any] = {"role": role, "content": content}
+    if thoughts:
+        said["reasoning_content"] = "\n".join(thoughts)
+    return [said | {"tool_calls": calls} if calls else said]
+
+
+def _result(block: ToolResultBlock, reader: BlockReader, where: str) -> dict[str, Any]:
+    parts = [*reader.parts(block.content, where)]
+    content = _joined([{"type": "text", "text": "Error:"}, *parts] if block.is_error else parts)
+    return {"role": "tool", "tool_call_id": block.tool_use_id or "", "content": content}
+
+
+def _joined(parts: list[Part]) -> str | list[Part]:
+    """Return parts that are all texts as one text, and others as they are, in their order."""
+    if all(part["type"] == "text" for part in parts):
+        return "\n".join(part["text"] for part in parts)
+    return parts
+
+
+def _name_unused(request: CountTokensRequest, ignored: Ignored) -> None:
+    edits = (request.context_management and request.context_management.edits) or ()
+    for number, edit in enumerate(edits):
+        if edit.type != _THOUGHTS_ONLY:
+            ignored.add(f"context_management.edits[{number}] ({edit.type})")
+    for number, server in enumerate(request.mcp_servers or ()):
+        ignored.add(f"mcp_servers[{number}] ({server.get('name')})")
+
+
+def _thinking(config: ThinkingConfig | None, effort: str | None) -> dict[str, Any]:
+    thinks = config is not None and config.type != "disabled"
+    fields: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": thinks}}
+    if thinks and effort is not None:
+        fields["reasoning_effort"] = _EFFORTS.get(effort, effort)
+    if thinks and config is not None and config.budget_tokens is not None:
+        fields["thinking_budget_tokens"] = config.budget_tokens
+    return fields
+
+
+def _tools(request: CountTokensRequest, ignored: Ignored) -> dict[str, Any]:
+    tools: list[CustomTool] = []
+    for number, tool in enumerate(request.tools or ()):
+        if isinstance(tool, CustomTool):
+            tools.append(tool)
+        else:
+            ignored.add(f"tools[{number}] ({tool.type})")
+    choice = request.tool_choice
     if choice is not None and choice.type == "tool":
         tools = [tool for tool in tools if tool.name == choice.name]
         if not tools:
-            raise InvalidRequest(f"tool_choice.name '{choice.name}' is not one of the tools")
+            raise InvalidRequest(
+                f"tool_choice.name '{choice.name}' is not one of the tools that this server can use"
+            )
+    if choice is not None and choice.type == "any" and not tools:
+        raise InvalidRequest("tool_choice is 'any', but this server can use none of the tools")
     if not tools:
-        return fields
-    fields["tools"] = [_tool(tool) for tool in tools]
+        return {}
+    fields: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
     if choice is not None:
         fields["tool_choice"] = _CHOICES[choice.type]
         if choice.disable_parallel_tool_use is not None:
@@ -58,54 +173,8 @@ def fields_of(request: CountTokensRequest) -> dict[str, Any]:
     return fields
 
 
-def _thinking(config: ThinkingConfig | None) -> dict[str, Any]:
-    thinks = config is not None and config.type != "disabled"
-    fields: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": thinks}}
-    if thinks and config is not None and config.budget_tokens is not None:
-        fields["thinking_budget_tokens"] = config.budget_tokens
-    return fields
-
-
-def _tool(tool: AnthropicTool) -> dict[str, Any]:
+def _tool(tool: CustomTool) -> dict[str, Any]:
     function = {"name": tool.name, "parameters": tool.input_schema}
     if tool.description:
         function["description"] = tool.description
     return {"type": "function", "function": function}
-
-
-def _answers(blocks: Iterable[Block]) -> RawMessages:
-    """Return the assistant's text and tool calls, without its thinking."""
-    blocks = list(blocks)
-    content = content_of(*_shown(blocks))
-    calls = [
-        wire_call(block.id, block.name, block.input)
-        for block in blocks
-        if isinstance(block, ToolUseBlock)
-    ]
-    message = {"role": "assistant", "content": content}
-    if calls:
-        return [message | {"tool_calls": calls}]
-    return [message] if content else []
-
-
-def _questions(role: str, blocks: Iterable[Block]) -> RawMessages:
-    """Return the results of tools, then the text of the user."""
-    blocks = list(blocks)
-    wire = [_result(block) for block in blocks if isinstance(block, ToolResultBlock)]
-    content = content_of(*_shown(blocks))
-    return [*wire, {"role": role, "content": content}] if content or not wire else wire
-
-
-def _result(block: ToolResultBlock) -> dict[str, Any]:
-    texts, images = _shown(block.content)
-    if block.is_error:
-        texts = ["Error: " + "\n".join(texts)]
-    content = content_of(texts, images)
-    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
-
-
-def _shown(blocks: Iterable[Block]) -> tuple[list[str], list[str]]:
-    """Return the texts and the URLs of the images among `blocks`."""
-    blocks = list(blocks)
-    texts = [block.text for block in blocks if isinstance(block, TextBlock)]
-    return texts, [block.url for block in blocks if isinstance(block, ImageBlock)]

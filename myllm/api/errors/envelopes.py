@@ -52,6 +52,10 @@ def envelope(
         case "anthropic":
             fallback = "invalid_request_error" if status < 500 else "api_error"
             kind = _ANTHROPIC_TYPES.get(status, fallback)
+            if isinstance(error, PromptTooLong):
+                # Anthropic's wording, by which clients know that they must shorten the history.
+                tokens, most = error.prompt_tokens, error.context_size
+                detail = f"prompt is too long: {tokens} tokens > {most} maximum"
             return {"type": "error", "error": {"type": kind, "message": detail}}
         case "llamacpp":
             return {"error": _llamacpp(status, detail, error)}

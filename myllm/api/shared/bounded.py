@@ -66,10 +66,12 @@ def _lists(message: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def _results(parts: list[Any]) -> Iterator[list[Any]]:
-    """In Anthropic's form, the results of tools have parts of their own."""
+    """In Anthropic's form, the results of tools and documents have parts of their own."""
     for part in parts:
-        if isinstance(part, dict) and isinstance(part.get("content"), list):
-            yield part["content"]
+        if isinstance(part, dict):
+            for holder in (part, part.get("source")):
+                if isinstance(holder, dict) and isinstance(holder.get("content"), list):
+                    yield holder["content"]
 
 
 Name = Annotated[str, Field(max_length=NAME_CHARS)]

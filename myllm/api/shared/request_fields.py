@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -13,6 +13,12 @@ from myllm.sessions.history import storable
 KeepAlive = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds that a model stays loaded after its last answer."""
 
+
+def _or_default(priority: Any) -> Any:
+    """Null is the same as absent."""
+    return 0 if priority is None else priority
+
+
 Priority = Annotated[
     int,
     Field(
@@ -20,6 +26,7 @@ Priority = Annotated[
         le=10,
         description="Among waiting requests, higher goes first; with keys, among your own.",
     ),
+    BeforeValidator(_or_default, json_schema_input_type=int | None),
 ]
 
 Storable = Annotated[str, AfterValidator(storable)]

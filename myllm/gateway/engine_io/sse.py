@@ -15,8 +15,9 @@ from myllm.errors import EngineError
 _END = b"\n\n"
 _DATA = b"data: "
 _DONE = b"[DONE]"
-# Quotation marks inside a text are escaped, so this cannot be part of an answer.
+# Quotation marks inside a text are escaped, so these cannot be part of an answer.
 _ERROR = b'{"error":'
+_PROGRESS = b'"prompt_progress":'
 MAX_IN_EVENT = 64 * 2**20
 """The largest event in bytes; no answer needs as many."""
 
@@ -82,6 +83,15 @@ def split_at_error(block: bytes) -> tuple[bytes, dict[str, Any] | None]:
             return block[:at], error if isinstance(error, dict) else {"message": str(error)}
         at += len(event) + len(_END)
     return block, None
+
+
+def split_at_progress(block: bytes) -> tuple[bytes, bytes]:
+    """Cut `block` behind the last event that says how much of the prompt has been read."""
+    at = block.rfind(_PROGRESS)
+    if at < 0:
+        return b"", block
+    end = block.index(_END, at) + len(_END)
+    return block[:end], block[end:]
 
 
 def events_in(block: bytes) -> Iterator[dict[str, Any]]:

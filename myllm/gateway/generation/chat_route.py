@@ -66,9 +66,18 @@ class EngineChat:
         self._prompts = prompts
         self._prompt: Prompt | None = None
         prepare = None if prompts is None else self._prepare
-        self._relay = Relay(gateway, ticket, CHAT, body, prepare, self._note_slot)
+        self._relay = Relay(gateway, ticket, CHAT, body, prepare, self._note_slot, self._note_read)
         self._begun = _begun(messages)
         self._answer = StreamedAnswer("chat")
+        self._prompt_usage = Usage(0, 0, 0)
+
+    @property
+    def prompt_usage(self) -> Usage:
+        """The counts of the prompt, once an engine has begun to read it; until then zeros.
+
+        They are known before the first event.
+        """
+        return self._prompt_usage
 
     @property
     def phase(self) -> str:
@@ -100,6 +109,9 @@ class EngineChat:
         if prompt is not None and prompt.tokens:
             prefix = CachedPrefix.of(prompt.text, tuple(prompt.tokens))
             self._slot_cache.record(instance, self._ticket, prefix, self._answer.text, 0)
+
+    def _note_read(self, progress: Mapping[str, Any]) -> None:
+        self._prompt_usage = Usage(progress["total"], 0, progress["cache"])
 
     def _named(self, delta: Delta) -> Delta:
         """Give an id to each call that has none: clients need it to return the tool's result."""

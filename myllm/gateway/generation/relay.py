@@ -12,7 +12,7 @@ from typing import Any
 
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io import calls, transport
-from myllm.gateway.engine_io.sse import LAST, event, events_in
+from myllm.gateway.engine_io.sse import LAST, event, events_in, split_at_progress
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation.completion import Completion
 from myllm.gateway.generation.deltas import Form, ReplayFilter, StreamedAnswer, delta_of
@@ -30,6 +30,8 @@ _NOT_FOR_COMPLETION = frozenset({"messages", "prompt", "stream_options", "max_to
 
 PrepareMessages = Callable[[Instance], Awaitable[Messages]]
 """Chooses the messages of a chat, once an engine is there to count their tokens."""
+OnProgress = Callable[[dict[str, Any]], None]
+"""Called with the engine's `prompt_progress`: how much of the prompt it has read."""
 OnCompleted = Callable[[Instance], None]
 """Called with the engine that completed an answer, while the slot is still held."""
 
@@ -48,8 +50,9 @@ class Relay:
         body: dict[str, Any],
         prepare: PrepareMessages | None = None,
         completed: OnCompleted | None = None,
+        progressed: OnProgress | None = None,
     ) -> None:
-        answer = _RelayedAnswer(gateway, ticket, path, body, prepare, completed)
+        answer = _RelayedAnswer(gateway, ticket, path, body, prepare, completed, progressed)
         self.form = answer.form
         self._ticket = ticket
         self._surviving = SurvivingAnswer(gateway, ticket, answer)
@@ -80,6 +83,7 @@ class _RelayedAnswer(Resumable[bytes]):
         body: dict[str, Any],
         prepare: PrepareMessages | None,
         completed: OnCompleted | None,
+        progressed: OnProgress | None,
     ) -> None:
         self._gateway = gateway
         self._ticket = ticket
@@ -87,8 +91,10 @@ class _RelayedAnswer(Resumable[bytes]):
         self._body = body
         self._prepare = prepare
         self._completed = completed
+        self._progressed = progressed
         self.form: Form = _FORMS.get(path, "plain")
         self._is_plain = self.form == "plain"
+        self._read: list[bytes] = []  # events that came while the engine read the prompt
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._sent = StreamedAnswer(self.form)  # without what is kept
@@ -105,9 +111,16 @@ class _RelayedAnswer(Resumable[bytes]):
         if self._sent.events:
             self.attempt, self._filter = "replaying", ReplayFilter(self._sent)
         body = self._body | {"id_slot": lease.slot, "cache_prompt": True}
+        if self._progressed is not None:
+            body["return_progress"] = True
+            self._read.clear()
         return transport.stream(instance, self._path, body)
 
     def take(self, block: bytes) -> Sequence[bytes]:
+        if self._progressed is not None:
+            block = self._after_progress(block, self._progressed)
+            if not block:
+                return ()
         if self._filter is not None:
             block = self._unsent(self._filter, block)
             if not block:
@@ -120,6 +133,23 @@ class _RelayedAnswer(Resumable[bytes]):
         if self._kept_bytes > _MAX_KEPT:
             self._add_up()
         return (block,)
+
+    def _after_progress(self, block: bytes, progressed: OnProgress) -> bytes:
+        """Return `block` unless the engine still reads the prompt.
+
+        What came with its progress, such as the message that it continues, is sent with the answer.
+        """
+        read, rest = split_at_progress(block)
+        if read:
+            *_, last = events_in(read)
+            progress = last["prompt_progress"]
+            self.progress = f"reading {progress['processed']}/{progress['total']}"
+            progressed(progress)
+            self._read.append(read)
+        if rest and self._read:
+            rest = b"".join([*self._read, rest])
+            self._read.clear()
+        return rest
 
     def is_complete(self) -> bool:
         return self._has_ended

@@ -260,17 +260,13 @@ def test_errors_are_the_clients_exceptions(client: anthropic.Anthropic) -> None:
         create(model="nope", max_tokens=5, messages=ask("Hello"))
     assert missing.value.request_id
     assert missing.value.type == "not_found_error"
-    with pytest.raises(anthropic.BadRequestError, match="Prompt too long") as refused:
+    with pytest.raises(
+        anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 2048 maximum"
+    ) as refused:
         create(model="demo", max_tokens=5, messages=ask("word " * 3000))
     assert refused.value.type == "invalid_request_error"
     with pytest.raises(anthropic.BadRequestError, match="max_tokens is required"):
         client.post("/v1/messages", cast_to=object, body={"model": "demo", "messages": ask("Hi")})
-    document: Any = {"type": "document", "source": {"type": "text", "data": "x"}}
-    with pytest.raises(anthropic.BadRequestError, match="document"):
-        create(model="demo", max_tokens=5, messages=ask([document]))
-    search: Any = {"type": "web_search_20250305", "name": "web_search"}
-    with pytest.raises(anthropic.BadRequestError, match=r"tools\[0\]"):
-        create(model="demo", max_tokens=5, messages=ask("Hello"), tools=[search])
     with (
         pytest.raises(anthropic.NotFoundError),
         client.messages.stream(model="nope", max_tokens=5, messages=ask("Hello")),

@@ -124,7 +124,7 @@ class DocumentBlock(BaseModel):
         | Annotated[OtherSource, Tag(_OTHER)],
         Discriminator(tagged_as("text", "content")),
     ] = Field(description="The document's text, or blocks of it.")
-    title: str | None = Field(None, description="Its title.")
+    title: Name | None = Field(None, description="Its title.")
     context: str | None = Field(None, description="What else the model is to know about it.")
 
 
@@ -132,8 +132,8 @@ class SearchResultBlock(BaseModel):
     """One result of a search."""
 
     type: Literal["search_result"] = Field(description="One result of a search.")
-    title: str | None = Field(None, description="Its title.")
-    source: str | None = Field(None, description="Where it was found.")
+    title: Name | None = Field(None, description="Its title.")
+    source: Name | None = Field(None, description="Where it was found.")
     content: _Pieces = Field([], description="Its texts.")
 
 

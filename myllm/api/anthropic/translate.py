@@ -21,7 +21,6 @@ from myllm.api.anthropic.schemas import (
     OutputConfig,
     ThinkingConfig,
 )
-from myllm.api.shared.translated_chat import wire_call
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import Part, RawMessages
@@ -42,8 +41,8 @@ def messages_of(request: CountTokensRequest, ignored: Ignored) -> RawMessages:
     Raises InvalidRequest for what the last message of the user has and no model here can read.
     """
     system = [block for block in request.system or () if not _is_billing(block)]
-    content = _joined([*BlockReader(ignored, must_read=True).parts(system, "system")])
-    wire: RawMessages = [{"role": "system", "content": content}] if content else []
+    parts = [*BlockReader(ignored, must_read=True).parts(system, "system")]
+    wire: RawMessages = [{"role": "system", "content": parts}] if parts else []
     asked = max((n for n, each in enumerate(request.messages) if each.role == "user"), default=-1)
     for role, group in groupby(enumerate(request.messages), key=lambda each: each[1].role):
         turn = list(group)
@@ -93,7 +92,8 @@ def _turn(
             if isinstance(block, ToolResultBlock):
                 results.append(_result(block, reader, f"{where}[{place}].content"))
             elif isinstance(block, ToolUseBlock):
-                calls.append(wire_call(block.id or "", block.name, block.input or {}))
+                function = {"name": block.name, "arguments": block.input}
+                calls.append({"id": block.id, "function": function})
             elif isinstance(block, ThinkingBlock) and block.thinking:
                 thoughts.append(block.thinking)
     misplaced = "tool_result" if role == "assistant" and results else ""
@@ -104,28 +104,19 @@ def _turn(
             f"messages[{messages[0][0]}].content: a message of role {role} cannot have a block of "
             f"type {misplaced}"
         )
-    content = _joined(parts)
+    said: dict[str, Any] = {"role": role, "content": parts}
     if role != "assistant":
-        return [*results, {"role": role, "content": content}] if content or not results else results
-    if not (content or calls or thoughts):
+        return [*results, said] if parts or not results else results
+    if not (parts or calls or thoughts):
         return []
-    said: dict[str, Any] = {"role": role, "content": content}
-    if thoughts:
-        said["reasoning_content"] = "\n".join(thoughts)
-    return [said | {"tool_calls": calls} if calls else said]
+    return [said | {"reasoning_content": "\n".join(thoughts), "tool_calls": calls}]
 
 
 def _result(block: ToolResultBlock, reader: BlockReader, where: str) -> dict[str, Any]:
     parts = [*reader.parts(block.content, where)]
-    content = _joined([{"type": "text", "text": "Error:"}, *parts] if block.is_error else parts)
-    return {"role": "tool", "tool_call_id": block.tool_use_id or "", "content": content}
-
-
-def _joined(parts: list[Part]) -> str | list[Part]:
-    """Return parts that are all texts as one text, and others as they are, in their order."""
-    if all(part["type"] == "text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
-    return parts
+    if block.is_error:
+        parts.insert(0, {"type": "text", "text": "Error:"})
+    return {"role": "tool", "tool_call_id": block.tool_use_id, "content": parts}
 
 
 def _name_unused(request: CountTokensRequest, ignored: Ignored) -> None:

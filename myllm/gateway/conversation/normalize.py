@@ -13,6 +13,7 @@ from myllm.gateway.conversation.messages import ChatMessage, Messages, Part, Raw
 from myllm.gateway.conversation.tool_calls import called, matched
 
 _ROLES: Final = {"developer": "system", "function": "tool"}
+_AFTER_A_QUESTION: Final = ("assistant", "system", "developer")
 _PLAIN: Final = {"role", "content"}
 _MEDIA: Final = frozenset({"image_url", "input_audio", "file"})
 # Where clients put what the model has thought.
@@ -43,10 +44,11 @@ def normalized(messages: RawMessages, ignored: Ignored) -> Messages:
 def to_be_answered(messages: Sequence[Mapping[str, Any]]) -> int:
     """Return the index of the user's message that is to be answered; -1 if there is none.
 
-    The request depends on what is in it: nothing may be left out of it.
+    The request depends on what is in it: nothing may be left out of it. Instructions and the
+    beginning of an answer may follow it.
     """
     last = len(messages) - 1
-    while last > 0 and messages[last]["role"] == "assistant":
+    while last > 0 and messages[last]["role"] in _AFTER_A_QUESTION:
         last -= 1
     return last if messages and messages[last]["role"] == "user" else -1
 

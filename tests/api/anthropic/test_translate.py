@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from myllm.api.anthropic.schemas import CountTokensRequest, MessagesRequest
 from myllm.api.anthropic.translate import fields_of, messages_of
 from myllm.errors import InvalidRequest
-from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.ignored import HEADER, Ignored
+from myllm.gateway.conversation.normalize import normalized
 
 PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 PICTURE = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
@@ -46,15 +47,14 @@ def asked(*messages: Any, **more: Any) -> CountTokensRequest:
 def wire(*messages: Any, **more: Any) -> tuple[list[dict[str, Any]], str]:
     """The messages for the engine, and what was left out of them."""
     ignored = Ignored()
-    return messages_of(asked(*messages, **more), ignored), ignored.headers().get(
-        "X-MyLLM-Ignored", ""
-    )
+    made: list[Any] = normalized(messages_of(asked(*messages, **more), ignored), ignored)
+    return made, ignored.headers().get(HEADER, "")
 
 
 def fields(**more: Any) -> tuple[dict[str, Any], str]:
     """The other fields for the engine, and what was left out of them."""
     ignored = Ignored()
-    return fields_of(asked(**more), ignored), ignored.headers().get("X-MyLLM-Ignored", "")
+    return fields_of(asked(**more), ignored), ignored.headers().get(HEADER, "")
 
 
 def test_null_is_the_same_as_absent() -> None:
@@ -62,7 +62,8 @@ def test_null_is_the_same_as_absent() -> None:
     given = asked().model_dump() | {"max_tokens": 5} | dict.fromkeys(optional)
     request = MessagesRequest.model_validate(given)
     ignored = Ignored()
-    assert messages_of(request, ignored) == [{"role": "user", "content": "Hello"}]
+    said = {"role": "user", "content": [text("Hello")]}
+    assert messages_of(request, ignored) == [said]
     assert fields_of(request, ignored) == {"chat_template_kwargs": {"enable_thinking": False}}
     assert not ignored.headers()
     assert request.options() == {"max_tokens": 5}

@@ -30,7 +30,7 @@ TEXTS = frozenset(
     {
         *("content", "text", "prompt", "input", "query", "documents", "instructions", "system"),
         *("suffix", "template", "data", "url", "images", "thinking", "description", "arguments"),
-        *("input_prefix", "input_suffix", "input_extra", "grammar"),
+        *("input_prefix", "input_suffix", "input_extra", "grammar", "context"),
     }
 )
 # Validators that count the entries before anything else is checked.

@@ -194,3 +194,12 @@ def test_twelve_thousand_calls_do_not_take_long() -> None:
     made = normalized([USER, assistant(*calls), *results], Ignored())
     assert time.perf_counter() - began < 2  # 0.05 s; 34 s when each result searched all calls
     assert made[-1]["tool_call_id"] == made[1]["tool_calls"][-1]["id"]
+
+
+@pytest.mark.parametrize("role", ["system", "developer", "assistant"])
+def test_instructions_may_follow_the_question(role: str) -> None:
+    """An unknown part of the question itself stays, to be refused."""
+    hologram = {"type": "hologram"}
+    question = {"role": "user", "content": [hologram]}
+    [asked, _] = repaired(question, {"role": role, "content": "Be brief."})
+    assert asked["content"] == [hologram]

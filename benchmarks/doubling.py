@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import orjson
 
-from benchmarks.figures import Figure, print_json, print_table
+from benchmarks.figures import Figure, collected, print_json, print_table
 from benchmarks.probing import probing
 from benchmarks.servers import myllm_server
 from tests.serving import Serving
@@ -166,16 +166,15 @@ def sizes() -> list[int]:
     return [size * 15 // 16 for size in found]
 
 
-def measure(only: str = "") -> list[Figure]:
-    figures: list[Figure] = []
+def measure(only: str = "") -> Iterator[Figure]:
     with myllm_server(max_body_mb=LIMIT / 2**20) as server:
         with server.client() as api:
             api.post("/api/models/demo/load").raise_for_status()
         for case in cases():
             if only in f"{case.path} {case.name}":
-                figures += _doubled(server, case)
+                yield from _doubled(server, case)
         blocks = server.log.count("event loop blocked")
-    return [*figures, Figure("event loop blocked for more than 100 ms", blocks, "", 0)]
+    yield Figure("event loop blocked for more than 100 ms", blocks, "", 0)
 
 
 def _doubled(server: Serving, case: Case) -> list[Figure]:
@@ -223,7 +222,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose path and name have this in them")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = measure(arguments.only)
+    figures = collected(measure(arguments.only))
     (print_json if arguments.json else print_table)(figures)
     sys.exit(0 if all(each.ok for each in figures) else 1)
 

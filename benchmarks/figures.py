@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -54,6 +55,18 @@ def worst_of(name: str, samples: Sequence[float], bound: float) -> Figure:
     """The largest of `samples`, for a bound that must hold every time."""
     note = f"worst of {len(samples)}, median {_shown(statistics.median(samples), 's')}"
     return Figure(name, max(samples), "s", bound, note)
+
+
+def collected(figures: Iterable[Figure]) -> list[Figure]:
+    """Return all figures, after each has been printed on stderr as soon as it was measured."""
+    made = []
+    for each in figures:
+        made.append(each)
+        bound = f" (at most {each.shown_bound()})" if each.bound is not None else ""
+        verdict = "" if each.ok else " MISSED"
+        value = _shown(each.value, each.unit)
+        print(f"{each.name}: {value}{bound}{verdict}  {each.note}", file=sys.stderr, flush=True)
+    return made
 
 
 def print_table(figures: Iterable[Figure]) -> None:

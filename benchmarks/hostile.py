@@ -2,8 +2,8 @@
 
     python -m benchmarks.hostile [--json] [--only GROUP]
 
-Prints one table and exits 1 when a bound is missed. docs/benchmarks.md says what
-each figure means.
+Prints each figure when it is measured, then one table, and exits 1 when a bound is missed.
+docs/benchmarks.md says what each figure means.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from benchmarks import doubling, hanging, hostile_connections, isolation, poisoning
-from benchmarks.figures import Figure, print_json, print_table
+from benchmarks.figures import Figure, collected, print_json, print_table
 from myllm.engine.find import find_engine
 from myllm.settings import load_settings
 
-_GROUPS: dict[str, Callable[[], list[Figure]]] = {
+_GROUPS: dict[str, Callable[[], Iterable[Figure]]] = {
     "connections": hostile_connections.measure,
     "doubling": doubling.measure,
     "hanging": hanging.measure,
@@ -39,7 +39,7 @@ def main() -> int:
     figures: list[Figure] = []
     for name in args.only or _GROUPS:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        figures += _GROUPS[name]()
+        figures += collected(_GROUPS[name]())
     print_json(figures) if args.json else print_table(figures)
     return 0 if all(figure.ok for figure in figures) else 1
 

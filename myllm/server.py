@@ -157,7 +157,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS_BETWEEN_SEARCHES == 0:
-            self._garbage.look(len(self.server_state.tasks), self._app.body_bytes())
+            self._garbage.look(len(self.server_state.connections), self._app.body_bytes())
         self._connections.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 

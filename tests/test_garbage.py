@@ -34,11 +34,11 @@ def old_garbage() -> weakref.ref[Cycle]:
     return weakref.ref(cycle)
 
 
-def test_old_garbage_is_freed_while_few_requests_run(searcher: Garbage) -> None:
+def test_old_garbage_is_freed_while_few_clients_are_connected(searcher: Garbage) -> None:
     found = old_garbage()
-    searcher.look(under_way=1000, body_bytes=0)
+    searcher.look(connections=1000, body_bytes=0)
     assert found() is not None
-    searcher.look(under_way=8, body_bytes=0)
+    searcher.look(connections=8, body_bytes=0)
     assert found() is None
 
 
@@ -47,20 +47,20 @@ def test_old_garbage_is_freed_after_a_while_under_lasting_load(
 ) -> None:
     found = old_garbage()
     monkeypatch.setattr(garbage, "_AT_LEAST_EVERY_S", 0)
-    searcher.look(under_way=1000, body_bytes=0)
+    searcher.look(connections=1000, body_bytes=0)
     assert found() is None
 
 
 def test_the_objects_of_a_large_request_are_not_searched(searcher: Garbage) -> None:
     found = old_garbage()
-    searcher.look(under_way=1, body_bytes=2**20)
+    searcher.look(connections=1, body_bytes=2**20)
     assert found() is not None
-    searcher.look(under_way=0, body_bytes=0)
+    searcher.look(connections=0, body_bytes=0)
     assert found() is None
 
 
 def test_an_idle_server_does_not_search(searcher: Garbage) -> None:
-    searcher.look(under_way=8, body_bytes=0)
+    searcher.look(connections=8, body_bytes=0)
     before = gc.get_stats()[2]["collections"]
-    searcher.look(under_way=8, body_bytes=0)
+    searcher.look(connections=8, body_bytes=0)
     assert gc.get_stats()[2]["collections"] == before

@@ -43,16 +43,31 @@ async def render_chat(
 
     Raises InvalidRequest when the template refuses it.
     """
+
+    async def render(instance: Instance) -> str:
+        return await calls.apply_template(instance, await _fitted(gateway, request, instance, body))
+
     demand = Demand("/apply-template", body)
-    return await _answer(gateway, request, model, demand, lambda e: calls.apply_template(e, body))
+    return await _answer(gateway, request, model, demand, render)
 
 
 async def count_chat_tokens(
     gateway: Gateway, request: RequestInfo, model: Model, body: dict[str, Any]
 ) -> int:
     """Return the number of tokens in the prompt of a chat's `body`, images included."""
+
+    async def count(instance: Instance) -> int:
+        return await calls.count_chat(instance, await _fitted(gateway, request, instance, body))
+
     demand = Demand("/v1/chat/completions/input_tokens", body)
-    return await _answer(gateway, request, model, demand, lambda e: calls.count_chat(e, body))
+    return await _answer(gateway, request, model, demand, count)
+
+
+async def _fitted(
+    gateway: Gateway, request: RequestInfo, instance: Instance, body: dict[str, Any]
+) -> dict[str, Any]:
+    fitted = await gateway.templates.fitted(instance, body["messages"], request.ignored)
+    return {**body, "messages": fitted}
 
 
 async def _answer(

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from myllm.gateway.disk_watch import DiskWatch
+from myllm.gateway.engine_io.template_probes import TemplateProbes
 from myllm.gateway.engine_io.token_counts import TokenCounts
 from myllm.gateway.executor import SAVE_TIMEOUT_S, Executor
 from myllm.gateway.known_models import KnownModels
@@ -50,6 +51,7 @@ class Gateway:
         self.observers = observers
         self.models = KnownModels(registry, scheduler.fleet)
         self.counts = TokenCounts()
+        self.templates = TemplateProbes()
         self.draining = False
         self.executor = Executor(scheduler, supervisor, planner, slot_cache, observers)
         self._tasks: list[asyncio.Task[Any]] = []

@@ -18,9 +18,8 @@ from myllm.engine.engine import Engine
 from myllm.errors import InvalidModel, ModelReplaced, MyLLMError
 from myllm.gateway.engine_io import transport
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.generation.chat_route import CHAT
 from myllm.gateway.generation.completion import Generation
-from myllm.gateway.generation.relay import Relay
+from myllm.gateway.generation.relay import CHAT, Relay
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey

@@ -21,10 +21,10 @@ from myllm.errors import MyLLMError
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.answers import generating_model
-from myllm.gateway.generation.chat_route import CHAT, new_call_id, wire_calls
+from myllm.gateway.generation.chat_route import new_call_id, wire_calls
 from myllm.gateway.generation.deltas import StreamedAnswer
 from myllm.gateway.generation.multi_choice import FanOut, all_whole, sum_usage
-from myllm.gateway.generation.relay import Relay
+from myllm.gateway.generation.relay import CHAT, Relay
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, resolve
 from myllm.gateway.model_lookup import chatting_model
 from myllm.gateway.prompt.prefixes import Pieces, pieces_of_wire

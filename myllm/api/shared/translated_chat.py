@@ -15,8 +15,9 @@ from myllm.api.shared.conversation import prepared
 from myllm.api.shared.dependencies import Services
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.messages import RawMessages
-from myllm.gateway.generation.chat_route import CHAT, EngineChat, chat_body
+from myllm.gateway.generation.chat_route import EngineChat, chat_body
 from myllm.gateway.generation.events import Call
+from myllm.gateway.generation.relay import CHAT
 from myllm.gateway.generation.sampling import resolve
 from myllm.gateway.model_lookup import chatting_model
 from myllm.gateway.scheduling.demand import Demand

@@ -131,14 +131,3 @@ class _OpenCalls:
         del self._by_id[of_call][call_id]
         del self._by_name[name][call_id]
         return call_id, name
-
-
-def text_of_call(call: ToolCall) -> str:
-    """Return a call as text, for templates that have no form for calls."""
-    return f"[Call of {call['function']['name']}: {call['function']['arguments']}]"
-
-
-def text_of_result(message: ChatMessage) -> str:
-    """Return the beginning of a result as text, for templates that have no form for results."""
-    name = message.get("name")
-    return f"[Result of {name}]" if name else "[Result of a tool]"

@@ -7,6 +7,7 @@ has left.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import closing, suppress
 from typing import Any
@@ -87,6 +88,12 @@ async def stream(
         raise await _lost(instance, failure) from failure
 
 
+# What the engine writes when a template raises an exception or fails, with status 400 or 500.
+_TEMPLATE_REFUSAL = re.compile(
+    r"While executing \w+ at line .*Error: (?:Jinja Exception: )?(.*)", re.S
+)
+
+
 def raise_for(instance: Instance, answer: EngineAnswer) -> None:
     """Raise what an error answer means; return if it is not an error."""
     if answer.status == 200:
@@ -118,6 +125,8 @@ def _translate(instance: Instance, status: int, error: dict[str, Any]) -> MyLLME
     message = str(error.get("message", "no reason given"))
     if error.get("type") == "exceed_context_size_error":
         return too_long(instance.spec, int(error["n_prompt_tokens"]))
+    if refusal := _TEMPLATE_REFUSAL.search(message):
+        return InvalidRequest(f"The chat template refused these messages: {refusal[1]}")
     if error.get("code", status) in _REFUSALS:
         return InvalidRequest(f"The engine refused the request: {message}")
     return EngineError(f"The engine failed: {message}")

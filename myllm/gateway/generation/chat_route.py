@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 from myllm.errors import EngineError
 from myllm.gateway.conversation.messages import Messages
@@ -20,14 +20,12 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.deltas import Delta, ReplayFilter, StreamedAnswer, delta_of
 from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.generation.prompt_builder import PromptBuilder
-from myllm.gateway.generation.relay import Relay
+from myllm.gateway.generation.relay import CHAT, Relay
 from myllm.gateway.prompt.fit import Prompt
 from myllm.gateway.prompt.prefixes import pieces_of_wire
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.sessions.kv_states import CachedPrefix
 from myllm.supervisor.instance import Instance
-
-CHAT: Final = "/v1/chat/completions"
 
 
 def chat_body(

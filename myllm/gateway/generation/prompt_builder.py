@@ -76,8 +76,13 @@ class PromptBuilder:
             counted = replace(last, tokens=tokens)
             self.conversation = replace(self.conversation, new=(*more, counted))
 
+    async def _fitted(self, instance: Instance, wire: Messages) -> Messages:
+        ignored = self._ticket.request.ignored
+        return await self._gateway.templates.fitted(instance, wire, ignored)
+
     async def _render_text(self, instance: Instance, wire: Messages) -> Prompt:
         """Render for `/completion`."""
+        wire = await self._fitted(instance, wire)
         begun = ""
         if wire[-1]["role"] == "assistant" and not instance.spec.model.chat.leaves_answers_open:
             *wire, last = wire
@@ -88,6 +93,7 @@ class PromptBuilder:
     async def _render_chat(self, instance: Instance, wire: Messages) -> Prompt:
         """Render as the engine's chat route does. Pictures and sounds have no text, so a prompt
         with any is only counted."""
+        wire = await self._fitted(instance, wire)
         body = {**(self.chat_fields or {}), "messages": wire}
         if any(isinstance(message.get("content"), list) for message in wire):
             return Prompt("", [], wire=wire, other_tokens=await calls.count_chat(instance, body))

@@ -8,8 +8,9 @@ Any other answer is replayed.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
+from myllm.gateway.conversation.adapt import is_plain
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io import calls, transport
 from myllm.gateway.engine_io.sse import LAST, event, events_in, split_at_progress
@@ -24,7 +25,8 @@ from myllm.supervisor.instance import Instance
 
 # Kept blocks are added up beyond so many bytes, so that a long answer does not fill the memory.
 _MAX_KEPT = 2**18
-_FORMS: dict[str, Form] = {"/v1/chat/completions": "chat", "/v1/completions": "text"}
+CHAT: Final = "/v1/chat/completions"
+_FORMS: dict[str, Form] = {CHAT: "chat", "/v1/completions": "text"}
 # The sampler fields of a body have the same names on `/completion`; these are the others.
 _NOT_FOR_COMPLETION = frozenset({"messages", "prompt", "stream_options", "max_tokens"})
 
@@ -90,6 +92,8 @@ class _RelayedAnswer(Resumable[bytes]):
         self._path = path
         self._body = body
         self._prepare = prepare
+        if prepare is None and path == CHAT and not is_plain(body["messages"]):
+            self._prepare = self._fitted
         self._completed = completed
         self._progressed = progressed
         self.form: Form = _FORMS.get(path, "plain")
@@ -115,6 +119,10 @@ class _RelayedAnswer(Resumable[bytes]):
             body["return_progress"] = True
             self._read.clear()
         return transport.stream(instance, self._path, body)
+
+    async def _fitted(self, instance: Instance) -> Messages:
+        ignored = self._ticket.request.ignored
+        return await self._gateway.templates.fitted(instance, self._body["messages"], ignored)
 
     def take(self, block: bytes) -> Sequence[bytes]:
         if self._progressed is not None:

@@ -11,6 +11,7 @@ import pytest
 
 from myllm.errors import PromptTooLong
 from myllm.gateway.engine_io import calls
+from myllm.gateway.engine_io.template_probes import TemplateProbes
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.scheduling.tickets import RequestInfo
@@ -71,7 +72,9 @@ def builder(
     max_tokens: int = 10,
     chat_fields: dict[str, Any] | None = None,
 ) -> PromptBuilder:
-    gateway = cast(Gateway, SimpleNamespace(counts=engine, slot_cache=engine))
+    gateway = cast(
+        Gateway, SimpleNamespace(counts=engine, slot_cache=engine, templates=TemplateProbes())
+    )
     ticket = RequestInfo().ticket(InstanceKey("demo", "generate"))
     conversation = Merged(None, messages[:-1], (), messages[-1:])
     return PromptBuilder(gateway, ticket, conversation, messages, left_out, max_tokens, chat_fields)

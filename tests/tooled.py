@@ -73,6 +73,36 @@ OPEN_THOUGHTS = """
 {%- endif -%}
 """
 """The prompt opens a thought for the model, unless the request turns thinking off."""
+AGENT = """{{- bos_token }}
+{%- for tool in tools %}
+{{- '<|system|>' + tool.function.name + '<|end|>' if loop.first }}
+{%- endfor %}
+{%- for message in messages %}
+{%- if message.role == 'user' %}
+{{- '<|user|>' }}
+{%- for question in ('What is the capital of France?', 'Who are you?') %}
+{{- question if question in message.content }}
+{%- endfor %}
+{{- '<|end|>' }}
+{%- elif message.role == 'tool' %}
+{{- '<|user|>' + message.content + '<|end|>' }}
+{%- elif message.role == 'assistant' %}
+{{- '<|assistant|>' + (message.content or '') }}
+{%- for call in message.tool_calls %}
+{{- 'Paris.[' if loop.first }}
+{{- '{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson }}
+{{- '}]</calls>' if loop.last else '}, ' }}
+{%- endfor %}
+{{- '<|end|>' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|assistant|>' }}
+{%- endif %}
+"""
+"""Of what the user says the model sees two questions only: the instructions and tools of an agent,
+tens of thousands of tokens, would not fit its context."""
 WEATHER = {
     "type": "object",
     "properties": {"city": {"enum": ["Paris"]}},

@@ -15,11 +15,13 @@ from myllm.models.registry import BUILTIN_DIR
 from tests.clients.isolated import Network, isolated
 from tests.real_models import SMOLLM2, link_real_model
 from tests.serving import Serving, serving, short_home
-from tests.tooled import TOOLS, add_model
+from tests.tooled import AGENT, THOUGHTS, TOOLS, add_model
 
 CHAT, EMBEDDING, TOOLED = "gpt-4o-mini", "text-embedding-3-small", "gpt-4o"
 """Names of the demo model: two as it is, and one with a template for tools. They are OpenAI's,
 because some clients accept no others."""
+CLAUDE = "claude-sonnet-4-6"
+"""A name of Anthropic's, of which clients know what its models can do."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ def server(engine: Engine) -> Iterator[Serving]:
 
 @pytest.fixture(scope="package")
 def isolated_server(engine: Engine) -> Iterator[Isolated]:
-    """One server for all programs, with SmolLM2 and a demo model that calls tools.
+    """One server for all programs, with SmolLM2 and demo models that call tools or think.
 
-    Both have room for an agent's instructions.
+    Those that call tools have room for an agent's instructions.
     """
     with isolated() as network, short_home() as home:
         add_model(home / "models", "tools", TOOLS, aliases=[TOOLED], context_size=32768)
+        add_model(home / "models", "agent", AGENT, aliases=[CLAUDE])
+        add_model(home / "models", "thoughts", THOUGHTS)
         link_real_model(home / "models", SMOLLM2)
         with serving(home, within=network.enter) as server:
             yield Isolated(network, server)

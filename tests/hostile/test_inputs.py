@@ -121,7 +121,7 @@ def test_prompts_times_n(server: Serving, asked: dict[str, Any]) -> None:
         ),
         (
             "/v1/messages",
-            {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": []}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [{}]}]}]},
             "messages",
         ),
         ("/v1/embeddings", {"input": ["a"] * 20_000}, "input must have 2048 entries at most"),

@@ -21,7 +21,7 @@ from myllm.api.http.access import Access
 from myllm.api.http.body_limits import BodyLimits
 from myllm.api.http.fast_path import FastPath
 from myllm.api.http.lazy_routes import LazyRoutes
-from myllm.api.http.middleware import HeadAsGet, RequestContext, StripRootPath, Turnstile
+from myllm.api.http.middleware import HeadAsGet, RequestContext, StripPrefix, Turnstile
 from myllm.api.native import health, sessions
 from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
@@ -102,7 +102,9 @@ class App:
         routes = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
         self._bodies = BodyLimits(routes, self.settings)
         served: ASGIApp = Turnstile(RequestContext(self._access.guard(self._bodies)))
-        return StripRootPath(served, self.settings.root_path) if self.settings.root_path else served
+        # Ollama has OpenAI's and Anthropic's APIs, too, next to its own.
+        served = StripPrefix(served, "/ollama", before="/v1/")
+        return StripPrefix(served, self.settings.root_path) if self.settings.root_path else served
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -95,17 +95,21 @@ class HeadAsGet:
         await self._app(scope, receive, send)
 
 
-class StripRootPath:
-    """Strips `root_path` from each path; some proxies have done so already."""
+class StripPrefix:
+    """Strips `prefix` from each path that has it, where what remains begins with `before`.
 
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
+    Some proxies have stripped the path that a server is published at already.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str, before: str = "/") -> None:
         self._app = app
-        self._root_path = root_path
+        self._prefix = prefix
+        self._wanted = prefix + before
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(f"{self._root_path}/"):
-            shorter = scope["path"].removeprefix(self._root_path)
-            raw = scope["raw_path"].removeprefix(self._root_path.encode())
+        if scope["type"] == "http" and scope["path"].startswith(self._wanted):
+            shorter = scope["path"].removeprefix(self._prefix)
+            raw = scope["raw_path"].removeprefix(self._prefix.encode())
             scope = {**scope, "path": shorter, "raw_path": raw}
         await self._app(scope, receive, send)
 

@@ -20,15 +20,19 @@ from myllm.api.ollama.schemas import (
     OllamaChatRequest,
     OllamaGenerateRequest,
 )
+from myllm.api.ollama.tools import in_small_letters
 from myllm.api.ollama.translate import Lines, messages_of, prompt_of
 from myllm.api.shared.conversation import naming
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.translated_chat import Chat, start_chat
 from myllm.errors import InvalidRequest, MyLLMError
+from myllm.gateway.conversation.tool_definitions import offered
 from myllm.gateway.embedding import embed
 from myllm.gateway.generation.answers import Answer, RawAnswer, generating_model
+from myllm.gateway.generation.infill import InfillAnswer
 from myllm.gateway.generation.sampling import OLLAMA_DEFAULTS
-from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
+from myllm.models.registry import Model
 
 LINES = {"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
 
@@ -59,12 +63,14 @@ async def generate(
     lines = Lines(request.model, chat=False)
     if not (request.prompt or request.images):
         return _load_or_unload(services, request, lines)
-    for name in ("suffix", "template", "context"):
+    for name in ("template", "context"):
         if getattr(request, name):
             raise InvalidRequest(f"{name} is not supported; leave it out")
     info = request.info(client)
-    # Without a chat template, a model completes the prompt as it is, as in Ollama.
     model = await generating_model(services.gateway, request.model)
+    if request.suffix:
+        return _infill(services, info, model, request, lines)
+    # Without a chat template, a model completes the prompt as it is, as in Ollama.
     plain = bool(request.prompt) and not (request.images or request.system)
     if not request.raw and not (plain and model.chat.is_missing):
         chat = Chat(prompt_of(request), request.sampling(), OLLAMA_DEFAULTS, request.fields())
@@ -84,15 +90,37 @@ async def generate(
     return _answer(lines, request.stream, raw.ticket, raw)
 
 
+def _infill(
+    services: Services,
+    info: RequestInfo,
+    model: Model,
+    request: OllamaGenerateRequest,
+    lines: Lines,
+) -> Response:
+    """Answer with what comes between the prompt and the suffix, in which a system message has no
+    place: Ollama's templates leave it out, too."""
+    if request.images:
+        raise InvalidRequest("suffix takes a prompt alone, without images")
+    if request.system:
+        info.ignored.add("system")
+    texts, schema = (request.prompt or "", request.suffix or ""), request.json_schema()
+    gateway, sampling = services.gateway, request.sampling()
+    answer = InfillAnswer(gateway, info, model, texts, sampling, schema, OLLAMA_DEFAULTS)
+    return naming(info, _answer(lines, request.stream, answer.ticket, answer))
+
+
 @router.post("/chat", responses=described("application/x-ndjson"))
 async def chat(request: OllamaChatRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation with the model's chat template."""
     lines = Lines(request.model, chat=True)
     if not request.messages:
         return _load_or_unload(services, request, lines)
+    info, fields = request.info(client), request.fields()
+    tools = [in_small_letters(tool) for tool in request.tools or ()]
+    if functions := await offered(tools, info.ignored):
+        fields["tools"] = functions
     messages = messages_of(request.messages)
-    chat_request = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, request.fields())
-    info = request.info(client)
+    chat_request = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, fields)
     made = await start_chat(services, info, request.model, chat_request)
     return naming(info, _answer(lines, request.stream, *made))
 

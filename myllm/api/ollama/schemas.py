@@ -1,13 +1,14 @@
 """The bodies of Ollama's API: the fields and options that are accepted. Others are ignored, as
-Ollama does."""
+Ollama does. Names may be capitalised, as Go programs write them."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
 from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
+from myllm.api.shared.lenient import Lenient
 from myllm.api.shared.request_fields import KeepAlive
 from myllm.api.shared.sampling_fields import (
     FrequencyPenalty,
@@ -32,7 +33,19 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class OllamaOptions(BaseModel):
+class _Go(Lenient):
+    """An object whose names are read as Go does: in any case, unless the exact name is there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_small_letters(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or all(name in cls.model_fields for name in given):
+            return given
+        small = {name.lower(): value for name, value in given.items()}
+        return small | given
+
+
+class OllamaOptions(_Go):
     """How tokens are chosen, under Ollama's names."""
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -78,7 +91,7 @@ class OllamaOptions(BaseModel):
         return given
 
 
-class NamedRequest(BaseModel):
+class NamedRequest(_Go):
     """A request that names a model. Older clients call the field `name`."""
 
     model: Name = Field(
@@ -111,7 +124,7 @@ class _Generating(_Queued):
     format: Literal["json", ""] | dict[str, Any] | None = Field(
         None, description='"json" or a JSON schema that the answer must match.'
     )
-    think: bool | Literal["low", "medium", "high"] | None = Field(
+    think: bool | Literal["low", "medium", "high", "max"] | None = Field(
         None, description="Whether the model thinks before it answers, if it can."
     )
 
@@ -131,7 +144,7 @@ class _Generating(_Queued):
         if self.think is not None:
             fields["chat_template_kwargs"] = {"enable_thinking": self.think is not False}
             if isinstance(self.think, str):
-                fields["reasoning_effort"] = self.think
+                fields["reasoning_effort"] = "high" if self.think == "max" else self.think
         return fields
 
 
@@ -149,36 +162,44 @@ class OllamaGenerateRequest(_Generating):
     raw: bool | None = Field(
         False, description="Whether to complete the prompt without the model's chat template."
     )
-    suffix: str | None = Field(None, description="Refused: use /infill.")
+    suffix: str | None = Field(
+        None, description="The text after the answer, for models that fill in the middle."
+    )
     template: str | None = Field(None, description="Refused: the model has its own.")
     context: Tokens | None = Field(None, description="Refused: use /chat.")
 
 
-class OllamaCalledFunction(BaseModel):
+class OllamaCalledFunction(_Go):
     """The name of the called function, and its arguments."""
 
-    name: Name = Field(description="The function's name.")
-    arguments: dict[str, Any] = Field({}, description="The arguments.")
+    name: Name | None = Field(None, description="The function's name.")
+    arguments: dict[str, Any] | str | None = Field(None, description="An object, or its JSON.")
 
 
-class OllamaCall(BaseModel):
+class OllamaCall(_Go):
     """A tool call."""
 
     id: Name | None = Field(None, description="Names the call.")
-    function: OllamaCalledFunction = Field(description="The function and its arguments.")
+    function: OllamaCalledFunction | None = Field(
+        None, description="The function and its arguments."
+    )
 
 
-class OllamaMessage(BaseModel):
+class OllamaMessage(_Go):
     """One message. The result of a tool has the tool's name, or the id of the call."""
 
-    role: Literal["system", "user", "assistant", "tool"] = Field(
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
         description="Who speaks; tool: the result of a call."
     )
-    content: str | None = Field("", description="The text.")
+    content: str = Field("", description="The text.")
     thinking: str | None = Field(None, description="The assistant's thinking.")
     images: Parts[str] | None = Field(None, description="In base64.")
     tool_calls: Parts[OllamaCall] | None = Field(None, description="The assistant's tool calls.")
-    tool_name: Name | None = Field(None, description="The tool whose result this is.")
+    tool_name: Name | None = Field(
+        None,
+        validation_alias=AliasChoices("tool_name", "name"),
+        description="The tool whose result this is.",
+    )
     tool_call_id: Name | None = Field(None, description="The id of the call whose result this is.")
 
 
@@ -197,12 +218,7 @@ class OllamaChatRequest(_Generating):
     messages: Messages[OllamaMessage] | None = Field(
         None, description="The conversation, oldest message first."
     )
-    tools: Tools[dict[str, Any]] | None = Field(
-        None, description="The functions that the model may call."
-    )
-
-    def fields(self) -> dict[str, Any]:
-        return super().fields() | ({"tools": self.tools} if self.tools else {})
+    tools: Tools[Any] | None = Field(None, description="The functions that the model may call.")
 
 
 class EmbedRequest(_Queued):
@@ -231,7 +247,7 @@ class PullRequest(NamedRequest):
     stream: bool | None = Field(True, description="A line for each step, or one JSON answer.")
 
 
-class CopyRequest(BaseModel):
+class CopyRequest(_Go):
     """Copy a model."""
 
     source: Name = Field(min_length=1, description="The model's name or alias.")

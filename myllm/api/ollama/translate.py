@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from myllm.api.ollama.schemas import OllamaGenerateRequest, OllamaMessage
 from myllm.api.shared.timestamps import iso
-from myllm.api.shared.translated_chat import content_of, input_of, wire_call
+from myllm.api.shared.translated_chat import content_of, input_of
 from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.generation.answers import Answer
 from myllm.gateway.generation.events import Call, Finished, Thinking, Token
@@ -21,67 +20,26 @@ from myllm.gateway.scheduling.tickets import Ticket
 def prompt_of(request: OllamaGenerateRequest) -> RawMessages:
     """Return the conversation of one message that a prompt means."""
     system = [{"role": "system", "content": request.system}] if request.system else []
-    user = OllamaMessage(role="user", content=request.prompt, images=request.images)
+    user = OllamaMessage(role="user", content=request.prompt or "", images=request.images)
     return [*system, *messages_of([user])]
 
 
 def messages_of(messages: Sequence[OllamaMessage]) -> RawMessages:
-    """Return the conversation; calls get ids, and results the ids of the calls that they answer."""
-    wire: RawMessages = []
-    unanswered = _OpenCalls()
-    for number, message in enumerate(messages):
-        content = content_of([message.content] if message.content else [], message.images or [])
-        converted: dict[str, Any] = {"role": message.role, "content": content}
-        if message.role == "tool":
-            converted["tool_call_id"] = unanswered.answered(message)
-        elif message.tool_calls:
-            calls = [
-                (call.id or f"call_{number}_{index}", call.function)
-                for index, call in enumerate(message.tool_calls)
-            ]
-            for call_id, function in calls:
-                unanswered.add(call_id, function.name)
-            converted["tool_calls"] = [
-                wire_call(call_id, function.name, function.arguments) for call_id, function in calls
-            ]
-            if message.thinking:  # which some models need until their last call
-                converted["reasoning_content"] = message.thinking
-        wire.append(converted)
-    return wire
+    """Return the conversation in OpenAI's form."""
+    return [_raw(message) for message in messages]
 
 
-class _OpenCalls:
-    """The calls that have no result yet, oldest first: all of them, and those of each function.
-
-    Ordered dictionaries, since finding the first key of an ordinary one takes time for each key
-    that was removed before it.
-    """
-
-    def __init__(self) -> None:
-        self._names: OrderedDict[str, str] = OrderedDict()
-        self._ids: defaultdict[str, OrderedDict[str, None]] = defaultdict(OrderedDict)
-
-    def add(self, call_id: str, name: str) -> None:
-        self._remove(call_id)
-        self._names[call_id] = name
-        self._ids[name][call_id] = None
-
-    def answered(self, message: OllamaMessage) -> str:
-        """Close the call that a tool's message answers and return its id.
-
-        It is the call that the message names, or else the first one that fits; without any, the id
-        is empty.
-        """
-        name = message.tool_name
-        fitting = self._names if name is None else self._ids.get(name, ())
-        call_id = message.tool_call_id or next(iter(fitting), "")
-        self._remove(call_id)
-        return call_id
-
-    def _remove(self, call_id: str) -> None:
-        name = self._names.pop(call_id, None)
-        if name is not None:
-            del self._ids[name][call_id]
+def _raw(message: OllamaMessage) -> dict[str, Any]:
+    text = message.content
+    content = content_of([text] if text else [], message.images or [])
+    raw: dict[str, Any] = {"role": message.role, "content": content}
+    if message.tool_calls:
+        raw["tool_calls"] = [call.model_dump() for call in message.tool_calls]
+    if message.thinking:
+        raw["reasoning_content"] = message.thinking
+    if message.role == "tool":
+        raw |= {"tool_call_id": message.tool_call_id, "name": message.tool_name}
+    return raw
 
 
 @dataclass(frozen=True)

@@ -339,7 +339,7 @@ def test_errors_are_the_clients_exceptions(client: ollama.Client, server: Servin
         list(client.chat("nope", ask("Hello"), stream=True))
     assert streamed.value.status_code == 404
     assert "Prompt too long" in refused(prompt="word " * 3000).error
-    for field, value in (("suffix", "x"), ("template", "x"), ("context", [1])):
+    for field, value in (("template", "x"), ("context", [1])):
         error = refused(**{field: value})
         assert (error.status_code, error.error.split()[0]) == (400, field)
     assert refused(raw=True, system="Be brief.").status_code == 400

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import structlog
@@ -18,6 +18,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from myllm.api.http.request_state import DEPARTURE, Departure
 from myllm.api.http.stalls import CLIENT_STALLS_S
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.generation.answers import Answer
@@ -77,28 +78,28 @@ class Stream(Response):
         self._begun = False
         self._last_sent = time.monotonic()
         self._is_sending = False
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # No layer between here and the socket looks at the body, so it goes there directly.
         self._send_body: Send = scope["state"].get("send_body", send)
-        await _work_until(lambda: self._gone(receive), self._run(send))
+        with _UntilGone(scope) as until_gone:
+            self._stop_if_stalled(until_gone)
+            await self._run(send)
 
-    async def _gone(self, receive: Receive) -> None:
-        """Return when the client has left, or has stopped reading.
+    def _stop_if_stalled(self, until_gone: _UntilGone) -> None:
+        """Cancel the stream if its client has stopped reading; called again and again.
 
         One timer for the whole stream: a timeout around each write would cost more.
         """
-        while True:
-            try:
-                async with asyncio.timeout(CLIENT_STALLS_S / 10):
-                    await _disconnected(receive)
-                return
-            except TimeoutError:
-                if self._is_sending and time.monotonic() - self._last_sent > CLIENT_STALLS_S:
-                    _log.warning("client stopped reading", seconds=CLIENT_STALLS_S)
-                    return
+        if self._is_sending and time.monotonic() - self._last_sent > CLIENT_STALLS_S:
+            _log.warning("client stopped reading", seconds=CLIENT_STALLS_S)
+            until_gone.cancel()
+            return
+        later = asyncio.get_running_loop().call_later
+        self._stall_timer = later(CLIENT_STALLS_S / 10, self._stop_if_stalled, until_gone)
 
     async def _run(self, send: Send) -> None:
         if self.phase is not None:
@@ -117,9 +118,9 @@ class Stream(Response):
             _log.exception("unexpected error in a stream")
             await self._send_error(send, EngineError("Internal error; see the server's log"))
         finally:
-            for comments in (self._timer, self._comment):
-                if comments is not None:
-                    comments.cancel()
+            for each in (self._stall_timer, self._timer, self._comment):
+                if each is not None:
+                    each.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _look_later(self, send: Send, phase: Callable[[], str], seconds: float) -> None:
@@ -167,12 +168,11 @@ class DeferredResponse(Response):
         self.late_headers: LateHeaders = no_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def run() -> None:
+        with _UntilGone(scope):
             answer = await self.make()
-            answer.headers.update(self.late_headers())
+            if late := self.late_headers():
+                answer.headers.update(late)
             await answer(scope, receive, send)
-
-        await _work_until(lambda: _disconnected(receive), run())
 
 
 class DeferredJson(DeferredResponse):
@@ -194,27 +194,27 @@ async def to_the_end(answer: Answer) -> Finished:
     raise EngineError("The engine ended the answer without finishing it")
 
 
-async def _work_until(gone: Callable[[], Awaitable[None]], work: Awaitable[None]) -> None:
-    """Run `work`; cancel it when the client is `gone`. Returns when its cleanup has run."""
-    working, has_left = asyncio.current_task(), False
-    assert working is not None
+class _UntilGone:
+    """The context in which an answer is made: cancelled when its client leaves."""
 
-    async def watch() -> None:
-        nonlocal has_left
-        await gone()
-        has_left = True
-        working.cancel()
+    def __init__(self, scope: Scope) -> None:
+        self._departure: Departure = scope["state"][DEPARTURE]
+        self._has_left = False
 
-    watching = asyncio.create_task(watch(), name="watch a client")
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not has_left or working.uncancel():
-            raise  # the cancellation came from elsewhere
-    finally:
-        watching.cancel()
+    def cancel(self) -> None:
+        """Cancel the work in this context, which ends the context without an error."""
+        self._has_left = True
+        self._working.cancel()
 
+    def __enter__(self) -> Self:
+        working = asyncio.current_task()
+        assert working is not None
+        self._working = working
+        self._departure.calls(self.cancel)
+        return self
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        self._departure.calls(None)
+        if not (self._has_left and isinstance(error, asyncio.CancelledError)):
+            return False
+        return not self._working.uncancel()  # otherwise the cancellation came from elsewhere, too

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from myllm.api.http.coalescing_transport import CoalescingTransport
 from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
 from myllm.api.http.refusals import Refused, refusal
-from myllm.api.http.request_state import HOLD_HEAD, SPARE
+from myllm.api.http.request_state import DEPARTURE, HOLD_HEAD, SPARE, Departure
 from myllm.api.http.stalls import CLIENT_STALLS_S, StallWatch
 from myllm.disconnects import Disconnects
 
@@ -110,6 +110,7 @@ class ClientProtocol(HttpToolsProtocol):
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+            self._running.scope["state"][DEPARTURE].happened()
 
     # What comes
 
@@ -137,6 +138,7 @@ class ClientProtocol(HttpToolsProtocol):
         self._body, self._due = 0, BODY_STEP
         state = self.scope["state"]
         state[HOLD_HEAD] = self._coalescing.hold
+        state[DEPARTURE] = Departure()
         if self._is_spare:
             state[SPARE] = True
 
@@ -179,6 +181,8 @@ class ClientProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._received = 0
         self._reads = "idle"
+        if self._running is self.cycle:
+            self.flow.resume_reading()  # or the event loop would not see that the client leaves
         if not self._answers():
             self._rest()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from myllm.api.http import streaming
+from myllm.api.http.request_state import DEPARTURE, Departure
 from myllm.api.http.streaming import Stream
 
 
@@ -33,10 +34,11 @@ async def test_a_client_that_does_not_read_for_too_long_counts_as_gone(
             await asyncio.Event().wait()  # as a socket whose other end reads no more
 
     async def receive() -> MutableMapping[str, Any]:
-        await asyncio.Event().wait()
         raise AssertionError
 
     stream = Stream(frames, lambda error: b"")
-    await asyncio.wait_for(stream({"type": "http", "state": {}}, receive, send), 10)
+    await asyncio.wait_for(
+        stream({"type": "http", "state": {DEPARTURE: Departure()}}, receive, send), 10
+    )
     assert cleaned_up == [True]
     assert len(sent) == 6

@@ -40,10 +40,11 @@ def server(engine: Engine) -> Iterator[Serving]:
 class Leaving:
     """A client that sends a request, and leaves on command."""
 
-    def __init__(self, server: Serving, path: str, **body: Any) -> None:
+    def __init__(self, server: Serving, path: str, *, size: int = 0, **body: Any) -> None:
+        """The body is filled up with spaces to `size` bytes."""
         address = urlsplit(server.url)
         self._socket = socket.create_connection((address.hostname, address.port), timeout=60)
-        content = json.dumps(body).encode()
+        content = json.dumps(body).encode().ljust(size)
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         self._socket.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
 
@@ -58,9 +59,9 @@ class Leaving:
         self._socket.close()
 
 
-def endless(server: Serving, model: str = "demo", stream: bool = True) -> Leaving:
+def endless(server: Serving, model: str = "demo", stream: bool = True, size: int = 0) -> Leaving:
     return Leaving(
-        server, "/api/generate",
+        server, "/api/generate", size=size,
         model=model, prompt="Numbers:", stream=stream, options=ENDLESS, format=WITHOUT_END,
     )  # fmt: skip
 
@@ -95,9 +96,11 @@ def idle_after(server: Serving, api: httpx.Client, phase: str, within_s: float =
     print(f"left while {phase}: slot free after {took:.3f} s")
 
 
+# While a large body comes, reading pauses now and then.
+@pytest.mark.parametrize("size", [0, 2**20])
 @pytest.mark.parametrize("stream", [True, False])
-def test_while_answering(server: Serving, api: httpx.Client, stream: bool) -> None:
-    client = endless(server, stream=stream)
+def test_while_answering(server: Serving, api: httpx.Client, stream: bool, size: int) -> None:
+    client = endless(server, stream=stream, size=size)
     if stream:
         client.read_until(b'"token"')
     wait_until(lambda: active(api) == (0, 1) and any(slots(server)), 30, "an answer")

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
+from myllm.json_input import is_json_type
+
 OptionFields = Mapping[str, FieldInfo]
 """The fields of the native dialect's `options`: their names and bounds appear in sentences."""
 
@@ -84,8 +86,8 @@ def _sentence(
     if kind == "value_error" and not location:
         return str(error["ctx"]["error"])
     if not location:
-        if not content_type.startswith("application/json"):
-            return f"Content-Type must be application/json, not '{content_type or 'missing'}'"
+        if not is_json_type(content_type):
+            return f"Content-Type must be application/json, not '{content_type}'"
         return "The body must be a JSON object"
     if kind == "extra_forbidden":
         # The time to find close matches grows with the square of the length.

@@ -25,8 +25,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from myllm.api.http.json_bodies import CheckedRoute, is_json, read_json
+from myllm.api.http.json_bodies import CheckedRoute, read_json
 from myllm.api.http.request_state import BEGUN, client_of, services_of
+from myllm.json_input import is_json_type
 
 Endpoint = Callable[..., Awaitable[Response]]
 Handler = Callable[[Scope, Receive], Awaitable[Response]]
@@ -167,7 +168,7 @@ async def _body(receive: Receive) -> bytes:
 async def _checked(model: type[BaseModel], scope: Scope, body: bytes) -> BaseModel:
     """The body, checked; raises RequestValidationError as FastAPI does."""
     content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-    if not body or not is_json(content_type.decode("latin-1")):
+    if not body or not is_json_type(content_type.decode("latin-1")):
         missing = {"type": "model_attributes_type", "loc": ("body",), "input": None}
         raise RequestValidationError([missing])
     try:

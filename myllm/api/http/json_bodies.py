@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +15,7 @@ from fastapi.params import Form
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from myllm.json_input import parse_json
+from myllm.json_input import is_json_type, parse_json
 
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -23,9 +23,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _AT_ONCE = 64 * 1024
 
 
-def is_json(content_type: str) -> bool:
-    """Whether a body of this type is read as JSON."""
-    return content_type.lower().startswith("application/json")
+_DECLARED: Final = (b"content-type", b"application/json")
 
 
 async def read_json(body: bytes, check: Callable[[Any], T]) -> T:
@@ -55,7 +53,7 @@ class CheckedRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             body = await request.body()
-            if body and is_json(request.headers.get("content-type", "")):
+            if body and is_json_type(request.headers.get("content-type", "")):
                 made = await read_json(body, check)
                 request = _Read(request, body, made)
             return await handler(request)
@@ -67,7 +65,9 @@ class _Read(Request):
     """A request whose body has been read and validated."""
 
     def __init__(self, request: Request, body: bytes, made: Any) -> None:
-        super().__init__(request.scope, request.receive)
+        kept = [pair for pair in request.scope["headers"] if pair[0] != _DECLARED[0]]
+        # FastAPI asks for `json` only when it knows the type.
+        super().__init__({**request.scope, "headers": [*kept, _DECLARED]}, request.receive)
         self._read, self._made = body, made
 
     async def body(self) -> bytes:

@@ -95,7 +95,6 @@ def test_wrong_bodies(api: httpx.Client, path: str, body: Any, words: str) -> No
         (b'{"model": ', "The body is not valid JSON"),
         (b'{"model": "demo", "prompt": "\xff"}', "The body is not valid JSON in UTF-8"),
         (bytes(range(128, 256)), "The body is not valid JSON in UTF-8"),
-        (b'{"model": "demo", "prompt": "\\ud800"}', "The body is not valid JSON: "),
         (b"[" * 10_000, "The body is not valid JSON"),
     ],
 )
@@ -108,6 +107,39 @@ def test_another_content_type(api: httpx.Client) -> None:
     body = json.dumps({"model": "demo", "prompt": "x"})
     answer = api.post("/api/generate", content=body, headers={"Content-Type": "text/plain"})
     assert detail(answer, 400) == "Content-Type must be application/json, not 'text/plain'"
+
+
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/generate", {"prompt": "x", "stream": False}),
+        ("/api/sessions/none/fork", {"message": 1}),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 1}),
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/v1/embeddings", {"input": "x"}),
+        ("/tokenize", {"content": "x"}),
+    ],
+)
+def test_json_without_a_content_type(api: httpx.Client, path: str, body: dict[str, object]) -> None:
+    content = json.dumps({"model": "demo"} | body).encode()
+    plain = api.post(path, content=content)
+    assert "content-type" not in plain.request.headers
+    typed = api.post(path, content=content, headers=JSON)
+    assert (plain.status_code, plain.json().keys()) == (typed.status_code, typed.json().keys())
+    form = api.post(path, content=content, headers=FORM)
+    assert form.status_code == 400
+    assert "Content-Type must be application/json, not 'application/x-www" in form.text
+
+
+@pytest.mark.parametrize("path", ["/api/generate", "/v1/chat/completions", "/v1/messages"])
+def test_half_of_a_surrogate_pair_is_read(api: httpx.Client, path: str) -> None:
+    half = b'"cut \\ud83d"'
+    content = b'{"model": "demo", "prompt": %s, "stream": false, "max_tokens": 1,' % half
+    content += b' "messages": [{"role": "user", "content": %s}]}' % half
+    assert api.post(path, content=content, headers=JSON).status_code == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True])

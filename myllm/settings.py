@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     cors_origins: Listed[Origin] = Field(
         (),
         description="Origins of web pages, separated by commas, that may send requests besides the "
-        "server's own; `*`: any.",
+        "server's own; `*`: any. Patterns: `chrome-extension://*`, `https://*.example.com`, "
+        "`http://localhost:*`.",
     )
     trusted_proxies: Listed[IPvAnyNetwork] = Field(
         (),

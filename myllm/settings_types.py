@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
@@ -21,15 +21,31 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+_ORIGIN: Final = re.compile(
+    r"""
+    [a-z][a-z0-9+.-]*://
+    (\* | (\*\.)?[^/\s:*\[\]]+ | \[[0-9a-f:.]+\])  # any host, one or all below it, or of IPv6
+    (:([0-9]{1,5} | \*))?
+    """,
+    re.VERBOSE,
+)
+
+
 def _origin(value: str) -> str:
-    """The origin as browsers write it; raises ValueError for one that no browser would send."""
+    """The origin as browsers write it; raises ValueError for what would never match one."""
     origin = value.lower().removesuffix("/")
-    if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
-        raise ValueError("must be scheme://host or scheme://host:port, such as https://a.example")
+    if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            f"'{value}' must be scheme://host or scheme://host:port, such as https://a.example; a "
+            "* may stand for the whole host, for names before it (https://*.a.example) and for the "
+            "port (http://localhost:*)"
+        )
     return origin
 
 
 Origin = Annotated[str, AfterValidator(_origin)]
+"""The origin of web pages, or a pattern: `*` as the host stands for any, `*.` before it for all
+names below it, and `*` as the port for any or none. `*` alone is every origin."""
 
 
 def _url_path(value: str) -> str:

@@ -7,7 +7,7 @@ the page that sent it do so (Origin, Sec-Fetch-Site), and whose key does it carr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from starlette.datastructures import Headers
@@ -24,6 +24,7 @@ from myllm.api.http.hosts import (
     unmapped,
 )
 from myllm.api.http.keys import Keys
+from myllm.api.http.origins import Origins
 from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
 from myllm.gateway.scheduling.tickets import Client
 from myllm.settings import Settings
@@ -46,7 +47,7 @@ class Access:
 
     keys: Keys | None = None
     hosts: frozenset[str] | None = None
-    origins: tuple[str, ...] = ()
+    origins: Origins = field(default_factory=Origins)
 
     @classmethod
     def of(cls, settings: Settings, address: str) -> Access:
@@ -59,7 +60,7 @@ class Access:
         if settings.allowed_hosts or is_loopback(address):
             named = (split_host(host)[0] for host in (*settings.allowed_hosts, settings.host))
             hosts = frozenset(named)
-        return cls(keys, hosts, settings.cors_origins)
+        return cls(keys, hosts, Origins(settings.cors_origins))
 
     def reload(self) -> None:
         """Read a changed keys file; one that cannot be used is logged and changes nothing."""
@@ -77,7 +78,9 @@ class Access:
             # Before the key check, since a browser's preflight request carries no key.
             app = CORSMiddleware(
                 app,
-                allow_origins=self.origins,
+                allow_origins=["*"] if self.origins.is_any else (),
+                allow_origin_regex=self.origins.regex,
+                allow_private_network=True,
                 allow_methods=["*"],
                 allow_headers=["*"],
                 expose_headers=_EXPOSED,
@@ -104,7 +107,7 @@ class Access:
         Requests for images, frames and links have no Origin, but browsers mark them in
         Sec-Fetch-Site. Links are allowed to lead to the public pages.
         """
-        if "*" in self.origins:
+        if self.origins.is_any:
             return
         origin = headers.get("origin")
         if origin is None:

@@ -112,6 +112,29 @@ def test_an_allowed_page_may_send_requests_with_a_key(door: httpx.Client) -> Non
     assert "X-Request-ID" in answer.headers["access-control-expose-headers"]
 
 
+def test_an_allowed_page_may_reach_a_private_network(door: httpx.Client) -> None:
+    asked = PREFLIGHT | {"Access-Control-Request-Private-Network": "true"}
+    allowed = door.options("/api/chat", headers=asked | {"Origin": APP})
+    assert allowed.status_code == 200
+    assert allowed.headers["access-control-allow-private-network"] == "true"
+    assert allowed.headers["access-control-allow-origin"] == APP
+    refused = door.options("/api/chat", headers=asked | {"Origin": EVIL})
+    assert refused.status_code == 403
+    assert "access-control-allow-private-network" not in refused.headers
+
+
+def test_pages_that_match_a_pattern_may_send_requests(engine: Engine, home: Path) -> None:
+    patterns = "chrome-extension://*, http://localhost:*"
+    with serving(home, cors_origins=patterns) as server, server.client() as api:
+        for origin in ("chrome-extension://abcdef", "http://localhost:5173"):
+            answer = api.get("/api/models", headers={"Origin": origin})
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert api.options("/api/chat", headers=PREFLIGHT | {"Origin": origin}).is_success
+        for origin in ("moz-extension://abcdef", "http://localhost.evil.example:1", "null"):
+            assert api.get("/api/models", headers={"Origin": origin}).status_code == 403
+
+
 def test_an_allowed_page_can_read_why_it_was_refused(door: httpx.Client) -> None:
     refused = door.get("/api/models", headers={"Origin": APP})
     assert refused.status_code == 401

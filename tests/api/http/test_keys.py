@@ -140,6 +140,9 @@ def test_serve_stops_at_an_unusable_file(tmp_path: Path, content: str | None, wo
         ("trusted_proxies", "10.0.0.1, proxy"),
         ("cors_origins", "a.example"),
         ("cors_origins", "https://a.example/page"),
+        ("cors_origins", "https://a*.example"),
+        ("cors_origins", "*://a.example"),
+        ("cors_origins", "https://a.example, http://localhost:30*"),
     ],
 )
 def test_a_wrong_rule_is_named(tmp_path: Path, name: str, value: str) -> None:

@@ -21,7 +21,13 @@ from myllm.api.http.access import Access
 from myllm.api.http.body_limits import BodyLimits
 from myllm.api.http.fast_path import FastPath
 from myllm.api.http.lazy_routes import LazyRoutes
-from myllm.api.http.middleware import HeadAsGet, RequestContext, StripPrefix, Turnstile
+from myllm.api.http.middleware import (
+    HeadAsGet,
+    PlainPaths,
+    RequestContext,
+    StripPrefix,
+    Turnstile,
+)
 from myllm.api.native import health, sessions
 from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
@@ -77,6 +83,7 @@ class App:
             docs_url=None,
             redoc_url=None,
             swagger_ui_oauth2_redirect_url=None,
+            redirect_slashes=False,  # `PlainPaths` has taken out those that make no difference
             servers=[{"url": self.settings.root_path}] if self.settings.root_path else None,
         )
         schemes = [] if self._access.keys is None else [Depends(each) for each in _KEY_SCHEMES]
@@ -104,7 +111,9 @@ class App:
         served: ASGIApp = Turnstile(RequestContext(self._access.guard(self._bodies)))
         # Ollama has OpenAI's and Anthropic's APIs, too, next to its own.
         served = StripPrefix(served, "/ollama", before="/v1/")
-        return StripPrefix(served, self.settings.root_path) if self.settings.root_path else served
+        if self.settings.root_path:
+            served = StripPrefix(served, self.settings.root_path)
+        return PlainPaths(served)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -121,6 +121,7 @@ class Server(uvicorn.Server):
             app.asgi,
             loop="uvloop",
             http=protocol,
+            interface="asgi3",
             ws="none",
             lifespan="off",  # see `startup`
             log_config=None,

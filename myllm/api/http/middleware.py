@@ -7,6 +7,9 @@ import os
 import re
 import time
 from collections import deque
+from collections.abc import Awaitable
+from typing import Final
+from urllib.parse import unquote
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,6 +24,7 @@ from myllm.errors import Unavailable
 from myllm.gateway.scheduling.tickets import Client
 
 _log = structlog.get_logger(__name__)
+_SLASHES: Final = re.compile(rb"//+")
 _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
@@ -95,6 +99,23 @@ class HeadAsGet:
         await self._app(scope, receive, send)
 
 
+class PlainPaths:
+    """Takes out of each path what makes no difference: slashes at its end, and all but one of
+    several in a row. An encoded slash (`%2F`) is part of a name and stays."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine of its own, since every request would wait for one more.
+        if scope["type"] == "http":
+            raw: bytes = scope["raw_path"]
+            if raw.endswith(b"/") or b"//" in raw:
+                raw = _SLASHES.sub(b"/", raw).rstrip(b"/") or b"/"
+                scope = {**scope, "raw_path": raw, "path": unquote(raw.decode("ascii"))}
+        return self._app(scope, receive, send)
+
+
 class StripPrefix:
     """Strips `prefix` from each path that has it, where what remains begins with `before`.
 
@@ -105,13 +126,16 @@ class StripPrefix:
         self._app = app
         self._prefix = prefix
         self._wanted = prefix + before
+        self._whole = prefix if before == "/" else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(self._wanted):
-            shorter = scope["path"].removeprefix(self._prefix)
-            raw = scope["raw_path"].removeprefix(self._prefix.encode())
-            scope = {**scope, "path": shorter, "raw_path": raw}
-        await self._app(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if path.startswith(self._wanted) or path == self._whole:
+                shorter = path.removeprefix(self._prefix) or "/"
+                raw = scope["raw_path"].removeprefix(self._prefix.encode()) or b"/"
+                scope = {**scope, "path": shorter, "raw_path": raw}
+        return self._app(scope, receive, send)
 
 
 class Turnstile:

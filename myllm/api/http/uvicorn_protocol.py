@@ -21,9 +21,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from myllm.api.http.coalescing_transport import CoalescingTransport
 from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
+from myllm.api.http.http_1_0 import answering_http_1_0
 from myllm.api.http.refusals import Refused, refusal
 from myllm.api.http.request_state import DEPARTURE, HOLD_HEAD, SPARE, Departure
 from myllm.api.http.stalls import CLIENT_STALLS_S, StallWatch
+from myllm.api.http.upgrade_offers import head_without_offer
 from myllm.disconnects import Disconnects
 
 _log = structlog.get_logger(__name__)
@@ -60,6 +62,8 @@ class ClientProtocol(HttpToolsProtocol):
         self._received = self._body = self._due = 0
         self._stall = StallWatch()
         self._refused: Refused | None = None
+        # The head of a request that offers another protocol, without the offer.
+        self._plain_head = b""
 
     # The connection
 
@@ -119,16 +123,25 @@ class ClientProtocol(HttpToolsProtocol):
             return
         self._received += len(data)
         try:
-            self.parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserError:
             self._refuse(self._refused or Refused(400, "The request is not valid HTTP"))
             return
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
         if self._reads == "body":
             self._look_at_body()
         elif self._reads == "head" and self._received > MAX_HEAD:
             self._refuse(_head_too_large())
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; where it stops at an upgrade, feed the request again without that."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stop:
+                data = self._plain_head + data[stop.args[0] :]
+                self._plain_head = b""
+            else:
+                return
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= _MAX_AHEAD:
@@ -163,6 +176,10 @@ class ClientProtocol(HttpToolsProtocol):
             size = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD:
                 self._stop(_head_too_large())
+        if self.parser.should_upgrade():
+            self._plain_head = head_without_offer(self.parser, self.url, self.headers)
+            if self._plain_head:
+                return
         super().on_headers_complete()
         if self._is_spare:
             self.cycle.keep_alive = False
@@ -178,6 +195,8 @@ class ClientProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._plain_head:
+            return
         super().on_message_complete()
         self._received = 0
         self._reads = "idle"
@@ -196,6 +215,8 @@ class ClientProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = answering_http_1_0(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

@@ -20,9 +20,9 @@ from myllm.api.llamacpp.schemas import (
     PlainCompletionRequest,
     PlainEmbeddingRequest,
     Prompt,
-    UnnamedChatRequest,
     UnnamedRerankRequest,
 )
+from myllm.api.shared.completion_schemas import ChatCompletionRequest
 from myllm.api.shared.completions import answer_chat
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.reranking import answer_rerank
@@ -47,10 +47,9 @@ router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 
 @router.post("/chat/completions")
 async def chat_completions(
-    request: UnnamedChatRequest, services: ServicesDep, client: ClientDep
+    request: ChatCompletionRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Answer a conversation in OpenAI's form."""
-    request.model = await named(services.gateway, request.model, "generate")
     return await answer_chat(request, services, client)
 
 

@@ -100,7 +100,7 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
         await chatting_model(services.gateway, request.model),
         turn,
         request.options.given(),
-        tool_fields(request.tools, request.tool_choice),
+        tool_fields(request.tools, request.tool_choice, info.ignored),
         request.thinking,
         request.json_schema(),
     )

@@ -15,7 +15,7 @@ from pydantic import (
 from myllm.api.native.options import Options
 from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Tools
 from myllm.api.shared.request_fields import KeepAlive, Priority, Queued, Storable
-from myllm.api.shared.tools import Tool, ToolCall, ToolChoice
+from myllm.api.shared.tools import ToolCall
 from myllm.sessions.history import Style, storable
 
 
@@ -132,8 +132,10 @@ class ChatRequest(_Generating):
         session_id=None,
         stream=False,
     )
-    tools: Tools[Tool] | None = Field(None, description="The functions that the model may call.")
-    tool_choice: ToolChoice | None = Field(
+    tools: Tools[dict[str, Any]] | None = Field(
+        None, description="The functions that the model may call."
+    )
+    tool_choice: Any = Field(
         None, description='"auto" (the default), "none", "required", or one tool.'
     )
     thinking: bool | None = Field(

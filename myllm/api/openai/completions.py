@@ -12,8 +12,13 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.openai.schemas import CompletionRequest
 from myllm.api.shared.completion_schemas import ChatCompletionRequest
 from myllm.api.shared.completions import answer, answer_chat, relays_for
+from myllm.api.shared.conversation import naming
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
-from myllm.gateway.prompt.prefixes import pieces_of_text
+from myllm.gateway.generation.answers import generating_model
+from myllm.gateway.generation.relay import Relay
+from myllm.gateway.generation.text_relays import INFILL, EchoingRelay, InfillRelay
+from myllm.gateway.model_lookup import named
+from myllm.gateway.scheduling.tickets import Ticket
 from myllm.models.registry import Model
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
@@ -35,13 +40,18 @@ async def completions(
     request: CompletionRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """Complete a prompt as it is, or several."""
-    prompts = [
-        ({"prompt": prompt}, pieces_of_text(prompt) if isinstance(prompt, str) else ())
-        for prompt in request.prompts()
-    ]
-    info = request.info(client)
-    relays = await relays_for(services.gateway, info, COMPLETIONS, prompts, request)
-    return answer(relays, request)
+    gateway, info = services.gateway, request.info(client)
+    model = await generating_model(gateway, request.model or await named(gateway, "", "generate"))
+    path = INFILL if request.suffix else COMPLETIONS
+
+    def make(ticket: Ticket, body: dict[str, Any]) -> Relay:
+        if request.suffix:
+            return InfillRelay(gateway, ticket, body, "stream_options" in body)
+        kind = EchoingRelay if request.echo else Relay
+        return kind(gateway, ticket, path, body)
+
+    relays = relays_for(request, info, model, path, request.wire_prompts(), make)
+    return naming(info, answer(relays, request))
 
 
 @router.get("/models")

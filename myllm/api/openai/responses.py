@@ -84,7 +84,7 @@ async def _answer(
     messages: Messages,
 ) -> tuple[ChatAnswer, ResponseTurn]:
     model, effort = await chatting_model(services.gateway, request.model), request.effort()
-    fields = request.fields()
+    fields = request.fields(info.ignored)
     if model.thinks and effort not in (None, "none"):
         fields["reasoning_effort"] = effort
     turn = ResponseTurn(

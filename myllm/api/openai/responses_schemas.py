@@ -14,8 +14,9 @@ from myllm.api.shared.sampling_fields import (
     Temperature,
     TopP,
 )
-from myllm.api.shared.tools import Function, NamedFunction, NamedTool, Tool, tool_fields
+from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest
+from myllm.gateway.conversation.ignored import Ignored
 from myllm.limits import LABELS
 from myllm.sessions.history import storable
 
@@ -130,14 +131,13 @@ class ResponsesRequest(Queued, BaseModel):
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, ignored: Ignored) -> dict[str, Any]:
         """Return the engine's fields for tools; raises InvalidRequest for an unknown choice."""
-        tools = [Tool(function=_function(tool)) for tool in self.tools or ()]
-        choice = self.tool_choice
+        choice: Any = self.tool_choice
         if isinstance(choice, ChosenTool):
-            fields = tool_fields(tools, NamedTool(function=NamedFunction(name=choice.name)))
-        else:
-            fields = tool_fields(tools, choice)
+            choice = choice.model_dump()
+        tools = [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
+        fields = tool_fields(tools, choice, ignored)
         if fields and self.parallel_tool_calls is not None:
             fields["parallel_tool_calls"] = self.parallel_tool_calls
         return fields
@@ -175,7 +175,3 @@ class ResponsesRequest(Queued, BaseModel):
         if isinstance(self.input, str):
             return [{"role": "user", "content": self.input}]
         return messages_of(self.input)
-
-
-def _function(tool: FunctionTool) -> Function:
-    return Function.model_validate(tool.model_dump(exclude={"type"}, exclude_none=True))

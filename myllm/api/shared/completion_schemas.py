@@ -1,21 +1,22 @@
 """The body of OpenAI's chat completions, which llama.cpp's dialect takes, too.
 
-It has the fields that reach an engine, and no others. Other fields are ignored; among them are
-those that would reach into the engine's state: slots, caches, adapters.
+It has the fields that reach an engine, and no others. `extra_fields.py` reads the other fields that
+clients send; among those that are ignored are all that would reach into the engine's state: slots,
+caches, adapters.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from myllm.api.shared.bounded import Messages, Name, Parts, Tools
+from myllm.api.shared.extra_fields import engine_fields
 from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
     FrequencyPenalty,
     LogitBias,
-    MaxTokens,
     MinP,
     Mirostat,
     MirostatEta,
@@ -25,11 +26,12 @@ from myllm.api.shared.sampling_fields import (
     RepeatPenalty,
     StopTexts,
     Temperature,
-    TopK,
     TopP,
     TypicalP,
 )
-from myllm.api.shared.tools import Tool, ToolChoice, tool_fields
+from myllm.api.shared.tools import tool_fields
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.limits import WHOLE
 
 _NOT_SAMPLING = frozenset(
@@ -44,22 +46,48 @@ _NOT_SAMPLING = frozenset(
         "prompt",
         "tools",
         "tool_choice",
+        "max_completion_tokens",
+        "echo",
+        "suffix",
+        "best_of",
     }
 )
+_TEMPLATE = "chat_template_kwargs"
+
+
+def _unbounded(tokens: int) -> int:
+    """-1 lifts the bound, also that of the model's own `max_tokens`."""
+    if tokens == 0:
+        raise ValueError("must be 1 or more, or -1 for an answer that may fill the context")
+    return UNBOUNDED if tokens == -1 else tokens
+
+
+def _all(top_k: int) -> int:
+    return max(top_k, 0)
+
+
+_MaxTokens = Annotated[int, Field(ge=-1, le=WHOLE), AfterValidator(_unbounded)]
+_TopK = Annotated[int, Field(ge=-1, le=WHOLE), AfterValidator(_all)]
 
 
 class StreamOptions(BaseModel):
     """What a stream carries besides the answer."""
 
-    include_usage: bool = Field(False, description="One more chunk, with the counts of tokens.")
+    include_usage: bool | None = Field(
+        False, description="One more chunk, with the counts of tokens."
+    )
 
 
 class SampledRequest(Queued, BaseModel):
     """Sampling fields and others of all completions; those from `top_k` on are llama.cpp's."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, extra="allow")
 
-    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
+    model: Name | None = Field(
+        None,
+        description="A model's name or alias, from GET /v1/models. Default: the only loaded model, "
+        "or else the only model.",
+    )
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
     stream_options: StreamOptions | None = Field(
         None, description="What a stream carries besides the answer."
@@ -67,7 +95,9 @@ class SampledRequest(Queued, BaseModel):
     n: int | None = Field(None, ge=1, le=128, description="Answers to make.")
     temperature: Temperature = None
     top_p: TopP = None
-    max_tokens: MaxTokens = None
+    max_tokens: _MaxTokens | None = Field(
+        None, description="Longest answer, in tokens; -1: no bound."
+    )
     stop: StopTexts = None
     presence_penalty: PresencePenalty = None
     frequency_penalty: FrequencyPenalty = None
@@ -75,7 +105,7 @@ class SampledRequest(Queued, BaseModel):
     seed: int | None = Field(
         None, ge=-(2**63), lt=2**64, description="The same seed gives the same answer."
     )
-    top_k: TopK = None
+    top_k: _TopK | None = Field(None, description="Only the k most likely tokens; 0 or -1: all.")
     min_p: MinP = None
     typical_p: TypicalP = None
     repeat_penalty: RepeatPenalty = None
@@ -87,6 +117,12 @@ class SampledRequest(Queued, BaseModel):
     json_schema: dict[str, Any] | None = Field(None, description="As `response_format` has it.")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
+    return_progress: bool | None = Field(
+        None, description="Report progress while the prompt is read, in a stream."
+    )
+    timings_per_token: bool | None = Field(
+        None, description="Report speeds with each token of a stream, not only at its end."
+    )
 
     @field_validator("seed")
     @classmethod
@@ -94,16 +130,28 @@ class SampledRequest(Queued, BaseModel):
         """The engine's seeds are unsigned; OpenAI's may be any integer."""
         return None if seed is None else seed % 2**32
 
-    def given(self) -> dict[str, Any]:
-        """Return the fields for the engine that the request has set."""
-        given = self.model_dump(exclude_none=True, exclude=set(_NOT_SAMPLING))
+    def given(self, ignored: Ignored) -> dict[str, Any]:
+        """Return the fields for the engine that the request has set.
+
+        `ignored` collects those that are left out. Raises InvalidRequest for a field without which
+        the answer would be a different one.
+        """
+        given = {
+            name: value
+            for name, value in self.__dict__.items()
+            if value is not None and name not in _NOT_SAMPLING
+        }
         if isinstance(given.get("stop"), str):
             given["stop"] = [given["stop"]]
+        if self.__pydantic_extra__:
+            extra = engine_fields(self.__pydantic_extra__, ignored)
+            for_template = {**extra.get(_TEMPLATE, {}), **given.get(_TEMPLATE, {})}
+            given = extra | given | ({_TEMPLATE: for_template} if for_template else {})
         return given
 
     def tells_usage(self) -> bool:
         """Whether a stream ends with the counts of tokens."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class OpenAIMessage(BaseModel):
@@ -138,9 +186,7 @@ class ChatCompletionRequest(SampledRequest):
     messages: Messages[OpenAIMessage] = Field(
         min_length=1, description="The conversation, oldest message first."
     )
-    max_completion_tokens: int | None = Field(
-        None, ge=1, le=WHOLE, description="Wins over `max_tokens`."
-    )
+    max_completion_tokens: _MaxTokens | None = Field(None, description="Wins over `max_tokens`.")
     logprobs: bool | None = Field(None, description="Report the log probability of each token.")
     top_logprobs: int | None = Field(
         None,
@@ -148,9 +194,11 @@ class ChatCompletionRequest(SampledRequest):
         le=20,
         description="Report this many of the most likely tokens at each position.",
     )
-    tools: Tools[Tool] | None = Field(None, description="The functions that the model may call.")
-    tool_choice: ToolChoice | None = Field(
-        None, description='"auto" (the default), "none", "required", or one tool.'
+    tools: Tools[dict[str, Any]] | None = Field(
+        None, description="The functions that the model may call."
+    )
+    tool_choice: Any = Field(
+        None, description='"auto" (the default), "none", "required", one tool, or the allowed ones.'
     )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether one answer may call several tools."
@@ -167,7 +215,10 @@ class ChatCompletionRequest(SampledRequest):
         None, description="Values for the model's chat template."
     )
 
-    def given(self) -> dict[str, Any]:
-        given = super().given() | tool_fields(self.tools, self.tool_choice)
-        longest = given.pop("max_completion_tokens", None)
-        return given if longest is None else given | {"max_tokens": longest}
+    def given(self, ignored: Ignored) -> dict[str, Any]:
+        given = super().given(ignored)
+        if self.tools or self.tool_choice is not None:
+            given |= tool_fields(self.tools, self.tool_choice, ignored)
+        if self.max_completion_tokens is not None:
+            given["max_tokens"] = self.max_completion_tokens
+        return given

@@ -5,7 +5,7 @@ A stream with one choice is the engine's own, passed on byte by byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,56 +19,68 @@ from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import Services
 from myllm.errors import MyLLMError
 from myllm.gateway.engine_io.sse import event
-from myllm.gateway.gateway import Gateway
-from myllm.gateway.generation.answers import generating_model
 from myllm.gateway.generation.chat_route import new_call_id, wire_calls
 from myllm.gateway.generation.deltas import StreamedAnswer
 from myllm.gateway.generation.multi_choice import FanOut, all_whole, sum_usage
 from myllm.gateway.generation.relay import CHAT, Relay
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, resolve
-from myllm.gateway.model_lookup import chatting_model
+from myllm.gateway.model_lookup import chatting_model, named
 from myllm.gateway.prompt.prefixes import Pieces, pieces_of_wire
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
+from myllm.gateway.scheduling.tickets import Client, RequestInfo, Ticket
+from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
+
+MakeRelay = Callable[[Ticket, dict[str, Any]], Relay]
+"""Returns the answer to a body for the engine."""
 
 
 async def answer_chat(
     request: ChatCompletionRequest, services: Services, client: Client
 ) -> Response:
     """Return the answer to a conversation, a stream or a whole one, in OpenAI's form."""
+    gateway, info = services.gateway, request.info(client)
+    model = await chatting_model(gateway, request.model or await named(gateway, "", "generate"))
     raw = [message.wire() for message in request.messages]
-    info = request.info(client)
-    messages = await prepared(services, info, request.model, raw)
+    messages = await prepared(services, info, model.name, raw)
     prompt = {"messages": messages}, pieces_of_wire(messages)
-    relays = await relays_for(services.gateway, info, CHAT, [prompt], request)
+    relays = relays_for(
+        request,
+        info,
+        model,
+        CHAT,
+        [prompt],
+        lambda ticket, body: Relay(gateway, ticket, CHAT, body),
+    )
     return naming(info, answer(relays, request))
 
 
-async def relays_for(
-    gateway: Gateway,
+def relays_for(
+    request: SampledRequest,
     info: RequestInfo,
+    model: Model,
     path: str,
     prompts: Sequence[tuple[dict[str, Any], Pieces]],
-    request: SampledRequest,
+    make: MakeRelay,
 ) -> list[Relay]:
     """Return one relay for each choice of each prompt; choices differ in their seeds.
 
-    Raises ModelNotFound, and InvalidRequest for what the model cannot do.
+    A prompt is its fields for the engine's `path`, and how it begins. Raises InvalidRequest for
+    what cannot be answered.
     """
-    find = chatting_model if path == CHAT else generating_model
-    model = await find(gateway, request.model)
-    body = resolve(request.given(), model.config.parameters, OPENAI_DEFAULTS)
+    body = resolve(request.given(info.ignored), model.config.parameters, OPENAI_DEFAULTS)
     choices, made = request.n or 1, []
     if not request.stream or request.tells_usage() or choices * len(prompts) > 1:
         body["stream_options"] = {"include_usage": True}
+    if not request.stream:
+        body.pop("return_progress", None)
     demand = Demand(path, body | {"prompts": [prompt for prompt, _ in prompts]})
     for prompt, pieces in prompts:
         for number in range(choices):
             ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
             ticket.pieces = pieces
             seed = (body["seed"] + number) % 2**32
-            made.append(Relay(gateway, ticket, path, body | prompt | {"seed": seed}))
+            made.append(make(ticket, body | prompt | {"seed": seed}))
     return made
 
 
@@ -84,7 +96,9 @@ def answer(relays: Sequence[Relay], request: SampledRequest) -> Stream | Deferre
         answers = await all_whole(relays)
         usage = sum_usage([each.usage for each in answers], choices)
         made = [_choice(index, each) for index, each in enumerate(answers)]
-        return _head(answers[0]) | {"choices": made, "usage": usage}
+        whole = _head(answers[0]) | {"choices": made, "usage": usage}
+        timings = answers[0].timings if len(answers) == 1 else None
+        return whole | {"timings": timings} if timings else whole
 
     return DeferredJson(make)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from myllm.errors import InvalidRequest
 from myllm.gateway.batches import batches, each_in_turn
@@ -23,8 +24,9 @@ from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 
-Inputs = Sequence[str | list[int]]
-"""Texts or their tokens."""
+Input = str | Sequence[int | str]
+Inputs = Sequence[Input]
+"""Texts, or lists of tokens and texts."""
 # Every token stands for at least one byte, except those that a tokenizer adds at both ends.
 _MAX_ADDED = 8
 
@@ -88,7 +90,7 @@ async def _fitting(
         if isinstance(given, str) and _bytes(given) + _MAX_ADDED <= limit:
             fitting.append(given)
             continue
-        tokens = await calls.tokenize(instance, given) if isinstance(given, str) else given
+        tokens = await _tokens(instance, given)
         if len(tokens) > limit and cut and isinstance(given, str):
             tokens = await _truncated(instance, given, tokens)
         if len(tokens) > limit:
@@ -104,9 +106,17 @@ async def _fitting(
     return fitting
 
 
-def _size(given: str | list[int]) -> int:
+async def _tokens(instance: Instance, given: Input) -> list[int]:
+    if isinstance(given, str) or any(isinstance(piece, str) for piece in given):
+        return await calls.tokenize(instance, given)
+    return cast(list[int], given)
+
+
+def _size(given: Input) -> int:
     """Return the size in bytes; a token has about four."""
-    return _bytes(given) if isinstance(given, str) else 4 * len(given)
+    if isinstance(given, str):
+        return _bytes(given)
+    return sum(_bytes(piece) if isinstance(piece, str) else 4 for piece in given)
 
 
 def _bytes(text: str) -> int:

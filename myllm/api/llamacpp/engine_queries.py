@@ -6,7 +6,7 @@ An engine's other routes (changing slots, adapters, properties) are not for clie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from fastapi import APIRouter
@@ -19,6 +19,7 @@ from myllm.api.shared.bounded import Name
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.errors import InvalidRequest, NotFound
+from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.engine_questions import query, render_chat
 from myllm.gateway.model_lookup import chatting_model, named
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
@@ -107,7 +108,7 @@ async def apply_template(
 ) -> Response:
     """The prompt that the model's template makes of a chat."""
     name = await named(services.gateway, model or request.model, "generate")
-    messages = [message.wire() for message in request.messages]
+    messages = cast(RawMessages, request.messages)
     more = {"messages", "model", "keep_alive", "priority"}
     body = request.model_dump(exclude_none=True, exclude=more)
     info = request.info(client)

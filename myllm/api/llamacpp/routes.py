@@ -20,13 +20,12 @@ from myllm.api.llamacpp.schemas import (
     PlainCompletionRequest,
     PlainEmbeddingRequest,
     Prompt,
-    UnnamedRerankRequest,
 )
 from myllm.api.shared.completion_schemas import ChatCompletionRequest
-from myllm.api.shared.completions import answer_chat
+from myllm.api.shared.completions import answer_chat, count_tokens
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.reranking import answer_rerank
-from myllm.api.shared.vector_schemas import each_of
+from myllm.api.shared.vector_schemas import RerankRequest
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io.sse import event
@@ -51,6 +50,14 @@ async def chat_completions(
 ) -> Response:
     """Answer a conversation in OpenAI's form."""
     return await answer_chat(request, services, client)
+
+
+@router.post("/chat/completions/input_tokens")
+async def chat_input_tokens(
+    request: ChatCompletionRequest, services: ServicesDep, client: ClientDep
+) -> Response:
+    """How many tokens the prompt of a conversation has."""
+    return await count_tokens(request, services, client)
 
 
 @router.post("/completion")
@@ -86,7 +93,7 @@ async def embedding(
 ) -> Response:
     """One vector for each input, in llama.cpp's form."""
     name = await named(services.gateway, request.model, "embed")
-    info, inputs = request.info(client), each_of(request.content)
+    info, inputs = request.info(client), request.content
 
     async def make() -> list[dict[str, Any]]:
         made = await embed(services.gateway, info, name, inputs)
@@ -98,12 +105,9 @@ async def embedding(
 
 @router.post("/rerank")
 @router.post("/reranking")
-async def rerank(
-    request: UnnamedRerankRequest, services: ServicesDep, client: ClientDep
-) -> Response:
+async def rerank(request: RerankRequest, services: ServicesDep, client: ClientDep) -> Response:
     """The documents' indexes and scores, the best first."""
-    request.model = await named(services.gateway, request.model, "rerank")
-    return answer_rerank(request, services, client)
+    return await answer_rerank(request, services, client)
 
 
 async def _model(services: Services, name: str) -> Model:

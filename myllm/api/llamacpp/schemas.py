@@ -10,11 +10,11 @@ from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
-from myllm.api.llamacpp.sampling_schemas import MODEL, SampledRequest, UnnamedRequest
+from myllm.api.llamacpp.sampling_schemas import SampledRequest, UnnamedRequest
 from myllm.api.shared.bounded import Messages, Name, Parts, Token, Tokens, Tools, at_most
 from myllm.api.shared.completion_schemas import OpenAIMessage
 from myllm.api.shared.lenient import Lenient
-from myllm.api.shared.vector_schemas import Inputs, RerankRequest
+from myllm.api.shared.vector_schemas import Inputs
 from myllm.limits import ANSWERS, TOKENS, WHOLE
 
 
@@ -125,12 +125,6 @@ class InfillRequest(SampledRequest):
         extra = [each.model_dump(exclude_none=True) for each in self.input_extra]
         texts = {"input_prefix": self.input_prefix, "input_suffix": self.input_suffix}
         return texts | {"input_extra": extra, "prompt": self.prompt}
-
-
-class UnnamedRerankRequest(Lenient, RerankRequest):
-    """The same as for POST /v1/rerank."""
-
-    model: Name = MODEL
 
 
 class PlainEmbeddingRequest(UnnamedRequest):

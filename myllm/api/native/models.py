@@ -14,7 +14,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson
 from myllm.api.native.response_schemas import ModelDetails, ModelList
 from myllm.api.native.schemas import LoadRequest
-from myllm.api.shared.dependencies import Services, ServicesDep
+from myllm.api.shared.dependencies import ServicesDep
 from myllm.gateway.planner import without_engines
 from myllm.gateway.snapshot import Snapshot
 from myllm.models.descriptions import model_details, model_summary
@@ -34,7 +34,8 @@ async def list_models(services: ServicesDep) -> dict[str, Any]:
     snapshot = services.gateway.snapshot()
     return {
         "models": [
-            model_summary(each, _context(services, each)) | {"loaded": _is_loaded(snapshot, each)}
+            model_summary(each, services.context_size(each))
+            | {"loaded": _is_loaded(snapshot, each)}
             for each in models
         ],
         "problems": [asdict(each) for each in unused],
@@ -121,13 +122,6 @@ async def delete_model(
 
 def _main_key(model: Model) -> InstanceKey:
     return InstanceKey(model.name, main_role(model))
-
-
-def _context(services: Services, model: Model) -> int:
-    """What one conversation with the model gets, or would if it were loaded now."""
-    plan = services.gateway.models.running_plan(model.name)
-    spec = plan.spec if plan else services.specs.spec(_main_key(model), model)
-    return spec.context_size
 
 
 def _warnings(snapshot: Snapshot, model: Model) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
+from pydantic import Field
 from starlette.responses import PlainTextResponse, Response
 
 from myllm.api.http.json_bodies import CheckedRoute, Handler
@@ -22,6 +23,7 @@ from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.chat_route import EngineChat
 from myllm.gateway.generation.events import Finished, Token, Usage
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
+from myllm.gateway.media.durations import duration_s
 from myllm.gateway.scheduling.tickets import RequestInfo
 
 
@@ -41,6 +43,7 @@ class FileRoute(CheckedRoute):
 
 
 router = APIRouter(prefix="/v1/audio", tags=["OpenAI"], route_class=FileRoute)
+_Granularities = Annotated[list[Literal["segment"]], Field(max_length=1, fail_fast=True)]
 # llama.cpp's wording, which models for transcription are trained on.
 _TASK = "Transcribe audio to text"
 _DEFAULTS = OPENAI_DEFAULTS | {"temperature": 0.0}
@@ -55,18 +58,24 @@ async def transcriptions(
     prompt: Annotated[str | None, Form(description="Replaces the default instruction.")] = None,
     language: Annotated[Name | None, Form(description="The spoken language, such as `en`.")] = None,
     response_format: Annotated[
-        Literal["json", "text"], Form(description="A JSON object, or the text alone.")
+        Literal["json", "text", "verbose_json"],
+        Form(description="A JSON object, the text alone, or an object with a segment."),
     ] = "json",
     temperature: Annotated[
         float | None, Form(ge=0.0, le=2.0, description="Higher is more random.")
     ] = None,
     stream: Annotated[bool, Form(description="Server-sent events.")] = False,
+    timestamp_granularities: Annotated[
+        _Granularities | None,
+        Form(alias="timestamp_granularities[]", description="Segments alone."),
+    ] = None,
 ) -> Response:
     """Transcribe a recording."""
     task = (prompt or _TASK) + (f" (language: {language})" if language else "")
     options = {} if temperature is None else {"temperature": temperature}
     info = RequestInfo(client)
-    chat = await _chat(services, info, model, task, await file.read(), options)
+    recording = await file.read()
+    chat = await _chat(services, info, model, task, recording, options)
     if stream:
         return Stream(lambda: _events(chat), error_event, lambda: chat.phase)
     if response_format == "text":
@@ -74,7 +83,10 @@ async def transcriptions(
 
     async def make() -> dict[str, Any]:
         end = await to_the_end(chat)
-        return {"text": end.full_text, "usage": _usage(end.usage)}
+        answer = {"text": end.full_text, "usage": _usage(end.usage)}
+        if response_format == "verbose_json":
+            return answer | _verbose(end.full_text, language, duration_s(recording))
+        return answer
 
     return DeferredJson(make)
 
@@ -93,6 +105,20 @@ async def _chat(
     messages: RawMessages = [{"role": "user", "content": [{"type": "text", "text": task}, heard]}]
     _, chat = await start_chat(services, info, name, Chat(messages, options, _DEFAULTS, {}))
     return chat
+
+
+def _verbose(text: str, language: str | None, duration: float | None) -> dict[str, Any]:
+    """Return what is known besides the text: a chat model reports no times and no language.
+
+    The only segment is the whole recording, if its length is known.
+    """
+    told: dict[str, Any] = {"task": "transcribe", "segments": []}
+    if language is not None:
+        told["language"] = language
+    if duration is not None:
+        told["duration"] = duration
+        told["segments"] = [{"id": 0, "start": 0.0, "end": duration, "text": text}]
+    return told
 
 
 async def _text(chat: EngineChat) -> Response:

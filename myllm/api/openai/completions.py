@@ -11,9 +11,9 @@ from myllm.api.http.fast_path import fast_path
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.openai.schemas import CompletionRequest
 from myllm.api.shared.completion_schemas import ChatCompletionRequest
-from myllm.api.shared.completions import answer, answer_chat, relays_for
+from myllm.api.shared.completions import answer, answer_chat, count_tokens, relays_for
 from myllm.api.shared.conversation import naming
-from myllm.api.shared.dependencies import ClientDep, ServicesDep
+from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.gateway.generation.answers import generating_model
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.text_relays import INFILL, EchoingRelay, InfillRelay
@@ -54,21 +54,38 @@ async def completions(
     return naming(info, answer(relays, request))
 
 
+@router.post("/chat/completions/input_tokens")
+async def chat_input_tokens(
+    request: ChatCompletionRequest, services: ServicesDep, client: ClientDep
+) -> Response:
+    """How many tokens the prompt of a conversation has."""
+    return await count_tokens(request, services, client)
+
+
 @router.get("/models")
 async def list_models(services: ServicesDep) -> dict[str, Any]:
     """All models that can be used, and their aliases."""
     models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
     named = [(name, model) for model in usable for name in (model.name, *model.config.aliases)]
-    return {"object": "list", "data": [_shown(name, model) for name, model in named]}
+    return {"object": "list", "data": [_shown(services, name, model) for name, model in named]}
 
 
 @router.get("/models/{name:path}")
 async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
     """One model, by its name or an alias."""
-    return _shown(name, await services.gateway.models.find(name))
+    return _shown(services, name, await services.gateway.models.find(name))
 
 
-def _shown(name: str, model: Model) -> dict[str, Any]:
-    created = int(model.modified_at)
-    return {"id": name, "object": "model", "created": created, "owned_by": "myllm"}
+def _shown(services: Services, name: str, model: Model) -> dict[str, Any]:
+    created, header = int(model.modified_at), model.header
+    meta = {
+        "n_vocab": header.vocabulary_size,
+        "n_ctx": services.context_size(model),
+        "n_ctx_train": header.context_length,
+        "n_embd": header.embedding_length,
+        "n_params": header.parameter_count,
+        "size": header.tensor_bytes,
+        "ftype": model.quantization,
+    }
+    return {"id": name, "object": "model", "created": created, "owned_by": "myllm", "meta": meta}

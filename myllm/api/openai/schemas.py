@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from myllm.api.shared.bounded import Name, Tokens
 from myllm.api.shared.completion_schemas import SampledRequest
+from myllm.api.shared.request_fields import UNNAMED
 from myllm.api.shared.vector_schemas import Inputs, QueuedRequest
 from myllm.gateway.prompt.prefixes import Pieces, pieces_of_text
 from myllm.limits import ANSWERS
@@ -86,7 +87,7 @@ class EmbeddingRequest(QueuedRequest):
     model_config = ConfigDict(
         json_schema_extra={"example": {"model": "demo", "input": "Hello, world!"}}
     )
-    model: Name = Field(description="A model's name or alias, from GET /v1/models.")
+    model: Name | None = UNNAMED
     input: Inputs = Field(description="A text or its tokens, or several of them.")
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="Numbers, or little-endian 32-bit floats in base64."

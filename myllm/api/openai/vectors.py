@@ -15,8 +15,9 @@ from myllm.api.http.streaming import DeferredJson
 from myllm.api.openai.schemas import EmbeddingRequest
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.reranking import answer_rerank
-from myllm.api.shared.vector_schemas import RerankRequest, each_of, prompt_usage
+from myllm.api.shared.vector_schemas import RerankRequest, prompt_usage
 from myllm.gateway.embedding import embed
+from myllm.gateway.model_lookup import named
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 
@@ -26,17 +27,18 @@ async def embeddings(
     request: EmbeddingRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """One vector for each input."""
-    info, inputs = request.info(client), each_of(request.input)
+    info = request.info(client)
+    name = request.model or await named(services.gateway, "", "embed")
 
     async def make() -> dict[str, Any]:
-        made = await embed(services.gateway, info, request.model, inputs, request.dimensions)
+        made = await embed(services.gateway, info, name, request.input, request.dimensions)
         encode = _in_base64 if request.encoding_format == "base64" else list
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)}
             for index, vector in enumerate(made.vectors)
         ]
         usage = prompt_usage(made.prompt_tokens)
-        return {"object": "list", "data": data, "model": request.model, "usage": usage}
+        return {"object": "list", "data": data, "model": name, "usage": usage}
 
     return DeferredJson(make)
 
@@ -47,7 +49,7 @@ async def rerank_documents(
     request: RerankRequest, services: ServicesDep, client: ClientDep
 ) -> Response:
     """The documents' indexes and scores, the best first."""
-    return answer_rerank(request, services, client)
+    return await answer_rerank(request, services, client)
 
 
 def _in_base64(vector: Sequence[float]) -> str:

@@ -7,13 +7,14 @@ caches, adapters.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, with_config
+from typing_extensions import TypedDict
 
 from myllm.api.shared.bounded import Messages, Name, Parts, Tools
 from myllm.api.shared.extra_fields import engine_fields
-from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
+from myllm.api.shared.request_fields import UNNAMED, KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
     FrequencyPenalty,
     LogitBias,
@@ -46,6 +47,8 @@ _NOT_SAMPLING = frozenset(
         "prompt",
         "tools",
         "tool_choice",
+        "functions",
+        "function_call",
         "max_completion_tokens",
         "echo",
         "suffix",
@@ -83,11 +86,7 @@ class SampledRequest(Queued, BaseModel):
 
     model_config = ConfigDict(allow_inf_nan=False, extra="allow")
 
-    model: Name | None = Field(
-        None,
-        description="A model's name or alias, from GET /v1/models. Default: the only loaded model, "
-        "or else the only model.",
-    )
+    model: Name | None = UNNAMED
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
     stream_options: StreamOptions | None = Field(
         None, description="What a stream carries besides the answer."
@@ -149,27 +148,28 @@ class SampledRequest(Queued, BaseModel):
             given = extra | given | ({_TEMPLATE: for_template} if for_template else {})
         return given
 
+    def calls_functions(self) -> bool:
+        """Whether calls are to be in the form that they had before there were tools."""
+        return False
+
     def tells_usage(self) -> bool:
         """Whether a stream ends with the counts of tokens."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-class OpenAIMessage(BaseModel):
+@with_config(ConfigDict(extra="allow"))
+class OpenAIMessage(TypedDict, total=False):
     """One message. Other fields (tool calls, a name) are for the chat template."""
 
-    model_config = ConfigDict(extra="allow")
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
-        description="Who speaks; developer is the same as system."
-    )
-    content: str | Parts[dict[str, Any]] | None = Field(
-        None, description="A text, or parts: texts, images, sounds."
-    )
-
-    def wire(self) -> dict[str, Any]:
-        """Return the message for the engine, whose templates do not know the role developer."""
-        role = "system" if self.role == "developer" else self.role
-        return self.model_dump(exclude_unset=True) | {"role": role}
+    role: Required[
+        Annotated[
+            Literal["system", "developer", "user", "assistant", "tool", "function"],
+            Field(description="Who speaks; developer is the same as system."),
+        ]
+    ]
+    content: Annotated[
+        str | Parts[Any] | None, Field(description="A text, or parts: texts, images, sounds.")
+    ]
 
 
 class ChatCompletionRequest(SampledRequest):
@@ -200,6 +200,10 @@ class ChatCompletionRequest(SampledRequest):
     tool_choice: Any = Field(
         None, description='"auto" (the default), "none", "required", one tool, or the allowed ones.'
     )
+    functions: Tools[dict[str, Any]] | None = Field(None, description="The older form of `tools`.")
+    function_call: Any = Field(
+        None, description="The older form of `tool_choice`, for `functions`."
+    )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether one answer may call several tools."
     )
@@ -219,6 +223,13 @@ class ChatCompletionRequest(SampledRequest):
         given = super().given(ignored)
         if self.tools or self.tool_choice is not None:
             given |= tool_fields(self.tools, self.tool_choice, ignored)
+        elif self.functions is not None:
+            tools = [{"function": function} for function in self.functions]
+            given |= tool_fields(tools, self.function_call, ignored)
+            given["parallel_tool_calls"] = False
         if self.max_completion_tokens is not None:
             given["max_tokens"] = self.max_completion_tokens
         return given
+
+    def calls_functions(self) -> bool:
+        return self.functions is not None and self.tools is None

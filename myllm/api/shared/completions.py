@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from starlette.responses import Response
 
@@ -17,8 +17,11 @@ from myllm.api.http.streaming import DeferredJson, Stream
 from myllm.api.shared.completion_schemas import ChatCompletionRequest, SampledRequest
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import Services
+from myllm.api.shared.function_calls import FunctionCalls, Source, in_old_form
 from myllm.errors import MyLLMError
+from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.engine_io.sse import event
+from myllm.gateway.engine_questions import count_chat_tokens
 from myllm.gateway.generation.chat_route import new_call_id, wire_calls
 from myllm.gateway.generation.deltas import StreamedAnswer
 from myllm.gateway.generation.multi_choice import FanOut, all_whole, sum_usage
@@ -41,8 +44,7 @@ async def answer_chat(
     """Return the answer to a conversation, a stream or a whole one, in OpenAI's form."""
     gateway, info = services.gateway, request.info(client)
     model = await chatting_model(gateway, request.model or await named(gateway, "", "generate"))
-    raw = [message.wire() for message in request.messages]
-    messages = await prepared(services, info, model.name, raw)
+    messages = await prepared(services, info, model.name, cast(RawMessages, request.messages))
     prompt = {"messages": messages}, pieces_of_wire(messages)
     relays = relays_for(
         request,
@@ -53,6 +55,22 @@ async def answer_chat(
         lambda ticket, body: Relay(gateway, ticket, CHAT, body),
     )
     return naming(info, answer(relays, request))
+
+
+async def count_tokens(
+    request: ChatCompletionRequest, services: Services, client: Client
+) -> DeferredJson:
+    """Return how many tokens the prompt of a conversation has."""
+    gateway, info = services.gateway, request.info(client)
+    model = await chatting_model(gateway, request.model or await named(gateway, "", "generate"))
+    messages = await prepared(services, info, model.name, cast(RawMessages, request.messages))
+    body = request.given(info.ignored) | {"messages": messages}
+
+    async def make() -> dict[str, Any]:
+        tokens = await count_chat_tokens(gateway, info, model, body)
+        return {"object": "response.input_tokens", "input_tokens": tokens}
+
+    return naming(info, DeferredJson(make))
 
 
 def relays_for(
@@ -88,14 +106,19 @@ def answer(relays: Sequence[Relay], request: SampledRequest) -> Stream | Deferre
     """Return the relays' choices, one each, as a stream or as one JSON document."""
     choices = request.n or 1
     if request.stream:
-        several = FanOut(relays, choices, request.tells_usage()) if len(relays) > 1 else None
-        source = several or relays[0]
+        source: Source = relays[0]
+        if len(relays) > 1:
+            source = FanOut(relays, choices, request.tells_usage())
+        if request.calls_functions():
+            source = FunctionCalls(source)
         return Stream(source.blocks, error_event, lambda: source.phase)
 
     async def make() -> Mapping[str, Any]:
         answers = await all_whole(relays)
         usage = sum_usage([each.usage for each in answers], choices)
         made = [_choice(index, each) for index, each in enumerate(answers)]
+        if request.calls_functions():
+            made = [in_old_form(choice, "message") for choice in made]
         whole = _head(answers[0]) | {"choices": made, "usage": usage}
         timings = answers[0].timings if len(answers) == 1 else None
         return whole | {"timings": timings} if timings else whole

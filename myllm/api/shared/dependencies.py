@@ -13,9 +13,10 @@ from myllm.api.http.request_state import client_of, services_of
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
 from myllm.gateway.scheduling.tickets import Client
-from myllm.models.registry import Registry
+from myllm.models.registry import Model, Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
+from myllm.supervisor.spec import InstanceKey, main_role
 from myllm.supervisor.spec_builder import SpecBuilder
 
 
@@ -35,6 +36,13 @@ class Services:
     def registry(self) -> Registry:
         """The models on disk."""
         return self.gateway.registry
+
+    def context_size(self, model: Model) -> int:
+        """What one conversation with the model gets, or would if it were loaded now."""
+        plan = self.gateway.models.running_plan(model.name)
+        if plan is not None:
+            return plan.spec.context_size
+        return self.specs.spec(InstanceKey(model.name, main_role(model)), model).context_size
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,13 @@ Priority = Annotated[
     BeforeValidator(_or_default, json_schema_input_type=int | None),
 ]
 
+UNNAMED: Any = Field(
+    None,
+    description="A model's name or alias, from GET /v1/models. Default: the only loaded model that "
+    "can do this, or else the only model that can.",
+)
+"""The default of `model` where one is found if the request names none."""
+
 Storable = Annotated[str, AfterValidator(storable)]
 """A text that will be stored: refused before the answer is made if the store cannot keep it."""
 

@@ -3,33 +3,49 @@ them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from myllm.api.shared import bounded
-from myllm.api.shared.bounded import Name, Tokens, at_most
-from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
-from myllm.limits import INPUTS, WHOLE
+from myllm.api.shared.bounded import Name, at_most
+from myllm.api.shared.lenient import Lenient
+from myllm.api.shared.request_fields import UNNAMED, KeepAlive, Priority, Queued
+from myllm.limits import INPUTS, TOKENS, WHOLE
 
 
-def _checked_input(value: Any) -> Any:
-    """Checked here, because pydantic would report a mismatch with each of the four types."""
-    inputs = value if isinstance(value, list) and not _are_tokens(value) else [value]
-    at_most(INPUTS)(inputs)
-    if not inputs or not all(inputs):
+def _each_input(value: Any) -> Any:
+    """Return a list of inputs, as llama.cpp tells one input from several: a list that has a number
+    in it is one. Checked here, because pydantic would report a mismatch with each type."""
+    several = isinstance(value, list) and not any(type(each) is int for each in value)
+    inputs = at_most(INPUTS)(value) if several else [value]
+    made = [_input(each) for each in inputs]
+    if not made or not all(made):
         raise ValueError("must not be empty")
-    if not (
-        all(isinstance(each, str) for each in inputs) or all(_are_tokens(each) for each in inputs)
-    ):
-        raise ValueError("must be a text, tokens, or a list of texts or of tokens")
-    return value
+    return made
 
 
-def _are_tokens(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        type(token) is int and 0 <= token <= WHOLE for token in value
-    )
+def _input(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.get("multimodal_data"):
+            raise ValueError("must be texts or tokens: pictures and sounds cannot be embedded")
+        value = value.get("prompt_string")
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not all(map(_is_piece, value)):
+        raise ValueError("must be a text, tokens, or a list of texts and tokens")
+    return at_most(TOKENS)(value)
+
+
+def _is_piece(value: Any) -> bool:
+    return isinstance(value, str) or (type(value) is int and 0 <= value <= WHOLE)
 
 
 def _not_blank(text: str) -> str:
@@ -38,17 +54,12 @@ def _not_blank(text: str) -> str:
     return text
 
 
-Inputs = Annotated[
-    str | Tokens | bounded.Inputs[str] | bounded.Inputs[Tokens], BeforeValidator(_checked_input)
-]
-"""A text or its tokens, or a list of either; none is empty."""
+_Pieces = Annotated[list[bounded.Token | str], Field(max_length=TOKENS, fail_fast=True)]
+Inputs = Annotated[bounded.Inputs[str | _Pieces], BeforeValidator(_each_input)]
+"""One or more inputs, each a text, or a list of tokens and texts; none is empty.
 
-
-def each_of(inputs: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
-    """Return the inputs as a list of one or more."""
-    if isinstance(inputs, str) or isinstance(inputs[0], int):
-        return [inputs]
-    return cast(list[str | list[int]], inputs)
+Requests have one input or a list; an object with a `prompt_string` is that text.
+"""
 
 
 class QueuedRequest(Queued, BaseModel):
@@ -64,7 +75,7 @@ class Document(BaseModel):
     text: str = Field(description="The text.")
 
 
-class RerankRequest(QueuedRequest):
+class RerankRequest(Lenient, QueuedRequest):
     """Sort documents by how well they answer a query."""
 
     model_config = ConfigDict(
@@ -77,20 +88,35 @@ class RerankRequest(QueuedRequest):
             }
         }
     )
-    model: Name = Field(description="A reranking model's name or alias.")
+    model: Name | None = UNNAMED
     query: Annotated[str, AfterValidator(_not_blank)] = Field(
         description="What the documents are to answer."
     )
-    documents: bounded.Inputs[str | Document] = Field(
-        min_length=1, description="The texts to sort."
+    documents: bounded.Inputs[str | Document] = Field([], description="The texts to sort.")
+    texts: bounded.Inputs[str] | None = Field(
+        None,
+        description="The same in the form of Text Embeddings Inference, whose answer is a list.",
     )
     top_n: int | None = Field(
         None, ge=1, le=WHOLE, description="Return only so many, the best ones."
     )
     return_documents: bool | None = Field(False, description="Whether to return their texts, too.")
 
-    def texts(self) -> list[str]:
+    return_text: bool | None = Field(False, description="The same, for `texts`.")
+    raw_scores: bool | None = Field(
+        False, description="For `texts`: the model's own scores, not squeezed into 0 to 1."
+    )
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.to_score():
+            raise ValueError("documents must not be empty")
+        return self
+
+    def to_score(self) -> list[str]:
         """Return each document's text."""
+        if self.texts is not None:
+            return self.texts
         return [each if isinstance(each, str) else each.text for each in self.documents]
 
 

@@ -52,8 +52,12 @@ async def check_tools(instance: Instance) -> None:
         )
 
 
-async def tokenize(instance: Instance, text: str, add_special: bool = True) -> list[int]:
+async def tokenize(
+    instance: Instance, text: str | Sequence[int | str], add_special: bool = True
+) -> list[int]:
     """Return the tokens of `text`, in which special tokens are recognised.
+
+    Some of it may be tokens already.
 
     `add_special` adds the tokens with which the model's prompts start.
     """

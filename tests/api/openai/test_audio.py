@@ -85,6 +85,28 @@ def test_as_text_and_as_a_stream(server: Serving, api: httpx.Client) -> None:
     assert done.text == said
 
 
+def test_a_verbose_answer_has_what_is_known(server: Serving, api: httpx.Client) -> None:
+    said = ask(api).json()
+    known = {"task": "transcribe", "duration": 0.4, "language": "en"}
+    told = ask(api, response_format="verbose_json", language="en").json()
+    [segment] = told.pop("segments")
+    assert segment == {"id": 0, "start": 0.0, "end": 0.4, "text": told["text"]}
+    assert {name: told[name] for name in known} == known
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    made = client.audio.transcriptions.create(
+        model="ear", file=("a.wav", LOW), response_format="verbose_json",
+        timestamp_granularities=["segment"],
+    )  # fmt: skip
+    assert made.text == said["text"]
+    assert made.segments is not None
+    assert [each.text for each in made.segments] == [said["text"]]
+    with pytest.raises(openai.BadRequestError, match="timestamp_granularities"):
+        client.audio.transcriptions.create(
+            model="ear", file=("a.wav", LOW), response_format="verbose_json",
+            timestamp_granularities=["word"],
+        )  # fmt: skip
+
+
 def test_openais_client(server: Serving, api: httpx.Client) -> None:
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
     made = client.audio.transcriptions.create(model="ear", file=("a.wav", LOW), temperature=0)

@@ -124,3 +124,55 @@ def test_errors_name_the_field(api: httpx.Client, field: str, value: Any) -> Non
     assert error["type"] == "invalid_request_error"
     assert error["param"].split(".")[0] == field
     assert field in error["message"]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_speeds_are_in_whole_answers_as_in_streams(api: httpx.Client, path: str) -> None:
+    whole = post(api, path, **GREEDY, **ASKED[path])
+    assert whole["timings"]["predicted_n"] == whole["usage"]["completion_tokens"]
+    text = api.post(path, json=GREEDY | ASKED[path] | {"stream": True}).text
+    chunks = [json.loads(line[6:]) for line in text.splitlines() if line[6:7] == "{"]
+    assert set(chunks[-1]["timings"]) == set(whole["timings"])
+    assert "timings" not in post(api, path, **GREEDY, **ASKED[path], n=2)
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_a_stream_reports_how_much_of_the_prompt_is_read(api: httpx.Client, path: str) -> None:
+    asked = GREEDY | ASKED[path] | {"return_progress": True, "timings_per_token": True}
+    plain = post(api, path, **GREEDY, **ASKED[path])
+    text = api.post(path, json=asked | {"stream": True}).text
+    chunks = [json.loads(line[6:]) for line in text.splitlines() if line[6:7] == "{"]
+    progress = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+    assert progress
+    assert progress[-1]["processed"] == progress[-1]["total"] == plain["usage"]["prompt_tokens"]
+    assert sum("timings" in chunk for chunk in chunks) > GREEDY["max_tokens"] // 2
+    assert post(api, path, **asked)["choices"] == plain["choices"]
+
+
+def test_an_answer_without_a_bound_fills_the_context(api: httpx.Client) -> None:
+    digits = {"type": "array", "items": {"enum": [0]}, "minItems": 1000}
+    asked = {"model": "demo", "max_tokens": -1, "json_schema": digits, "temperature": 0}
+    answer = post(api, COMPLETIONS, **asked, prompt="Count", top_k=-1)
+    assert answer["choices"][0]["finish_reason"] in ("stop", "length")
+    assert answer["usage"]["completion_tokens"] > 900
+
+
+def test_what_is_left_out_is_named(api: httpx.Client) -> None:
+    extra = {"verbosity": "low", "id_slot": 3, "user": "ann", "store": True, "metadata": {}}
+    for stream in (False, True):
+        answer = api.post(CHAT, json=GREEDY | ASKED[CHAT] | extra | {"stream": stream})
+        assert answer.status_code == 200
+        assert answer.headers["X-MyLLM-Ignored"] == "verbosity, id_slot"
+    assert "X-MyLLM-Ignored" not in api.post(CHAT, json=GREEDY | ASKED[CHAT]).headers
+
+
+def test_content_in_every_form(api: httpx.Client) -> None:
+    """Null and parts of other APIs, on their way to the engine."""
+    parts = [{"type": "input_text", "text": "Count to"}, "one hundred."]
+    for content in (parts, [{"type": "text", "text": "Count to\none hundred."}]):
+        messages = [
+            {"role": "developer", "content": None, "name": None},
+            {"role": "user", "content": content, "tool_calls": None},
+        ]
+        answer = post(api, CHAT, **GREEDY, messages=messages, tools=None, stream_options=None)
+        assert answer["choices"][0]["message"]["content"]

@@ -302,3 +302,34 @@ def has_begun_and_waits(reader: Reader) -> bool:
 
 def told_so_far(said: StreamedAnswer) -> int:
     return len(said.text) + sum(len(call.arguments) for call in said.calls.values())
+
+
+def test_old_clients_get_the_calls_that_they_know(api: httpx.Client) -> None:
+    function = {"name": "weather", "parameters": CITY}
+    asked = {"functions": [function, {"name": "other", "parameters": CITY}]} | {
+        "function_call": {"name": "weather"}, "logit_bias": BEGIN_OR_END,
+    }  # fmt: skip
+    [choice] = ask(api, **asked)["choices"]
+    assert choice["finish_reason"] == "function_call"
+    assert "tool_calls" not in choice["message"]
+    call = choice["message"]["function_call"]
+    assert call["name"] == "weather"
+    assert json.loads(call["arguments"])["city"] in ("Rome", "Paris")
+    streamed = api.post(CHAT, json=body(**asked, stream=True))
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    events = list(events_in(streamed.content))
+    parts = [each["choices"][0]["delta"].get("function_call", {}) for each in events]
+    assert "".join(part.get("name", "") for part in parts) == "weather"
+    assert "".join(part.get("arguments", "") for part in parts) == call["arguments"]
+    assert events[-1]["choices"][0]["finish_reason"] == "function_call"
+    assert "tool_calls" not in streamed.text
+    history = [QUESTION, choice["message"], {"role": "function", "name": "weather", "content": "3"}]
+    then = ask(api, **asked | {"messages": history, "function_call": "none", "logit_bias": {}})
+    assert then["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+def test_tools_that_are_no_functions_are_named(api: httpx.Client) -> None:
+    search = {"type": "web_search"}
+    answer = api.post(CHAT, json=body(search, tool("weather")))
+    assert answer.headers["X-MyLLM-Ignored"] == "tools[0] (web_search)"
+    assert calls(answer.json())[0][0] == "weather"

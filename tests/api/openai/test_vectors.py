@@ -75,6 +75,35 @@ def test_a_text_its_tokens_and_several_of_either(api: httpx.Client) -> None:
     assert usage == {"prompt_tokens": 10, "total_tokens": 10}
 
 
+def test_texts_tokens_and_objects_in_one_list(api: httpx.Client) -> None:
+    [cat], [dog] = embed(api, "cat"), embed(api, "dog")
+    made = embed(api, ["cat", tokens("dog"), {"prompt_string": "cat"}, {"prompt_string": "dog"}])
+    assert made == [pytest.approx(each, abs=ABOUT) for each in (cat, dog, cat, dog)]
+    [alone] = embed(api, {"prompt_string": "cat"})
+    assert alone == pytest.approx(cat, abs=1e-5)
+
+
+def test_one_input_of_texts_and_tokens(api: httpx.Client) -> None:
+    """A list with a number in it is one input, as it is for llama.cpp."""
+    [cat] = embed(api, "cat")
+    first, *rest = tokens("cat")
+    assert embed(api, [first, *rest[:-1], SEP]) == [pytest.approx(cat, abs=1e-5)]
+    mixed = embed(api, ["cat", SEP])
+    assert len(mixed) == 1
+    assert len(embed(api, [["cat", SEP], "dog"])) == 2
+
+
+def test_the_model_can_be_left_out_where_only_one_is_meant(api: httpx.Client) -> None:
+    for name in ("bert", "nested", "unpooled", "demo"):
+        api.post(f"/api/models/{name}/unload", params={"force": "true"})
+    assert post(api, RERANK, query=QUERY, documents=TEXTS)["model"] == "ranker"
+    said = refused(api.post(PATH, json={"input": "cat"}))
+    assert "model is required, for it could be any of these" in said
+    embed(api, "cat")
+    for model in ({}, {"model": None}, {"model": ""}):
+        assert post(api, PATH, input="cat", **model)["model"] == "bert"
+
+
 def test_many_texts_keep_their_order(api: httpx.Client) -> None:
     words = [f"{first}{second}" for first in "abcdefghij" for second in "abcdefghij"]
     made = embed(api, words)
@@ -124,8 +153,14 @@ def test_dimensions(api: httpx.Client) -> None:
         (["cat", ""], "input must not be empty"),
         ([[]], "input must not be empty"),
         (None, "input must not be empty"),
-        ([1, "cat"], "input must be a text, tokens, or a list of texts or of tokens"),
-        ([-1], "input must be a text, tokens, or a list of texts or of tokens"),
+        ([-1], "input must be a text, tokens, or a list of texts and tokens"),
+        ([[["cat"]]], "input must be a text, tokens, or a list of texts and tokens"),
+        ({"text": "cat"}, "input must not be empty"),
+        (
+            {"prompt_string": "cat", "multimodal_data": ["aGk="]},
+            "input must be texts or tokens: pictures and sounds cannot be embedded",
+        ),
+        (["cat", [10_000, "cat"]], "Input 1 has token 10000, but the model knows 141 tokens"),
         ([[2, 10_000]], "Input has token 10000, but the model knows 141 tokens"),
         ("x" * 200, f"Input too long for embeddings ({CONTEXT} tokens): 202 tokens"),
         ([[7], [7] * 129], f"Input 1 too long for embeddings ({CONTEXT} tokens): 129 tokens"),
@@ -163,6 +198,21 @@ def test_the_best_ones_with_their_texts(api: httpx.Client) -> None:
     assert len(rerank(api, top_n=10)["results"]) == 3
 
 
+def test_texts_are_scored_in_the_form_of_text_embeddings_inference(api: httpx.Client) -> None:
+    scores = {each["index"]: each["relevance_score"] for each in rerank(api)["results"]}
+    asked = {"model": None, "query": QUERY, "texts": TEXTS, "truncate": True}
+    squeezed = post(api, RERANK, **asked)
+    assert [set(each) for each in squeezed] == [{"index", "score"}] * 3
+    for each in squeezed:
+        expected = 1 / (1 + math.exp(-scores[each["index"]]))
+        assert each["score"] == pytest.approx(expected, abs=ABOUT)
+    raw = post(api, "/rerank", **asked, raw_scores=True, return_text=True)
+    assert [each["index"] for each in raw] == [each["index"] for each in squeezed]
+    for each in raw:
+        assert each["score"] == pytest.approx(scores[each["index"]], abs=ABOUT)
+        assert each["text"] == TEXTS[each["index"]]
+
+
 def test_more_documents_than_are_read_at_once(api: httpx.Client) -> None:
     documents = [f"{first}{second}" for first in "abcdefghij" for second in "abcdefg"]
     results = rerank(api, documents=documents)["results"]
@@ -177,6 +227,8 @@ def test_more_documents_than_are_read_at_once(api: httpx.Client) -> None:
     [
         ({"query": " "}, "query must not be empty"),
         ({"documents": []}, "documents must not be empty"),
+        ({"documents": None}, "documents must not be empty"),
+        ({"documents": None, "texts": []}, "documents must not be empty"),
         ({"top_n": 0}, "top_n is wrong"),
         (
             {"documents": ["a", "x" * 200]},

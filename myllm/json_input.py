@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from myllm.errors import InvalidRequest
-from myllm.limits import CONTAINERS, NESTING, VALUES
+from myllm.limits import CONTAINERS, KEYS, NESTING, VALUES
 
 _NESTED = (dict, list)
 # A text with fewer commas and brackets, those within its strings included, is parsed within some
@@ -43,8 +43,8 @@ def parse_json(text: bytes, what: str = "The body") -> Any:
     """The value of `text`. It contains no NaN, no infinity and no integer of more than 64 bits: a
     larger one becomes a float. Half of a surrogate pair becomes U+FFFD.
 
-    Raises InvalidRequest about `what` if the text is not JSON or exceeds `VALUES`, `CONTAINERS` or
-    `NESTING`.
+    Raises InvalidRequest about `what` if the text is not JSON or exceeds `VALUES`, `CONTAINERS`,
+    `KEYS` or `NESTING`.
     """
     containers = check_values(text, what)
     value = _parsed(text, what)
@@ -88,7 +88,7 @@ def check_values(text: bytes, what: str) -> int:
 
 
 def _count_exactly(text: bytes, what: str) -> int:
-    values = containers = start = 0
+    values = containers = keys = start = 0
     is_inside = False
     while start < len(text):
         step = text[start : start + _STEP]
@@ -101,10 +101,13 @@ def _count_exactly(text: bytes, what: str) -> int:
         is_inside ^= len(parts) % 2 == 0
         containers += _containers(outside)
         values += _containers(outside) + outside.count(b",")
+        keys += outside.count(b":")
         if values > VALUES:
             raise InvalidRequest(f"{what} has more than {VALUES} values")
         if containers > CONTAINERS:
             raise InvalidRequest(f"{what} has more than {CONTAINERS} lists and objects")
+        if keys > KEYS:
+            raise InvalidRequest(f"{what} has more than {KEYS} fields of objects")
     return containers
 
 

@@ -16,6 +16,9 @@ because the parser keeps Python's lock, and all other requests waiting, until it
 CONTAINERS: Final = 60_000
 """Lists and objects among them: parsing and checking one takes as long as ten numbers."""
 
+KEYS: Final = 100_000
+"""Fields of all objects together: each costs as much as three numbers."""
+
 NESTING: Final = 128
 """Lists and objects inside each other. JSON encoders give up at 254, including the levels that our
 own envelopes add."""

@@ -10,7 +10,7 @@ import pytest
 from myllm import json_input
 from myllm.errors import InvalidRequest
 from myllm.json_input import check_values, parse_json
-from myllm.limits import CONTAINERS, NESTING, VALUES
+from myllm.limits import CONTAINERS, KEYS, NESTING, VALUES
 
 # Texts that look like JSON, or whose ends are hard to find.
 TEXTS = (
@@ -66,6 +66,15 @@ def test_too_many_values(value: str) -> None:
     text = f"[{','.join([value] * (VALUES + 1))}]"
     with pytest.raises(InvalidRequest, match=r"it has more than \d+ (values|lists and objects)"):
         parse_json(text.encode(), "it")
+
+
+@pytest.mark.parametrize("objects", [1, 1_000, 25_000])
+def test_too_many_fields_of_objects(objects: int) -> None:
+    """Each costs as much as three numbers, whichever object it is in."""
+    most = [{f"k{key}": 1 for key in range(KEYS // objects)}] * objects
+    assert parse_json(orjson.dumps(most)) == most
+    with pytest.raises(InvalidRequest, match=f"more than {KEYS} fields of objects"):
+        parse_json(orjson.dumps([*most, {"one": "more"}]))
 
 
 def test_too_deep() -> None:

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from myllm.api.http.connections import Connections
+from myllm.api.http.request_state import DEPARTURE
 from myllm.api.http.uvicorn_protocol import ClientProtocol
 from myllm.disconnects import Disconnects
 from myllm.settings import load_settings
@@ -96,3 +97,34 @@ async def _take_little() -> None:
                 while taken < 2**23:
                     taken += len(await connection.loop.sock_recv(client, 2**20))
             assert not await _is_closed(connection)
+
+
+def test_a_client_that_leaves_after_a_large_body_is_noticed() -> None:
+    uvloop.run(_leave_after_a_large_body())
+
+
+async def _leave_after_a_large_body() -> None:
+    """The last piece of the body is so large that reading pauses."""
+    left = asyncio.Event()
+
+    async def wait(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        scope["state"][DEPARTURE].calls(left.set)
+        await asyncio.sleep(60)
+
+    config = uvicorn.Config(wait, lifespan="off", log_config=None, ws="none")
+    config.load()
+    connections = Connections(load_settings(), 1000), Disconnects()
+    protocol = ClientProtocol(*connections, config=config, server_state=ServerState(), app_state={})
+    ours, theirs = socket.socketpair()
+    with theirs:
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, ours)
+        protocol.data_received(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n"
+        )
+        await asyncio.sleep(0.05)
+        protocol.data_received(b" " * 200_000)
+        await asyncio.sleep(0.05)
+    async with asyncio.timeout(10):
+        await left.wait()

@@ -1,5 +1,5 @@
-"""The bodies of Anthropic's API: the fields that are accepted. Other fields are ignored, such as
-`cache_control` (prompts are always cached) and `metadata`."""
+"""The bodies of Anthropic's API: the fields that are read. Others are named in `X-MyLLM-Ignored`,
+unless no answer depends on them, such as `cache_control` (prompts are always cached)."""
 
 from __future__ import annotations
 
@@ -118,6 +118,7 @@ class CountTokensRequest(Queued, BaseModel):
 
     model_config = ConfigDict(
         allow_inf_nan=False,
+        extra="allow",  # to be named
         json_schema_extra={
             "example": {
                 "model": "demo",

@@ -18,9 +18,12 @@ from myllm.api.anthropic.schemas import (
     AnthropicMessage,
     CountTokensRequest,
     CustomTool,
+    MessagesRequest,
+    OtherTool,
     OutputConfig,
     ThinkingConfig,
 )
+from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import Part, RawMessages
@@ -28,9 +31,16 @@ from myllm.gateway.conversation.messages import Part, RawMessages
 # Claude Code puts this line, which changes with each request, first: with it, no prompt would ever
 # match the cache.
 _BILLING: Final = "x-anthropic-billing-header:"
-_CHOICES: Final = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 # The levels that chat templates know; Anthropic has more.
 _EFFORTS: Final = {"xhigh": "high", "max": "high"}
+# No answer depends on these: accounts, prices, places and caches of Anthropic's.
+_HARMLESS: Final = frozenset(
+    {
+        *("metadata", "service_tier", "inference_geo", "speed", "cache_control", "betas"),
+        *("anthropic_version", "diagnostics", "fallbacks", "billing_policy", "user_profile_id"),
+        *("workspace_id", "fallback_credit_token", *MessagesRequest.model_fields),
+    }
+)
 # The one edit that is done here: the chat template decides which thoughts the model sees again.
 _THOUGHTS_ONLY: Final = "clear_thinking_20251015"
 
@@ -120,6 +130,9 @@ def _result(block: ToolResultBlock, reader: BlockReader, where: str) -> dict[str
 
 
 def _name_unused(request: CountTokensRequest, ignored: Ignored) -> None:
+    for name, value in (request.model_extra or {}).items():
+        if value is not None and name not in _HARMLESS:
+            ignored.add(name)
     edits = (request.context_management and request.context_management.edits) or ()
     for number, edit in enumerate(edits):
         if edit.type != _THOUGHTS_ONLY:
@@ -139,33 +152,17 @@ def _thinking(config: ThinkingConfig | None, effort: str | None) -> dict[str, An
 
 
 def _tools(request: CountTokensRequest, ignored: Ignored) -> dict[str, Any]:
-    tools: list[CustomTool] = []
-    for number, tool in enumerate(request.tools or ()):
-        if isinstance(tool, CustomTool):
-            tools.append(tool)
-        else:
-            ignored.add(f"tools[{number}] ({tool.type})")
     choice = request.tool_choice
-    if choice is not None and choice.type == "tool":
-        tools = [tool for tool in tools if tool.name == choice.name]
-        if not tools:
-            raise InvalidRequest(
-                f"tool_choice.name '{choice.name}' is not one of the tools that this server can use"
-            )
-    if choice is not None and choice.type == "any" and not tools:
-        raise InvalidRequest("tool_choice is 'any', but this server can use none of the tools")
-    if not tools:
-        return {}
-    fields: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
-    if choice is not None:
-        fields["tool_choice"] = _CHOICES[choice.type]
-        if choice.disable_parallel_tool_use is not None:
-            fields["parallel_tool_calls"] = not choice.disable_parallel_tool_use
+    chosen = choice and choice.model_dump(exclude_none=True)
+    fields = tool_fields([_tool(tool) for tool in request.tools or ()], chosen, ignored)
+    if fields and choice is not None and choice.disable_parallel_tool_use is not None:
+        fields["parallel_tool_calls"] = not choice.disable_parallel_tool_use
     return fields
 
 
-def _tool(tool: CustomTool) -> dict[str, Any]:
-    function = {"name": tool.name, "parameters": tool.input_schema}
-    if tool.description:
-        function["description"] = tool.description
-    return {"type": "function", "function": function}
+def _tool(tool: CustomTool | OtherTool) -> dict[str, Any]:
+    """Return a tool in OpenAI's form; one of another type keeps no more than that type."""
+    if isinstance(tool, OtherTool):
+        return {"type": tool.type}
+    described = {"description": tool.description, "parameters": tool.input_schema}
+    return {"type": "function", "function": {"name": tool.name, **described}}

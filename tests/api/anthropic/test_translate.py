@@ -90,7 +90,7 @@ def test_null_inside_of_blocks_and_tools() -> None:
     )
     assert made_fields == {
         "tools": [{"type": "function", "function": {
-            "name": "weather", "parameters": {"type": "object"}}}],
+            "name": "weather", "parameters": {"type": "object", "properties": {}}}}],
         "tool_choice": "auto",
         "chat_template_kwargs": {"enable_thinking": True},
     }  # fmt: skip
@@ -208,10 +208,16 @@ def test_tools_of_other_servers_are_left_out() -> None:
             *(f"tools[{number}] ({kind})" for number, kind in enumerate(kinds)),
         ]
     )
-    with pytest.raises(InvalidRequest, match="none of the tools"):
+    with pytest.raises(InvalidRequest, match="there are no tools"):
         fields(tools=tools, tool_choice={"type": "any"})
-    with pytest.raises(InvalidRequest, match="'web_' is not one of the tools"):
+    with pytest.raises(InvalidRequest, match="there is no tool 'web_'"):
         fields(tools=[*tools, TOOL], tool_choice={"type": "tool", "name": "web_"})
+
+
+def test_fields_that_are_unknown_are_named() -> None:
+    harmless = {"metadata": {"user_id": "u"}, "service_tier": "auto", "max_tokens": 5}
+    _, left_out = fields(**harmless, container="c", hologram=True, nothing=None)
+    assert left_out == "container, hologram"
 
 
 def test_how_much_to_think() -> None:

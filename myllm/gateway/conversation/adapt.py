@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from myllm.gateway.conversation import tool_messages
+from myllm.gateway.conversation import thoughts, tool_messages
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import ChatMessage, Messages, Part
 from myllm.gateway.conversation.tool_calls import matched
@@ -20,13 +20,13 @@ _EMPTY_USER: ChatMessage = {"role": "user", "content": ""}
 
 def is_plain(messages: Messages) -> bool:
     """Whether every template accepts `messages`: at most one system message, at the front, then
-    texts of user and assistant in turns."""
+    texts of user and assistant in turns, without thoughts."""
     expected = "user"
     for message in messages:
         role = message["role"]
         if role == "system" and message is messages[0]:
             continue
-        if role != expected or "tool_calls" in message:
+        if role != expected or "tool_calls" in message or "reasoning_content" in message:
             return False
         expected = "assistant" if role == "user" else "user"
     return bool(messages) and messages[-1]["role"] != "system"
@@ -44,12 +44,15 @@ def adapted(messages: Messages, traits: TemplateTraits, ignored: Ignored) -> Mes
         messages = _system_in_question(messages)
     if not traits.calls:
         messages = tool_messages.calls_as_text(messages)
+    elif not traits.results_apart:
+        messages = tool_messages.results_behind_calls(messages)
     if not traits.results:
         messages = tool_messages.results_as_text(messages)
     if traits.alternates:
         messages = _alternating(messages)
     if traits.calls:
         messages = tool_messages.in_form(messages, traits, ignored)
+    messages = thoughts.in_form(messages, traits)
     if traits.needs_user and all(message["role"] != "user" for message in messages):
         first = sum(message["role"] == "system" for message in messages)
         messages = [*messages[:first], _EMPTY_USER, *messages[first:]]
@@ -105,9 +108,9 @@ def _merged(messages: Messages) -> ChatMessage:
     calls = [call for message in messages for call in message.get("tool_calls", ())]
     if calls:
         merged["tool_calls"] = calls
-    thoughts = [text for message in messages if (text := message.get("reasoning_content"))]
-    if thoughts:
-        merged["reasoning_content"] = "\n\n".join(thoughts)
+    thinking = [text for message in messages if (text := message.get("reasoning_content"))]
+    if thinking:
+        merged["reasoning_content"] = "\n\n".join(thinking)
     return merged
 
 

@@ -46,6 +46,21 @@ def results_as_text(messages: Messages) -> Messages:
     return [_as_user(message) if message["role"] == "tool" else message for message in messages]
 
 
+def results_behind_calls(messages: Messages) -> Messages:
+    """Move each result behind its call, before whatever came between them."""
+    groups: list[Messages] = []
+    calling: dict[str, Messages] = {}
+    for message in messages:
+        group = calling.get(message.get("tool_call_id", "")) if message["role"] == "tool" else None
+        if group is not None:
+            group.append(message)
+            continue
+        groups.append([message])
+        for call in message.get("tool_calls", ()):
+            calling[call["id"]] = groups[-1]
+    return [message for group in groups for message in group]
+
+
 def in_form(messages: Messages, traits: TemplateTraits, ignored: Ignored) -> Messages:
     """Return messages whose calls and results a template with these traits renders."""
     if not traits.parallel_calls:
@@ -105,8 +120,11 @@ def _one_call_each(messages: Messages) -> Iterator[ChatMessage]:
 def _without_text_beside(
     messages: Messages, traits: TemplateTraits, ignored: Ignored
 ) -> Iterator[ChatMessage]:
+    stays_behind = len(messages)
+    if traits.text_beside_calls == "together in the last turn":
+        stays_behind = _last_turn(messages)
     for number, message in enumerate(messages):
-        if not (message.get("tool_calls") and message["content"]):
+        if number > stays_behind or not (message.get("tool_calls") and message["content"]):
             yield message
             continue
         if traits.text_beside_calls == "nowhere":
@@ -114,6 +132,14 @@ def _without_text_beside(
         else:
             yield {"role": "assistant", "content": message["content"]}
         yield {**message, "content": ""}
+
+
+def _last_turn(messages: Messages) -> int:
+    """Return the index of the last message that neither calls tools nor is a result."""
+    for number in range(len(messages) - 1, -1, -1):
+        if messages[number]["role"] != "tool" and not messages[number].get("tool_calls"):
+            return number
+    return -1
 
 
 def _with_answers(messages: Messages) -> Iterator[ChatMessage]:

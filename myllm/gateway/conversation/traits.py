@@ -17,7 +17,11 @@ class TemplateTraits:
     `short_ids`: the ids of calls must have nine letters or digits. `parallel_calls`: one message
     may have several calls. `system_in_tool_loops`: it renders the system message also when the
     result of a tool comes last. `text_beside_calls`: where the text of a message with calls must
-    be. `user_after_result`: a user message may follow the result of a tool.
+    be. `user_after_result`: a user message may follow the result of a tool. `results_apart`: other
+    messages may come between a call and its result.
+
+    `thoughts`: where it shows what the assistant thought before it called tools. Where that is
+    never, or instead of the message's text, thoughts would displace the text.
     """
 
     late_systems: bool = True
@@ -28,11 +32,20 @@ class TemplateTraits:
     short_ids: bool = False
     parallel_calls: bool = True
     system_in_tool_loops: bool = True
-    text_beside_calls: Literal["together", "in a message before", "nowhere"] = "together"
+    text_beside_calls: Literal[
+        "together", "together in the last turn", "in a message before", "nowhere"
+    ] = "together"
     user_after_result: bool = True
+    results_apart: bool = True
+    thoughts: Literal["beside text", "instead of text", "never"] = "beside text"
 
 
 STRICTEST: Final = TemplateTraits(
-    late_systems=False, alternates=True, needs_user=True, calls=False, results=False
+    late_systems=False,
+    alternates=True,
+    needs_user=True,
+    calls=False,
+    results=False,
+    thoughts="never",
 )
 """One system message, then texts of users and assistants in turns: every template accepts that."""

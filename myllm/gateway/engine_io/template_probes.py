@@ -82,7 +82,7 @@ async def find_traits(keeps: Render) -> TemplateTraits:
     traits = TemplateTraits(
         late_systems=await _all(keeps, *_LATE_SYSTEMS),
         alternates=not await _all(keeps, *_REPEATED_ROLES),
-        needs_user=not await keeps([_system("zqa")]),
+        needs_user=not await _all(keeps, [_system("zqa")], [_assistant("zqa")]),
         **await _tool_traits(keeps),
     )
     return traits if await keeps(adapted(_EVERYTHING, traits, Ignored())) else STRICTEST
@@ -102,7 +102,11 @@ async def _tool_traits(keeps: Render) -> dict[str, Any]:
         one, short_ids = _call("zqone", "abcdefgh1"), True
         if not await keeps([_USER, _calling(one), _result(one)]):
             as_text = _assistant("zqcall")
-            return {"calls": False, "results": await keeps([_USER, as_text, _result(one)])}
+            return {
+                "calls": False,
+                "results": await keeps([_USER, as_text, _result(one)]),
+                "thoughts": await _place_of_thoughts(keeps, None),
+            }
     other = _call("zqtwo", "abcdefgh2")
     together = [_USER, _calling(one, other), _result(one), _result(other, "zqother")]
     return {
@@ -113,16 +117,37 @@ async def _tool_traits(keeps: Render) -> dict[str, Any]:
         "user_after_result": await keeps(
             [_USER, _calling(one), _result(one), {"role": "user", "content": "zqlast"}]
         ),
+        "results_apart": await keeps(
+            [_USER, _calling(one), {"role": "user", "content": "zqlast"}, _result(one)]
+        ),
+        "thoughts": await _place_of_thoughts(keeps, one),
     }
 
 
 async def _place_of_text(keeps: Render, call: ToolCall) -> str:
     calling, answer = _calling(call), _result(call)
-    if await keeps([_USER, {**calling, "content": "zqtext"}, answer]):
+    end = [_assistant("zqend"), _USER]
+    loop: Messages = [_USER, {**calling, "content": "zqtext"}, answer]
+    is_shown = await keeps(loop)
+    if is_shown and await keeps([*loop, *end]):
         return "together"
-    if await keeps([_USER, _assistant("zqtext"), calling, answer, _assistant("zqend"), _USER]):
-        return "in a message before"
+    if await keeps([_USER, _assistant("zqtext"), calling, answer, *end]):
+        return "together in the last turn" if is_shown else "in a message before"
     return "nowhere"
+
+
+async def _place_of_thoughts(keeps: Render, call: ToolCall | None) -> str:
+    """Return where thoughts can be, by what becomes of the text beside them."""
+    answer: ChatMessage = {"role": "assistant", "content": "zqtext", "reasoning_content": "think"}
+    if not await keeps([_USER, answer, _USER]):
+        return "never"
+    if call is None:
+        return "beside text"
+    thinking: ChatMessage = {**_calling(call), "reasoning_content": "zqthought"}
+    if not await keeps([_USER, thinking, _result(call)]):
+        return "beside text"
+    both = await keeps([_USER, {**thinking, "content": "zqtext"}, _result(call)])
+    return "beside text" if both else "instead of text"
 
 
 def _system(text: str) -> ChatMessage:

@@ -146,6 +146,40 @@ def test_text_beside_calls() -> None:
     assert ignored.headers()[HEADER] == "messages[1].content (text beside tool calls)"
 
 
+def test_text_beside_calls_of_earlier_turns_only() -> None:
+    loop = [user("a"), assistant("t", "x"), result("x", "1")]
+    again = [user("c"), assistant("u", "y"), result("y", "2")]
+    place = "together in the last turn"
+    assert fitted(*loop, text_beside_calls=place) == loop
+    made = fitted(*loop, assistant("b"), *again, text_beside_calls=place)
+    assert made[:3] == [user("a"), assistant("t"), assistant("", "x")]
+    assert made[-3:] == again
+    made = fitted(*loop, assistant("to be continued"), text_beside_calls=place)
+    assert made[1] == assistant("t")
+
+
+def test_results_apart_from_their_calls() -> None:
+    messages = [user("a"), assistant("", "x", "y"), user("b"), result("y", "2"), user("c")]
+    messages += [assistant("", "z"), result("z", "3"), assistant("d"), result("x", "1")]
+    assert fitted(*messages) == messages
+    made = fitted(*messages, results_apart=False)
+    assert roles(made) == "user assistant tool tool user user assistant tool assistant"
+    assert [made[number]["content"] for number in (2, 3, 7)] == ["2", "1", "3"]
+
+
+def test_thoughts_that_displace_text() -> None:
+    thinking: ChatMessage = {**assistant("t", "x"), "reasoning_content": "think"}
+    answer: ChatMessage = {**assistant("b"), "reasoning_content": "think more"}
+    messages = [user("a"), thinking, result("x", "1"), answer, user("c")]
+    assert not is_plain([user("a"), answer, user("c")])
+    assert fitted(*messages) == messages
+    made = fitted(*messages, thoughts="instead of text")
+    assert (made[1]["content"], made[1]["reasoning_content"]) == ("", "think\n\nt")
+    assert made[3] == answer
+    made = fitted(*messages, thoughts="never")
+    assert made == [user("a"), assistant("t", "x"), messages[2], assistant("b"), user("c")]
+
+
 def test_a_question_after_results_follows_an_empty_answer() -> None:
     messages = [user("a"), assistant("", "x"), result("x", "1"), user("b")]
     made = fitted(*messages, user_after_result=False)

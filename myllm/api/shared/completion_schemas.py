@@ -126,8 +126,13 @@ class SampledRequest(Queued, BaseModel):
     @field_validator("seed")
     @classmethod
     def _seed(cls, seed: int | None) -> int | None:
-        """The engine's seeds are unsigned; OpenAI's may be any integer."""
-        return None if seed is None else seed % 2**32
+        """The engine's seeds are unsigned; OpenAI's may be any integer.
+
+        For -1 and the greatest, the engine would draw a seed, and no answer could be replayed: so
+        one is drawn here, as for a request without a seed.
+        """
+        made = None if seed is None else seed % 2**32
+        return None if made == 2**32 - 1 else made
 
     def given(self, ignored: Ignored) -> dict[str, Any]:
         """Return the fields for the engine that the request has set.

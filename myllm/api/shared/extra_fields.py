@@ -79,6 +79,25 @@ def _structured(name: str, value: Any) -> dict[str, Any]:
     return _schema(f"{name}.json", schema)
 
 
+def _format(name: str, value: Any) -> dict[str, Any]:
+    """The format of an answer to a prompt; the engine takes it in chats alone."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"json_schema": value.get("schema") or {"type": "object"}}
+    if kind == "json_schema" and isinstance(wrapper := value.get("json_schema"), dict):
+        return _schema(f"{name}.json_schema.schema", wrapper.get("schema"))
+    raise InvalidRequest(f"{name} must be of type text, json_object, or json_schema with a schema")
+
+
+def _penalty(name: str, value: Any) -> dict[str, Any]:
+    """vLLM's name for `repeat_penalty`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise InvalidRequest(f"{name} must be a number, 0 or more")
+    return {"repeat_penalty": value}
+
+
 def _reasoning(name: str, value: Any) -> dict[str, Any]:
     """OpenRouter's `reasoning` and Anthropic's `thinking`: objects, or some clients' flags."""
     if isinstance(value, str):
@@ -114,6 +133,8 @@ _READERS: Final = {
     "modalities": _modalities,
     "guided_json": _schema,
     "structured_outputs": _structured,
+    "response_format": _format,
+    "repetition_penalty": _penalty,
     "reasoning": _reasoning,
     "thinking": _reasoning,
     "thinking_budget": _budget,

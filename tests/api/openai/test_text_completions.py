@@ -143,6 +143,23 @@ def test_values_that_ask_for_nothing(api: httpx.Client, fields: dict[str, Any]) 
     assert post(api, PATH, **GREEDY, prompt=PROMPT, **fields)["choices"] == plain["choices"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "answer"),
+    [
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [7]}}}, 7),
+        ({"type": "json_object", "schema": {"enum": [{"a": 1}]}}, {"a": 1}),
+    ],
+)
+def test_a_format_holds_without_a_chat_too(api: httpx.Client, wanted: Any, answer: Any) -> None:
+    made = post(api, PATH, **GREEDY, prompt=PROMPT, response_format=wanted)
+    assert json.loads(made["choices"][0]["text"]) == answer
+
+
+@pytest.mark.parametrize("wanted", ["json", {"type": "regex"}, {"type": "json_schema"}])
+def test_an_unknown_format_is_refused(api: httpx.Client, wanted: Any) -> None:
+    assert "response_format must be of type text" in words(api, response_format=wanted)
+
+
 def test_texts_and_tokens_in_one_list(api: httpx.Client) -> None:
     tokens = post(api, "/tokenize", model="demo", content=PROMPT, add_special=True)["tokens"]
     made = post(api, PATH, **GREEDY, prompt=[PROMPT, tokens])

@@ -328,6 +328,13 @@ def test_old_clients_get_the_calls_that_they_know(api: httpx.Client) -> None:
     assert then["choices"][0]["finish_reason"] in ("stop", "length")
 
 
+def test_an_unknown_format_is_refused(api: httpx.Client) -> None:
+    for wanted in ({"type": "regex"}, "json"):
+        answer = api.post(CHAT, json=body(response_format=wanted))
+        assert answer.status_code == 400
+        assert "response_format" in answer.json()["error"]["message"]
+
+
 def test_tools_that_are_no_functions_are_named(api: httpx.Client) -> None:
     search = {"type": "web_search"}
     answer = api.post(CHAT, json=body(search, tool("weather")))

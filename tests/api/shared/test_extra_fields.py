@@ -41,6 +41,14 @@ def test_a_top_k_of_minus_one_means_all() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seed", "engine"), [(-1, {}), (2**32 - 1, {}), (7, {"seed": 7}), (-2, {"seed": 2**32 - 2})]
+)
+def test_no_seed_leaves_the_draw_to_the_engine(seed: int, engine: dict[str, Any]) -> None:
+    """It would draw another one for a replay."""
+    assert given(seed=seed) == (engine, "")
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"user": "ann", "metadata": {"a": "b"}, "store": True, "service_tier": "auto"},
@@ -80,6 +88,8 @@ def test_what_no_model_can_follow_is_named() -> None:
             {"reasoning": {"effort": "low"}, "reasoning_effort": "high"},
             {"reasoning_effort": "high"},
         ),
+        ({"repetition_penalty": 1.2}, {"repeat_penalty": 1.2}),
+        ({"repetition_penalty": 1.2, "repeat_penalty": 1.0}, {"repeat_penalty": 1.0}),
         ({"guided_json": {"type": "integer"}}, {"json_schema": {"type": "integer"}}),
         ({"structured_outputs": {"json": {"enum": [1]}}}, {"json_schema": {"enum": [1]}}),
     ],
@@ -96,6 +106,7 @@ def test_the_names_of_other_servers(fields: dict[str, Any], engine: dict[str, An
         ({"guided_choice": ["a", "b"]}, "guided_choice is not supported: send a `response_format`"),
         ({"structured_outputs": {"regex": "a"}}, "structured_outputs is supported with `json`"),
         ({"guided_json": "x"}, "guided_json must be a JSON schema"),
+        ({"repetition_penalty": "x"}, "repetition_penalty must be a number"),
         ({"use_beam_search": True}, "use_beam_search is not supported"),
         ({"thinking_budget": "much"}, "thinking_budget must be a whole number"),
         ({"reasoning": {"max_tokens": -2}}, "reasoning's budget must be a whole number"),

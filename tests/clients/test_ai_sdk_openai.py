@@ -1,0 +1,42 @@
+"""Vercel's AI SDK, unmodified: loops of tools, objects and streams by its providers for OpenAI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import Isolated
+from tests.clients.node_packages import project
+
+pytestmark = [
+    pytest.mark.more,
+    pytest.mark.needs_node,
+    pytest.mark.needs_network_namespace,
+    pytest.mark.timeout(400),
+]
+PARIS = {"city": "Paris"}
+
+
+def test_loops_objects_and_streams(isolated_server: Isolated, tmp_path: Path) -> None:
+    done = isolated_server.network.run(
+        ["node", "client.mjs"],
+        home=project("ai-sdk-openai", tmp_path),
+        MYLLM_URL=isolated_server.server.url,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told.pop("dimensions") == 256
+    assert set(told) == {"chat", "compatible"}
+    for name, each in told.items():
+        for loop in (each["whole"], each["asStream"]):
+            assert loop["runs"] >= 1, name
+            assert loop["calls"] == [["weather", PARIS]], name
+            assert loop["results"] == [{"city": "Paris", "degrees": 21}], name
+            assert loop["reason"] == "tool-calls", name
+            first, second = loop["read"]
+            assert second > first > 0, "the second step reads the call and its result"
+            assert loop["written"] > 0, name
+        assert each["object"] == each["streamedObject"] == PARIS, name
+        assert each["parts"] >= 1, name

@@ -10,6 +10,7 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
+from myllm.api.anthropic.schemas import CountTokensRequest
 from myllm.api.dialects import DIALECTS
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.schemas import ChatRequest
@@ -135,3 +136,15 @@ def test_a_list_that_is_too_long_is_refused_before_its_items_are_checked(
     with pytest.raises(ValidationError, match=f"must have {limit} entries at most, not"):
         check.validate_python([1] * (limit + 1))
     assert checked == []
+
+
+def test_parts_inside_of_results_and_documents_count() -> None:
+    texts = [{"type": "text", "text": "a"}] * (PARTS // 2)
+    result = {"type": "tool_result", "tool_use_id": "t", "content": texts}
+    document = {"type": "document", "source": {"type": "content", "content": texts}}
+    for block in (result, document):
+        message = {"role": "user", "content": [block]}
+        asked = {"model": "demo", "messages": [message, message]}
+        with pytest.raises(ValidationError, match=f"must have {PARTS} parts"):
+            CountTokensRequest.model_validate(asked)
+        CountTokensRequest.model_validate(asked | {"messages": [message]})

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from myllm.errors import EngineError
 from myllm.gateway.engine_io import sse
-from myllm.gateway.engine_io.sse import Framing, event, events_in, split_at_error
+from myllm.gateway.engine_io.sse import (
+    LAST,
+    Framing,
+    event,
+    events_in,
+    split_at_error,
+    split_at_progress,
+)
 from myllm.gateway.generation.deltas import Form, StreamedAnswer
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -135,3 +142,13 @@ def test_an_error_after_any_event(name: str) -> None:
 def test_an_answer_that_talks_of_errors_is_none() -> None:
     block = event({"content": 'data: {"error": 1}\n\ndata: {"error":{}}'})
     assert split_at_error(block) == (block, None)
+
+
+def test_the_reading_of_the_prompt_is_cut_off() -> None:
+    """Also where one block has the end of the reading and the beginning of the answer."""
+    first = event({"choices": [], "prompt_progress": {"total": 9, "cache": 0, "processed": 4}})
+    second = event({"choices": [], "prompt_progress": {"total": 9, "cache": 0, "processed": 9}})
+    answer = event({"choices": [{"delta": {"content": 'about "prompt_progress": {}'}}]}) + LAST
+    assert split_at_progress(answer) == (b"", answer)
+    assert split_at_progress(first + second) == (first + second, b"")
+    assert split_at_progress(first + second + answer) == (first + second, answer)

@@ -24,7 +24,9 @@ from myllm.api.anthropic.translate import messages_of as of_anthropic
 from myllm.api.native.schemas import ChatRequest
 from myllm.api.ollama.schemas import OllamaChatRequest
 from myllm.api.ollama.translate import messages_of as of_ollama
+from myllm.api.openai.responses_items import messages_of as of_responses
 from myllm.api.openai.responses_schemas import ResponsesRequest
+from myllm.api.openai.responses_tools import Tools
 from myllm.api.shared.completion_schemas import ChatCompletionRequest
 from myllm.gateway.conversation.adapt import adapted
 from myllm.gateway.conversation.ignored import Ignored
@@ -75,7 +77,7 @@ def conversions(turns: int) -> dict[str, Callable[[], RawMessages]]:
     responses = ResponsesRequest.model_validate({"model": "m", "input": _items(chat)})
     return {
         "/v1/chat/completions": lambda: cast(RawMessages, openai.messages),
-        "/v1/responses": responses.messages,
+        "/v1/responses": lambda: of_responses(responses.items(), Tools(), Ignored()),
         "/v1/messages": lambda: of_anthropic(anthropic, Ignored()),
         "/ollama/api/chat": lambda: of_ollama(ollama.messages),
         "/api/chat": native.wire,

@@ -153,11 +153,11 @@ class Archive:
             if loaded is None:
                 raise rows.unknown(ref.id)
             found, in_force = loaded
-            turns = [each.key or 0 for each in in_force if each.role != "system"]
+            turns = [each.key or 0 for each in in_force if not each.leads]
             if at not in turns:
                 raise NotFound(f"Session '{ref.id}' has no message {at} in force")
             kept = {key for key in turns if key < at}
-            systems = {each.key or 0 for each in in_force if each.role == "system"}
+            systems = {each.key or 0 for each in in_force if each.leads}
             left_out = min(found.left_out, len(kept))
             key = rows.advance(connection, found, found.model, time.time(), left_out)
             rows.supersede_all_but(connection, key, kept | systems)
@@ -177,8 +177,8 @@ class Archive:
                 raise NotFound(f"Session '{ref.id}' has no message {at} in force")
             listed = listed[: ends[0] + 1]
         # The system message that was in force then. A later one may have replaced it.
-        systems = [each.message for each in listed if each.message.role == "system"][-1:]
-        turns = [s.message for s in listed if s.message.role != "system" and not s.superseded]
+        systems = [each.message for each in listed if each.message.leads][-1:]
+        turns = [s.message for s in listed if not s.message.leads and not s.superseded]
         new = SessionRef(ref.owner, new_id)
         await self.add(new, found.model, found.title, [*systems, *turns])
 

@@ -10,8 +10,9 @@ can state which (`Style`). Otherwise the first rule that applies decides:
 A question may consist of several user messages or of results of tools. An assistant message
 after it is the beginning of its answer. New turns that equal the last stored question repeat that
 question if it has no answer, or only a part of one. After a whole answer they are new turns,
-because people say "Hello!" twice. These rules do not concern system messages: those of one post
-are joined and replace the stored one, unless both say the same.
+because people say "Hello!" twice. These rules do not concern the system messages that a post begins
+with: they are joined and replace the stored one, unless both say the same. Later system messages
+stay at their places, as turns do.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Extra(TypedDict, total=False):
     `parts` is its whole content when that is more than text. `tool_calls` belong to an assistant's
     message, and `tool_call_id` names the call that a tool's message answers. `response` belongs to
     an answer that later requests can continue by its id; it is neither shown nor exported.
+    `in_place` is set for a system message that stays where it was posted, among the turns.
     """
 
     tool_calls: list[dict[str, Any]]
@@ -40,9 +42,10 @@ class Extra(TypedDict, total=False):
     parts: list[dict[str, Any]]
     thinking: str
     response: dict[str, Any]
+    in_place: bool
 
 
-_EXCLUDED = ("thinking", "response")
+_EXCLUDED = ("thinking", "response", "in_place")
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class Message:
     tokens: int | None = None
     key: int | None = None
     extra: Extra | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the system message at the beginning, wherever it is stored."""
+        return self.role == "system" and not (self.extra or {}).get("in_place", False)
 
     def same_as(self, other: Message) -> bool:
         """Whether both say the same, thoughts aside: clients need not send those back."""
@@ -164,11 +172,12 @@ def merge(
 ) -> Merged:
     """Join `posted` to a conversation whose turns so far are `stored`, under `system`.
 
-    `stored` contains no system message. If the post is a full history, the longest common prefix is
-    kept, and what was stored after it is superseded. `style` says which form the post has, if the
-    client has stated it. Raises InvalidRequest when no message is left to be answered.
+    `stored` contains no system message that leads. If the post is a full history, the longest
+    common prefix is kept, and what was stored after it is superseded. `style` says which form the
+    post has, if the client has stated it. Raises InvalidRequest when no message is left to be
+    answered.
     """
-    turns = [message for message in posted if message.role != "system"]
+    leading, turns = split(posted)
     if style == "full" or (style is None and _is_full_history(stored, turns)):
         kept = common = _common_prefix(stored, turns)
     else:
@@ -178,16 +187,26 @@ def merge(
         raise InvalidRequest(
             "messages must hold more than system messages: the session's last turn is answered"
         )
-    in_force = system_in_force(system, posted)
+    in_force = system_in_force(system, leading)
     return Merged(in_force, tuple(stored[:kept]), tuple(stored[kept:]), tuple(turns[common:]))
 
 
-def system_in_force(stored: Message | None, posted: Sequence[Message]) -> Message | None:
-    """Return the system message after a post: the posted ones joined, or else the stored one.
+def split(posted: Sequence[Message]) -> tuple[list[Message], list[Message]]:
+    """Return the system messages that a post begins with, and its turns."""
+    first = next((n for n, each in enumerate(posted) if each.role != "system"), len(posted))
+    return list(posted[:first]), [placed(message) for message in posted[first:]]
 
-    The stored one stays if none was posted, or if both say the same.
-    """
-    given = [message for message in posted if message.role == "system"]
+
+def placed(message: Message) -> Message:
+    """Return the message as a turn: a system message stays where it is."""
+    if message.role != "system":
+        return message
+    return replace(message, extra=cast(Extra, {**(message.extra or {}), "in_place": True}))
+
+
+def system_in_force(stored: Message | None, given: Sequence[Message]) -> Message | None:
+    """Return the system message after a post that begins with `given`: these joined, or the stored
+    one, if there are none or both say the same."""
     if not given:
         return stored
     together = given[0] if len(given) == 1 else _as_one(given)
@@ -222,7 +241,7 @@ def _overlap(stored: Sequence[Message], turns: Sequence[Message]) -> tuple[int, 
     open_end = len(stored) - (1 if stored and stored[-1].partial else 0)
     asked = turns[: _question_end(turns)]
     start = open_end - len(asked)
-    is_open = open_end > 0 and stored[open_end - 1].role in ("user", "tool")
+    is_open = open_end > 0 and stored[open_end - 1].role != "assistant"
     if asked and is_open and start >= 0 and _equal(stored[start:open_end], asked):
         common = _common_prefix(stored[start:], turns)
         return start + common, common
@@ -230,9 +249,15 @@ def _overlap(stored: Sequence[Message], turns: Sequence[Message]) -> tuple[int, 
 
 
 def _question_end(turns: Sequence[Message]) -> int:
-    """Return the index after the last question, where the beginning of an answer may follow."""
+    """Return the index after the last question, where the beginning of an answer may follow.
+
+    System messages directly after it belong to it.
+    """
     asking = [n for n, message in enumerate(turns, 1) if message.role in ("user", "tool")]
-    return asking[-1] if asking else 0
+    end = asking[-1] if asking else 0
+    while 0 < end < len(turns) and turns[end].role == "system":
+        end += 1
+    return end
 
 
 def _equal(one: Sequence[Message], other: Sequence[Message]) -> bool:

@@ -166,8 +166,8 @@ class SessionStore:
             return
         session.stored, messages = loaded
         session.left_out = session.stored.left_out
-        session.system = next((m for m in reversed(messages) if m.role == "system"), None)
-        session.messages = [m for m in messages if m.role != "system"]
+        session.system = next((m for m in reversed(messages) if m.leads), None)
+        session.messages = [m for m in messages if not m.leads]
 
     async def _append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
         try:

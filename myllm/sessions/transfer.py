@@ -31,8 +31,9 @@ _EXTRA: Final[dict[str, type[Any]]] = {
     "tool_call_id": str,
     "parts": list,
     "thinking": str,
+    "in_place": bool,
 }
-_KINDS: Final[dict[type[Any], str]] = {list: "list", str: "text"}
+_KINDS: Final[dict[type[Any], str]] = {list: "list", str: "text", bool: "boolean"}
 _ROLES: Final[tuple[RoleName, ...]] = get_args(RoleName)
 
 

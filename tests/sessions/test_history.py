@@ -146,12 +146,21 @@ def test_the_beginning_of_an_answer_is_no_history() -> None:
     assert (alone.new, alone.begun) == ((), part)
 
 
-def test_several_system_messages_are_one() -> None:
-    posted = [system("a"), user("one"), system("b")]
+def test_system_messages_at_the_beginning_are_one_and_later_ones_stay_in_place() -> None:
+    posted = [system("a"), system("b"), user("one"), system("c")]
     turn = merge(None, [], posted)
-    assert contents(turn.prompt()) == ["a\n\nb", "one"]
-    again = merge(turn.system, [user("one"), assistant("1")], posted)
+    assert contents(turn.prompt()) == ["a\n\nb", "one", "c"]
+    stored = [*turn.new, assistant("1")]
+    again = merge(turn.system, stored, posted)  # the only question
     assert again.system is turn.system
+    assert contents(again.prompt()) == ["a\n\nb", "one", "c"]
+    whole = merge(turn.system, stored, [*posted, assistant("1"), user("two")])
+    assert contents(whole.prompt()) == ["a\n\nb", "one", "c", "1", "two"]
+    assert contents(list(whole.new)) == ["two"]
+    more = merge(turn.system, stored, [user("two"), system("d")])
+    assert contents(more.prompt()) == ["a\n\nb", "one", "c", "1", "two", "d"]
+    repeated = merge(turn.system, [*stored, *more.new], [user("two"), system("d")])
+    assert repeated.new == ()
 
 
 def test_a_post_without_a_turn_needs_one_to_answer() -> None:

@@ -147,6 +147,26 @@ async def test_one_system_message_is_in_force(store: SessionStore, archive: Arch
         assert len(session.messages) == 6
 
 
+async def test_a_later_system_message_stays_in_its_place(
+    store: SessionStore, archive: Archive
+) -> None:
+    first, second, late = (Message("system", text) for text in ("brief", "long", "now loud"))
+    await turn(store, "s", [first, user("one"), late], said("1"))
+    await turn(store, "s", [second, user("two")], said("2"))
+    async with store.open("local", "s", 1) as session:
+        assert session.system is not None
+        assert session.system.content == "long"
+        assert [message.content for message in session.messages] == [
+            "one",
+            "now loud",
+            "1",
+            "two",
+            "2",
+        ]
+    await archive.fork(SessionRef("local", "s"), "branch", None)
+    assert await contents(store, "branch") == ["one", "now loud", "1", "two", "2"]
+
+
 async def test_a_stored_answer_is_continued_in_its_place(
     store: SessionStore, archive: Archive
 ) -> None:

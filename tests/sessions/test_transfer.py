@@ -29,6 +29,7 @@ _MESSAGES = st.builds(
             "tool_call_id": st.text(max_size=5),
             "tool_calls": st.lists(st.fixed_dictionaries({"id": _CONTENTS}), max_size=2),
             "parts": st.lists(st.fixed_dictionaries({"text": _CONTENTS}), max_size=2),
+            "in_place": st.booleans(),
         },
     ),
 )

@@ -11,20 +11,24 @@ from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, to_the_end
-from myllm.api.openai.responses_events import Events, output, whole
+from myllm.api.openai.responses_events import Events
+from myllm.api.openai.responses_items import messages_of
+from myllm.api.openai.responses_output import Form, whole
+from myllm.api.openai.responses_references import resolved, shown
 from myllm.api.openai.responses_schemas import ResponsesRequest
+from myllm.api.openai.responses_tools import Tools
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
-from myllm.errors import MyLLMError
+from myllm.errors import MyLLMError, PromptTooLong
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.chat_job import ChatJob
-from myllm.gateway.generation.events import Call, Finished
+from myllm.gateway.generation.events import Finished
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, UNBOUNDED
-from myllm.gateway.generation.stored_responses import ResponseTurn, forget, key_of, stored
+from myllm.gateway.generation.stored_responses import ResponseTurn, forget, stored
 from myllm.gateway.model_lookup import chatting_model
 from myllm.gateway.scheduling.tickets import RequestInfo
-from myllm.sessions.history import Message, from_wire
+from myllm.sessions.history import from_wire
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 _DEFAULTS = OPENAI_DEFAULTS | {"max_tokens": UNBOUNDED}
@@ -46,16 +50,20 @@ async def create_response(
 ) -> Response:
     """Answer an input, alone or continuing from another response."""
     info = request.info(client)
-    messages = await prepared(services, info, request.model, request.messages())
-    answer, turn = await _answer(request, services, info, messages)
+    tools = request.offered(info.ignored)
+    items = await resolved(services.sessions, client.owner, request.items())
+    raw = messages_of(items, tools, info.ignored)
+    messages = await prepared(services, info, request.model, raw)
+    form = Form(tools, request.encodes_thinking())
+    answer, turn = await _answer(request, services, info, messages, tools)
     if request.stream:
-        return naming(info, _stream(answer, turn))
+        return naming(info, _stream(answer, turn, form))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
         status = "incomplete" if end.finish_reason == "length" else "completed"
-        items = output(turn.key, end.full_text, end.thinking, end.calls, status)
-        return whole(turn.record, items) | end.unstored()
+        made = form.output(turn.key, end.full_text, end.thinking, end.calls, status)
+        return whole(turn.record, made) | end.unstored()
 
     return naming(info, DeferredJson(make))
 
@@ -65,7 +73,7 @@ async def show_response(
     response_id: str, sessions: SessionsDep, client: ClientDep
 ) -> dict[str, Any]:
     """Return a stored response."""
-    return _shown(await stored(sessions, client.owner, response_id))
+    return shown(await stored(sessions, client.owner, response_id))
 
 
 @router.delete("/responses/{response_id}")
@@ -82,9 +90,10 @@ async def _answer(
     services: Services,
     info: RequestInfo,
     messages: Messages,
+    tools: Tools,
 ) -> tuple[ChatAnswer, ResponseTurn]:
     model, effort = await chatting_model(services.gateway, request.model), request.effort()
-    fields = request.fields(info.ignored)
+    fields = request.fields(tools, info.ignored)
     if model.thinks and effort not in (None, "none"):
         fields["reasoning_effort"] = effort
     turn = ResponseTurn(
@@ -94,6 +103,7 @@ async def _answer(
         request.store is not False,
         model.name,
         request.echo(),
+        tools.special(),
     )
     job = ChatJob(
         model,
@@ -115,28 +125,27 @@ async def _answer(
     return answer, turn
 
 
-def _stream(answer: ChatAnswer, turn: ResponseTurn) -> Stream:
+def _stream(answer: ChatAnswer, turn: ResponseTurn, form: Form) -> Stream:
     events: Events | None = None
 
-    async def frames() -> AsyncGenerator[bytes, None]:
+    def begun() -> Events:
         nonlocal events
-        async with aclosing(answer.events()) as pieces:
-            async for made in pieces:
-                if events is None:
-                    events = Events(turn.key, turn.record)
-                    yield events.begin()
-                yield events.end(made) if isinstance(made, Finished) else events.say(made)
+        events = Events(turn.key, turn.record, form)
+        return events
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        try:
+            async with aclosing(answer.events()) as pieces:
+                async for made in pieces:
+                    if events is None:
+                        yield begun().begin()
+                    assert events is not None
+                    yield events.end(made) if isinstance(made, Finished) else events.say(made)
+        except PromptTooLong as error:
+            # With status 400, Codex would not see that it has to compact the conversation.
+            yield (events or begun()).fail(error)
 
     def fail(error: MyLLMError) -> bytes:
-        return (events or Events("", {})).fail(error)
+        return (events or begun()).fail(error)
 
     return Stream(frames, fail, lambda: answer.phase)
-
-
-def _shown(message: Message) -> dict[str, Any]:
-    extra = message.extra or {}
-    record = extra["response"]
-    calls = [Call(each["id"], **each["function"]) for each in extra.get("tool_calls", ())]
-    status = "incomplete" if record["ended"] in ("length", "left") else "completed"
-    key = key_of(record["id"])
-    return whole(record, output(key, message.content, extra.get("thinking", ""), calls, status))

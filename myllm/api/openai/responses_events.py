@@ -1,56 +1,42 @@
-"""Answers in the form of OpenAI's `/v1/responses`: whole, and as a stream of events."""
+"""Answers in the form of OpenAI's `/v1/responses`, as a stream of events."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-from myllm.api.errors.handlers import status_of
-from myllm.errors import MyLLMError
+from myllm.api.openai.responses_custom import CustomInput
+from myllm.api.openai.responses_output import (
+    Form,
+    Item,
+    action_of,
+    message_item,
+    reasoning_item,
+    whole,
+)
+from myllm.errors import InvalidRequest, KeyPaused, MyLLMError, PromptTooLong, QueueFull
 from myllm.gateway.generation.events import Call, CallPart, Finished, Thinking, Token
 
-Item = dict[str, Any]
-
-
-def output(key: str, text: str, thinking: str, calls: Sequence[Call], status: str) -> list[Item]:
-    """Return the items of an answer; their ids contain `key`."""
-    items: list[Item] = []
-    if thinking:
-        items.append(_reasoning(key, thinking))
-    if text or not (thinking or calls):
-        items.append(_message(key, text, status))
-    return items + [_call(key, number, call, status) for number, call in enumerate(calls)]
-
-
-def whole(record: Mapping[str, Any], items: Sequence[Item]) -> dict[str, Any]:
-    """Return a response; `record` is what is known about it besides its output."""
-    ended = record.get("ended")
-    status = {None: "in_progress", "length": "incomplete", "left": "incomplete"}
-    reason = {"reason": "max_output_tokens"} if ended == "length" else None
-    return {
-        "id": record["id"],
-        "object": "response",
-        "created_at": record["created_at"],
-        "status": status.get(ended, "completed"),
-        "error": None,
-        "incomplete_details": reason,
-        "model": record["model"],
-        "output": list(items),
-        "usage": _usage(record.get("usage")),
-        "background": False,
-        "truncation": "auto",
-        **record["asked"],
-    }
+# An error has the code of its nearest ancestor in this table; clients act on it.
+_CODES: Final[dict[type[MyLLMError], str]] = {
+    PromptTooLong: "context_length_exceeded",
+    QueueFull: "rate_limit_exceeded",
+    KeyPaused: "rate_limit_exceeded",
+    InvalidRequest: "invalid_prompt",
+    MyLLMError: "server_error",
+}
 
 
 class Events:
     """Turns an answer into events, with one item open at a time; the answer fills `record`."""
 
-    def __init__(self, key: str, record: dict[str, Any]) -> None:
+    def __init__(self, key: str, record: dict[str, Any], form: Form) -> None:
         self._key = key
         self._record = record
+        self._form = form
+        self._input = CustomInput()  # of the call that is open, like its arguments
+        self._arguments = ""
         self._number = 0
         self._items: list[Item] = []
         self._open: str | int | None = None
@@ -64,19 +50,42 @@ class Events:
         """Return the events for one piece of the answer."""
         match piece:
             case Thinking(text):
-                begun = self._turn_to("reasoning", _reasoning(self._key, ""))
+                begun = b""
+                if self._open != "reasoning":
+                    begun = self._turn_to("reasoning", reasoning_item(self._key, ""))
                 return begun + self._text("reasoning_text", text)
             case Token(text):
-                begun = self._turn_to("message", _message(self._key, "", "in_progress"))
+                begun = b""
+                if self._open != "message":
+                    begun = self._turn_to("message", message_item(self._key, "", "in_progress"))
                 return begun + self._text("output_text", text)
             case CallPart(index, call_id, name, arguments):
-                call = _call(self._key, index, Call(call_id, name), "in_progress")
-                begun = self._turn_to(index, call)
-                if not arguments:
-                    return begun
-                self._items[-1]["arguments"] += arguments
+                begun = b""
+                if self._open != index:
+                    call = Call(call_id, name)
+                    item = self._form.call(self._key, index, call, "in_progress")
+                    begun = self._turn_to(index, item)
+                    self._input, self._arguments = CustomInput(), ""
+                return begun + self._called(arguments)
+
+    def _called(self, arguments: str) -> bytes:
+        """Return the event for a piece of the arguments of the open call."""
+        item = self._items[-1]
+        self._arguments += arguments
+        match item["type"]:
+            case "custom_tool_call":
+                return self._add_input(self._input.take(arguments))
+            case "function_call" if arguments:
+                item["arguments"] = self._arguments
                 kind = "response.function_call_arguments.delta"
-                return begun + self._of_item(kind, delta=arguments)
+                return self._of_item(kind, delta=arguments)
+        return b""
+
+    def _add_input(self, text: str) -> bytes:
+        if not text:
+            return b""
+        self._items[-1]["input"] = self._input.text
+        return self._of_item("response.custom_tool_call_input.delta", delta=text)
 
     def end(self, finished: Finished) -> bytes:
         """Return the events after the last piece."""
@@ -87,18 +96,18 @@ class Events:
         return closed + self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: MyLLMError) -> bytes:
-        """Return the events that replace the rest of a failed answer."""
-        if not self._number:
-            code = str(status_of(error))
-            return self._event("error", code=code, message=error.detail, param=None)
-        failure = {"code": "server_error", "message": error.detail}
+        """Return the events that replace the rest of a failed answer.
+
+        Codex takes a bare event of type error for a broken connection, and asks again.
+        """
+        begun = b"" if self._number else self.begin()
+        code = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+        failure = {"code": code, "message": error.detail}
         response = whole(self._record, self._items) | {"status": "failed", "error": failure}
-        return self._event("response.failed", response=response)
+        return begun + self._event("response.failed", response=response)
 
     def _turn_to(self, what: str | int, item: Item) -> bytes:
         """Make `what` the open item, and return the events for that."""
-        if self._open == what:
-            return b""
         closed = self._close("completed")
         self._open = what
         content, empty = item.pop("content", None), dict(item)
@@ -121,16 +130,28 @@ class Events:
             return b""
         item, self._open = self._items[-1], None
         item["status"] = status
-        if item["type"] == "function_call":
-            done = {"arguments": item["arguments"], "name": item["name"]}
-            closed = self._of_item("response.function_call_arguments.done", **done)
-        else:
-            part = item["content"][0]
-            kind = part["type"]
-            more: Item = {"logprobs": []} if kind == "output_text" else {}
-            closed = self._of_item(f"response.{kind}.done", 0, text=part["text"], **more)
-            closed += self._of_item("response.content_part.done", 0, part=part)
-        return closed + self._item_event("response.output_item.done", item)
+        return self._closed(item) + self._item_event("response.output_item.done", item)
+
+    def _closed(self, item: Item) -> bytes:
+        """Complete the item that was open, and return the events before its last one."""
+        match item["type"]:
+            case "function_call":
+                done = {"arguments": item["arguments"], "name": item["name"]}
+                return self._of_item("response.function_call_arguments.done", **done)
+            case "custom_tool_call":
+                rest = self._add_input(self._input.end())
+                kind = "response.custom_tool_call_input.done"
+                return rest + self._of_item(kind, input=item["input"])
+            case "local_shell_call":
+                item["action"] = action_of(self._arguments)
+                return b""
+            case "reasoning":
+                self._form.complete(item)
+        part = item["content"][0]
+        kind = part["type"]
+        more: Item = {"logprobs": []} if kind == "output_text" else {}
+        text = self._of_item(f"response.{kind}.done", 0, text=part["text"], **more)
+        return text + self._of_item("response.content_part.done", 0, part=part)
 
     def _item_event(self, kind: str, item: Item) -> bytes:
         return self._event(kind, output_index=len(self._items) - 1, item=item)
@@ -145,33 +166,3 @@ class Events:
         data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return f"event: {kind}\n".encode() + b"data: " + orjson.dumps(data) + b"\n\n"
-
-
-def _reasoning(key: str, thinking: str) -> Item:
-    content = [{"type": "reasoning_text", "text": thinking}]
-    return {"id": f"rs_{key}", "type": "reasoning", "summary": [], "content": content,
-            "status": "completed"}  # fmt: skip
-
-
-def _message(key: str, text: str, status: str) -> Item:
-    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
-    return {"id": f"msg_{key}", "type": "message", "role": "assistant", "status": status,
-            "content": content}  # fmt: skip
-
-
-def _call(key: str, number: int, call: Call, status: str) -> Item:
-    return {"id": f"fc_{key}{number}", "type": "function_call", "call_id": call.id,
-            "name": call.name, "arguments": call.arguments, "status": status}  # fmt: skip
-
-
-def _usage(usage: Mapping[str, int] | None) -> dict[str, Any] | None:
-    if usage is None:
-        return None
-    cached = {"cached_tokens": usage["cached_tokens"], "cache_write_tokens": 0}
-    return {
-        "input_tokens": usage["prompt_tokens"],
-        "input_tokens_details": cached,
-        "output_tokens": usage["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage["total_tokens"],
-    }

@@ -1,82 +1,180 @@
-"""The items of a `/v1/responses` input as messages in the form of OpenAI's chat completions."""
+"""The items of a `/v1/responses` input as messages in the form of OpenAI's chat completions.
+
+Repairs are left to the gateway (`gateway/conversation`), which has them for every dialect.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+from myllm.api.openai.responses_thinking import thinking_of
+from myllm.api.openai.responses_tools import INPUT, Tools
 from myllm.errors import InvalidRequest
-from myllm.sessions.history import storable
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.messages import RawMessages
 
-_TEXTS = ("input_text", "output_text", "text")
+Item = Mapping[str, Any]
+
+_ROLES: Final = ("system", "developer", "user", "assistant")
+_TEXTS: Final = ("input_text", "output_text", "text")
+# Calls of OpenAI's built-in tools that the client runs, by the field with their arguments.
+_CALLS: Final = {
+    "local_shell_call": "action",
+    "shell_call": "action",
+    "apply_patch_call": "operation",
+    "computer_call": "action",
+    "tool_search_call": "arguments",
+}
+_OUTPUTS: Final = {
+    "function_call_output", "custom_tool_call_output", *(f"{each}_output" for each in _CALLS)
+}  # fmt: skip
 
 
-def messages_of(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def messages_of(items: Sequence[Item], tools: Tools, ignored: Ignored) -> RawMessages:
     """Convert items to messages; calls become part of the assistant's message before them.
 
-    Raises InvalidRequest for an unknown or incomplete item.
+    `tools` gets those of `additional_tools`, and says by which names the model knows the others.
+    `ignored` names the items that are left out. Raises InvalidRequest for an incomplete item.
     """
-    made: list[dict[str, Any]] = []
     for index, item in enumerate(items):
-        where = f"input[{index}]"
-        match item.get("type", "message"):
+        if item.get("type") == "additional_tools":
+            tools.add_all(item.get("tools") or (), f"input[{index}].tools", ignored)
+    asked = _last_question(items)
+    reading = _Reading(tools, ignored)
+    for index, item in enumerate(items):
+        reading.add(item, f"input[{index}]", index == asked)
+    if not reading.messages:
+        raise InvalidRequest("input must have an item that a model can be given")
+    return reading.messages
+
+
+def _last_question(items: Sequence[Item]) -> int:
+    """Return the index of the user's last message: the request depends on all of it."""
+    found = (n for n in range(len(items) - 1, -1, -1) if items[n].get("role") == "user")
+    return next(found, -1)
+
+
+class _Reading:
+    """The messages so far, and what has been thought before the next one."""
+
+    def __init__(self, tools: Tools, ignored: Ignored) -> None:
+        self.messages: RawMessages = []
+        self._tools = tools
+        self._ignored = ignored
+        self._thoughts: list[str] = []
+
+    def add(self, item: Item, where: str, is_asked: bool) -> None:
+        match item.get("type") or "message":
             case "message":
-                role = _text(item, "role", where)
-                if role not in ("system", "developer", "user", "assistant"):
-                    raise InvalidRequest(f"{where}.role must be system, developer, user, assistant")
-                content = _content(item, "content", where)
-                made.append({"role": "system" if role == "developer" else role, "content": content})
+                self._add_message(item, where, is_asked)
             case "function_call":
-                if not made or made[-1]["role"] != "assistant":
-                    made.append({"role": "assistant", "content": ""})
-                names = "name", "arguments"
-                function = {name: _text(item, name, where) for name in names}
-                call = {"id": _text(item, "call_id", where), "function": function}
-                made[-1].setdefault("tool_calls", []).append(call)
-            case "function_call_output":
-                output = _content(item, "output", where)
-                call_id = _text(item, "call_id", where)
-                made.append({"role": "tool", "tool_call_id": call_id, "content": output})
+                name = self._tools.seen_name(_text(item, "name", where), item.get("namespace"))
+                self._add_call(item, name, item.get("arguments"))
+            case "custom_tool_call":
+                name = self._tools.seen_name(_text(item, "name", where), item.get("namespace"))
+                self._add_call(item, name, {INPUT: item.get("input") or ""})
+            case kind if kind in _CALLS:
+                given = item.get(_CALLS[kind]) or {}
+                arguments = {k: v for k, v in given.items() if v is not None and k != "type"}
+                self._add_call(item, kind.removesuffix("_call"), arguments)
+            case kind if kind in _OUTPUTS:
+                self._add_result(item, where)
             case "reasoning":
+                self._thoughts.append(thinking_of(item))
+            case "additional_tools":
                 pass
-            case other:
-                raise InvalidRequest(
-                    f"{where}: items of type {other!r} are not known; there are message, "
-                    "function_call, function_call_output and reasoning"
-                )
-    if not made:
-        raise InvalidRequest("input must not be empty")
+            case "compaction_trigger":
+                raise InvalidRequest(f"{where}: this server compacts no conversations")
+            case kind:
+                self._ignored.add(f"{where} ({kind})")
+
+    def _add_message(self, item: Item, where: str, is_asked: bool) -> None:
+        role = _text(item, "role", where)
+        if role not in _ROLES:
+            raise InvalidRequest(f"{where}.role must be one of {', '.join(_ROLES)}")
+        ignored = None if is_asked else self._ignored
+        content = _content(item.get("content"), f"{where}.content", ignored)
+        self._append({"role": role, "content": content})
+
+    def _add_call(self, item: Item, name: str, arguments: Any) -> None:
+        if not self.messages or self.messages[-1]["role"] != "assistant" or self._thoughts:
+            self._append({"role": "assistant", "content": ""})
+        call = {
+            "id": item.get("call_id") or item.get("id"),
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+        self.messages[-1].setdefault("tool_calls", []).append(call)
+
+    def _add_result(self, item: Item, where: str) -> None:
+        output = item.get("output")
+        if isinstance(output, list) and item.get("type") == "shell_call_output":
+            output = json.dumps(output, ensure_ascii=False)
+        elif isinstance(output, Mapping):
+            output = [output]  # a screenshot
+        content = _content(output, f"{where}.output", self._ignored)
+        call_id = item.get("call_id") or item.get("id")
+        self._append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+    def _append(self, message: dict[str, Any]) -> None:
+        if self._thoughts and message["role"] == "assistant":
+            message["reasoning_content"] = "\n".join(filter(None, self._thoughts))
+        self._thoughts.clear()
+        self.messages.append(message)
+
+
+def _content(content: Any, where: str, ignored: Ignored | None) -> str | list[dict[str, Any]]:
+    """Return a text or parts; without `ignored`, an unknown part is refused."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return readable(content)
+    if not isinstance(content, list):
+        raise InvalidRequest(f"{where} must be a text or a list of parts")
+    made = []
+    for index, given in enumerate(content):
+        at = f"{where}[{index}]"
+        part = _part(given, at)
+        kind = given.get("type") if isinstance(given, Mapping) else type(given).__name__
+        if part is not None:
+            made.append(part)
+        elif ignored is None:
+            known = "input_text, output_text, input_image, input_file or input_audio"
+            raise InvalidRequest(f"{at}.type must be {known}, not {kind!r}")
+        else:
+            ignored.add(f"{at} ({kind})")
     return made
 
 
-def _content(holder: Mapping[str, Any], name: str, where: str) -> str | list[dict[str, Any]]:
-    content = holder.get(name)
-    if isinstance(content, str):
-        return _text(holder, name, where)
-    where = f"{where}.{name}"
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
-        raise InvalidRequest(f"{where} must be a text or a list of parts")
-    return [_part(part, f"{where}[{index}]") for index, part in enumerate(content)]
+def _part(part: Any, where: str) -> dict[str, Any] | None:
+    """Return a part in the form of chat completions, or None for one that no model can have."""
+    if isinstance(part, str):
+        return {"type": "text", "text": readable(part)}
+    if not isinstance(part, Mapping):
+        return None
+    match part.get("type"):
+        case kind if kind in _TEXTS:
+            return {"type": "text", "text": _text(part, "text", where)}
+        case "refusal":
+            return {"type": "text", "text": _text(part, "refusal", where)}
+        case "input_image" | "computer_screenshot" if part.get("image_url"):
+            return {"type": "image_url", "image_url": {"url": _text(part, "image_url", where)}}
+        case "input_file" if part.get("file_data"):
+            return {"type": "file", "file": {"file_data": _text(part, "file_data", where)}}
+        case "input_audio":
+            return {"type": "input_audio", "input_audio": part.get("input_audio")}
+    return None
 
 
-def _part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
-    kind = part.get("type")
-    if kind in _TEXTS:
-        return {"type": "text", "text": _text(part, "text", where)}
-    if kind == "refusal":
-        return {"type": "text", "text": _text(part, "refusal", where)}
-    if kind == "input_image":
-        return {"type": "image_url", "image_url": {"url": _text(part, "image_url", where)}}
-    raise InvalidRequest(
-        f"{where}.type must be input_text, output_text or input_image, not {kind!r}"
-    )
-
-
-def _text(holder: Mapping[str, Any], name: str, where: str) -> str:
+def _text(holder: Item, name: str, where: str) -> str:
     value = holder.get(name)
     if not isinstance(value, str):
         raise InvalidRequest(f"{where}.{name} must be a string")
-    try:
-        return storable(value)
-    except ValueError as failure:
-        raise InvalidRequest(f"{where}.{name} {failure}") from None
+    return readable(value)
+
+
+def readable(text: str) -> str:
+    """Return `text` as every database can store it: outputs of tools may have U+0000."""
+    return text.replace("\0", "\ufffd")

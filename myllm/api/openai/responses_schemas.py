@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from myllm.api.openai.responses_items import messages_of
-from myllm.api.shared.bounded import Messages, Name, Tools, at_most
+from myllm.api.openai.responses_tools import ChosenTool, ResponsesTool, Tools
+from myllm.api.shared.bounded import Messages, Name, at_most
+from myllm.api.shared.bounded import Tools as BoundedTools
 from myllm.api.shared.request_fields import KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
     MaxTokens,
     Temperature,
     TopP,
 )
-from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.limits import LABELS
-from myllm.sessions.history import storable
 
 # The fields of the request that the answer repeats.
 _ECHOED = (
     "instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "previous_response_id",
-    "reasoning", "store", "temperature", "text", "tool_choice", "tools", "top_p",
+    "reasoning", "store", "temperature", "text", "tool_choice", "tools", "top_p", "truncation",
 )  # fmt: skip
-
-
-class FunctionTool(BaseModel):
-    """A function that the model may call."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: Literal["function"] = Field(description="Always function.")
-    name: Name = Field(min_length=1, description="What the model calls it by.")
-    description: str | None = Field(None, description="When to call it, for the model.")
-    parameters: dict[str, Any] | None = Field(None, description="JSON schema of the arguments.")
-
-
-class ChosenTool(BaseModel):
-    """The one tool that must be called."""
-
-    type: Literal["function"] = Field(description="Always function.")
-    name: Name = Field(description="The function that must be called.")
 
 
 class TextFormat(BaseModel):
@@ -50,8 +32,8 @@ class TextFormat(BaseModel):
 
     model_config = ConfigDict(extra="allow", populate_by_name=True)
 
-    type: Literal["text", "json_object", "json_schema"] = Field(
-        "text", description="Any text, any JSON object, or JSON by a schema."
+    type: Literal["text", "json_object", "json_schema"] | None = Field(
+        None, description="Any text, any JSON object, or JSON by a schema."
     )
     schema_: dict[str, Any] | None = Field(
         None, alias="schema", description="The JSON schema, for json_schema."
@@ -61,7 +43,7 @@ class TextFormat(BaseModel):
 class TextOptions(BaseModel):
     """Options for the text of the answer."""
 
-    format: TextFormat = Field(TextFormat(), description="What the text must match.")
+    format: TextFormat | None = Field(None, description="What the text must match.")
 
 
 class Reasoning(BaseModel):
@@ -94,11 +76,11 @@ class ResponsesRequest(Queued, BaseModel):
         True, description="Whether later requests can continue from the answer."
     )
     stream: bool | None = Field(False, description="Server-sent events, or one JSON answer.")
-    tools: Tools[FunctionTool] | None = Field(
-        None, description="The functions that the model may call."
+    tools: BoundedTools[ResponsesTool] | None = Field(
+        None, description="The tools that the model may call."
     )
-    tool_choice: Literal["auto", "none", "required"] | ChosenTool | None = Field(
-        None, description='"auto" (the default), "none", "required", or one tool.'
+    tool_choice: Name | ChosenTool | None = Field(
+        None, description='"auto" (the default), "none", "required", one tool, or a few.'
     )
     parallel_tool_calls: bool | None = Field(
         None, description="Whether one answer may call several tools."
@@ -108,6 +90,14 @@ class ResponsesRequest(Queued, BaseModel):
     max_output_tokens: MaxTokens = None
     temperature: Temperature = None
     top_p: TopP = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None,
+        description='"auto" leaves out the oldest turns of a conversation that is too long; '
+        '"disabled" (the default) refuses it.',
+    )
+    include: BoundedTools[Name] | None = Field(
+        None, description="reasoning.encrypted_content: thinking in a form that can be sent back."
+    )
     metadata: Annotated[dict[Name, Name], BeforeValidator(at_most(LABELS))] | None = Field(
         None, description="Kept with the answer and returned with it."
     )
@@ -117,10 +107,17 @@ class ResponsesRequest(Queued, BaseModel):
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded.")
     priority: Priority = 0
 
-    @field_validator("input")
+    conversation: Any = Field(
+        None, description="Refused: conversations continue with previous_response_id."
+    )
+    prompt: Any = Field(None, description="Refused: no prompts are kept here.")
+
+    @field_validator("conversation", "prompt")
     @classmethod
-    def _storable(cls, given: Any) -> Any:
-        return storable(given) if isinstance(given, str) else given
+    def _absent(cls, given: Any) -> Any:
+        if given is not None:
+            raise ValueError("names what OpenAI keeps; this server continues previous_response_id")
+        return given
 
     def options(self) -> dict[str, Any]:
         """Return the sampling options under the native dialect's names."""
@@ -131,21 +128,23 @@ class ResponsesRequest(Queued, BaseModel):
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def fields(self, ignored: Ignored) -> dict[str, Any]:
-        """Return the engine's fields for tools; raises InvalidRequest for an unknown choice."""
-        choice: Any = self.tool_choice
-        if isinstance(choice, ChosenTool):
-            choice = choice.model_dump()
-        tools = [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
-        fields = tool_fields(tools, choice, ignored)
+    def offered(self, ignored: Ignored) -> Tools:
+        """Return the tools; `ignored` names what no model here can have."""
+        tools = Tools()
+        tools.add_all(self.tools or (), "tools", ignored)
+        return tools
+
+    def fields(self, tools: Tools, ignored: Ignored) -> dict[str, Any]:
+        """Return the engine's fields for `tools`; raises InvalidRequest for an unknown choice."""
+        fields = tools.fields(self.tool_choice, ignored)
         if fields and self.parallel_tool_calls is not None:
             fields["parallel_tool_calls"] = self.parallel_tool_calls
         return fields
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON schema for the answer; "json_object" stands for any object."""
-        wanted = self.text.format if self.text else TextFormat()
-        if wanted.type == "text":
+        wanted = self.text.format if self.text else None
+        if wanted is None or wanted.type in (None, "text"):
             return None
         if wanted.type == "json_schema" and wanted.schema_ is None:
             raise InvalidRequest("text.format.schema is required")
@@ -155,10 +154,18 @@ class ResponsesRequest(Queued, BaseModel):
         """Return how much to think; None leaves it to the model."""
         return self.reasoning.effort if self.reasoning else None
 
+    def encodes_thinking(self) -> bool:
+        """Return whether the client wants thinking in `encrypted_content`, too."""
+        return "reasoning.encrypted_content" in (self.include or ())
+
     def echo(self) -> dict[str, Any]:
         """Return the fields that the answer repeats."""
         echoed = self.model_dump(by_alias=True, include=set(_ECHOED))
         echoed["tools"] = [tool.model_dump(exclude_unset=True) for tool in self.tools or ()]
+        if isinstance(self.tool_choice, ChosenTool):
+            echoed["tool_choice"] = self.tool_choice.model_dump(exclude_unset=True)
+        if self.text is None or self.text.format is None or self.text.format.type is None:
+            echoed["text"] = None
         defaults = {
             "metadata": {},
             "parallel_tool_calls": True,
@@ -166,12 +173,13 @@ class ResponsesRequest(Queued, BaseModel):
             "store": True,
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
+            "truncation": "disabled",
         }
         given = {name: value for name, value in echoed.items() if value is not None}
         return {**echoed, **defaults, **given}
 
-    def messages(self) -> list[dict[str, Any]]:
-        """Return the input as messages in the form of OpenAI's chat completions."""
+    def items(self) -> Sequence[Mapping[str, Any]]:
+        """Return the input; a text is the user's message."""
         if isinstance(self.input, str):
             return [{"role": "user", "content": self.input}]
-        return messages_of(self.input)
+        return self.input

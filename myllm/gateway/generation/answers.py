@@ -175,7 +175,7 @@ class ChatAnswer:
             self.ticket,
             conversation,
             messages,
-            session.left_out,
+            session.left_out if self._job.turn.truncates else None,
             self._sampling["max_tokens"],
             self._chat_route_fields(messages),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from myllm.errors import InvalidRequest
 from myllm.gateway.generation.events import Finished
@@ -35,6 +35,11 @@ class Turn(Protocol):
     @property
     def stores(self) -> bool:
         """Whether the conversation is stored with its answer."""
+        ...
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the oldest turns may be left out of a prompt that is too long."""
         ...
 
     def opened(
@@ -72,6 +77,7 @@ class SessionTurn:
     session_id: str | None = None
     style: Style | None = None
     stores: bool = True
+    truncates: ClassVar[bool] = True
 
     @asynccontextmanager
     async def opened(

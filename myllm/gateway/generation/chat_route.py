@@ -68,6 +68,7 @@ class EngineChat:
         self._begun = _begun(messages)
         self._answer = StreamedAnswer("chat")
         self._prompt_usage = Usage(0, 0, 0)
+        self._thoughts = 0
 
     @property
     def prompt_usage(self) -> Usage:
@@ -90,6 +91,7 @@ class EngineChat:
                 for each in events_in(block):
                     delta = self._named(filtered.unsent(delta_of("chat", each)))
                     self._answer.add(delta)
+                    self._thoughts += bool(delta.thinking)
                     for event in _events(delta):
                         yield event
         yield self._finished()
@@ -127,7 +129,7 @@ class EngineChat:
             raise EngineError("The engine ended the answer without finishing it")
         return Finished(
             answer.text,
-            usage_of(answer.usage or {}),
+            replace(usage_of(answer.usage or {}), reasoning_tokens=self._thoughts),
             cast(Literal["stop", "length", "tool_calls"], answer.finish_reason),
             thinking=answer.thinking,
             calls=tuple(answer.calls[index] for index in sorted(answer.calls)),

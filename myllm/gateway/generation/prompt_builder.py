@@ -27,8 +27,9 @@ class PromptBuilder:
     """Builds the prompt of one answer, again for each engine with another tokenizer.
 
     `conversation` is what is stored with the answer, and `messages` are what the model may see of
-    it. `left_out` says how many messages the latest prompt left out. `chat_fields` are the fields
-    of the engine's chat route that a template looks at, such as `tools`; None for `/completion`.
+    it. `left_out` says how many messages the latest prompt left out; None, at first, forbids to
+    leave out any. `chat_fields` are the fields of the engine's chat route that a template looks at,
+    such as `tools`; None for `/completion`.
     """
 
     def __init__(
@@ -37,12 +38,13 @@ class PromptBuilder:
         ticket: Ticket,
         conversation: Merged,
         messages: Sequence[Message],
-        left_out: int,
+        left_out: int | None,
         max_tokens: int,
         chat_fields: Mapping[str, Any] | None,
     ) -> None:
         self.conversation = conversation
-        self.left_out = left_out
+        self.left_out = left_out or 0
+        self._truncates = left_out is not None
         self._gateway = gateway
         self._ticket = ticket
         self.messages = messages
@@ -62,7 +64,8 @@ class PromptBuilder:
             self._render_text if self.chat_fields is None else self._render_chat, instance
         )
         try:
-            prompt = await fit(self.messages, self.left_out, size, self._max_tokens, render)
+            left_out = self.left_out if self._truncates else None
+            prompt = await fit(self.messages, left_out, size, self._max_tokens, render)
         except PromptTooLong as refusal:
             raise too_long(instance.spec, refusal.prompt_tokens) from None
         self.left_out = prompt.dropped_messages

@@ -19,12 +19,15 @@ from typing import Any, Final, cast
 
 from myllm.errors import NotFound
 from myllm.gateway.generation.chat_job import OpenSession
-from myllm.gateway.generation.events import Finished
-from myllm.sessions.history import Extra, Merged, Message, system_in_force
+from myllm.gateway.generation.events import Finished, Usage
+from myllm.sessions.history import Extra, Merged, Message, placed, split, system_in_force
 from myllm.sessions.session import Session, SessionRef
 from myllm.sessions.store import SessionStore
 
-_ID: Final = re.compile(r"resp_([0-9a-f]{32})([0-9a-f]{16})")
+_PREFIX: Final = "resp_"
+_ID: Final = re.compile(rf"{_PREFIX}([0-9a-f]{{32}})([0-9a-f]{{16}})")
+KEY_CHARS: Final = 48
+"""The length of what `key_of` returns."""
 
 
 class ResponseTurn:
@@ -32,8 +35,8 @@ class ResponseTurn:
 
     `instructions` are a system message for this answer only. `record` is what is known of the
     answer besides its text, for clients that ask for it later: its id (once the session is
-    opened), what the request `asked`, and in the end its usage and how it `ended`: as Finished
-    has it, or "left" if the client left before.
+    opened), what the request `asked`, what its `tools` are to the client, and in the end its usage
+    and how it `ended`: as Finished has it, or "left" if the client left before.
     """
 
     session_id: None = None
@@ -46,6 +49,7 @@ class ResponseTurn:
         stores: bool,
         model: str,
         asked: Mapping[str, Any],
+        tools: Mapping[str, Any],
     ) -> None:
         self.messages = messages
         self.stores = stores
@@ -56,7 +60,13 @@ class ResponseTurn:
             "created_at": int(time.time()),
             "model": model,
             "asked": dict(asked),
+            "tools": dict(tools),
         }
+
+    @property
+    def truncates(self) -> bool:
+        """Whether the request allows to leave out the oldest turns of a conversation."""
+        return bool(self.record["asked"]["truncation"] == "auto")
 
     @property
     def key(self) -> str:
@@ -92,7 +102,7 @@ class ResponseTurn:
     def complete(self, answer: Message, end: Finished | None) -> Message:
         """`answer` with the record, from which it can be shown and continued."""
         self.record["ended"] = "left" if end is None else end.finish_reason
-        self.record["usage"] = None if end is None else end.usage.as_dict()
+        self.record["usage"] = None if end is None else _counts(end.usage)
         return replace(answer, extra=cast(Extra, {**(answer.extra or {}), "response": self.record}))
 
     def _begun(
@@ -102,10 +112,17 @@ class ResponseTurn:
         kept: tuple[Message, ...],
         copied: tuple[Message, ...] = (),
     ) -> tuple[Session, Merged]:
-        self.record["id"] = f"resp_{uuid.UUID(session.ref.id).hex}{secrets.token_hex(8)}"
-        system = system_in_force(system, self.messages)
-        turns = tuple(message for message in self.messages if message.role != "system")
+        self.record["id"] = f"{_PREFIX}{uuid.UUID(session.ref.id).hex}{secrets.token_hex(8)}"
+        if self._previous is None:
+            leading, turns = split(self.messages)
+            system = system_in_force(system, leading)
+        else:  # all that continues an answer comes after it
+            turns = [placed(message) for message in self.messages]
         return session, Merged(system, kept, (), (*copied, *turns))
+
+
+def _counts(usage: Usage) -> dict[str, int]:
+    return usage.as_dict() | {"reasoning_tokens": usage.reasoning_tokens}
 
 
 async def stored(sessions: SessionStore, owner: str, response_id: str) -> Message:
@@ -137,7 +154,7 @@ async def forget(sessions: SessionStore, owner: str, response_id: str) -> None:
 
 def key_of(response_id: str) -> str:
     """Return the common part of the ids of a response's parts."""
-    return response_id[-16:]
+    return response_id.removeprefix(_PREFIX)
 
 
 def _session_of(response_id: str) -> str:

@@ -55,17 +55,23 @@ Render = Callable[[Messages], Awaitable[Prompt]]
 
 
 async def fit(
-    messages: Sequence[Message], left_out: int, context_size: int, max_tokens: int, render: Render
+    messages: Sequence[Message],
+    left_out: int | None,
+    context_size: int,
+    max_tokens: int,
+    render: Render,
 ) -> Prompt:
     """Render the newest turns of `messages` that fit a context of `context_size` tokens.
 
-    `left_out` is how many messages the conversation's latest prompt left out. Only rendering shows
-    what fits: a template may leave out most of a message (its thoughts), and each model counts
-    differently. Raises PromptTooLong when the system messages and the last turn alone leave no room
-    for an answer.
+    `left_out` is how many messages the conversation's latest prompt left out; None forbids leaving
+    out any. Only rendering shows what fits: a template may leave out most of a message (its
+    thoughts), and each model counts differently. Raises PromptTooLong when the system messages and
+    the last turn alone, or all that must stay, leave no room for an answer.
     """
     limit = context_size - min(max_tokens, context_size // 4)
     turns = _Turns(messages)
+    if left_out is None:
+        return _with_room(await _since(turns, 0, render), context_size)
     first = turns.after(left_out)
     if turns.chars(first) <= _MAX_CHARS_PER_TOKEN * limit:
         prompt = await _since(turns, first, render)
@@ -80,9 +86,7 @@ async def fit(
 async def _halved(turns: _Turns, limit: int, context_size: int, render: Render) -> Prompt:
     """Render as many turns as fit into half of the limit, or the last one alone."""
     last = turns.count - 1
-    fitting = await _since(turns, last, render)
-    if fitting.size >= context_size:
-        raise PromptTooLong(fitting.size, context_size)
+    fitting = _with_room(await _since(turns, last, render), context_size)
     first = 1
     while first < last:
         middle = (first + last) // 2
@@ -93,6 +97,13 @@ async def _halved(turns: _Turns, limit: int, context_size: int, render: Render) 
                 continue
         first = middle + 1
     return fitting
+
+
+def _with_room(prompt: Prompt, context_size: int) -> Prompt:
+    """Return a prompt that leaves room for at least one token."""
+    if prompt.size >= context_size:
+        raise PromptTooLong(prompt.size, context_size)
+    return prompt
 
 
 async def _since(turns: _Turns, first: int, render: Render) -> Prompt:

@@ -13,8 +13,17 @@ from openai import OpenAI
 from openai.types.responses import Response
 
 from myllm.api.openai.responses_events import Events
+from myllm.api.openai.responses_output import Form
+from myllm.api.openai.responses_tools import Tools
 from myllm.engine.engine import Engine
-from myllm.errors import EngineError
+from myllm.errors import (
+    EngineDied,
+    EngineError,
+    InvalidRequest,
+    MyLLMError,
+    PromptTooLong,
+    QueueFull,
+)
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.generation.events import Token
 from tests.api.credentials import ANN, BOB
@@ -240,6 +249,138 @@ def test_thoughts_are_an_item_of_their_own(client: OpenAI) -> None:
     assert off.output_text == PARIS
 
 
+def test_tokens_of_thinking_are_counted(client: OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "thinker", "input": FRANCE, "max_output_tokens": 20}
+    for more in ({}, {"reasoning": {"effort": "none"}}):
+        events = list(client.responses.create(stream=True, temperature=0, **fields, **more))
+        pieces = [event for event in events if event.type == "response.reasoning_text.delta"]
+        last = events[-1]
+        assert last.type in ("response.completed", "response.incomplete")
+        usage = last.response.usage
+        assert usage is not None
+        assert usage.output_tokens_details.reasoning_tokens == len(pieces)
+        assert len(pieces) <= usage.output_tokens
+        assert bool(pieces) == (not more)
+
+
+def test_thinking_reaches_the_model_again(client: OpenAI) -> None:
+    """Also for a client that sends nothing back but `encrypted_content`."""
+    included: Any = ["reasoning.encrypted_content"]
+    fields: dict[str, Any] = {"model": "thinker", "max_output_tokens": 20, "store": False}
+    first = ask(client, FRANCE, include=included, **fields)
+    thinking = next(item for item in first.output if item.type == "reasoning")
+    assert thinking.encrypted_content
+    question: Any = {"role": "user", "content": FRANCE}
+    said: Any = {"role": "assistant", "content": "Yes."}
+    bare: Any = {"type": "reasoning", "summary": []}
+    counts = []
+    for each in (bare, bare | {"encrypted_content": thinking.encrypted_content}, thinking):
+        told = ask(client, [question, each, said, question], **fields)
+        assert told.usage is not None
+        counts.append(told.usage.input_tokens)
+    assert counts[0] < counts[1] == counts[2]
+
+
+def test_references_to_stored_items(client: OpenAI) -> None:
+    first = ask(client, "My name is Marlo.", max_output_tokens=40)
+    question: Any = {"role": "user", "content": "My name is Marlo."}
+    then: Any = {"role": "user", "content": "What is my name?"}
+    reference: Any = {"type": "item_reference", "id": first.output[0].id}
+    referring = ask(client, [question, reference, then])
+    spelled = ask(client, [question, {"role": "assistant", "content": first.output_text}, then])
+    assert referring.output_text == "Your name is Marlo."
+    assert referring.usage is not None
+    assert spelled.usage is not None
+    assert referring.usage.input_tokens == spelled.usage.input_tokens
+    for unknown in ("msg_" + "0" * 48, "x", f"rs_{first.output[0].id[4:]}"):
+        wrong: Any = {"type": "item_reference", "id": unknown}
+        with pytest.raises(openai.NotFoundError, match=f"Item with id '{unknown}' not found"):
+            ask(client, [question, wrong, then])
+
+
+def test_a_later_developer_message_stays_in_its_place(client: OpenAI, api: httpx.Client) -> None:
+    before = sessions(api)
+    posted: Any = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
+        {"role": "developer", "content": "Be brief."},
+    ]
+    first = ask(client, posted)
+    late: Any = {"role": "developer", "content": "Be loud."}
+    ask(client, [late, {"role": "user", "content": FRANCE}], previous_response_id=first.id)
+    [made] = sessions(api).keys() - before.keys()
+    stored = api.get(f"/api/sessions/{made}").json()["messages"]
+    roles = ["system", "user", "system", "assistant", "system", "user", "assistant"]
+    assert [each["role"] for each in stored] == roles
+    assert [each["content"] for each in stored if each["role"] == "system"] == [
+        "Be kind.",
+        "Be brief.",
+        "Be loud.",
+    ]
+
+
+def test_nothing_is_left_out_of_a_conversation_unless_the_request_allows_it(
+    client: OpenAI, api: httpx.Client
+) -> None:
+    long: Any = [
+        {"role": role, "content": "word " * 700} for role in ("user", "assistant", "user")
+    ] + [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": FRANCE}]
+    whole = ask(client, long, truncation="auto", max_output_tokens=20)
+    assert whole.truncation == "auto"
+    assert whole.usage is not None
+    assert whole.usage.input_tokens < 2000
+    for asked in (None, "disabled"):
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask(client, long, truncation=asked)
+        assert refused.value.code == "context_length_exceeded"
+    assert ask(client, FRANCE).truncation == "disabled"
+    # OpenAI's own server fails in the stream, too, and agents rely on that.
+    *_, last = client.responses.create(model="demo", input=long, stream=True)
+    assert last.type == "response.failed"
+    assert last.response.error is not None
+    assert str(last.response.error.code) == "context_length_exceeded"
+    body = {"model": "demo", "input": long, "stream": True}
+    assert api.post("/v1/responses", json=body).status_code == 200
+
+
+def test_what_is_left_out_is_named(api: httpx.Client) -> None:
+    body = {
+        "model": "caller",
+        "input": [{"role": "user", "content": "Hello"}, {"type": "web_search_call", "id": "x"}],
+        "tools": [TOOL, {"type": "web_search"}, {"type": "image_generation"}],
+        "max_output_tokens": 3,
+        "text": {"format": None, "verbosity": None},
+        "reasoning": {"effort": None},
+        "tool_choice": None,
+        "truncation": None,
+        "include": None,
+    }
+    for stream in (False, True):
+        answer = api.post("/v1/responses", json=body | {"stream": stream})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["X-MyLLM-Ignored"] == (
+            "tools[1] (web_search), tools[2] (image_generation), input[1] (web_search_call)"
+        )
+
+
+def test_a_free_form_tool(client: OpenAI) -> None:
+    """The client sees a text where the model writes JSON, also when it reads the answer again."""
+    tool: Any = {"type": "custom", "name": "weather"}
+    fields: dict[str, Any] = {"model": "caller", "tools": [tool], "max_output_tokens": 60}
+    events = list(client.responses.create(input=FRANCE, temperature=0, stream=True, **fields))
+    deltas = [e.delta for e in events if e.type == "response.custom_tool_call_input.delta"]
+    last = events[-1]
+    assert last.type in ("response.completed", "response.incomplete")
+    [call] = [item for item in last.response.output if item.type == "custom_tool_call"]
+    assert (call.name, call.input) == ("weather", "".join(deltas))
+    output: Any = {"type": "custom_tool_call_output", "call_id": call.call_id, "output": "sunny"}
+    question: Any = {"role": "user", "content": FRANCE}
+    told = ask(client, [question, *last.response.output, output], **fields)
+    assert told.usage is not None
+    if last.type == "response.completed":
+        assert client.responses.retrieve(last.response.id).output == last.response.output
+
+
 def test_a_schema(client: OpenAI) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": ["b"]}}, "required": ["a"]}
     wanted: Any = {"format": {"type": "json_schema", "name": "x", "schema": schema}}
@@ -298,7 +439,7 @@ def left_in_the_middle(api: httpx.Client) -> dict[str, Any]:
 def test_a_stream_that_fails() -> None:
     failure = EngineError("The engine is gone")
     record = {"id": "resp_x", "created_at": 1, "model": "demo", "asked": {}}
-    events = Events("x", record)
+    events = Events("x", record, Form(Tools()))
     events.begin()
     events.say(Token("Hel"))
     [failed] = list(events_in(events.fail(failure).partition(b"\n")[2]))
@@ -306,19 +447,41 @@ def test_a_stream_that_fails() -> None:
     assert failed["response"]["status"] == "failed"
     assert failed["response"]["error"]["message"] == "The engine is gone"
     assert failed["response"]["output"][0]["content"][0]["text"] == "Hel"
-    [error] = list(events_in(Events("", {}).fail(failure).partition(b"\n")[2]))
-    assert (error["type"], error["message"]) == ("error", "The engine is gone")
+    assert failed["response"]["error"]["code"] == "server_error"
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (PromptTooLong(9, 8), "context_length_exceeded"),
+        (QueueFull("full"), "rate_limit_exceeded"),
+        (InvalidRequest("wrong"), "invalid_prompt"),
+        (EngineDied("gone"), "server_error"),
+    ],
+)
+def test_a_stream_that_fails_before_its_answer(failure: MyLLMError, code: str) -> None:
+    record = {"id": "resp_x", "created_at": 1, "model": "demo", "asked": {}}
+    frames = Events("x", record, Form(Tools())).fail(failure)
+    told = [json.loads(line[6:]) for line in frames.splitlines() if line.startswith(b"data: ")]
+    assert [each["type"] for each in told] == [
+        "response.created",
+        "response.in_progress",
+        "response.failed",
+    ]
+    assert told[-1]["response"]["error"]["code"] == code
 
 
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
         ({"input": []}, "input"),
-        ({"input": "a\0b"}, "input must not have the character U+0000"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]: items of type"),
+        ({"input": [{"type": "web_search_call"}]}, "input must have an item"),
+        ({"input": [{"type": "compaction_trigger"}]}, "input[0]: this server compacts"),
+        ({"prompt": {"id": "x"}}, "prompt names what OpenAI keeps"),
+        ({"conversation": "x"}, "conversation names what OpenAI keeps"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role must be"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name is required"),
         ({"tool_choice": {"type": "function", "name": "x"}}, "there is no tool 'x'"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema is required"),
         ({"background": True}, "background"),

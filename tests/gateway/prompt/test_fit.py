@@ -44,6 +44,14 @@ async def test_the_oldest_turns_are_left_out_down_to_half_of_the_limit() -> None
     assert prompt.dropped_messages == 66
 
 
+async def test_nothing_is_left_out_when_that_is_forbidden() -> None:
+    prompt = await fit(conversation(2), None, 61, 40, render)
+    assert (len(prompt.tokens), prompt.dropped_messages) == (60, 0)
+    with pytest.raises(PromptTooLong) as refused:
+        await fit(conversation(2), None, 60, 40, render)
+    assert refused.value.prompt_tokens == 60
+
+
 async def test_a_small_max_tokens_leaves_more_for_the_prompt() -> None:
     prompt = await fit(conversation(50), 0, 1000, 5, render)
     assert len(prompt.tokens) == 480

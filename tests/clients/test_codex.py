@@ -1,0 +1,93 @@
+"""Codex CLI, unmodified, in a network without internet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from myllm.engine.engine import Engine
+from tests.clients.isolated import Network, isolated
+from tests.clients.node_packages import installed
+from tests.scripted import add_scripted_model
+from tests.serving import Serving, serving, short_home
+
+pytestmark = [
+    pytest.mark.more,
+    pytest.mark.needs_node,
+    pytest.mark.needs_network_namespace,
+    pytest.mark.timeout(600),
+]
+
+# As docs/clients.md says.
+CONFIG = """\
+model = "{model}"
+model_provider = "myllm"
+model_context_window = {context}
+web_search = "disabled"
+
+[model_providers.myllm]
+name = "MyLLM"
+base_url = "{url}/v1"
+wire_api = "responses"
+stream_idle_timeout_ms = 3600000
+"""
+ANSWER = "The file says forty-seven."
+
+
+@dataclass(frozen=True)
+class Codex:
+    """The program, and the server that it is configured for."""
+
+    network: Network
+    server: Serving
+
+    def run(self, folder: Path, model: str, context: int) -> tuple[list[dict[str, Any]], str]:
+        """Let it work on a task in `folder`; returns its events, and what it printed besides."""
+        (folder / ".codex").mkdir()
+        config = CONFIG.format(url=self.server.url, model=model, context=context)
+        (folder / ".codex" / "config.toml").write_text(config)
+        project = folder / "project"
+        project.mkdir()
+        (project / "number.txt").write_text("47\n")
+        program = installed("codex") / ".bin" / "codex"
+        options = ["--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
+        command = [program, "exec", *options, "What does number.txt say?"]
+        done = self.network.run(command, home=folder, cwd=project, timeout_s=200)
+        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+@pytest.fixture(scope="module")
+def codex(engine: Engine) -> Iterator[Codex]:
+    shell = "exec_command", {"cmd": "cat number.txt && touch seen"}
+    with isolated() as network, short_home() as home:
+        add_scripted_model(home / "models", "agent", *shell, ANSWER)
+        add_scripted_model(home / "models", "small", *shell, ANSWER, context_size=4096)
+        with serving(home, within=network.enter) as server:
+            yield Codex(network, server)
+
+
+def test_it_runs_a_command_and_reads_the_output(codex: Codex, tmp_path: Path) -> None:
+    events, printed = codex.run(tmp_path, "agent", 65536)
+    items = [event["item"] for event in events if event["type"] == "item.completed"]
+    commands = [item for item in items if item["type"] == "command_execution"]
+    assert [(each["aggregated_output"], each["exit_code"]) for each in commands] == [("47\n", 0)], (
+        events,
+        printed,
+    )
+    assert (tmp_path / "project" / "seen").exists()
+    assert items[-1]["type"] == "agent_message"
+    assert items[-1]["text"] == ANSWER
+    assert events[-1]["type"] == "turn.completed"
+    usage = events[-1]["usage"]
+    assert usage["cached_input_tokens"] > usage["input_tokens"] / 3
+
+
+def test_it_understands_that_the_context_is_too_small(codex: Codex, tmp_path: Path) -> None:
+    events, printed = codex.run(tmp_path, "small", 65536)
+    assert events[-1]["type"] == "turn.failed", (events, printed)
+    assert "context window" in events[-1]["error"]["message"]

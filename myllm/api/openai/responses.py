@@ -50,6 +50,7 @@ async def create_response(
 ) -> Response:
     """Answer an input, alone or continuing from another response."""
     info = request.info(client)
+    request.name_unread(info.ignored)
     tools = request.offered(info.ignored)
     items = await resolved(services.sessions, client.owner, request.items())
     raw = messages_of(items, tools, info.ignored)

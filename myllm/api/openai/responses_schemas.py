@@ -27,6 +27,15 @@ _ECHOED = (
 )  # fmt: skip
 
 
+# Accounts, caches and traces of OpenAI's, and how a stream is padded.
+_HARMLESS = frozenset(
+    {
+        *("user", "safety_identifier", "service_tier", "stream_options", "client_metadata"),
+        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
+    }
+)
+
+
 class TextFormat(BaseModel):
     """What the text of the answer must match."""
 
@@ -44,6 +53,7 @@ class TextOptions(BaseModel):
     """Options for the text of the answer."""
 
     format: TextFormat | None = Field(None, description="What the text must match.")
+    verbosity: Name | None = Field(None, description="Not followed; named in X-MyLLM-Ignored.")
 
 
 class Reasoning(BaseModel):
@@ -59,6 +69,7 @@ class ResponsesRequest(Queued, BaseModel):
 
     model_config = ConfigDict(
         allow_inf_nan=False,
+        extra="allow",
         json_schema_extra={
             "example": {"model": "demo", "input": "What is the capital of France?", "store": True}
         },
@@ -127,6 +138,14 @@ class ResponsesRequest(Queued, BaseModel):
             "max_tokens": self.max_output_tokens,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+    def name_unread(self, ignored: Ignored) -> None:
+        """Add the names of the fields that change nothing here."""
+        for name, value in (self.model_extra or {}).items():
+            if value is not None and name not in _HARMLESS:
+                ignored.add(name)
+        if self.text is not None and self.text.verbosity is not None:
+            ignored.add("text.verbosity")
 
     def offered(self, ignored: Ignored) -> Tools:
         """Return the tools; `ignored` names what no model here can have."""

@@ -349,7 +349,10 @@ def test_what_is_left_out_is_named(api: httpx.Client) -> None:
         "input": [{"role": "user", "content": "Hello"}, {"type": "web_search_call", "id": "x"}],
         "tools": [TOOL, {"type": "web_search"}, {"type": "image_generation"}],
         "max_output_tokens": 3,
-        "text": {"format": None, "verbosity": None},
+        "text": {"format": None, "verbosity": "low"},
+        "top_logprobs": 3,
+        "user": "ann",
+        "from_the_future": None,
         "reasoning": {"effort": None},
         "tool_choice": None,
         "truncation": None,
@@ -359,7 +362,8 @@ def test_what_is_left_out_is_named(api: httpx.Client) -> None:
         answer = api.post("/v1/responses", json=body | {"stream": stream})
         assert answer.status_code == 200, answer.text
         assert answer.headers["X-MyLLM-Ignored"] == (
-            "tools[1] (web_search), tools[2] (image_generation), input[1] (web_search_call)"
+            "top_logprobs, text.verbosity, tools[1] (web_search), tools[2] (image_generation), "
+            "input[1] (web_search_call)"
         )
 
 

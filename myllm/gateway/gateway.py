@@ -227,7 +227,7 @@ class _Admission:
     async def __aenter__(self) -> Lease:
         ticket, executor = self._ticket, self._gateway.executor
         if ticket.demand is not None:
-            await ticket.demand.check()
+            await ticket.demand.check(ticket.request.ignored)
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         executor.grants[ticket] = granted
         executor.idle.clear()

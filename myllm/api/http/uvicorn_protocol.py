@@ -62,8 +62,7 @@ class ClientProtocol(HttpToolsProtocol):
         self._received = self._body = self._due = 0
         self._stall = StallWatch()
         self._refused: Refused | None = None
-        # The head of a request that offers another protocol, without the offer.
-        self._plain_head = b""
+        self._plain_head = b""  # of a request that offers another protocol, without the offer
 
     # The connection
 

@@ -110,7 +110,7 @@ class Completion(Resumable[P]):
         prompt = await self._prompt_for(lease.instance, decode_s)
         if self._transcript.is_complete():
             return None
-        body = self._fields | {
+        body = self._ticket.enforced(self._fields) | {
             "prompt": prompt,
             "n_predict": self._transcript.remaining,
             "id_slot": lease.slot,

@@ -114,7 +114,7 @@ class _RelayedAnswer(Resumable[bytes]):
             self._prepare = None
         if self._sent.events:
             self.attempt, self._filter = "replaying", ReplayFilter(self._sent)
-        body = self._body | {"id_slot": lease.slot, "cache_prompt": True}
+        body = self._ticket.enforced(self._body) | {"id_slot": lease.slot, "cache_prompt": True}
         if self._progressed is not None:
             body["return_progress"] = True
             self._read.clear()

@@ -9,6 +9,8 @@ from typing import Any, Final
 import orjson
 
 from myllm.gateway.constraints import checks
+from myllm.gateway.constraints.enforced import enforced
+from myllm.gateway.conversation.ignored import Ignored
 
 # A request without a seed gets a random one.
 _RANDOM_FIELD: Final = "seed"
@@ -25,13 +27,24 @@ class Demand:
         self.path = path
         self._body = body
         self._is_checked = False
+        self._enforced: dict[str, Any] = {}
         self._digest: bytes | None = None
 
-    async def check(self) -> None:
-        """Raise InvalidRequest for a body that would keep an engine busy. Checks only once."""
+    async def check(self, ignored: Ignored) -> None:
+        """Raise InvalidRequest for a body that would keep an engine busy, or asks for a form of the
+        answer that it cannot enforce. Checks only once. `ignored` collects what of the parameters
+        of tools is not enforced."""
         if not self._is_checked:
             await checks.check(self._body)
+            self._enforced = await enforced(self._body, ignored)
+            if self._enforced:
+                await checks.check(self._enforced)
             self._is_checked = True
+
+    def enforced(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return `body`, which is for an engine, with schemas that engines enforce."""
+        changed = {name: self._enforced[name] for name in self._enforced if name in body}
+        return body | changed if changed else body
 
     def digest(self) -> bytes:
         """Return a digest of everything but the seed. Computed once, in a millisecond per MB."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -106,6 +106,10 @@ class Ticket:
     verdict: MyLLMError | None = None
     gave_up: bool = False
     has_output: bool = False
+
+    def enforced(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return `body`, which is for an engine, with schemas that engines enforce."""
+        return body if self.demand is None else self.demand.enforced(body)
 
 
 @dataclass(frozen=True)

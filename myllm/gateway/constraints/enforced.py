@@ -1,0 +1,221 @@
+"""Makes schemas say only what an engine enforces, so that answers match what clients asked for.
+
+llama.cpp ignores what it does not know: it accepts any string for most regular expressions, and
+any value where `not` or `if` would decide. Here patterns are translated. What remains is refused in
+the schema of an answer, and left out of the parameters of a tool, where it is only advice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from myllm.errors import InvalidRequest
+from myllm.gateway.constraints.checks import MAX_BYTES, MAX_PATTERN_CHARS
+from myllm.gateway.constraints.patterns import translate
+from myllm.gateway.constraints.regex import Unsupported
+from myllm.gateway.conversation.ignored import Ignored
+
+Schema = dict[str, Any]
+_FIELDS: Final = ("json_schema", "response_format", "tools")
+# These decide what a value may be at all.
+_DECIDING: Final = ("not", "if", "patternProperties", "dependentRequired", "dependentSchemas",
+                    "dependencies")  # fmt: skip
+# These narrow a value of the right form. A client learns from a header that they are not enforced.
+_NARROWING: Final = ("multipleOf", "uniqueItems", "minProperties", "maxProperties", "contains")
+_BOUNDS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_ALTERNATIVES: Final = ("oneOf", "anyOf")
+# What an engine ignores beside alternatives.
+_HIDDEN: Final = ("properties", "items", "prefixItems", "enum", "const", "pattern", "allOf")
+_NEVER: Final[Schema] = {"not": {}}
+_WANTED: Final = re.compile(
+    rb'"(?:pattern|patternProperties|not|if|dependent\w+|dependencies|oneOf|anyOf|allOf|multipleOf'
+    rb"|uniqueItems|(?:min|max)Properties|contains|minimum|maximum|exclusiveM\w+|propertyNames)\":"
+)
+# What most parts of a schema have none of.
+_LOOKED_AT: Final = frozenset(
+    {*_DECIDING, *_NARROWING, *_BOUNDS, *_ALTERNATIVES, "allOf", "pattern", "propertyNames"}
+)
+_PARENTS: Final = frozenset(
+    {*_ALTERNATIVES, "allOf", "items", "prefixItems", "additionalProperties", "properties"}
+)
+# Longer ones are read outside the event loop; a pattern takes longer than the rest.
+_AT_ONCE_BYTES: Final = 16_384
+_AT_ONCE_WITH_PATTERN: Final = 1_024
+
+
+async def enforced(fields: Mapping[str, Any], ignored: Ignored) -> dict[str, Any]:
+    """Return those of `fields`, of an engine's request, that need other schemas, with these.
+
+    `ignored` collects what it does not. Raises InvalidRequest for the schema of an answer that it
+    cannot enforce.
+    """
+    changed = {}
+    for name in _FIELDS:
+        if (value := fields.get(name)) is None:
+            continue
+        try:
+            text = orjson.dumps(value)
+        except TypeError as failure:
+            raise InvalidRequest(f"{name} cannot be passed on: {failure}") from None
+        if len(text) > MAX_BYTES or _WANTED.search(text) is None:
+            continue  # too much is refused later
+        if len(text) > (_AT_ONCE_WITH_PATTERN if b'"pattern"' in text else _AT_ONCE_BYTES):
+            changed[name] = await asyncio.to_thread(_rewritten, name, text, ignored)
+        else:
+            changed[name] = _rewritten(name, text, ignored)
+    return changed
+
+
+def _rewritten(name: str, text: bytes, ignored: Ignored) -> Any:
+    value = orjson.loads(text)
+    for path, root in _roots(name, value):
+        _Rewriting(path, root, ignored, is_tool=name == "tools").run()
+    return value
+
+
+def _roots(name: str, value: Any) -> Iterator[tuple[str, Schema]]:
+    """The schemas in a field, with their paths."""
+    found: list[tuple[str, Any]] = [(name, value if name == "json_schema" else None)]
+    if name == "tools" and isinstance(value, list):
+        path = "tools[{}].function.parameters"
+        found = [(path.format(i), _at(tool, "function", "parameters"))
+                 for i, tool in enumerate(value)]  # fmt: skip
+    elif name == "response_format":
+        paths = (("schema",), ("json_schema", "schema"))
+        found = [(".".join((name, *path)), _at(value, *path)) for path in paths]
+    return ((path, root) for path, root in found if isinstance(root, dict))
+
+
+def _at(value: Any, *path: str) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+class _Rewriting:
+    """One walk over a schema and what its references lead to; every part is seen once."""
+
+    def __init__(self, path: str, root: Schema, ignored: Ignored, *, is_tool: bool) -> None:
+        self._root = root
+        self._ignored = ignored
+        self._is_tool = is_tool
+        self._rest: list[tuple[str, Schema]] = [(path, root)]
+        self._followed: set[str] = set()
+        self._seen: set[int] = set()
+
+    def run(self) -> None:
+        """Raise InvalidRequest."""
+        while self._rest:
+            path, schema = self._rest.pop()
+            if id(schema) in self._seen:
+                continue
+            self._seen.add(id(schema))
+            if isinstance(ref := schema.get("$ref"), str):
+                self._follow(ref)
+                continue
+            if not _LOOKED_AT.isdisjoint(schema):
+                self._simplify(schema)
+                self._rewrite(path, schema)
+            if not _PARENTS.isdisjoint(schema):
+                self._rest.extend(_children(path, schema))
+
+    def _follow(self, ref: str) -> None:
+        if ref in self._followed:
+            return
+        self._followed.add(ref)
+        target: Any = self._root
+        for name in ref.removeprefix("#").strip("/").split("/"):
+            if isinstance(target, list) and name.isdecimal() and int(name[:9]) < len(target):
+                target = target[int(name[:9])]
+            else:
+                target = target.get(name) if isinstance(target, dict) and name else None
+        if isinstance(target, dict):
+            self._rest.append((ref, target))
+
+    def _simplify(self, schema: Schema) -> None:
+        """Say the same in words that an engine knows."""
+        for name in _ALTERNATIVES:
+            ways = schema.get(name)
+            if isinstance(ways, list) and _NEVER in ways and any(way != _NEVER for way in ways):
+                schema[name] = [way for way in ways if way != _NEVER]
+        parts = schema.get("allOf")
+        if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
+            beside = {"type", *_HIDDEN, *_ALTERNATIVES} - {"allOf"}
+            if not beside & schema.keys():
+                del schema["allOf"]
+                schema |= parts[0]
+                if isinstance(ref := schema.get("$ref"), str):
+                    self._follow(ref)
+
+    def _rewrite(self, path: str, schema: Schema) -> None:
+        for name in _DECIDING:
+            if name in schema:
+                self._drop(path, schema, name, f"{name} cannot be enforced")
+        for name in _ALTERNATIVES:
+            if name in schema and (hidden := [each for each in _HIDDEN if each in schema]):
+                self._drop(path, schema, name, f"{name} cannot be enforced beside {hidden[0]}")
+        for name in _NARROWING:
+            if name in schema:
+                self._ignored.add(f"{path}.{name}")
+        if _allows(schema, "number"):
+            for name in _BOUNDS:
+                if name in schema:
+                    self._ignored.add(f"{path}.{name}")
+        if schema.get("propertyNames", {"type": "string"}) != {"type": "string"}:
+            self._ignored.add(f"{path}.propertyNames")
+        if isinstance(pattern := schema.get("pattern"), str) and _allows(schema, "string"):
+            self._translate(path, schema, pattern)
+
+    def _translate(self, path: str, schema: Schema, pattern: str) -> None:
+        if len(pattern) > MAX_PATTERN_CHARS:
+            return  # refused later, with the limit
+        least, most = schema.get("minLength"), schema.get("maxLength")
+        try:
+            translated = translate(pattern)
+            try:
+                translated = translated.with_length(
+                    least if isinstance(least, int) else 0, most if isinstance(most, int) else None
+                )
+            except Unsupported:
+                if not self._is_tool:
+                    raise
+                self._ignored.add(f"{path}.{'minLength' if most is None else 'maxLength'}")
+            schema["pattern"] = translated.text
+        except Unsupported as failure:
+            shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}…"
+            self._drop(path, schema, "pattern", f"'{shown}' cannot be enforced: {failure}")
+
+    def _drop(self, path: str, schema: Schema, name: str, why: str) -> None:
+        if not self._is_tool:
+            raise InvalidRequest(f"{path}.{name}: {why}; leave it out or say it differently")
+        del schema[name]
+        self._ignored.add(f"{path}.{name}")
+
+
+def _allows(schema: Schema, kind: str) -> bool:
+    """Whether an engine takes `schema` for one of this type; one of no type is judged by `kind`."""
+    stated = schema.get("type")
+    if stated is None:
+        return kind == "string" and "properties" not in schema and "items" not in schema
+    return kind in stated if isinstance(stated, list) else stated == kind
+
+
+def _children(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """The schemas in `schema` that an engine reads."""
+    for name in ("items", "additionalProperties"):
+        if isinstance(child := schema.get(name), dict):
+            yield f"{path}.{name}", child
+    for name in (*_ALTERNATIVES, "allOf", "prefixItems", "items"):
+        if isinstance(children := schema.get(name), list):
+            for i, child in enumerate(children):
+                if isinstance(child, dict):
+                    yield f"{path}.{name}[{i}]", child
+    if isinstance(properties := schema.get("properties"), dict):
+        for name, child in properties.items():
+            if isinstance(child, dict):
+                yield f"{path}.properties.{name}", child

@@ -53,13 +53,15 @@ async def properties(services: ServicesDep, client: ClientDep, model: Name = "")
     return DeferredJson(make)
 
 
+@router.get("/slots")
 @router.get("/upstream/{model:path}/slots")
-async def slots(model: str, services: ServicesDep, client: ClientDep) -> Response:
+async def slots(services: ServicesDep, client: ClientDep, model: Name = "") -> Response:
     """What each slot of the engine is doing."""
+    name = await named(services.gateway, model)
 
     async def make() -> list[dict[str, Any]]:
-        reply = orjson.loads(await _get(services, client, model, "/slots"))
-        owners = services.gateway.slot_owners(model)
+        reply = orjson.loads(await _get(services, client, name, "/slots"))
+        owners = services.gateway.slot_owners(name)
         return [_shown(slot, owners.get(slot["id"]) == client.owner) for slot in reply]
 
     return DeferredJson(make)

@@ -272,6 +272,7 @@ def test_counters_and_slots(api: httpx.Client, loaded: str) -> None:
     assert "llamacpp:prompt_tokens_total" in counters.text
     slots = api.get("/upstream/demo/slots")
     assert [slot["id"] for slot in slots.json()] == [0, 1, 2, 3]
+    assert [slot["id"] for slot in api.get("/slots").json()] == [0, 1, 2, 3]
     assert "Xyzzy" not in slots.text
 
 

@@ -57,7 +57,7 @@ DIALECTS: Final = (
         prefixes=(
             *("/chat/completions", "/completion", "/completions", "/embedding", "/embeddings"),
             *("/rerank", "/reranking", "/tokenize", "/detokenize", "/apply-template", "/infill"),
-            *("/props", "/slots", "/upstream/"),
+            *("/models", "/props", "/slots", "/upstream/"),
         ),
         modules=("routes", "engine_queries"),
         envelope="llamacpp",

@@ -18,6 +18,7 @@ from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, Token
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
+from myllm.api.shared.model_list import all_models
 from myllm.errors import InvalidRequest, NotFound
 from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.engine_questions import query, render_chat
@@ -38,6 +39,12 @@ _PROPERTIES = (
 _PRIVATE = ("prompt", "generated")
 _PUBLIC = ("id", "n_ctx", "is_processing", "speculative")
 _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+@router.get("/models")
+async def models(services: ServicesDep) -> dict[str, Any]:
+    """All models that can be used, and their aliases."""
+    return await all_models(services)
 
 
 @router.get("/props")

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Self
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
 from myllm.api.llamacpp.sampling_schemas import SampledRequest, UnnamedRequest
-from myllm.api.shared.bounded import Messages, Name, Parts, Token, Tokens, Tools, at_most
+from myllm.api.shared.bounded import Messages, Name, Parts, Token, Tokens, at_most
 from myllm.api.shared.completion_schemas import OpenAIMessage
 from myllm.api.shared.lenient import Lenient
+from myllm.api.shared.tool_schemas import ToolDefinitions
 from myllm.api.shared.vector_schemas import Inputs
 from myllm.limits import ANSWERS, TOKENS, WHOLE
 
@@ -159,7 +160,7 @@ class TemplateRequest(UnnamedRequest):
     messages: Messages[OpenAIMessage] = Field(
         min_length=1, description="The conversation, oldest message first."
     )
-    tools: Tools[dict[str, Any]] | None = Field(
+    tools: ToolDefinitions | None = Field(
         None, description="The functions that the model may call."
     )
     tool_choice: Any = Field(

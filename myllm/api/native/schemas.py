@@ -13,8 +13,9 @@ from pydantic import (
 )
 
 from myllm.api.native.options import Options
-from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Tools
+from myllm.api.shared.bounded import Inputs, Messages, Name, Parts
 from myllm.api.shared.request_fields import KeepAlive, Priority, Queued, Storable
+from myllm.api.shared.tool_schemas import ToolDefinitions
 from myllm.api.shared.tools import ToolCall
 from myllm.sessions.history import Style, storable
 
@@ -132,7 +133,7 @@ class ChatRequest(_Generating):
         session_id=None,
         stream=False,
     )
-    tools: Tools[dict[str, Any]] | None = Field(
+    tools: ToolDefinitions | None = Field(
         None, description="The functions that the model may call."
     )
     tool_choice: Any = Field(

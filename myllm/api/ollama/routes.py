@@ -20,13 +20,12 @@ from myllm.api.ollama.schemas import (
     OllamaChatRequest,
     OllamaGenerateRequest,
 )
-from myllm.api.ollama.tools import in_small_letters
 from myllm.api.ollama.translate import Lines, messages_of, prompt_of
 from myllm.api.shared.conversation import naming
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
+from myllm.api.shared.tools import tool_fields
 from myllm.api.shared.translated_chat import Chat, start_chat
 from myllm.errors import InvalidRequest, MyLLMError
-from myllm.gateway.conversation.tool_definitions import offered
 from myllm.gateway.embedding import embed
 from myllm.gateway.generation.answers import Answer, RawAnswer, generating_model
 from myllm.gateway.generation.infill import InfillAnswer
@@ -115,10 +114,8 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
     lines = Lines(request.model, chat=True)
     if not request.messages:
         return _load_or_unload(services, request, lines)
-    info, fields = request.info(client), request.fields()
-    tools = [in_small_letters(tool) for tool in request.tools or ()]
-    if functions := await offered(tools, info.ignored):
-        fields["tools"] = functions
+    info = request.info(client)
+    fields = request.fields() | tool_fields(request.tools, None, info.ignored)
     messages = messages_of(request.messages)
     chat_request = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, fields)
     made = await start_chat(services, info, request.model, chat_request)

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field, model_validator
 
-from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens, Tools
+from myllm.api.ollama.tools import in_small_letters
+from myllm.api.shared.bounded import Inputs, Messages, Name, Parts, Stop, Stops, Tokens
 from myllm.api.shared.lenient import Lenient
 from myllm.api.shared.request_fields import KeepAlive
 from myllm.api.shared.sampling_fields import (
@@ -23,6 +24,7 @@ from myllm.api.shared.sampling_fields import (
     TopP,
     TypicalP,
 )
+from myllm.api.shared.tool_schemas import ToolDefinitions
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.scheduling.tickets import Client, RequestInfo
 from myllm.limits import WHOLE
@@ -218,7 +220,9 @@ class OllamaChatRequest(_Generating):
     messages: Messages[OllamaMessage] | None = Field(
         None, description="The conversation, oldest message first."
     )
-    tools: Tools[Any] | None = Field(None, description="The functions that the model may call.")
+    tools: Annotated[ToolDefinitions | None, BeforeValidator(in_small_letters)] = Field(
+        None, description="The functions that the model may call."
+    )
 
 
 class EmbedRequest(_Queued):

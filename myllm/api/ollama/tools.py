@@ -17,14 +17,17 @@ _FIELDS: Final = {
 _SCHEMAS_BY_NAME: Final = ("properties", "$defs")
 
 
-def in_small_letters(tool: Any) -> Any:
-    """Return a tool with the names that Ollama's documentation has for its fields.
+def in_small_letters(tools: Any) -> Any:
+    """Return tools with the names that Ollama's documentation has for their fields.
 
-    One that is named in that way already stays as it is.
+    One that has the documented names already stays as it is.
     """
-    if not isinstance(tool, Mapping) or "function" in tool:
-        return tool
-    return _small(tool)
+    if not isinstance(tools, list):
+        return tools
+    return [
+        _small(tool) if isinstance(tool, Mapping) and "function" not in tool else tool
+        for tool in tools
+    ]
 
 
 def _small(value: Any) -> Any:

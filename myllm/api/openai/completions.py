@@ -13,13 +13,13 @@ from myllm.api.openai.schemas import CompletionRequest
 from myllm.api.shared.completion_schemas import ChatCompletionRequest
 from myllm.api.shared.completions import answer, answer_chat, count_tokens, relays_for
 from myllm.api.shared.conversation import naming
-from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
+from myllm.api.shared.dependencies import ClientDep, ServicesDep
+from myllm.api.shared.model_list import all_models, shown_model
 from myllm.gateway.generation.answers import generating_model
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.text_relays import INFILL, EchoingRelay, InfillRelay
 from myllm.gateway.model_lookup import named
 from myllm.gateway.scheduling.tickets import Ticket
-from myllm.models.registry import Model
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 COMPLETIONS = "/v1/completions"
@@ -65,27 +65,10 @@ async def chat_input_tokens(
 @router.get("/models")
 async def list_models(services: ServicesDep) -> dict[str, Any]:
     """All models that can be used, and their aliases."""
-    models = await services.gateway.models.all()
-    usable = [model for model in models if model.problem is None]
-    named = [(name, model) for model in usable for name in (model.name, *model.config.aliases)]
-    return {"object": "list", "data": [_shown(services, name, model) for name, model in named]}
+    return await all_models(services)
 
 
 @router.get("/models/{name:path}")
 async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
     """One model, by its name or an alias."""
-    return _shown(services, name, await services.gateway.models.find(name))
-
-
-def _shown(services: Services, name: str, model: Model) -> dict[str, Any]:
-    created, header = int(model.modified_at), model.header
-    meta = {
-        "n_vocab": header.vocabulary_size,
-        "n_ctx": services.context_size(model),
-        "n_ctx_train": header.context_length,
-        "n_embd": header.embedding_length,
-        "n_params": header.parameter_count,
-        "size": header.tensor_bytes,
-        "ftype": model.quantization,
-    }
-    return {"id": name, "object": "model", "created": created, "owned_by": "myllm", "meta": meta}
+    return shown_model(services, name, await services.gateway.models.find(name))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Required
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, with_config
 from typing_extensions import TypedDict
 
-from myllm.api.shared.bounded import Messages, Name, Parts, Tools
+from myllm.api.shared.bounded import Messages, Name, Parts
 from myllm.api.shared.extra_fields import engine_fields
 from myllm.api.shared.request_fields import UNNAMED, KeepAlive, Priority, Queued
 from myllm.api.shared.sampling_fields import (
@@ -30,6 +30,7 @@ from myllm.api.shared.sampling_fields import (
     TopP,
     TypicalP,
 )
+from myllm.api.shared.tool_schemas import ToolDefinitions
 from myllm.api.shared.tools import tool_fields
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.generation.sampling import UNBOUNDED
@@ -199,13 +200,13 @@ class ChatCompletionRequest(SampledRequest):
         le=20,
         description="Report this many of the most likely tokens at each position.",
     )
-    tools: Tools[dict[str, Any]] | None = Field(
+    tools: ToolDefinitions | None = Field(
         None, description="The functions that the model may call."
     )
     tool_choice: Any = Field(
         None, description='"auto" (the default), "none", "required", one tool, or the allowed ones.'
     )
-    functions: Tools[dict[str, Any]] | None = Field(None, description="The older form of `tools`.")
+    functions: ToolDefinitions | None = Field(None, description="The older form of `tools`.")
     function_call: Any = Field(
         None, description="The older form of `tool_choice`, for `functions`."
     )

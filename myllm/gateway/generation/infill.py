@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any
 
 from myllm.errors import EngineError
 from myllm.gateway.engine_io.sse import events_in
@@ -12,12 +12,11 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.events import Event, Finished, Token, Usage
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import completion_fields, resolve
+from myllm.gateway.generation.text_relays import INFILL
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
-
-INFILL: Final = "/infill"
 
 
 class InfillAnswer:

@@ -31,12 +31,12 @@ def test_capitalised_names_are_read_as_small_ones() -> None:
             },
         },
     }
-    made = in_small_letters(tool)
+    [made] = in_small_letters([tool])
     assert made["type"] == "function"
     assert (made["function"]["name"], made["function"]["description"]) == ("weather", "Of a city.")
     assert made["function"]["parameters"] == PARAMETERS | {"Defs": None}
 
 
 def test_small_names_stay_as_they_are() -> None:
-    for tool in ({"type": "function", "function": {"Name": "x"}}, "text", None, 5):
-        assert in_small_letters(tool) == tool
+    for tools in ([{"type": "function", "function": {"Name": "x"}}], ["text", 5], None, "text"):
+        assert in_small_letters(tools) == tools

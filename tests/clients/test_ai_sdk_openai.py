@@ -28,7 +28,7 @@ def test_loops_objects_and_streams(isolated_server: Isolated, tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
     assert told.pop("dimensions") == 256
-    assert set(told) == {"chat", "compatible"}
+    assert set(told) == {"responses", "chat", "compatible"}
     for name, each in told.items():
         for loop in (each["whole"], each["asStream"]):
             assert loop["runs"] >= 1, name

@@ -11,6 +11,7 @@ const compatible = createOpenAICompatible({
   name: 'myllm', baseURL, includeUsage: true, supportsStructuredOutputs: true,
 });
 const models = {
+  responses: openai.responses('gpt-4o'),
   chat: openai.chat('gpt-4o'),
   compatible: compatible.chatModel('gpt-4o'),
 };

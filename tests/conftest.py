@@ -33,6 +33,7 @@ _KEPT = ("MYLLM_CACHE_DIR", "MYLLM_LLAMA_SERVER", "MYLLM_PYTHON")
 _NEEDS = {
     "needs_root": lambda: os.geteuid() == 0,
     "needs_node": lambda: bool(shutil.which("node") and shutil.which("npm")),
+    "needs_java": lambda: bool(shutil.which("java")),
     "needs_cpu_quota": can_limit_cpus,
     "needs_network_namespace": can_isolate,
     "needs_postgres": lambda: postgres.programs() is not None,

@@ -15,6 +15,7 @@ from myllm.api.shared.sampling_fields import (
     TopK,
     TopP,
 )
+from myllm.api.shared.tool_schemas import ToolSchema
 from myllm.limits import WHOLE
 
 
@@ -43,7 +44,7 @@ class CustomTool(BaseModel):
     type: Literal["custom"] | None = Field(None, description="Absent, or custom.")
     name: Name = Field(min_length=1, description="What the model calls it by.")
     description: str | None = Field(None, description="When to call it, for the model.")
-    input_schema: dict[str, Any] = Field(description="JSON schema of its input.")
+    input_schema: ToolSchema = Field(description="JSON schema of its input.")
 
 
 class OtherTool(BaseModel):

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from myllm.api.shared.bounded import Name
-from myllm.api.shared.bounded import Tools as BoundedTools
+from myllm.api.shared.tool_schemas import ToolDefinitions, ToolSchema
 from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
@@ -57,13 +57,13 @@ class ResponsesTool(BaseModel):
     )
     name: Name | None = Field(None, description="What the model calls it by.")
     description: str | None = Field(None, description="When to call it, for the model.")
-    parameters: dict[str, Any] | None = Field(
+    parameters: ToolSchema | None = Field(
         None, description="JSON schema of a function's arguments."
     )
     format: dict[str, Any] | None = Field(
         None, description="The grammar of a free-form tool's input; the model is only told of it."
     )
-    tools: BoundedTools[dict[str, Any]] | None = Field(
+    tools: ToolDefinitions | None = Field(
         None, description="The functions and free-form tools of a namespace."
     )
 
@@ -78,7 +78,7 @@ class ChosenTool(BaseModel):
     mode: Literal["auto", "required"] | None = Field(
         None, description="For allowed_tools: whether one of them must be called."
     )
-    tools: BoundedTools[dict[str, Any]] | None = Field(
+    tools: ToolDefinitions | None = Field(
         None, description="For allowed_tools: these tools, by type and name."
     )
 

@@ -23,14 +23,12 @@ _NAMED: Final = frozenset(
 _DATA: Final = frozenset({"const", "default", "enum", "examples"})
 
 
-def _repaired(tools: list[T]) -> list[T]:
+def _repaired(value: T) -> T:
     try:
-        written = orjson.dumps(tools)
+        written = orjson.dumps(value)
     except TypeError:  # a half of a surrogate pair; what is sent to the engine is checked later
-        return tools
-    if not any(sign in written for sign in _SIGNS):
-        return tools
-    return [repaired_schema(tool) for tool in tools]
+        return value
+    return repaired_schema(value) if any(sign in written for sign in _SIGNS) else value
 
 
 def repaired_schema(value: Any) -> Any:
@@ -62,3 +60,6 @@ def repaired_schema(value: Any) -> Any:
 
 ToolDefinitions = Annotated[Tools[dict[str, Any]], AfterValidator(_repaired)]
 """Tools with their schemas repaired."""
+
+ToolSchema = Annotated[dict[str, Any], AfterValidator(_repaired)]
+"""The JSON schema of a tool's arguments, repaired."""

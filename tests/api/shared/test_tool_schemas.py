@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from myllm.api.anthropic.schemas import CustomTool
+from myllm.api.openai.responses_tools import ResponsesTool
 from myllm.api.shared.tool_schemas import ToolDefinitions
 
 TOOLS: TypeAdapter[Any] = TypeAdapter(ToolDefinitions)
@@ -55,6 +57,14 @@ def test_null_as_a_value_is_kept() -> None:
     properties = {"unit": unit, "nothing": {"const": None}, "enum": {"type": "string"}}
     parameters = {"type": "object", "properties": properties}
     assert repaired(name="weather", parameters=parameters)["parameters"] == parameters
+
+
+def test_schemas_alone_are_repaired_too() -> None:
+    schema = {"type": ["object"], "properties": {"city": {"enum": None}}, "required": None}
+    expected = {"type": "object", "properties": {"city": {}}}
+    tool = ResponsesTool(type="function", name="weather", parameters=schema)
+    assert tool.parameters == expected
+    assert CustomTool(name="weather", input_schema=schema).input_schema == expected
 
 
 @pytest.mark.parametrize("text", ["\ud800", "null"])

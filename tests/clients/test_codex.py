@@ -37,6 +37,9 @@ wire_api = "responses"
 stream_idle_timeout_ms = 3600000
 """
 ANSWER = "The file says forty-seven."
+PATCHER = "gpt-5.5"
+"""Codex gives `apply_patch`, a free-form tool, only to models that it knows."""
+PATCH = '*** Begin Patch\n*** Add File: made.txt\n+forty-seven "\U0001f600"\n*** End Patch\n'
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def codex(engine: Engine) -> Iterator[Codex]:
     shell = "exec_command", {"cmd": "cat number.txt && touch seen"}
     with isolated() as network, short_home() as home:
         add_scripted_model(home / "models", "agent", *shell, ANSWER)
+        patch = "apply_patch", {"input": PATCH}
+        add_scripted_model(home / "models", "patcher", *patch, ANSWER, aliases=[PATCHER])
         add_scripted_model(home / "models", "small", *shell, ANSWER, context_size=4096)
         with serving(home, within=network.enter) as server:
             yield Codex(network, server)
@@ -85,6 +90,14 @@ def test_it_runs_a_command_and_reads_the_output(codex: Codex, tmp_path: Path) ->
     assert events[-1]["type"] == "turn.completed"
     usage = events[-1]["usage"]
     assert usage["cached_input_tokens"] > usage["input_tokens"] / 3
+
+
+def test_it_applies_a_patch(codex: Codex, tmp_path: Path) -> None:
+    events, printed = codex.run(tmp_path, PATCHER, 65536)
+    items = [event["item"] for event in events if event["type"] == "item.completed"]
+    kinds = [item["type"] for item in items]
+    assert kinds == ["file_change", "agent_message"], (events, printed)
+    assert (tmp_path / "project" / "made.txt").read_text() == 'forty-seven "\U0001f600"\n'
 
 
 def test_it_understands_that_the_context_is_too_small(codex: Codex, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from myllm.api.shared.bounded import Name, Parts
 
-_OTHER: Final = "other"
+# Tags are in brackets, by which the sentences about errors leave them out of the path of a field.
+_OTHER: Final = "[other]"
 
 
 def tagged_as(*known: str) -> Callable[[Any], str]:
-    """Return a discriminator of a union: an object's `type` if it is `known`, else "other"."""
-    tags = {tag: tag for tag in known}
+    """Return a discriminator of a union: an object's `type` if it is `known`."""
+    tags = {tag: f"[{tag}]" for tag in known}
 
     def tag_of(value: Any) -> str:
         kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
@@ -74,8 +75,8 @@ class ImageBlock(BaseModel):
 
     type: Literal["image"] = Field(description="An image.")
     source: Annotated[
-        Annotated[Base64Source, Tag("base64")]
-        | Annotated[UrlSource, Tag("url")]
+        Annotated[Base64Source, Tag("[base64]")]
+        | Annotated[UrlSource, Tag("[url]")]
         | Annotated[OtherSource, Tag(_OTHER)],
         Discriminator(tagged_as("base64", "url")),
     ] = Field(description="Where the image is.")
@@ -98,8 +99,8 @@ class TextSource(BaseModel):
     data: str = Field(description="The text.")
 
 
-_Text = Annotated[TextBlock, Tag("text")]
-_Image = Annotated[ImageBlock, Tag("image")]
+_Text = Annotated[TextBlock, Tag("[text]")]
+_Image = Annotated[ImageBlock, Tag("[image]")]
 _Other = Annotated[OtherBlock, Tag(_OTHER)]
 _Piece = Annotated[_Text | _Image | _Other, Discriminator(tagged_as("text", "image"))]
 _Pieces = Annotated[
@@ -119,8 +120,8 @@ class DocumentBlock(BaseModel):
 
     type: Literal["document"] = Field(description="A document.")
     source: Annotated[
-        Annotated[TextSource, Tag("text")]
-        | Annotated[ContentSource, Tag("content")]
+        Annotated[TextSource, Tag("[text]")]
+        | Annotated[ContentSource, Tag("[content]")]
         | Annotated[OtherSource, Tag(_OTHER)],
         Discriminator(tagged_as("text", "content")),
     ] = Field(description="The document's text, or blocks of it.")
@@ -153,8 +154,8 @@ class ThinkingBlock(BaseModel):
     thinking: str | None = Field(None, description="The thought.")
 
 
-_Document = Annotated[DocumentBlock, Tag("document")]
-_Found = Annotated[SearchResultBlock, Tag("search_result")]
+_Document = Annotated[DocumentBlock, Tag("[document]")]
+_Found = Annotated[SearchResultBlock, Tag("[search_result]")]
 _SHOWN: Final = ("text", "image", "document", "search_result")
 _Shown = Annotated[_Text | _Image | _Document | _Found | _Other, Discriminator(tagged_as(*_SHOWN))]
 
@@ -171,9 +172,9 @@ class ToolResultBlock(BaseModel):
     is_error: bool | None = Field(None, description="Whether the tool failed.")
 
 
-_Call = Annotated[ToolUseBlock, Tag("tool_use")]
-_Result = Annotated[ToolResultBlock, Tag("tool_result")]
-_Thought = Annotated[ThinkingBlock, Tag("thinking")]
+_Call = Annotated[ToolUseBlock, Tag("[tool_use]")]
+_Result = Annotated[ToolResultBlock, Tag("[tool_result]")]
+_Thought = Annotated[ThinkingBlock, Tag("[thinking]")]
 Block = Annotated[
     _Text | _Image | _Document | _Found | _Call | _Result | _Thought | _Other,
     Discriminator(tagged_as(*_SHOWN, "tool_use", "tool_result", "thinking")),

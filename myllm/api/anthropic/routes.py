@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from myllm.api.anthropic.answers import MessageEvents, error_event, head, whole
 from myllm.api.anthropic.schemas import CountTokensRequest, MessagesRequest
-from myllm.api.anthropic.translate import fields_of, messages_of
+from myllm.api.anthropic.translate import fields_of, translated
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, described, to_the_end
 from myllm.api.shared.conversation import naming, prepared
@@ -29,7 +29,8 @@ _DEFAULTS = OPENAI_DEFAULTS  # which are Anthropic's, too
 async def messages(request: MessagesRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation with the model's chat template."""
     info = request.info(client)
-    wire, fields = messages_of(request, info.ignored), fields_of(request, info.ignored)
+    wire = await translated(request, info.ignored)
+    fields = fields_of(request, info.ignored)
     chat = Chat(wire, request.options(), _DEFAULTS, fields)
     _, answer = await start_chat(services, info, request.model, chat)
     if not request.stream:
@@ -60,7 +61,8 @@ async def count_tokens(
     model = await chatting_model(services.gateway, request.model)
     gateway, info = services.gateway, request.info(client)
     fields = fields_of(request, info.ignored)
-    wire = await prepared(services, info, model.name, messages_of(request, info.ignored))
+    raw = await translated(request, info.ignored)
+    wire = await prepared(services, info, model.name, raw)
 
     async def make() -> Mapping[str, Any]:
         tokens = await count_chat_tokens(gateway, info, model, {"messages": wire, **fields})

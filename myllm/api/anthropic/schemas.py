@@ -56,11 +56,11 @@ class OtherTool(BaseModel):
 
 def _kind_of_tool(tool: Any) -> str:
     kind = tool.get("type") if isinstance(tool, dict) else getattr(tool, "type", None)
-    return "custom" if kind in (None, "custom") else "other"
+    return "[custom]" if kind in (None, "custom") else "[other]"
 
 
 AnthropicTool = Annotated[
-    Annotated[CustomTool, Tag("custom")] | Annotated[OtherTool, Tag("other")],
+    Annotated[CustomTool, Tag("[custom]")] | Annotated[OtherTool, Tag("[other]")],
     Discriminator(_kind_of_tool),
 ]
 

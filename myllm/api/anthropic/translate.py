@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
@@ -33,6 +34,8 @@ from myllm.gateway.conversation.messages import Part, RawMessages
 _BILLING: Final = "x-anthropic-billing-header:"
 # The levels that chat templates know; Anthropic has more.
 _EFFORTS: Final = {"xhigh": "high", "max": "high"}
+# They are translated within some milliseconds.
+_FEW_BLOCKS: Final = 500
 # No answer depends on these: accounts, prices, places and caches of Anthropic's.
 _HARMLESS: Final = frozenset(
     {
@@ -43,6 +46,13 @@ _HARMLESS: Final = frozenset(
 )
 # The one edit that is done here: the chat template decides which thoughts the model sees again.
 _THOUGHTS_ONLY: Final = "clear_thinking_20251015"
+
+
+async def translated(request: CountTokensRequest, ignored: Ignored) -> RawMessages:
+    """Return what `messages_of` returns; other requests do not wait for a long conversation."""
+    if sum(len(message.content) for message in request.messages) <= _FEW_BLOCKS:
+        return messages_of(request, ignored)
+    return await asyncio.to_thread(messages_of, request, ignored)
 
 
 def messages_of(request: CountTokensRequest, ignored: Ignored) -> RawMessages:

@@ -229,3 +229,23 @@ def test_a_tool_loop_with_a_template_that_wants_the_system_message_first(
         assert read_tokens(answer.json()["usage"]) == tokens(*messages) > tokens(*loop) + 8
     unthought = {"role": "assistant", "content": [call]}
     assert tokens(loop[0], unthought, loop[2]) < tokens(*loop)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"messages": [user([{"type": "text"}])]}, "messages[0].content[0].text is required"),
+        ({"messages": [user([None])]}, "messages[0].content[0] must be an object"),
+        (
+            {"messages": [user([{"type": "image", "source": {"type": "url"}}])]},
+            "messages[0].content[0].source.url is required",
+        ),
+        ({"tools": [{"name": "weather"}]}, "tools[0].input_schema is required"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].name is required"),
+    ],
+)
+def test_errors_name_the_field(api: httpx.Client, wrong: dict[str, Any], sentence: str) -> None:
+    body = {"model": "demo", "max_tokens": 5, "messages": [user(FRANCE)]}
+    refused = api.post("/v1/messages", json=body | wrong)
+    assert refused.status_code == 400
+    assert refused.json()["error"] == {"type": "invalid_request_error", "message": sentence}

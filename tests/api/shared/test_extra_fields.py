@@ -40,6 +40,17 @@ def test_a_top_k_of_minus_one_means_all() -> None:
     assert given(top_k=40)[0] == {"top_k": 40}
 
 
+def test_functions_of_old_clients_are_tools_with_repaired_schemas() -> None:
+    city = {"type": ["string"], "enum": None}
+    function = {"name": "weather", "parameters": {"properties": {"city": city}, "required": None}}
+    made, left_out = given(functions=[function], function_call={"name": "weather"})
+    [tool] = made["tools"]
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    assert tool == {"type": "function", "function": {"name": "weather", "parameters": schema}}
+    assert (made["tool_choice"], made["parallel_tool_calls"]) == ("required", False)
+    assert left_out == ""
+
+
 @pytest.mark.parametrize(
     ("seed", "engine"), [(-1, {}), (2**32 - 1, {}), (7, {"seed": 7}), (-2, {"seed": 2**32 - 2})]
 )

@@ -39,6 +39,9 @@ stream_idle_timeout_ms = 3600000
 ANSWER = "The file says forty-seven."
 PATCHER = "gpt-5.5"
 """Codex gives `apply_patch`, a free-form tool, only to models that it knows."""
+CODER = "gpt-6.1-sol"
+"""To this one, Codex gives all tools in an item `additional_tools`, and lets it write scripts."""
+SCRIPT = 'text(await tools.exec_command({cmd: "cat number.txt && touch seen"}))'
 PATCH = '*** Begin Patch\n*** Add File: made.txt\n+forty-seven "\U0001f600"\n*** End Patch\n'
 
 
@@ -71,6 +74,8 @@ def codex(engine: Engine) -> Iterator[Codex]:
         add_scripted_model(home / "models", "agent", *shell, ANSWER)
         patch = "apply_patch", {"input": PATCH}
         add_scripted_model(home / "models", "patcher", *patch, ANSWER, aliases=[PATCHER])
+        code = "exec", {"input": SCRIPT}
+        add_scripted_model(home / "models", "coder", *code, ANSWER, aliases=[CODER])
         add_scripted_model(home / "models", "small", *shell, ANSWER, context_size=4096)
         with serving(home, within=network.enter) as server:
             yield Codex(network, server)
@@ -98,6 +103,14 @@ def test_it_applies_a_patch(codex: Codex, tmp_path: Path) -> None:
     kinds = [item["type"] for item in items]
     assert kinds == ["file_change", "agent_message"], (events, printed)
     assert (tmp_path / "project" / "made.txt").read_text() == 'forty-seven "\U0001f600"\n'
+
+
+def test_it_runs_a_script(codex: Codex, tmp_path: Path) -> None:
+    events, printed = codex.run(tmp_path, CODER, 65536)
+    assert (tmp_path / "project" / "seen").exists(), (events, printed)
+    assert events[-1]["type"] == "turn.completed"
+    said = [event["item"] for event in events if event["type"] == "item.completed"]
+    assert said[-1]["text"] == ANSWER
 
 
 def test_it_understands_that_the_context_is_too_small(codex: Codex, tmp_path: Path) -> None:

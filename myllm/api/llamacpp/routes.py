@@ -23,6 +23,7 @@ from myllm.api.llamacpp.schemas import (
 )
 from myllm.api.shared.completion_schemas import ChatCompletionRequest
 from myllm.api.shared.completions import answer_chat, count_tokens
+from myllm.api.shared.conversation import naming
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.reranking import answer_rerank
 from myllm.api.shared.vector_schemas import RerankRequest
@@ -149,7 +150,7 @@ def _answer(
             relays.append(Relay(services.gateway, ticket, path, body | prompt | {"seed": seed}))
     if request.stream:
         blocks = relays[0].blocks if len(relays) == 1 else partial(plain_blocks, relays)
-        return Stream(blocks, _error_event, lambda: relays[0].phase)
+        return naming(info, Stream(blocks, _error_event, lambda: relays[0].phase))
 
     async def make() -> Any:
         answers = await plain_list(relays, bool(request.return_tokens))
@@ -157,7 +158,7 @@ def _answer(
             answers = [picked(each, request.response_fields) for each in answers]
         return answers if len(answers) > 1 else answers[0]
 
-    return DeferredJson(make)
+    return naming(info, DeferredJson(make))
 
 
 def _error_event(error: MyLLMError) -> bytes:

@@ -59,16 +59,17 @@ def _streams(example: str) -> dict[int | str, dict[str, Any]]:
 @fast_path
 async def generate(request: GenerateRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Complete a prompt as it is. Streams unless `stream` is false."""
+    info = request.info(client)
     answer = RawAnswer(
         services.gateway,
-        request.info(client),
+        info,
         await generating_model(services.gateway, request.model),
         request.prompt,
         request.options.given(),
         request.json_schema(),
     )
     if request.stream:
-        return _stream(answer, _terminal)
+        return naming(info, _stream(answer, _terminal))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
@@ -78,7 +79,7 @@ async def generate(request: GenerateRequest, services: ServicesDep, client: Clie
             "finish_reason": end.finish_reason,
         }
 
-    return DeferredJson(make)
+    return naming(info, DeferredJson(make))
 
 
 @router.post("/chat", response_model=ChatResponse, responses=_streams(_CHAT_EVENTS))

@@ -86,7 +86,7 @@ async def generate(
         request.json_schema(),
         OLLAMA_DEFAULTS,
     )
-    return _answer(lines, request.stream, raw.ticket, raw)
+    return naming(info, _answer(lines, request.stream, raw.ticket, raw))
 
 
 def _infill(

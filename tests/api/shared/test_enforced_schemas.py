@@ -55,6 +55,7 @@ def test_an_answer_matches(api: httpx.Client, pattern: str) -> None:
 
 
 LOOK_AHEAD = schema_of("^(?=.*[0-9]).+$")
+BOUNDED = {"type": "object", "properties": {"n": {"type": "number", "minimum": 0}}}
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -88,6 +89,27 @@ def test_what_cannot_be_enforced_is_refused(
     refused = api.post(path, json={"model": "demo", "stream": False} | fields)
     assert refused.status_code == 400
     assert "properties.v.pattern: '^(?=.*[0-9]).+$' cannot be enforced" in refused.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/api/generate", {"format": BOUNDED, "options": {"max_tokens": 4}}),
+        ("/api/chat", {"format": BOUNDED, "options": {"max_tokens": 4}}),
+        ("/ollama/api/generate", {"format": BOUNDED, "options": {"num_predict": 4}}),
+        ("/ollama/api/generate", {"format": BOUNDED, "options": {"num_predict": 4}, "raw": True}),
+        ("/v1/messages", {"output_config": {"format": {"type": "json_schema", "schema": BOUNDED}}}),
+        ("/completion", {"json_schema": BOUNDED, "n_predict": 4}),
+    ],
+)
+def test_what_an_answer_cannot_have_enforced_is_named(
+    api: httpx.Client, path: str, fields: dict[str, Any], stream: bool
+) -> None:
+    body = {"model": "demo", "prompt": "Hi", "messages": HI, "max_tokens": 4, "stream": stream}
+    answer = api.post(path, json=body | fields)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-myllm-ignored"].endswith("properties.n.minimum")
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ import pytest
 from myllm.api.ollama.schemas import OllamaMessage
 from myllm.api.ollama.translate import messages_of
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.normalize import normalized
 from myllm.gateway.media.parts import _base64, _read
 from myllm.gateway.prompt.fit import _Turns
 from myllm.gateway.prompt.prefixes import (
@@ -67,7 +69,8 @@ def answered(**fields: Any) -> OllamaMessage:
 
 
 def results(*messages: OllamaMessage) -> list[str]:
-    return [each["tool_call_id"] for each in messages_of(messages) if each["role"] == "tool"]
+    made = normalized(messages_of(messages), Ignored())
+    return [each["tool_call_id"] for each in made if each["role"] == "tool"]
 
 
 def test_results_go_to_the_calls_that_they_fit() -> None:
@@ -78,7 +81,7 @@ def test_results_go_to_the_calls_that_they_fit() -> None:
     ]
     assert results(calls, answered(tool_call_id="3"), answered(tool_name="a")) == ["3", "1"]
     assert results(calls, answered(tool_name="c"), answered(tool_call_id="9")) == ["", "9"]
-    assert results(called(("1", "a")), called(("1", "b")), answered(tool_name="a")) == [""]
+    assert results(called(("1", "a")), called(("1", "b")), answered(tool_name="a")) == ["1"]
 
 
 @pytest.mark.parametrize("name", [None, "last"])

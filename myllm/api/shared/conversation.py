@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from myllm.api.http.streaming import DeferredResponse, Stream
 from myllm.api.shared.dependencies import Services
-from myllm.gateway.conversation.messages import Messages, RawMessages
+from myllm.gateway.conversation.messages import Messages, RawMessages, is_long
 from myllm.gateway.conversation.normalize import normalized
 from myllm.gateway.scheduling.tickets import RequestInfo
 
@@ -22,7 +23,12 @@ async def prepared(
     ModelNotFound and InvalidModel.
     """
     ignored = info.ignored
-    return await services.media.checked(model, normalized(messages, ignored), ignored)
+    normal = (
+        await asyncio.to_thread(normalized, messages, ignored)
+        if is_long(messages)
+        else normalized(messages, ignored)
+    )
+    return await services.media.checked(model, normal, ignored)
 
 
 def naming(info: RequestInfo, response: R) -> R:

@@ -5,9 +5,13 @@ Dialects convert what they are sent to this form and leave every repair to `norm
 
 from __future__ import annotations
 
-from typing import Any, Literal, Required
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, Required
 
 from typing_extensions import TypedDict
+
+# So many messages or parts are gone through in a millisecond.
+_FEW: Final = 200
 
 Role = Literal["system", "user", "assistant", "tool"]
 Part = dict[str, Any]
@@ -44,3 +48,14 @@ Messages = list[ChatMessage]
 
 RawMessages = list[dict[str, Any]]
 """Messages in OpenAI's form, before `normalized` has looked at them: anything may be in them."""
+
+
+def is_long(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether going through `messages` takes more than a millisecond, and so belongs in a thread.
+
+    They may still be as a client wrote them.
+    """
+    contents = (message.get("content") for message in messages)
+    return len(messages) > _FEW or any(
+        isinstance(content, list) and len(content) > _FEW for content in contents
+    )

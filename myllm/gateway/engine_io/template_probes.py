@@ -18,7 +18,7 @@ import orjson
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.adapt import adapted, is_plain
 from myllm.gateway.conversation.ignored import Ignored
-from myllm.gateway.conversation.messages import ChatMessage, Messages, ToolCall
+from myllm.gateway.conversation.messages import ChatMessage, Messages, ToolCall, is_long
 from myllm.gateway.conversation.traits import STRICTEST, TemplateTraits
 from myllm.gateway.engine_io import calls
 from myllm.supervisor.instance import Instance
@@ -54,7 +54,10 @@ class TemplateProbes:
         """
         if is_plain(messages):
             return messages
-        return adapted(messages, await self.traits(instance), ignored)
+        traits = await self.traits(instance)
+        if is_long(messages):
+            return await asyncio.to_thread(adapted, messages, traits, ignored)
+        return adapted(messages, traits, ignored)
 
     async def traits(self, instance: Instance) -> TemplateTraits:
         """Return what the template of `instance` accepts; once per model, the engine is asked."""

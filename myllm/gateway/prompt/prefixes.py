@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from myllm.sessions.history import Message
@@ -16,19 +17,23 @@ from myllm.sessions.history import Message
 Pieces = tuple[str, ...]
 _BLOCK_CHARS: Final = 256
 _MAX_BLOCKS: Final = 4096  # more than any context holds
+_MAX_MESSAGES: Final = 2048
 _LONG: Final = 1 << 16
 _HASH_BYTES: Final = 8
 
 
 def pieces_of_messages(messages: Iterable[Message]) -> Pieces:
-    """Return the pieces of a conversation."""
-    texts = ((each.role, _text_of([each.content, each.extra_fields()])) for each in messages)
+    """Return the pieces of a conversation, of its first messages if there are very many."""
+    first = islice(messages, _MAX_MESSAGES)
+    texts = ((each.role, _text_of([each.content, each.extra_fields()])) for each in first)
     return tuple(_piece(f"{role}\0{text}", len(text)) for role, text in texts)
 
 
 def pieces_of_wire(messages: Iterable[Mapping[str, Any]]) -> Pieces:
-    """Return the pieces of a conversation in OpenAI's form, whatever its messages contain."""
-    texts = ((str(each.get("role")), _text_of(each.get("content"))) for each in messages)
+    """Return the pieces of a conversation in OpenAI's form, whatever its messages contain;
+    of its first messages if there are very many."""
+    first = islice(messages, _MAX_MESSAGES)
+    texts = ((str(each.get("role")), _text_of(each.get("content"))) for each in first)
     return tuple(_piece(f"{role}\0{text}", len(text)) for role, text in texts)
 
 

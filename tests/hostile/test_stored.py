@@ -77,7 +77,6 @@ def test_a_search_does_not_delay_shutdown(engine: Engine, home: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (document("a", {"role": "tool", "content": "x"}), "tool_call_id"),
         (document("a", title="x" * 201), "title"),
         (
             document(

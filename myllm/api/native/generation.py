@@ -25,6 +25,7 @@ from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
 from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest, MyLLMError
+from myllm.gateway.conversation.normalize import to_be_answered
 from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.answers import Answer, ChatAnswer, RawAnswer, generating_model
@@ -86,11 +87,11 @@ async def generate(request: GenerateRequest, services: ServicesDep, client: Clie
 @fast_path
 async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -> Response:
     """Answer a conversation, which the server stores. Streams unless `stream` is false."""
-    for index, message in enumerate(request.messages):
-        if message.role == "user" and not message.content:
-            raise InvalidRequest(f"messages[{index}].content must not be empty")
-    info = request.info(client)
-    messages = await prepared(services, info, request.model, request.wire())
+    wire, info = request.wire(), request.info(client)
+    asked = to_be_answered(wire)
+    if asked >= 0 and not wire[asked].get("content"):
+        raise InvalidRequest(f"messages[{asked}].content must not be empty")
+    messages = await prepared(services, info, request.model, wire)
     turn = SessionTurn(
         [from_wire(message) for message in messages],
         request.session_id,

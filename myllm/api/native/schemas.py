@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     field_validator,
-    model_validator,
 )
 
 from myllm.api.native.options import Options
@@ -90,8 +89,8 @@ class ContentPart(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    type: Literal["text", "image_url", "input_audio", "file"] = Field(
-        description="What the part is."
+    type: Name | None = Field(
+        None, description="What the part is: text, image_url, input_audio or file."
     )
     text: Storable | None = Field(None, description="The text of a text part.")
 
@@ -99,29 +98,30 @@ class ContentPart(BaseModel):
 class ChatMessage(BaseModel):
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant", "tool"] = Field(
-        description="Who speaks; tool: the result of a call."
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
+        description="Who speaks; developer is the same as system. tool, or function: the result of "
+        "a call."
     )
     content: str | Parts[ContentPart] | None = Field("", description="A text, or parts.")
-    tool_calls: Parts[ToolCall] | None = Field(None, description="The tool calls of an assistant.")
-    tool_call_id: Name | None = Field(
-        None, description="The call whose result a message of role tool is."
+    tool_calls: Parts[dict[str, Any]] | None = Field(
+        None, description="The tool calls of an assistant, in the form of OpenAI's API."
     )
+    function_call: dict[str, Any] | None = Field(None, description="A call in OpenAI's old form.")
+    tool_call_id: Name | None = Field(
+        None, description="The call whose result a message of role tool is; else the oldest one."
+    )
+    name: Name | None = Field(None, description="The tool whose result a message is.")
     thinking: Storable | None = Field(
         None, description="The thinking of an assistant; may be left out."
     )
+    reasoning_content: Storable | None = Field(None, description="The same, as others call it.")
+    reasoning: Storable | None = Field(None, description="The same, as others call it.")
 
     @field_validator("content")
     @classmethod
     def _storable(cls, content: Any) -> Any:
         """Checked here and not in the type, so that errors name the field and not a type."""
         return storable(content) if isinstance(content, str) else content
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if self.role == "tool" and not self.tool_call_id:
-            raise ValueError("a message of role tool needs a tool_call_id")
-        return self
 
 
 class ChatRequest(_Generating):

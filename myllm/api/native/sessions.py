@@ -19,10 +19,11 @@ from myllm.api.shared.dependencies import ClientDep, RegistryDep, SessionsDep
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.messages import ChatMessage
 from myllm.gateway.conversation.normalize import normalized
 from myllm.gateway.media.parts import carried
 from myllm.limits import SEARCH_CHARS
-from myllm.sessions.history import Extra, Message, storable
+from myllm.sessions.history import Extra, Message, from_wire, storable
 from myllm.sessions.session import SessionRef, StoredMessage, Summary
 from myllm.sessions.store import SessionStore, check_id
 from myllm.sessions.transfer import Document, Format, read, write
@@ -167,10 +168,12 @@ def _checked(document: Document) -> Document:
             RenameRequest.model_validate({"title": document.title})
     except ValidationError as failure:
         raise RequestValidationError(failure.errors(include_url=False)) from None
-    whole = carried(normalized(wire, Ignored()))
+    ignored = Ignored()
+    whole = carried(normalized(wire, ignored))
+    for left_out in ignored.headers().values():
+        raise InvalidRequest(f"no chat can have {left_out}")
     messages = [
-        _with_parts(message, posted["content"])
-        for message, posted in zip(document.messages, whole, strict=True)
+        _in_form(message, posted) for message, posted in zip(document.messages, whole, strict=True)
     ]
     return replace(document, messages=tuple(messages))
 
@@ -182,12 +185,12 @@ def _posted(message: Message) -> dict[str, Any]:
     return {"role": message.role, "content": content, **shown}
 
 
-def _with_parts(message: Message, content: Any) -> Message:
-    """Return `message` with its parts in the form for engines."""
-    if isinstance(content, str):
+def _in_form(message: Message, posted: ChatMessage) -> Message:
+    """Return `message` with its calls and parts in the form for engines."""
+    extra = from_wire(posted).extra
+    if extra is None:
         return message
-    extra = cast(Extra, {**(message.extra or {}), "parts": content})
-    return replace(message, extra=extra)
+    return replace(message, extra=cast(Extra, {**(message.extra or {}), **extra}))
 
 
 async def _shown(sessions: SessionStore, ref: SessionRef) -> dict[str, Any]:

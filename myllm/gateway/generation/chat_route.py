@@ -17,7 +17,7 @@ from myllm.errors import EngineError
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.generation.deltas import Delta, ReplayFilter, StreamedAnswer, delta_of
+from myllm.gateway.generation.deltas import BegunFilter, Delta, StreamedAnswer, delta_of
 from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token, Usage
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.generation.relay import CHAT, Relay
@@ -85,11 +85,11 @@ class EngineChat:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Tokens, thoughts and calls as they come, then one Finished."""
-        filtered = ReplayFilter(StreamedAnswer("chat", texts=[self._begun]))
+        repeated = BegunFilter(self._begun)
         async with aclosing(self._relay.blocks()) as blocks:
             async for block in blocks:
                 for each in events_in(block):
-                    delta = self._named(filtered.unsent(delta_of("chat", each)))
+                    delta = self._named(repeated.unrepeated(delta_of("chat", each)))
                     self._answer.add(delta)
                     self._thoughts += bool(delta.thinking)
                     for event in _events(delta):

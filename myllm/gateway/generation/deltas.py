@@ -125,6 +125,31 @@ class ReplayFilter:
         return bool(self._text or self._thinking or calls)
 
 
+class BegunFilter:
+    """Drops the message that an answer continues, which most engines repeat first.
+
+    Where a template ends every message, the engine begins a new one and repeats nothing.
+    """
+
+    def __init__(self, begun: str) -> None:
+        self._expected = begun
+        self._held = ""
+
+    def unrepeated(self, delta: Delta) -> Delta:
+        """Return `delta` without repeated text; text that may be repeated is held back."""
+        if not self._expected:
+            return delta
+        text = self._held + delta.text
+        if text.startswith(self._expected):
+            text = text[len(self._expected) :]
+            self._expected = self._held = ""
+        elif self._expected.startswith(text) and delta.finish_reason is None:
+            text, self._held = "", text
+        else:
+            self._expected = self._held = ""
+        return delta._replace(text=text)
+
+
 def delta_of(form: Form, event: dict[str, Any]) -> Delta:
     """Return what an event of the engine adds."""
     if form == "plain":

@@ -62,7 +62,8 @@ def test_options_out_of_range(api: httpx.Client, options: str, words: str) -> No
         (
             "/api/chat",
             {"model": "demo", "messages": [{"role": "bot", "content": "x"}]},
-            "messages[0].role must be one of 'system', 'user', 'assistant' or 'tool'",
+            "messages[0].role must be one of 'system', 'developer', 'user', 'assistant', "
+            "'tool' or 'function'",
         ),
         (
             "/api/chat",

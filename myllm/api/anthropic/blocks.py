@@ -144,7 +144,7 @@ class ToolUseBlock(BaseModel):
     type: Literal["tool_use"] = Field(description="A tool call by the model.")
     id: Name | None = Field(None, description="Names the call; its result repeats it.")
     name: Name = Field(description="The tool.")
-    input: dict[str, Any] | None = Field(None, description="What the tool was called with.")
+    input: Any = Field(None, description="What the tool was called with.")
 
 
 class ThinkingBlock(BaseModel):

@@ -175,7 +175,7 @@ class OllamaCalledFunction(_Go):
     """The name of the called function, and its arguments."""
 
     name: Name | None = Field(None, description="The function's name.")
-    arguments: dict[str, Any] | str | None = Field(None, description="An object, or its JSON.")
+    arguments: Any = Field(None, description="An object, or its JSON.")
 
 
 class OllamaCall(_Go):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 
 HEADER: Final = "X-MyLLM-Ignored"
@@ -14,25 +15,25 @@ class Ignored:
     """Collects the names of what is left out, such as `tools[2] (web_search)`."""
 
     def __init__(self) -> None:
-        self._named: list[str] = []
-        self._count = 0
+        self._names: dict[str, None] = {}
 
     def add(self, what: str) -> None:
-        """Name one more thing, as a path into the request and, in parentheses, its type."""
-        self._count += 1
-        if len(self._named) < _MAX_NAMED:
-            self._named.append(_plain(what))
+        """Name a thing, as a path into the request and, in parentheses, its type.
+
+        What is named again, because the request is prepared for another engine, counts once.
+        """
+        self._names[what[:_MAX_CHARS]] = None
 
     def headers(self) -> dict[str, str]:
         """Return the header with the names, separated by commas; none if nothing is left out."""
-        if not self._count:
+        if not self._names:
             return {}
-        unnamed = self._count - len(self._named)
-        named = [*self._named, f"and {unnamed} more"] if unnamed else self._named
+        named = [_plain(name) for name in islice(self._names, _MAX_NAMED)]
+        if unnamed := len(self._names) - len(named):
+            named.append(f"and {unnamed} more")
         return {HEADER: ", ".join(named)}
 
 
 def _plain(what: str) -> str:
-    """Return the name in characters that a header may have, shortened."""
-    plain = "".join(char if " " <= char <= "~" and char != "," else "?" for char in what)
-    return plain if len(plain) <= _MAX_CHARS else plain[: _MAX_CHARS - 3] + "..."
+    """Return the name in characters that a header may have."""
+    return "".join(char if " " <= char <= "~" and char != "," else "?" for char in what)

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 
 # So many messages or parts are gone through in a millisecond.
 _FEW: Final = 200
+_PER_CALL: Final = 1_000  # characters of arguments that take as long as a part
 
 Role = Literal["system", "user", "assistant", "tool"]
 Part = dict[str, Any]
@@ -55,7 +56,16 @@ def is_long(messages: Sequence[Mapping[str, Any]]) -> bool:
 
     They may still be as a client wrote them.
     """
-    contents = (message.get("content") for message in messages)
-    return len(messages) > _FEW or any(
-        isinstance(content, list) and len(content) > _FEW for content in contents
-    )
+    return len(messages) > _FEW or sum(map(_weight, messages)) > _FEW
+
+
+def _weight(message: Mapping[str, Any]) -> int:
+    """Return about how many parts have to be looked at; the arguments of calls are parsed."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    parts = len(content) if isinstance(content, list) else 1
+    if not isinstance(calls, list):
+        return parts
+    functions = (call.get("function") for call in calls if isinstance(call, Mapping))
+    arguments = (each.get("arguments") for each in functions if isinstance(each, Mapping))
+    chars = sum(len(each) if isinstance(each, str) else _PER_CALL for each in arguments)
+    return parts + len(calls) + chars // _PER_CALL

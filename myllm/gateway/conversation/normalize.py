@@ -10,11 +10,12 @@ from typing import Any, Final, cast
 
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import ChatMessage, Messages, Part, RawMessages, ToolCall
-from myllm.gateway.conversation.tool_calls import called, matched
+from myllm.gateway.conversation.tool_calls import called, matched, text_of
 
 _ROLES: Final = {"developer": "system", "function": "tool"}
 _AFTER_A_QUESTION: Final = ("assistant", "system", "developer")
 _PLAIN: Final = {"role", "content"}
+_NAMES: Final = ("name", "tool_call_id")
 _MEDIA: Final = frozenset({"image_url", "input_audio", "file"})
 # Where clients put what the model has thought.
 _THOUGHTS: Final = ("reasoning_content", "thinking", "reasoning")
@@ -61,14 +62,18 @@ def _normalized(message: dict[str, Any], where: str, ignored: Ignored | None) ->
     if message.keys() == _PLAIN and isinstance(content, str):
         return {"role": role, "content": content}
     made = {name: value for name, value in message.items() if value is not None}
-    made["role"], made["content"] = role, content or ""
+    made["role"], made["content"] = role, content or text_of(made.pop("refusal", ""))
+    for name in _NAMES:
+        if name in made and not isinstance(made[name], str):
+            made[name] = text_of(made[name])
     _set_calls(made, where, ignored)
-    thoughts = [made.pop(name, None) for name in _THOUGHTS]
+    thoughts = [text for name in _THOUGHTS if isinstance(text := made.pop(name, None), str)]
     if isinstance(content, list):
         parts = _parts(content, f"{where}.content", ignored)
-        thoughts += [part["thinking"] for part in parts if part["type"] == "thinking"]
+        of_parts = (part["thinking"] for part in parts if part["type"] == "thinking")
+        thoughts.append("\n\n".join(of_parts))
         made["content"] = joined([part for part in parts if part["type"] != "thinking"])
-    if thinking := next((text for text in thoughts if text and isinstance(text, str)), ""):
+    if thinking := next(filter(None, thoughts), ""):
         made["reasoning_content"] = thinking
     return cast(ChatMessage, made)
 
@@ -76,6 +81,8 @@ def _normalized(message: dict[str, Any], where: str, ignored: Ignored | None) ->
 def _set_calls(message: dict[str, Any], where: str, ignored: Ignored | None) -> None:
     """Bring the tool calls of `message` into the one form."""
     given = message.pop("tool_calls", None) or []
+    if not isinstance(given, list):
+        given = [given]
     if (old := message.pop("function_call", None)) is not None:
         given = [*given, {"function": old}]
     calls: list[ToolCall] = []
@@ -94,14 +101,22 @@ def _parts(parts: list[Any], where: str, ignored: Ignored | None) -> list[Part]:
     made = []
     for index, given in enumerate(parts):
         part = _part(given)
-        kind = given.get("type") if isinstance(given, Mapping) else type(given).__name__
+        kind = _kind(given)
         if part is not None:
             made.append(part)
         elif ignored is None:
+            # Refused later, with a text that names its type.
             made.append({**given, "type": kind} if isinstance(given, Mapping) else {"type": kind})
         else:
             ignored.add(f"{where}[{index}] ({kind})")
     return made
+
+
+def _kind(part: Any) -> str | None:
+    if not isinstance(part, Mapping):
+        return type(part).__name__
+    kind = part.get("type")
+    return kind if kind is None or isinstance(kind, str) else type(kind).__name__
 
 
 def _part(part: Any) -> Part | None:
@@ -109,7 +124,7 @@ def _part(part: Any) -> Part | None:
         return {"type": "text", "text": part}
     if not isinstance(part, Mapping):
         return None
-    kind = part.get("type")
+    kind = _kind(part)
     if kind in _MEDIA:
         return dict(part)
     if kind in ("thinking", "reasoning"):

@@ -7,9 +7,9 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import orjson
-
+from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.messages import ChatMessage, Messages, ToolCall
+from myllm.json_input import parse_json
 
 _UNREADABLE: Final = "arguments"
 
@@ -27,9 +27,8 @@ def called(call: Any) -> ToolCall | None:
         function = {"name": custom.get("name"), "arguments": {"input": custom.get("input") or ""}}
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         return None
-    call_id = call.get("id")
     return {
-        "id": call_id if isinstance(call_id, str) else "",
+        "id": text_of(call.get("id")),
         "type": "function",
         "function": {
             "name": function["name"],
@@ -42,23 +41,36 @@ def readable_arguments(arguments: Any) -> str:
     """Return the arguments of a call as the text of a JSON object, which templates read.
 
     Clients also send them as an object, as nothing, encoded twice, or cut off where the answer
-    reached its length. Whatever is no object becomes one, with what was sent under "arguments", so
-    that the model sees what it wrote.
+    reached its length. Whatever is no object, or exceeds the bounds of a request's JSON, becomes
+    one, with what was sent under "arguments", so that the model sees what it wrote.
     """
     parsed = arguments
     for _ in range(2):
         if not isinstance(parsed, str):
             break
         try:
-            parsed = orjson.loads(parsed) if parsed.strip() else None
-        except orjson.JSONDecodeError:
+            parsed = parse_json(parsed.encode()) if parsed.strip() else None
+        except InvalidRequest:
             break
-    if isinstance(arguments, str) and isinstance(parsed, dict) and arguments.lstrip()[:1] == "{":
+    if isinstance(arguments, str) and isinstance(parsed, dict) and _is_whole(arguments):
         return arguments  # unchanged, for the cache
     if parsed is None:
         return "{}"
     whole = parsed if isinstance(parsed, dict) else {_UNREADABLE: parsed}
     return json.dumps(whole, ensure_ascii=False)  # with spaces, as most models write
+
+
+def _is_whole(arguments: str) -> bool:
+    """Whether the text of an object, which may be encoded twice, is what engines can parse."""
+    has_surrogates = "\\ud" in arguments or "\\uD" in arguments
+    return arguments.lstrip()[:1] == "{" and not has_surrogates
+
+
+def text_of(name: Any) -> str:
+    """Return a client's id or name as a text; some clients count, and send numbers."""
+    if isinstance(name, str):
+        return name
+    return str(name) if isinstance(name, int | float) else ""
 
 
 def matched(messages: Messages) -> Messages:
@@ -113,7 +125,11 @@ class _OpenCalls:
     def add(self, call: ToolCall, new_id: str) -> str:
         """Note a call and return its id, which is `new_id` if its own is missing or taken."""
         given, name = call["id"], call["function"]["name"]
-        call_id = given if given and given not in self._all else new_id
+        call_id = given or new_id
+        if call_id in self._all:
+            call_id = new_id
+        while call_id in self._all:  # a client's own id looks like ours
+            call_id += "x"
         self._all[call_id] = given, name
         self._by_id[given][call_id] = None
         self._by_name[name][call_id] = None

@@ -128,7 +128,7 @@ def _without_text_beside(
             yield message
             continue
         if traits.text_beside_calls == "nowhere":
-            ignored.add(f"messages[{number}].content (text beside tool calls)")
+            ignored.add(f"text beside tool call {message['tool_calls'][0]['id']}")
         else:
             yield {"role": "assistant", "content": message["content"]}
         yield {**message, "content": ""}
@@ -147,15 +147,14 @@ def _with_answers(messages: Messages) -> Iterator[ChatMessage]:
 
     Templates that count turns do not count calls and results.
     """
-    unanswered: list[ToolCall] = []
+    unanswered: dict[str, ToolCall] = {}
     previous = ""
     for message in messages:
         role = message["role"]
         if role == "tool":
-            done = message.get("tool_call_id")
-            unanswered = [call for call in unanswered if call["id"] != done]
+            unanswered.pop(message.get("tool_call_id", ""), None)
         else:
-            for call in unanswered:
+            for call in unanswered.values():
                 name, previous = call["function"]["name"], "tool"
                 yield {
                     "role": "tool",
@@ -163,7 +162,7 @@ def _with_answers(messages: Messages) -> Iterator[ChatMessage]:
                     "tool_call_id": call["id"],
                     "name": name,
                 }
-            unanswered = list(message.get("tool_calls", ()))
+            unanswered = {call["id"]: call for call in message.get("tool_calls", ())}
             if role == "user" and previous == "tool":
                 yield {"role": "assistant", "content": ""}
         yield message

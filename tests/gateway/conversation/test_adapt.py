@@ -143,7 +143,7 @@ def test_text_beside_calls() -> None:
     ignored = Ignored()
     made = adapted(messages, TemplateTraits(text_beside_calls="nowhere"), ignored)
     assert made == [user("a"), assistant("", "x"), result("x", "1")]
-    assert ignored.headers()[HEADER] == "messages[1].content (text beside tool calls)"
+    assert ignored.headers()[HEADER] == "text beside tool call x"
 
 
 def test_text_beside_calls_of_earlier_turns_only() -> None:

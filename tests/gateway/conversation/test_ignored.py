@@ -30,3 +30,11 @@ def test_a_name_from_a_client_cannot_break_the_header() -> None:
     assert header.isprintable()
     assert "," not in header
     assert len(header) <= 120
+
+
+def test_what_is_named_twice_is_listed_once() -> None:
+    ignored = Ignored()
+    for _ in range(20):
+        ignored.add("tools[0] (custom)")
+    ignored.add("tools[1] (custom)")
+    assert ignored.headers()[HEADER] == "tools[0] (custom), tools[1] (custom)"

@@ -7,10 +7,14 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from myllm.gateway.conversation.adapt import adapted
 from myllm.gateway.conversation.ignored import HEADER, Ignored
-from myllm.gateway.conversation.messages import Messages
+from myllm.gateway.conversation.messages import Messages, is_long
 from myllm.gateway.conversation.normalize import normalized
+from myllm.gateway.conversation.traits import STRICTEST
 
 USER = {"role": "user", "content": "What is the weather?"}
 
@@ -89,6 +93,18 @@ def test_thinking_has_one_name(name: str) -> None:
     assert message == {"role": "assistant", "content": "Yes", "reasoning_content": "hm"}
 
 
+def test_a_refusal_is_the_text_of_its_message() -> None:
+    [_, message] = repaired(USER, {"role": "assistant", "content": None, "refusal": "No."})
+    assert message == {"role": "assistant", "content": "No."}
+
+
+def test_several_thoughts_are_kept() -> None:
+    first, second = ({"type": "thinking", "thinking": text} for text in "ab")
+    parts = [first, {"type": "text", "text": "Yes"}, second]
+    [_, message] = repaired(USER, {"role": "assistant", "content": parts})
+    assert message["reasoning_content"] == "a\n\nb"
+
+
 def test_thinking_among_the_parts() -> None:
     parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes"}]
     [_, message] = repaired(USER, {"role": "assistant", "content": parts})
@@ -101,6 +117,7 @@ def test_thinking_among_the_parts() -> None:
         ('{"city": "Paris"}', {"city": "Paris"}),
         ({"city": "Paris"}, {"city": "Paris"}),
         ('"{\\"city\\": \\"Paris\\"}"', {"city": "Paris"}),
+        ('{"city": "Par\\ud83dis"}', {"city": "Par\ufffdis"}),
         ("", {}),
         ("  ", {}),
         (None, {}),
@@ -109,6 +126,7 @@ def test_thinking_among_the_parts() -> None:
         ("Paris", {"arguments": "Paris"}),
         ("[1, 2]", {"arguments": [1, 2]}),
         ("[" * 2000, {"arguments": "[" * 2000}),
+        ("[" * 1000 + "]" * 1000, {"arguments": "[" * 1000 + "]" * 1000}),
     ],
 )
 def test_arguments_become_an_object(arguments: Any, read: dict[str, Any]) -> None:
@@ -139,6 +157,15 @@ def test_equal_ids_are_told_apart() -> None:
     ids = [call["id"] for call in made[1]["tool_calls"]]
     assert len(set(ids)) == 2
     assert [each["tool_call_id"] for each in made[2:]] == ids
+
+
+def test_an_id_that_looks_like_ours_is_told_apart() -> None:
+    calls = [{"id": "call_1_1", "function": {"name": "a"}}, {"function": {"name": "b"}}]
+    results = [result("x", tool_call_id="call_1_1"), result("y", tool_call_id="call_1_1")]
+    made = repaired(USER, assistant(*calls), *results)
+    first, second = (call["id"] for call in made[1]["tool_calls"])
+    assert first == "call_1_1" != second
+    assert made[2]["tool_call_id"] == first
 
 
 def test_results_name_their_call_by_id_or_by_tool() -> None:
@@ -203,3 +230,65 @@ def test_instructions_may_follow_the_question(role: str) -> None:
     question = {"role": "user", "content": [hologram]}
     [asked, _] = repaired(question, {"role": role, "content": "Be brief."})
     assert asked["content"] == [hologram]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+FIELDS = ("content", "tool_calls", "tool_call_id", "name", "function_call", "thinking", "reasoning")
+CALLS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": JSON,
+        "type": JSON,
+        "custom": JSON,
+        "function": JSON | st.fixed_dictionaries({}, optional={"name": JSON, "arguments": JSON}),
+    },
+)
+PARTS = st.fixed_dictionaries({}, optional={"type": JSON, "text": JSON, "thinking": JSON})
+ANY_MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])},
+    optional=dict.fromkeys(FIELDS, JSON)
+    | {
+        "content": st.text(max_size=3) | st.none() | st.lists(JSON | PARTS, max_size=3),
+        "tool_calls": JSON | st.lists(CALLS, max_size=3),
+    },
+)
+
+
+@given(st.lists(ANY_MESSAGE, max_size=5))
+def test_whatever_a_client_sends_gets_its_form(messages: list[dict[str, Any]]) -> None:
+    is_long(messages)
+    made = normalized(messages, Ignored())
+    assert len(made) == len(messages)
+    for message in made:
+        assert message["role"] in ("system", "user", "assistant", "tool")
+        assert isinstance(message["content"], str | list)
+        for call in message.get("tool_calls", []):
+            assert isinstance(json.loads(call["function"]["arguments"]), dict)
+            assert call["id"]
+        for name in ("name", "tool_call_id", "reasoning_content"):
+            assert isinstance(message.get(name, ""), str)
+    adapted(made, STRICTEST, Ignored())
+
+
+def test_ids_that_are_numbers_match() -> None:
+    call = {"id": 5, "function": {"name": "weather"}}
+    made = repaired(USER, assistant(call), result("sunny", tool_call_id=5))
+    assert made[1]["tool_calls"][0]["id"] == made[2]["tool_call_id"] == "5"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"text": "x"}] * 300},
+        assistant(*[called()] * 300),
+        assistant(called(arguments="x" * 300_000)),
+    ],
+)
+def test_what_takes_long_is_long(message: dict[str, Any]) -> None:
+    assert is_long([USER, message])
+    assert is_long([USER] * 300)
+    assert not is_long([USER, assistant(called(arguments="{}")), result("x" * 100_000)])

@@ -19,6 +19,7 @@ from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.launcher.devices import HOST
 from myllm.supervisor import memory_limit
 from myllm.supervisor.exit_cause import Death
+from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.watcher import Watcher
 from tests.gateway.generation.cutting import running
@@ -86,14 +87,24 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
         await stalling
 
 
+async def stand_still(gateway: Gateway, instance: Instance) -> None:
+    """Block the event loop while a probe of `instance` is open."""
+    watcher = gateway.supervisor._watcher
+    while instance.run_id not in watcher._watched:
+        await asyncio.sleep(0.01)
+    monitor, _ = watcher._watched[instance.run_id]
+    monitor.probe(HANG_S)
+    await asyncio.sleep(0.01)  # until it is sent
+    time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
+
+
 async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway: Gateway) -> None:
     """As when a machine is suspended: neither the engine nor the server runs."""
     async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         process = psutil.Process(lease.instance.pid)
         suspend(process)
         asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
-        await asyncio.sleep(HANG_S / 2)  # a probe is open
-        time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
+        await stand_still(gateway, lease.instance)
         process.resume()
         assert await asked
     assert gateway.supervisor.history(KEY).starts == 1
@@ -105,8 +116,7 @@ async def test_an_engine_that_stays_stopped_behind_a_suspension_is_replaced(
     async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
-        await asyncio.sleep(HANG_S / 2)
-        time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
+        await stand_still(gateway, lease.instance)
         with pytest.raises(EngineDied, match="hung: no answer"):
             await asked
 

@@ -19,6 +19,7 @@ from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.launcher.devices import HOST
 from myllm.supervisor import memory_limit
 from myllm.supervisor.exit_cause import Death
+from myllm.supervisor.hang_rules import EngineActivity
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
 from myllm.supervisor.watcher import Watcher
@@ -88,13 +89,14 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
 
 
 async def stand_still(gateway: Gateway, instance: Instance) -> None:
-    """Block the event loop while a probe of `instance` is open."""
+    """Block the event loop while a probe of `instance` is open, and almost overdue."""
     watcher = gateway.supervisor._watcher
     while instance.run_id not in watcher._watched:
         await asyncio.sleep(0.01)
-    monitor, _ = watcher._watched[instance.run_id]
+    monitor, clocks = watcher._watched[instance.run_id]
     monitor.probe(HANG_S)
     await asyncio.sleep(0.01)  # until it is sent
+    clocks.advance(0.9 * HANG_S, EngineActivity())
     time.sleep(4 * HANG_S)  # noqa: ASYNC251 - the event loop is to stand still
 
 
@@ -107,6 +109,8 @@ async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway
         await stand_still(gateway, lease.instance)
         process.resume()
         assert await asked
+        await asyncio.sleep(HANG_S)  # several looks later
+        assert not lease.instance.is_over()
     assert gateway.supervisor.history(KEY).starts == 1
 
 

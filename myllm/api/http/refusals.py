@@ -22,6 +22,11 @@ class Refused(Exception):
         self.detail = detail
 
 
+def head_too_large(most: int) -> Refused:
+    """Return the refusal of a head of more than `most` bytes."""
+    return Refused(431, f"The headers are larger than {most // 2**10} KiB")
+
+
 def refusal(refused: Refused, path: str = "", retry_after_s: int | None = None) -> bytes:
     """Return the whole answer, in the dialect of `path`; it ends the connection."""
     body = orjson.dumps(envelope(dialect_of(path).envelope, refused.status, refused.detail))

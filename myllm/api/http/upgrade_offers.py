@@ -1,7 +1,7 @@
 """Requests that offer to go on in another protocol (`Upgrade: h2c`), as those of Java and .NET do.
 
 A server may ignore the offer. But httptools stops behind the head of such a request and takes what
-follows for the other protocol, although it is the body. So the parser is given the request again,
+follows for the other protocol, although it is the body. So a new parser is given the request again,
 without the offer.
 """
 
@@ -10,6 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+def new_parser(protocol: HttpToolsProtocol) -> httptools.HttpRequestParser:
+    """Return a parser that calls `protocol`, as lenient as the one with which uvicorn begins."""
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
 
 
 def head_without_offer(

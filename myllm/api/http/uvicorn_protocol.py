@@ -22,10 +22,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from myllm.api.http.coalescing_transport import CoalescingTransport
 from myllm.api.http.connections import RETRY_AFTER_S, Connections, Group
 from myllm.api.http.http_1_0 import answering_http_1_0
-from myllm.api.http.refusals import Refused, refusal
+from myllm.api.http.refusals import Refused, head_too_large, refusal
 from myllm.api.http.request_state import DEPARTURE, HOLD_HEAD, SPARE, Departure
 from myllm.api.http.stalls import CLIENT_STALLS_S, StallWatch
-from myllm.api.http.upgrade_offers import head_without_offer
+from myllm.api.http.upgrade_offers import head_without_offer, new_parser
 from myllm.disconnects import Disconnects
 
 _log = structlog.get_logger(__name__)
@@ -129,7 +129,7 @@ class ClientProtocol(HttpToolsProtocol):
         if self._reads == "body":
             self._look_at_body()
         elif self._reads == "head" and self._received > MAX_HEAD:
-            self._refuse(_head_too_large())
+            self._refuse(head_too_large(MAX_HEAD))
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; where it stops at an upgrade, feed the request again without that."""
@@ -137,8 +137,11 @@ class ClientProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as stop:
-                data = self._plain_head + data[stop.args[0] :]
-                self._plain_head = b""
+                data = data[stop.args[0] :]
+                if self._plain_head:
+                    # After the last request of a connection, the old parser reads nothing more.
+                    self.parser = new_parser(self)
+                    data, self._plain_head = self._plain_head + data, b""
             else:
                 return
 
@@ -174,7 +177,7 @@ class ClientProtocol(HttpToolsProtocol):
         if self._received > MAX_HEAD:  # part of it may be body
             size = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
             if size > MAX_HEAD:
-                self._stop(_head_too_large())
+                self._stop(head_too_large(MAX_HEAD))
         if self.parser.should_upgrade():
             self._plain_head = head_without_offer(self.parser, self.url, self.headers)
             if self._plain_head:
@@ -294,7 +297,3 @@ class ClientProtocol(HttpToolsProtocol):
         path = self.url.partition(b"?")[0].decode("latin-1") if self.scope else ""
         self._coalescing.write(refusal(refused, path))
         self._coalescing.write_eof()
-
-
-def _head_too_large() -> Refused:
-    return Refused(431, f"The headers are larger than {MAX_HEAD // 2**10} KiB")

@@ -65,6 +65,41 @@ def test_an_offer_on_a_get(server: Serving) -> None:
     assert statuses(answer_to(server, [asked])) == [b"200", b"404", b"200"]
 
 
+def offered(method: str, version: str, lines: tuple[str, ...], chunked: bool = False) -> bytes:
+    """A request that offers another protocol."""
+    data = json.dumps(PROMPT | {"stream": False}).encode() if method == "POST" else b""
+    more = ["Content-Type: application/json", f"Content-Length: {len(data)}"] if data else []
+    if chunked:
+        more[1], data = "Transfer-Encoding: chunked", b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+    path = "/api/generate" if data else "/api/models"
+    asked = head(method, path, "Upgrade: h2c", *lines, *more)
+    return asked.replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1) + data
+
+
+@pytest.mark.parametrize("size", [1, 2**20])
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [
+        ("1.1", ("Connection: close, Upgrade",)),
+        ("1.1", ("Connection: Upgrade", "Connection: close")),
+        ("1.0", ("Connection: Upgrade",)),
+        ("1.0", ("Connection: keep-alive, Upgrade",)),
+    ],
+)
+def test_the_last_request_of_a_connection_may_offer_another_protocol(
+    server: Serving, version: str, lines: tuple[str, ...], size: int
+) -> None:
+    requests = [offered("GET", version, lines), offered("POST", version, lines)]
+    if version == "1.1":
+        requests.append(offered("POST", version, lines, chunked=True))
+    before = offered("POST", "1.1", ("Connection: Upgrade",))
+    for last in requests:
+        # What follows the last request is not answered.
+        for asked, count in ((last, 1), (before + last, 2), (last + LAST, 1)):
+            got = answer_to(server, [asked[at : at + size] for at in range(0, len(asked), size)])
+            assert statuses(got) == [b"200"] * count, asked
+
+
 def test_offers_are_no_way_around_the_limits(server: Serving) -> None:
     many = answer_to(server, [head("GET", "/health", *H2C, *["a: b"] * 300)])
     assert statuses(many) == [b"431"]

@@ -202,7 +202,12 @@ class _UntilGone:
         self._has_left = False
 
     def cancel(self) -> None:
-        """Cancel the work in this context, which ends the context without an error."""
+        """Cancel the work in this context, which ends the context without an error.
+
+        Further calls do nothing: a stalled client leaves, too, and must not interrupt the cleanup.
+        """
+        if self._has_left:
+            return
         self._has_left = True
         self._working.cancel()
 

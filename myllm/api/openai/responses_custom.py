@@ -13,12 +13,22 @@ from typing import Final
 from myllm.api.openai.responses_tools import INPUT
 
 _BEGIN: Final = re.compile(rf'\s*\{{\s*"{INPUT}"\s*:\s*"')
-_HIGH: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"  # the first half of a character
-# What can be decoded: not a part of an escape, and a first half only with what follows it.
-_WHOLE: Final = re.compile(
-    rf'(?:[^"\\]+|\\[^u]|{_HIGH}(?:\\u[0-9a-fA-F]{{4}}|(?=[^\\]|\\[^u]))'
-    r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4})*"
+_HEX: Final = "[0-9a-fA-F]"
+# A character outside the basic plane is two escapes, of which the first may come before the second.
+_LOW: Final = rf"\\u[dD][c-fC-F]{_HEX}{{2}}"
+_BEGUN_LOW: Final = rf"(?:\\(?:u(?:[dD](?:[c-fC-F]{_HEX}?)?)?)?)?\Z"
+# The next piece that can be decoded, whatever follows: a plain text, or one escape.
+_PIECE: Final = re.compile(
+    rf'[^"\\]+'
+    rf"|\\u[dD][89abAB]{_HEX}{{2}}(?:{_LOW}|(?!{_BEGUN_LOW}))"
+    rf"|\\u(?![dD][89abAB]){_HEX}{{4}}"
+    rf"|\\u(?!{_HEX}{{4}})(?!{_HEX}{{0,3}}\Z)"
+    r"|\\[^u]"
 )
+_ESCAPES: Final = {
+    r"\"": '"', r"\\": "\\", r"\/": "/", r"\b": "\b", r"\f": "\f", r"\n": "\n", r"\r": "\r",
+    r"\t": "\t",
+}  # fmt: skip
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -39,11 +49,12 @@ class CustomInput:
                 return ""
             self._has_begun = True
             self._raw = self._raw[begin.end() :]
-        ready = _WHOLE.match(self._raw)
-        if ready is None or not ready[0]:
-            return ""
-        self._raw = self._raw[ready.end() :]
-        added = _decoded(ready[0])
+        pieces, at = [], 0
+        while (piece := _PIECE.match(self._raw, at)) is not None:
+            pieces.append(_decoded(piece[0]))
+            at = piece.end()
+        self._raw = self._raw[at:]
+        added = "".join(pieces)
         self.text += added
         return added
 
@@ -64,10 +75,10 @@ def whole_input(arguments: str) -> str:
     return reading.text
 
 
-def _decoded(inside: str) -> str:
-    """Return the text between the quotes of a JSON string."""
-    try:
-        text = json.loads(f'"{inside}"', strict=False)
-    except json.JSONDecodeError:  # an escape that JSON does not have
-        return inside
-    return _SURROGATE.sub("\ufffd", text)
+def _decoded(piece: str) -> str:
+    """Return the text of one piece; an escape that JSON does not have stands for itself."""
+    if not piece.startswith("\\"):
+        return piece
+    if not piece.startswith("\\u") or len(piece) == len("\\u"):
+        return _ESCAPES.get(piece, piece)
+    return _SURROGATE.sub("\ufffd", json.loads(f'"{piece}"'))

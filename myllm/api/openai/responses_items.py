@@ -27,20 +27,26 @@ _CALLS: Final = {
     "computer_call": "action",
     "tool_search_call": "arguments",
 }
-_OUTPUTS: Final = {
-    "function_call_output", "custom_tool_call_output", *(f"{each}_output" for each in _CALLS)
-}  # fmt: skip
+_OUTPUTS: Final = frozenset(
+    {
+        *("function_call_output", "custom_tool_call_output", "local_shell_call_output"),
+        *("shell_call_output", "apply_patch_call_output", "computer_call_output"),
+    }
+)
+# Items that offer tools from their place in the conversation on; here, all are offered at once.
+_OFFERS: Final = ("additional_tools", "tool_search_output")
 
 
 def messages_of(items: Sequence[Item], tools: Tools, ignored: Ignored) -> RawMessages:
     """Convert items to messages; calls become part of the assistant's message before them.
 
-    `tools` gets those of `additional_tools`, and says by which names the model knows the others.
+    `tools` gets those that items offer, and says by which names the model knows the others.
     `ignored` names the items that are left out. Raises InvalidRequest for an incomplete item.
     """
     for index, item in enumerate(items):
-        if item.get("type") == "additional_tools":
-            tools.add_all(item.get("tools") or (), f"input[{index}].tools", ignored)
+        if item.get("type") in _OFFERS:
+            where = f"input[{index}].tools"
+            tools.add_all(_list(item.get("tools"), where), where, ignored)
     asked = _last_question(items)
     reading = _Reading(tools, ignored)
     for index, item in enumerate(items):
@@ -52,8 +58,12 @@ def messages_of(items: Sequence[Item], tools: Tools, ignored: Ignored) -> RawMes
 
 def _last_question(items: Sequence[Item]) -> int:
     """Return the index of the user's last message: the request depends on all of it."""
-    found = (n for n in range(len(items) - 1, -1, -1) if items[n].get("role") == "user")
+    found = (n for n in range(len(items) - 1, -1, -1) if _is_question(items[n]))
     return next(found, -1)
+
+
+def _is_question(item: Item) -> bool:
+    return item.get("role") == "user" and item.get("type") in (None, "message")
 
 
 class _Reading:
@@ -66,29 +76,36 @@ class _Reading:
         self._thoughts: list[str] = []
 
     def add(self, item: Item, where: str, is_asked: bool) -> None:
-        match item.get("type") or "message":
+        kind = item.get("type") or "message"
+        if not isinstance(kind, str):
+            raise InvalidRequest(f"{where}.type must be a string")
+        match kind:
             case "message":
                 self._add_message(item, where, is_asked)
             case "function_call":
-                name = self._tools.seen_name(_text(item, "name", where), item.get("namespace"))
-                self._add_call(item, name, item.get("arguments"))
+                self._add_call(item, self._name(item, where), item.get("arguments"))
             case "custom_tool_call":
-                name = self._tools.seen_name(_text(item, "name", where), item.get("namespace"))
-                self._add_call(item, name, {INPUT: item.get("input") or ""})
-            case kind if kind in _CALLS:
-                given = item.get(_CALLS[kind]) or {}
-                arguments = {k: v for k, v in given.items() if v is not None and k != "type"}
-                self._add_call(item, kind.removesuffix("_call"), arguments)
-            case kind if kind in _OUTPUTS:
+                self._add_call(item, self._name(item, where), {INPUT: item.get("input") or ""})
+            case _ if kind in _CALLS:
+                self._add_call(item, kind.removesuffix("_call"), _arguments(item, _CALLS[kind]))
+            case _ if kind in _OUTPUTS:
                 self._add_result(item, where)
+            case "tool_search_output":
+                self._add_found(item, where)
             case "reasoning":
-                self._thoughts.append(thinking_of(item))
+                self._thoughts.append(readable(thinking_of(item)))
             case "additional_tools":
                 pass
             case "compaction_trigger":
                 raise InvalidRequest(f"{where}: this server compacts no conversations")
-            case kind:
+            case _:
                 self._ignored.add(f"{where} ({kind})")
+
+    def _name(self, item: Item, where: str) -> str:
+        """Return the name by which the model knows the tool that was called."""
+        namespace = item.get("namespace")
+        name = _text(item, "name", where)
+        return self._tools.seen_name(name, namespace if isinstance(namespace, str) else None)
 
     def _add_message(self, item: Item, where: str, is_asked: bool) -> None:
         role = _text(item, "role", where)
@@ -102,7 +119,7 @@ class _Reading:
         if not self.messages or self.messages[-1]["role"] != "assistant" or self._thoughts:
             self._append({"role": "assistant", "content": ""})
         call = {
-            "id": item.get("call_id") or item.get("id"),
+            "id": _call_id(item),
             "type": "function",
             "function": {"name": name, "arguments": arguments},
         }
@@ -115,8 +132,13 @@ class _Reading:
         elif isinstance(output, Mapping):
             output = [output]  # a screenshot
         content = _content(output, f"{where}.output", self._ignored)
-        call_id = item.get("call_id") or item.get("id")
-        self._append({"role": "tool", "tool_call_id": call_id, "content": content})
+        self._append({"role": "tool", "tool_call_id": _call_id(item), "content": content})
+
+    def _add_found(self, item: Item, where: str) -> None:
+        """Add the result of a search for tools: the names of those that it found."""
+        found = self._tools.seen_names(_list(item.get("tools"), f"{where}.tools"))
+        text = f"Found these tools: {', '.join(found)}" if found else "Found no tools"
+        self._append({"role": "tool", "tool_call_id": _call_id(item), "content": readable(text)})
 
     def _append(self, message: dict[str, Any]) -> None:
         if self._thoughts and message["role"] == "assistant":
@@ -166,6 +188,26 @@ def _part(part: Any, where: str) -> dict[str, Any] | None:
         case "input_audio":
             return {"type": "input_audio", "input_audio": part.get("input_audio")}
     return None
+
+
+def _arguments(item: Item, name: str) -> Any:
+    """Return the arguments of a built-in tool's call; what is no object is left to be repaired."""
+    given = item.get(name)
+    if not isinstance(given, Mapping):
+        return given
+    return {key: value for key, value in given.items() if value is not None and key != "type"}
+
+
+def _call_id(item: Item) -> str | None:
+    """Return the id that a call and its result share; older clients have it in `id`."""
+    found = item.get("call_id") or item.get("id")
+    return found if isinstance(found, str) else None
+
+
+def _list(given: Any, where: str) -> list[Any]:
+    if given is not None and not isinstance(given, list):
+        raise InvalidRequest(f"{where} must be a list")
+    return given or []
 
 
 def _text(holder: Item, name: str, where: str) -> str:

@@ -98,12 +98,14 @@ def call_item(key: str, number: int, call: Call, status: str, meaning: Meaning) 
 
 
 def action_of(arguments: str) -> Item:
-    """Return the command of a call of `local_shell`; none, if the call was cut in the middle."""
+    """Return the command of a call of `local_shell`; none, if the model has not written an object
+    or the call was cut in the middle."""
     try:
         given = orjson.loads(arguments)
     except orjson.JSONDecodeError:
-        given = {}
-    return {"type": "exec", "command": [], "env": {}, **given}
+        given = None
+    written = given if isinstance(given, dict) else {}
+    return {"command": [], "env": {}, **written, "type": "exec"}
 
 
 def _usage(usage: Mapping[str, int] | None) -> dict[str, Any] | None:

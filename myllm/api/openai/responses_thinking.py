@@ -8,7 +8,6 @@ and the client has the same text in the open.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -31,7 +30,7 @@ def _decoded(item: Mapping[str, Any]) -> str:
         return ""
     try:
         return base64.b64decode(content.removeprefix(_OURS), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or no text
         return ""
 
 

@@ -75,11 +75,12 @@ class ChosenTool(BaseModel):
 
     type: Name = Field(description="function, custom, local_shell or allowed_tools.")
     name: Name | None = Field(None, description="The tool that must be called.")
+    namespace: Name | None = Field(None, description="The namespace that has this tool.")
     mode: Literal["auto", "required"] | None = Field(
         None, description="For allowed_tools: whether one of them must be called."
     )
     tools: ToolDefinitions | None = Field(
-        None, description="For allowed_tools: these tools, by type and name."
+        None, description="For allowed_tools: these tools, by type, name and namespace."
     )
 
 
@@ -101,6 +102,7 @@ class Tools:
 
     functions: dict[str, dict[str, Any]] = field(default_factory=dict)
     meanings: dict[str, Meaning] = field(default_factory=dict)
+    _seen: dict[tuple[str, str | None], str] = field(default_factory=dict)
 
     def meaning(self, name: str) -> Meaning:
         """Return what the function `name` is to the client."""
@@ -108,8 +110,18 @@ class Tools:
 
     def seen_name(self, name: str, namespace: str | None) -> str:
         """Return the name under which the model sees a tool of the client."""
-        qualified = f"{namespace}__{name}"
-        return qualified if namespace and qualified in self.functions else name
+        return self._seen.get((name, namespace or None), name)
+
+    def seen_names(self, given: Iterable[Any]) -> list[str]:
+        """Return the names under which the model sees those of the tools `given` that it has."""
+        keys: list[tuple[str, str | None]] = []
+        for tool in (_read(each, "tools") for each in given):
+            if tool.type == "namespace":
+                members = (_read(each, "tools") for each in tool.tools or ())
+                keys += [(_name_of(each), tool.name) for each in members]
+            else:
+                keys.append((_name_of(tool), None))
+        return [self._seen[key] for key in keys if key in self._seen]
 
     def special(self) -> dict[str, list[str | None]]:
         """Return the meanings of what is more than a function, as they are stored."""
@@ -146,19 +158,23 @@ class Tools:
         self, tool: ResponsesTool, where: str, ignored: Ignored, namespace: str | None
     ) -> None:
         kind: Kind = tool.type  # type: ignore[assignment]
-        name = tool.name or ("local_shell" if kind == "local_shell" else "")
+        name = _name_of(tool)
         if not name:
             raise InvalidRequest(f"{where}.name is required")
         seen = f"{namespace}__{name}" if namespace and name in self.functions else name
+        seen = self._seen.get((name, namespace), seen)
+        function = _function(kind, seen, tool)
         if seen in self.functions:
-            ignored.add(f"{where} (the name of another tool)")
+            if function != self.functions[seen]:  # a search for tools may find one again
+                ignored.add(f"{where} (the name of another tool)")
             return
         if len(self.functions) >= TOOLS:
             raise InvalidRequest(f"tools must have {TOOLS} entries at most")
         if kind == "custom" and (form := (tool.format or {}).get("type") or "text") != "text":
             ignored.add(f"{where}.format ({form})")
-        self.functions[seen] = _function(kind, seen, tool)
+        self.functions[seen] = function
         self.meanings[seen] = Meaning(kind, name, namespace)
+        self._seen[name, namespace] = seen
 
     def fields(self, choice: str | ChosenTool | None, ignored: Ignored) -> dict[str, Any]:
         """Return the engine's fields for these tools, of which `choice` says what may be called.
@@ -180,33 +196,48 @@ class Tools:
         if choice is None or isinstance(choice, str):
             return None, choice
         if choice.type != "allowed_tools":
-            name = self._named(choice.type, choice.name)
+            name = self._named(choice, "tool_choice")
             if name is None:
-                what = f"'{choice.name}'" if choice.name else f"of type '{choice.type}'"
-                raise InvalidRequest(f"tool_choice: there is no tool {what}")
+                inside = f" in the namespace '{choice.namespace}'" if choice.namespace else ""
+                raise InvalidRequest(f"tool_choice: there is no tool {_words(choice)}{inside}")
             return {name}, "required"
         allowed = set()
         for index, each in enumerate(choice.tools or ()):
             where = f"tool_choice.tools[{index}]"
-            tool = _read(each, where)
-            names = self._allowed(tool)
+            names = self._allowed(_chosen_tool(each, where), where)
             if not names:
-                ignored.add(f"{where} ({tool.type})")
+                ignored.add(f"{where} ({each.get('name') or each.get('type')})")
             allowed |= names
+        if choice.tools and not allowed:
+            raise InvalidRequest("tool_choice: none of the allowed tools is among the tools")
         return allowed, choice.mode
 
-    def _allowed(self, tool: ResponsesTool) -> set[str]:
-        if tool.type == "namespace":
-            return {seen for seen, each in self.meanings.items() if each.namespace == tool.name}
-        name = self._named(tool.type, tool.name)
+    def _allowed(self, choice: ChosenTool, where: str) -> set[str]:
+        if choice.type == "namespace":
+            return {seen for seen, each in self.meanings.items() if each.namespace == choice.name}
+        name = self._named(choice, where)
         return set() if name is None else {name}
 
-    def _named(self, kind: str, name: str | None) -> str | None:
-        """Return the function for the client's tool of this kind and name, if there is one."""
-        for seen, each in self.meanings.items():
-            if each.kind == kind and (each.name == name or kind == "local_shell"):
-                return seen
-        return None
+    def _named(self, choice: ChosenTool, where: str) -> str | None:
+        """Return the function for the client's tool of this type, name and namespace, if there is
+        one. Without a namespace, a tool outside them is meant, or else the only one of this name.
+
+        Raises InvalidRequest if several namespaces have one.
+        """
+        found = {
+            each.namespace: seen
+            for seen, each in self.meanings.items()
+            if each.kind == choice.type
+            and (each.name == choice.name or each.kind == "local_shell")
+            and choice.namespace in (None, each.namespace)
+        }
+        if None in found or not found:
+            return found.get(None)
+        if len(found) > 1:
+            raise InvalidRequest(
+                f"{where}.namespace is required: there are {len(found)} tools {_words(choice)}"
+            )
+        return next(iter(found.values()))
 
 
 def stored_tools(special: Mapping[str, Any]) -> Tools:
@@ -221,6 +252,21 @@ def _read(given: Any, where: str) -> ResponsesTool:
         return ResponsesTool.model_validate(given)
     except ValueError:
         raise InvalidRequest(f"{where} must be an object with a type and a name") from None
+
+
+def _chosen_tool(given: Any, where: str) -> ChosenTool:
+    try:
+        return ChosenTool.model_validate(given)
+    except ValueError:
+        raise InvalidRequest(f"{where} must be an object with a type and a name") from None
+
+
+def _words(choice: ChosenTool) -> str:
+    return f"'{choice.name}'" if choice.name else f"of type '{choice.type}'"
+
+
+def _name_of(tool: ResponsesTool) -> str:
+    return tool.name or ("local_shell" if tool.type == "local_shell" else "")
 
 
 def _function(kind: Kind, name: str, tool: ResponsesTool) -> dict[str, Any]:

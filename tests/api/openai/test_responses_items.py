@@ -4,15 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from myllm.api.openai.responses_items import messages_of
 from myllm.api.openai.responses_thinking import encoded
 from myllm.api.openai.responses_tools import Tools
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import HEADER, Ignored
+from myllm.gateway.conversation.normalize import normalized
+from myllm.sessions.history import from_wire
 
 ASKED = {"role": "user", "content": "hello"}
+KINDS = (
+    *("message", "function_call", "function_call_output", "custom_tool_call"),
+    *("custom_tool_call_output", "local_shell_call", "local_shell_call_output", "shell_call"),
+    *("shell_call_output", "apply_patch_call", "apply_patch_call_output", "computer_call"),
+    *("computer_call_output", "tool_search_call", "tool_search_output", "additional_tools"),
+    *("reasoning", "compaction", "compaction_trigger", "web_search_call"),
+)
+# What the fields of items and of their parts are called, and texts that mean something in them.
+NAMES = st.sampled_from(
+    [
+        *("type", "role", "content", "name", "namespace", "arguments", "input", "call_id", "id"),
+        *("output", "action", "operation", "summary", "encrypted_content", "tools", "text"),
+        *("image_url", "file_data", "input_audio", "refusal", "format", "parameters", "command"),
+    ]
+)
+WORDS = (
+    *("user", "assistant", "developer", "function", "custom", "local_shell", "namespace", "{}"),
+    *("input_text", "input_image", "input_file", "input_audio", "refusal", "reasoning_text"),
+)
 
 
 def read(*items: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
@@ -146,6 +170,71 @@ def test_what_no_database_stores_is_replaced() -> None:
 def test_an_unknown_part_of_the_question_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"input\[0\].content\[0\].type must be"):
         read({"role": "user", "content": [{"type": "input_hologram"}]})
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from([*WORDS, "{", '"ls"', "myllm-thinking:\u00e9", encoded("hm")]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=6,
+)
+ITEMS = st.dictionaries(NAMES, JSON, max_size=6) | st.builds(
+    lambda kind, fields: {**fields, "type": kind},
+    st.sampled_from(KINDS),
+    st.dictionaries(NAMES, JSON, max_size=8),
+)
+
+
+@settings(max_examples=400, derandomize=True, deadline=None)
+@given(st.lists(ITEMS, min_size=1, max_size=4))
+def test_any_item_is_read_or_refused(items: list[dict[str, Any]]) -> None:
+    ignored, tools = Ignored(), Tools()
+    try:
+        made = normalized(messages_of(items, tools, ignored), ignored)
+        tools.fields(None, ignored)
+    except InvalidRequest:
+        return
+    assert made
+    orjson.dumps([from_wire(message).wire() for message in made])
+    ignored.headers()
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "tool_search_call", "arguments": "{}"},
+        {"type": "tool_search_call", "arguments": "[]"},
+        {"type": "local_shell_call", "action": ["ls"]},
+        {"type": "shell_call", "action": 5},
+        {"type": "reasoning", "encrypted_content": "myllm-thinking:\u00e9"},
+        {"type": "reasoning", "encrypted_content": "myllm-thinking:/w=="},
+        {"type": "function_call", "name": "f", "call_id": ["x"], "namespace": {}},
+        {"type": "function_call_output", "call_id": {"x": []}, "output": "5"},
+    ],
+)
+def test_odd_fields_are_read(item: dict[str, Any]) -> None:
+    made, ignored = read(ASKED, item)
+    assert normalized(made, Ignored())
+    assert ignored == ""
+
+
+@pytest.mark.parametrize(
+    ("item", "error"),
+    [
+        ({"type": ["x"]}, r"input\[1\].type must be a string"),
+        ({"type": "additional_tools", "tools": 5}, r"input\[1\].tools must be a list"),
+        ({"type": "tool_search_output", "tools": "x"}, r"input\[1\].tools must be a list"),
+        ({"type": "additional_tools", "tools": ["x"]}, r"input\[1\].tools\[0\] must be an object"),
+        ({"type": "function_call_output", "output": 5}, r"input\[1\].output must be a text"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_its_name(item: dict[str, Any], error: str) -> None:
+    with pytest.raises(InvalidRequest, match=error):
+        read(ASKED, item)
 
 
 def test_a_request_to_compact_is_refused() -> None:

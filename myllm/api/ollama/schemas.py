@@ -191,7 +191,7 @@ class OllamaMessage(_Go):
     """One message. The result of a tool has the tool's name, or the id of the call."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
-        description="Who speaks; tool: the result of a call."
+        description="Who speaks; tool, or function: the result of a call."
     )
     content: str = Field("", description="The text.")
     thinking: str | None = Field(None, description="The assistant's thinking.")

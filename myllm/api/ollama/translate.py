@@ -37,7 +37,7 @@ def _raw(message: OllamaMessage) -> dict[str, Any]:
         raw["tool_calls"] = [call.model_dump() for call in message.tool_calls]
     if message.thinking:
         raw["reasoning_content"] = message.thinking
-    if message.role == "tool":
+    if message.role in ("tool", "function"):
         raw |= {"tool_call_id": message.tool_call_id, "name": message.tool_name}
     return raw
 

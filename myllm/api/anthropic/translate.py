@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any, Final
 
 from myllm.api.anthropic.blocks import (
     Block,
+    ContentSource,
+    DocumentBlock,
+    OtherBlock,
+    SearchResultBlock,
     TextBlock,
     ThinkingBlock,
     ToolResultBlock,
@@ -50,9 +54,38 @@ _THOUGHTS_ONLY: Final = "clear_thinking_20251015"
 
 async def translated(request: CountTokensRequest, ignored: Ignored) -> RawMessages:
     """Return what `messages_of` returns; other requests do not wait for a long conversation."""
-    if sum(len(message.content) for message in request.messages) <= _FEW_BLOCKS:
-        return messages_of(request, ignored)
-    return await asyncio.to_thread(messages_of, request, ignored)
+    if _is_long(request):
+        return await asyncio.to_thread(messages_of, request, ignored)
+    return messages_of(request, ignored)
+
+
+def _is_long(request: CountTokensRequest) -> bool:
+    """Whether the conversation has more than a few blocks, at any depth."""
+    contents: list[Collection[Any]] = [request.system or (), request.messages]
+    left = _FEW_BLOCKS
+    while contents and left >= 0:
+        content = contents.pop()
+        left -= len(content)
+        if left >= 0:
+            contents.extend(filter(None, map(_inside, content)))
+    return left < 0
+
+
+def _inside(block: Any) -> Collection[Any]:
+    """Return what is in a message, a block or, where any JSON may be, a value."""
+    match block:
+        case AnthropicMessage() | ToolResultBlock() | SearchResultBlock():
+            return block.content
+        case DocumentBlock(source=ContentSource(content=content)):
+            return content
+        case OtherBlock():
+            return (block.model_extra or {}).values()
+        case dict():
+            return block.values()
+        case list():
+            return block
+        case _:
+            return ()
 
 
 def messages_of(request: CountTokensRequest, ignored: Ignored) -> RawMessages:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from myllm.api.anthropic import translate
 from myllm.api.anthropic.schemas import CountTokensRequest, MessagesRequest
 from myllm.api.anthropic.translate import fields_of, messages_of
 from myllm.errors import InvalidRequest
@@ -17,6 +19,7 @@ PDF = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 PICTURE = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+LONG_SOURCE = {"type": "content", "content": [{"type": "text", "text": "x"}] * 600}
 
 
 def user(*content: Any) -> dict[str, Any]:
@@ -238,9 +241,31 @@ def test_the_form_of_the_answer(place: str) -> None:
     assert fields(**given)[0]["json_schema"] == SCHEMA
     unused = fields(**given, tools=[TOOL], tool_choice={"type": "none"})[0]
     assert unused["json_schema"] == SCHEMA
-    for more in ({}, {"tool_choice": {"type": "auto"}}, {"tool_choice": {"type": "any"}}):
-        with pytest.raises(InvalidRequest, match=r"output_config\.format.* cannot call tools"):
-            fields(**given, tools=[TOOL], **more)
+
+
+@pytest.mark.parametrize(
+    "long",
+    [
+        {"system": [text("x")] * 600},
+        {"messages": [user(*[text("x")] * 600)]},
+        {"messages": [user(text("x"))] * 600},
+        {"messages": [user(*[text("x")] * 300), assistant(*[text("x")] * 300)]},
+        {"messages": [user(result(*[text("x")] * 600))]},
+        {"messages": [user(result({"type": "search_result", "content": [text("x")] * 600}))]},
+        {"messages": [user({"type": "document", "source": LONG_SOURCE})]},
+        {"messages": [user({"type": "fetched", "content": {"content": [text("x")] * 600}})]},
+    ],
+)
+async def test_long_conversations_are_translated_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, long: dict[str, Any]
+) -> None:
+    """Blocks count wherever they are."""
+    threads: list[int] = []
+    monkeypatch.setattr(translate, "messages_of", lambda *_: threads.append(get_ident()))
+    await translate.translated(asked(**long), Ignored())
+    await translate.translated(asked(user(result(text("x")))), Ignored())
+    assert threads[0] != get_ident()
+    assert threads[1] == get_ident()
 
 
 @pytest.mark.parametrize(

@@ -109,18 +109,13 @@ def messages_of(request: CountTokensRequest, ignored: Ignored) -> RawMessages:
 def fields_of(request: CountTokensRequest, ignored: Ignored) -> dict[str, Any]:
     """Return the engine's other fields: tools, the form of the answer, and whether to think.
 
-    Raises InvalidRequest if the chosen tool is missing, and for a form that tools exclude.
+    Raises InvalidRequest if the chosen tool is missing.
     """
     _name_unused(request, ignored)
     config = request.output_config or OutputConfig()
     fields = _thinking(request.thinking, config.effort) | _tools(request, ignored)
     form = config.format or request.output_format
     if form is not None:
-        if "tools" in fields and fields.get("tool_choice") != "none":
-            raise InvalidRequest(
-                "output_config.format: an answer that must match a schema cannot call tools; set "
-                'tool_choice to {"type": "none"}, or leave out the tools'
-            )
         fields["json_schema"] = form.schema_
     return fields
 

@@ -23,7 +23,7 @@ from myllm.api.native.schemas import (
 )
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
-from myllm.api.shared.tools import tool_fields
+from myllm.api.shared.tools import tool_fields, tools_or_format
 from myllm.errors import InvalidRequest, MyLLMError
 from myllm.gateway.conversation.normalize import to_be_answered
 from myllm.gateway.embedding import embed
@@ -91,6 +91,9 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
     asked = to_be_answered(wire)
     if asked >= 0 and not wire[asked].get("content"):
         raise InvalidRequest(f"messages[{asked}].content must not be empty")
+    tools = tool_fields(request.tools, request.tool_choice, info.ignored)
+    fields = tools_or_format({**tools, "json_schema": request.json_schema()})
+    schema = fields.pop("json_schema", None)
     messages = await prepared(services, info, request.model, wire)
     turn = SessionTurn(
         [from_wire(message) for message in messages],
@@ -102,9 +105,9 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
         await chatting_model(services.gateway, request.model),
         turn,
         request.options.given(),
-        tool_fields(request.tools, request.tool_choice, info.ignored),
+        fields,
         request.thinking,
-        request.json_schema(),
+        schema,
     )
     answer = ChatAnswer(
         services.gateway,
@@ -115,10 +118,7 @@ async def chat(request: ChatRequest, services: ServicesDep, client: ClientDep) -
         session_timeout_s=services.settings.queue_timeout,
     )
     if request.stream:
-        return naming(
-            info,
-            _stream(answer, lambda end: _terminal(end) | _extras(end) | _in_session(end)),
-        )
+        return naming(info, _stream(answer, _terminal_of_chat))
 
     async def make() -> Mapping[str, Any]:
         end = await to_the_end(answer)
@@ -197,6 +197,10 @@ def _terminal(end: Finished) -> dict[str, Any]:
         "usage": end.usage.as_dict(),
         "finish_reason": end.finish_reason,
     }
+
+
+def _terminal_of_chat(end: Finished) -> dict[str, Any]:
+    return _terminal(end) | _extras(end) | _in_session(end)
 
 
 def _extras(end: Finished) -> dict[str, Any]:

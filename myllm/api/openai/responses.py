@@ -19,6 +19,7 @@ from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.openai.responses_tools import Tools
 from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
+from myllm.api.shared.tools import tools_or_format
 from myllm.errors import MyLLMError, PromptTooLong
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.generation.answers import ChatAnswer
@@ -94,7 +95,9 @@ async def _answer(
     tools: Tools,
 ) -> tuple[ChatAnswer, ResponseTurn]:
     model, effort = await chatting_model(services.gateway, request.model), request.effort()
-    fields = request.fields(tools, info.ignored)
+    called = request.fields(tools, info.ignored)
+    fields = tools_or_format({**called, "json_schema": request.json_schema()})
+    schema = fields.pop("json_schema", None)
     if model.thinks and effort not in (None, "none"):
         fields["reasoning_effort"] = effort
     turn = ResponseTurn(
@@ -112,7 +115,7 @@ async def _answer(
         request.options(),
         fields,
         effort != "none" if model.thinks and effort is not None else None,
-        request.json_schema(),
+        schema,
         _DEFAULTS,
     )
     answer = ChatAnswer(

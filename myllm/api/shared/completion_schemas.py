@@ -31,7 +31,7 @@ from myllm.api.shared.sampling_fields import (
     TypicalP,
 )
 from myllm.api.shared.tool_schemas import ToolDefinitions
-from myllm.api.shared.tools import tool_fields
+from myllm.api.shared.tools import tool_fields, tools_or_format
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.limits import WHOLE
@@ -226,16 +226,22 @@ class ChatCompletionRequest(SampledRequest):
     )
 
     def given(self, ignored: Ignored) -> dict[str, Any]:
+        """As the base has it, with tools: `tools` if there are any, otherwise `functions`.
+
+        `functions` go with `function_call`, or with `tool_choice` where that is absent.
+        """
         given = super().given(ignored)
-        if self.tools or self.tool_choice is not None:
+        if self.calls_functions():
+            choice = self.tool_choice if self.function_call is None else self.function_call
+            tools = [{"function": function} for function in self.functions or ()]
+            given |= tool_fields(tools, choice, ignored) | {"parallel_tool_calls": False}
+        else:
             given |= tool_fields(self.tools, self.tool_choice, ignored)
-        elif self.functions is not None:
-            tools = [{"function": function} for function in self.functions]
-            given |= tool_fields(tools, self.function_call, ignored)
-            given["parallel_tool_calls"] = False
+        given = tools_or_format(given)
         if self.max_completion_tokens is not None:
             given["max_tokens"] = self.max_completion_tokens
         return given
 
     def calls_functions(self) -> bool:
-        return self.functions is not None and self.tools is None
+        """Whether the request has functions and no tools, so that its answer has the old form."""
+        return bool(self.functions) and not self.tools

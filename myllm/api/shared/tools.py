@@ -37,19 +37,48 @@ def tool_fields(
 ) -> dict[str, Any]:
     """Return the engine's fields for tools.
 
-    `ignored` collects the tools that are no functions. Raises InvalidRequest for a function without
-    a name, and for a choice that cannot be followed. The engine cannot be made to choose a certain
-    tool, so it is offered that tool alone.
+    `ignored` collects the tools that are no functions, and allowed tools that are not offered.
+    Raises InvalidRequest for a function without a name, and for a choice that cannot be followed.
+    The engine cannot be made to choose a certain tool, so it is offered that tool alone.
     """
     offered = list(_functions(tools or (), ignored))
-    mode, names = _chosen(choice)
-    if names is not None:
-        offered = _named(offered, names)
+    mode, offered = _chosen(choice, offered, ignored)
     if mode == "required" and not offered:
         raise InvalidRequest("tool_choice is required, but there are no tools")
     if not offered:
         return {}
     return {"tools": offered} if mode is None else {"tools": offered, "tool_choice": mode}
+
+
+def tools_or_format(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine's `fields` without a format of the answer that would rule out tool calls.
+
+    The engine either enforces a format or lets the model call tools; given both, it silently makes
+    calls impossible. An answer that must be a call has no text to format, so the format is dropped.
+    Raises InvalidRequest if the model may choose between a call and a text, and for a grammar with
+    tools that may be called.
+    """
+    made, choice = dict(fields), fields.get("tool_choice")
+    formats = _formats(fields)
+    if not (formats and fields.get("tools")) or choice == "none":
+        return made
+    if choice != "required" or "grammar" in formats:
+        raise InvalidRequest(
+            "The engine cannot enforce a format of the answer and let the model call tools in one "
+            'request: set tool_choice to "none", or leave out the tools or the format'
+        )
+    return {name: value for name, value in made.items() if name not in formats}
+
+
+def _formats(fields: Mapping[str, Any]) -> list[str]:
+    """Return the names of those fields that set a format of the answer."""
+    form = fields.get("response_format")
+    formats = {
+        "grammar": bool(fields.get("grammar")),
+        "json_schema": fields.get("json_schema") is not None,
+        "response_format": isinstance(form, Mapping) and form.get("type") not in (None, "", "text"),
+    }
+    return [name for name, is_set in formats.items() if is_set]
 
 
 def _functions(tools: Sequence[Mapping[str, Any]], ignored: Ignored) -> Iterator[dict[str, Any]]:
@@ -83,33 +112,48 @@ def _function(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     return function | {"parameters": schema}
 
 
-def _chosen(choice: Any) -> tuple[str | None, list[str] | None]:
-    """Return the engine's `tool_choice`, and the names of the tools to choose among if it is not
-    all of them."""
+def _chosen(
+    choice: Any, offered: list[dict[str, Any]], ignored: Ignored
+) -> tuple[str | None, list[dict[str, Any]]]:
+    """Return the engine's `tool_choice`, and the tools to choose among."""
     if choice is None:
-        return None, None
+        return None, offered
     kind = choice.get("type") if isinstance(choice, Mapping) else choice
     if isinstance(kind, str) and kind in _MODES:
-        return _MODES[kind], None
+        return _MODES[kind], offered
     if isinstance(choice, Mapping):
         if kind == "allowed_tools":
-            return _allowed(choice.get("allowed_tools") or choice)
+            return _allowed(choice.get("allowed_tools") or choice, offered, ignored)
         name = _name_of(choice)
         if name is not None and kind in (None, *_KINDS):
-            return "required", [name]
+            return "required", [_named(offered, name)]
         if isinstance(kind, str) and kind not in _KINDS:
             raise InvalidRequest(f"tool_choice: there is no tool of type '{kind[:NAME_CHARS]}'")
     raise InvalidRequest('tool_choice must be "auto", "none", "required" or the name of a tool')
 
 
-def _allowed(allowed: Any) -> tuple[str, list[str]]:
+def _allowed(
+    allowed: Any, offered: list[dict[str, Any]], ignored: Ignored
+) -> tuple[str, list[dict[str, Any]]]:
+    """Tools that are not offered, such as those of other types, cannot be called anyway: they are
+    named, and the choice is among the rest."""
     tools = allowed.get("tools") if isinstance(allowed, Mapping) else None
     if not isinstance(tools, list):
         raise InvalidRequest("tool_choice.allowed_tools.tools must be a list")
     mode = _MODES.get(str(allowed.get("mode") or "auto"))
     if mode is None:
         raise InvalidRequest('tool_choice.allowed_tools.mode must be "auto" or "required"')
-    return mode, [name for tool in tools if (name := _name_of(tool)) is not None]
+    known, wanted = {tool["function"]["name"] for tool in offered}, set()
+    for index, tool in enumerate(tools):
+        if (name := _name_of(tool)) is not None and name in known:
+            wanted.add(name)
+        else:
+            kind = tool.get("type") if isinstance(tool, Mapping) else None
+            what = str(name or kind)[:NAME_CHARS]
+            ignored.add(f"tool_choice.allowed_tools.tools[{index}] ({what})")
+    if tools and not wanted:
+        raise InvalidRequest("tool_choice: none of the allowed tools is among the tools")
+    return mode, [tool for tool in offered if tool["function"]["name"] in wanted]
 
 
 def _name_of(tool: Any) -> str | None:
@@ -123,11 +167,8 @@ def _name_of(tool: Any) -> str | None:
     return None
 
 
-def _named(offered: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the tools of these names. Raises InvalidRequest if one is missing."""
-    known = {tool["function"]["name"] for tool in offered}
-    for name in names:
-        if name not in known:
-            raise InvalidRequest(f"tool_choice: there is no tool '{name[:NAME_CHARS]}'")
-    wanted = frozenset(names)
-    return [tool for tool in offered if tool["function"]["name"] in wanted]
+def _named(offered: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    for tool in offered:
+        if tool["function"]["name"] == name:
+            return tool
+    raise InvalidRequest(f"tool_choice: there is no tool '{name[:NAME_CHARS]}'")

@@ -13,6 +13,7 @@ import orjson
 
 from myllm.api.shared.conversation import prepared
 from myllm.api.shared.dependencies import Services
+from myllm.api.shared.tools import tools_or_format
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.generation.chat_route import EngineChat, chat_body
@@ -44,14 +45,16 @@ async def start_chat(
 ) -> tuple[Ticket, EngineChat]:
     """Return the ticket for the queue and the answer to `chat`, which is not begun yet.
 
-    Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear.
+    Raises ModelNotFound, and InvalidRequest for what the model cannot do, see or hear, and for a
+    format of the answer together with tools that may be called.
     """
+    fields = tools_or_format(chat.fields)
     model = await chatting_model(services.gateway, model_name)
     messages = await prepared(services, info, model.name, chat.messages)
-    demand = Demand(CHAT, {**chat.options, **chat.fields, "messages": messages})
+    demand = Demand(CHAT, {**chat.options, **fields, "messages": messages})
     ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
     sampling = resolve(chat.options, model.config.parameters, chat.defaults)
-    body = chat_body(messages, sampling, chat.fields)
+    body = chat_body(messages, sampling, fields)
     return ticket, EngineChat(services.gateway, ticket, body)
 
 

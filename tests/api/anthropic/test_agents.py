@@ -106,9 +106,14 @@ def test_the_answer_matches_a_schema(api: httpx.Client) -> None:
 
 
 def test_a_schema_and_tools_exclude_each_other(api: httpx.Client) -> None:
-    refused = post(api, "agent", [user(FRANCE)], tools=[TOOL], **FORMAT)
-    assert refused.status_code == 400
-    assert "cannot call tools" in refused.json()["error"]["message"]
+    for choice in ({}, {"tool_choice": {"type": "auto"}}):
+        refused = post(api, "agent", [user(FRANCE)], tools=[TOOL], **choice, **FORMAT)
+        assert refused.status_code == 400
+        assert "leave out the tools or the format" in refused.json()["error"]["message"]
+    must = {"tools": [TOOL], "tool_choice": {"type": "any"}}
+    answer = post(api, "agent", [user(FRANCE)], **must, **FORMAT, max_tokens=300).json()
+    assert answer["stop_reason"] == "tool_use"
+    assert {"city": "Paris"} in [block.get("input") for block in answer["content"]]
     none = {"tools": [TOOL], "tool_choice": {"type": "none"}}
     [block] = post(api, "agent", [user(FRANCE)], **none, **FORMAT).json()["content"]
     assert json.loads(block["text"]) == {"city": "Paris"}

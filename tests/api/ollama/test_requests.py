@@ -83,6 +83,17 @@ def test_tools_as_go_programs_write_them(api: httpx.Client) -> None:
     assert all(each["function"]["arguments"] == {} for each in calls)
 
 
+def test_a_format_is_refused_if_tools_may_be_called(api: httpx.Client) -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}
+    body = {"model": "tools", "messages": [USER], "stream": False}
+    for form in ("json", WEATHER):
+        answer = api.post("/ollama/api/chat", json=body | {"tools": [tool], "format": form})
+        assert answer.status_code == 400
+        assert "leave out the tools or the format" in answer.json()["error"]
+        answer = api.post("/ollama/api/chat", json=body | {"tools": [], "format": form})
+        assert answer.status_code == 200
+
+
 def test_other_tools_are_left_out_and_named(api: httpx.Client) -> None:
     tool = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}
     body = {"model": "tools", "messages": [USER], "stream": False}

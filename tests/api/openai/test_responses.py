@@ -391,6 +391,22 @@ def test_a_schema(client: OpenAI) -> None:
     assert json.loads(ask(client, FRANCE, text=wanted).output_text) == {"a": "b"}
 
 
+@pytest.mark.parametrize("kind", ["json_schema", "json_object"])
+def test_a_format_and_tools(client: OpenAI, kind: str) -> None:
+    wanted: Any = {"format": {"type": kind, "name": "x", "schema": WEATHER}}
+    if kind == "json_object":
+        wanted = {"format": {"type": kind}}
+    both: Any = {"model": "caller", "tools": [TOOL], "text": wanted}
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="leave out the tools or the format"):
+            ask(client, FRANCE, **both, stream=stream)
+    output = ask(client, FRANCE, **both, tool_choice="required").output
+    assert "weather" in [each.name for each in output if each.type == "function_call"]
+    if kind == "json_schema":
+        said = ask(client, FRANCE, **both, tool_choice="none").output_text
+        assert json.loads(said) == {"city": "Paris"}
+
+
 def test_an_answer_that_is_cut(client: OpenAI) -> None:
     cut = ask(client, FRANCE, max_output_tokens=3)
     assert cut.status == "incomplete"

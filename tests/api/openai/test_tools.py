@@ -203,6 +203,41 @@ def test_a_schema_is_kept_to(api: httpx.Client) -> None:
     assert whole.text == said
 
 
+FORMATS: list[dict[str, Any]] = [
+    {"response_format": {"type": "json_object"}},
+    {"response_format": {"type": "json_schema", "json_schema": {"schema": LONG}}},
+    {"json_schema": LONG},
+    {"guided_json": LONG},
+]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_required_call_is_made_whatever_the_format(
+    api: httpx.Client, form: dict[str, Any]
+) -> None:
+    choice = {"type": "function", "function": {"name": "weather"}}
+    for more in ({}, {"tool_choice": choice}):
+        assert calls(ask(api, tool("weather"), **form, **more))[0][0] == "weather"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("form", [*FORMATS, {"grammar": 'root ::= "x"'}])
+def test_a_format_is_refused_if_tools_may_be_called(
+    api: httpx.Client, form: dict[str, Any], stream: bool
+) -> None:
+    asked = body(tool("weather"), **form, tool_choice="auto", stream=stream)
+    answer = api.post(CHAT, json=asked)
+    assert answer.status_code == 400
+    assert "leave out the tools or the format" in answer.json()["error"]["message"]
+
+
+def test_a_format_is_kept_to_if_no_tool_may_be_called(api: httpx.Client) -> None:
+    unused = {"tool_choice": "none", "logit_bias": {}}
+    for form in ({"json_schema": CITY}, {"grammar": """root ::= "{\\"city\\": \\"Rome\\"}" """}):
+        said = ask(api, tool("weather"), **unused, **form)["choices"][0]["message"]["content"]
+        assert json.loads(said)["city"] in ("Rome", "Paris")
+
+
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
 def test_a_template_without_tools_is_refused(api: httpx.Client, path: str) -> None:
     """Also when the request is a stream, and in every dialect."""
@@ -323,6 +358,7 @@ def test_old_clients_get_the_calls_that_they_know(api: httpx.Client) -> None:
     assert "".join(part.get("arguments", "") for part in parts) == call["arguments"]
     assert events[-1]["choices"][0]["finish_reason"] == "function_call"
     assert "tool_calls" not in streamed.text
+    assert ask(api, **asked | {"tools": []})["choices"][0]["message"] == choice["message"]
     history = [QUESTION, choice["message"], {"role": "function", "name": "weather", "content": "3"}]
     then = ask(api, **asked | {"messages": history, "function_call": "none", "logit_bias": {}})
     assert then["choices"][0]["finish_reason"] in ("stop", "length")

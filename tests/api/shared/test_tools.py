@@ -62,6 +62,15 @@ def test_a_call_and_its_result(api: httpx.Client) -> None:
     assert said[2]["tool_call_id"] == call["id"]
 
 
+def test_a_format_is_refused_if_tools_may_be_called(api: httpx.Client) -> None:
+    for stream in (False, True):
+        body = {"model": "caller", "messages": [FRANCE], "tools": [TOOL], "stream": stream}
+        answer = api.post("/api/chat", json=body | {"format": WEATHER})
+        assert "leave out the tools or the format" in detail(answer, 400)
+    called = chat(api, FRANCE, format="json", tool_choice="required")
+    assert called["message"]["tool_calls"][0]["function"]["name"] == "weather"
+
+
 def test_a_whole_history_with_calls_is_known_again(api: httpx.Client) -> None:
     asked = chat(api, FRANCE)
     [call] = asked["message"]["tool_calls"]
@@ -100,13 +109,21 @@ def test_a_certain_tool(api: httpx.Client) -> None:
         ({"tool_choice": {"function": {"name": "x"}}}, "tool_choice: there is no tool 'x'"),
         ({"tool_choice": "required", "tools": []}, "tool_choice is required, but there are no"),
         ({"tools": [{"type": "function"}]}, "tools[0].function is required"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "needs a tool_call_id"),
         ({"thinking": True}, "Model 'caller' does not think"),
     ],
 )
 def test_invalid_requests_are_refused(api: httpx.Client, fields: dict[str, Any], told: str) -> None:
     body = {"model": "caller", "messages": [FRANCE], "tools": [TOOL]} | fields
     assert told in detail(api.post("/api/chat", json=body), 400)
+
+
+def test_a_result_that_answers_no_call_is_read(api: httpx.Client) -> None:
+    result = {"role": "tool", "content": "It is sunny."}
+    less, more = (
+        chat(api, *said, options={"max_tokens": 1})["usage"]["prompt_tokens"]
+        for said in ([FRANCE], [FRANCE, result])
+    )
+    assert more > less
 
 
 def test_a_format_with_tools_that_are_not_to_be_used(api: httpx.Client) -> None:

@@ -32,7 +32,7 @@ TEXTS = frozenset(
         *("content", "text", "prompt", "input", "query", "documents", "instructions", "system"),
         *("suffix", "template", "data", "url", "images", "thinking", "description", "arguments"),
         *("input_prefix", "input_suffix", "input_extra", "grammar", "context"),
-        *("prompt_string", "multimodal_data"),
+        *("prompt_string", "multimodal_data", "reasoning_content", "reasoning"),
         "texts",
     }
 )

@@ -68,16 +68,26 @@ class RemoteMedia:
         self._resolvers = ThreadPoolExecutor(2, "resolver")
 
     async def fill(self, wanted: Sequence[Elsewhere]) -> None:
-        """Put everything that is wanted into its place, within 10 seconds. Raises
-        InvalidRequest when that is not allowed, or too much, or not of its medium."""
+        """Put everything that is wanted into its place, within 10 seconds: first what is needed,
+        then the latest of the rest, which stays away when it is not allowed, or too much, or not of
+        its medium. Raises InvalidRequest where that is so for what is needed."""
         left = self._most_bytes
+        needed = [each for each in wanted if each.is_needed]
+        others = [each for each in reversed(wanted) if not each.is_needed]
         try:
             async with asyncio.timeout(_MAX_S), _client() as client:
-                for each in wanted:
-                    url = await self._fetch(client, each, left)
+                for each in (*needed, *others):
+                    try:
+                        url = await self._fetch(client, each, left)
+                    except InvalidRequest:
+                        if each.is_needed:
+                            raise
+                        continue
                     left -= len(url)
                     each.place[each.name] = url
         except TimeoutError:
+            if all(each.place for each in needed):
+                return
             raise InvalidRequest(
                 f"What is elsewhere cannot be fetched: it took longer than {_MAX_S:g} s"
             ) from None

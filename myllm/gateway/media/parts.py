@@ -7,8 +7,6 @@ An engine would read files and fetch URLs that it is asked to, so all that reach
 from __future__ import annotations
 
 import asyncio
-import re
-import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -17,42 +15,44 @@ from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import Messages, Part
 from myllm.gateway.conversation.normalize import joined, to_be_answered
+from myllm.gateway.media.data_urls import checked_base64, read_data_url
 from myllm.models.projector import Medium
 from myllm.models.registry import Model
 
-# What stands before the comma; an expression over megabytes of base64 would take seconds.
-_DATA_URL: Final = re.compile(r"data:(\w+)/([\w.+-]+)(?:;[\w.+=-]+)*;base64", re.I)
-_LONGEST_TYPE: Final = 512
-_LETTERS: Final = (string.ascii_letters + string.digits + "+/").encode()
-_SPACES: Final = string.whitespace.encode()
-# Letters that are looked at without letting other threads run.
-_AT_ONCE: Final = 1 << 18
 # More parts than these are read in a thread.
 _FEW_PARTS: Final = 200
 _SOUNDS: Final = ("wav", "mp3", "flac")
 # Stands between two media. A slot of llama-server that has read one directly behind another
 # fails at every later prompt that is the same up to the first one's end ("Chunk not found").
 _LINE_END: Final = {"type": "text", "text": "\n"}
+_NOT_HAD: Final = "it cannot be fetched"
 _KNOWN: Final = "'text', 'image_url', 'input_audio' or 'file'"
 _CANNOT: Final[dict[str, str]] = {"image": "cannot see images", "audio": "cannot hear audio"}
+_SHOWS: Final = {"image_url": "image", "input_audio": "audio", "file": "file"}
+"""What a part of each type shows, as the model is told when it is left out."""
 _ENCODER: Final[dict[str, str]] = {"image": "vision", "audio": "audio"}
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Something to be fetched from `url`; its `data:` URL is wanted in `place[name]`."""
+    """Something to be fetched from `url`; its `data:` URL is wanted in `place[name]`.
+
+    `is_needed` unless the request can be answered without it.
+    """
 
     place: dict[str, str]
     name: str
     url: str
     medium: Medium
+    is_needed: bool = True
 
 
 class Remote(Protocol):
     """Fetches what is elsewhere."""
 
     async def fill(self, wanted: Sequence[Elsewhere]) -> None:
-        """Put everything into its place; raises InvalidRequest for what cannot be had."""
+        """Put everything into its place; what cannot be had raises InvalidRequest if it is needed,
+        and otherwise leaves its place empty."""
 
 
 class Media:
@@ -66,23 +66,22 @@ class Media:
         """`messages` as the engine of `model` can have them: parts are texts, pictures and
         sounds, the latter as `data:` URLs.
 
-        Instead of a medium that the model has no encoder for, it is told that there was one, and
-        `ignored` names it, unless the request depends on it: it is in the user's last message.
+        A medium that cannot be read is left out, such as one that the model has no encoder for, or
+        one that cannot be fetched: the model is told so in its place, and `ignored` names it. But
+        the request depends on what is in the user's last message.
 
-        Raises InvalidRequest for any other part, for such a medium that the request depends on,
-        and for what cannot be fetched; ModelNotFound and InvalidModel.
+        Raises InvalidRequest for any other part, and for such a medium that the request depends on;
+        ModelNotFound and InvalidModel.
         """
         if all(isinstance(message.get("content"), str | None) for message in messages):
             return messages
         reading = _Reading(await self._find(model), self._remote is not None, ignored)
-        made = (
-            reading.messages(messages)
-            if _is_little(messages)
-            else await asyncio.to_thread(reading.messages, messages)
-        )
-        if self._remote is not None:
+        if _is_little(messages):
+            return reading.settled(reading.read(messages))
+        made = await asyncio.to_thread(reading.read, messages)
+        if self._remote is not None and reading.elsewhere:
             await self._remote.fill(reading.elsewhere)
-        return made
+        return await asyncio.to_thread(reading.settled, made)
 
     async def raw(self, model: Model, data: Sequence[str]) -> list[str]:
         """The pictures and sounds of a prompt without a chat template, in base64 alone.
@@ -92,7 +91,7 @@ class Media:
         if not any(medium in model.input for medium in _CANNOT):
             _require(model, "image")
         return await asyncio.to_thread(
-            lambda: [_base64(each, f"multimodal_data[{n}]") for n, each in enumerate(data)]
+            lambda: [checked_base64(each, f"multimodal_data[{n}]") for n, each in enumerate(data)]
         )
 
 
@@ -102,12 +101,13 @@ def carried(messages: Messages) -> Messages:
 
     Raises InvalidRequest for any other part.
     """
-    return _Reading(None, fetches=False, ignored=None).messages(messages)
+    reading = _Reading(None, fetches=False, ignored=None)
+    return reading.settled(reading.read(messages))
 
 
 class _Reading:
-    """Goes through the parts of one request, for a model or for any; `elsewhere` collects what must
-    be fetched."""
+    """Goes through the parts of one request, for a model or for any: `read` collects in `elsewhere`
+    what is to be fetched before `settled`. Without `ignored` nothing is left out."""
 
     def __init__(self, model: Model | None, fetches: bool, ignored: Ignored | None) -> None:
         self._model = model
@@ -116,37 +116,60 @@ class _Reading:
         self._fetches = fetches
         self.elsewhere: list[Elsewhere] = []
 
-    def messages(self, messages: Messages) -> Messages:
+    def read(self, messages: Messages) -> Messages:
+        """Return `messages`, whose parts are checked; those that are elsewhere are still empty."""
         made: Messages = []
         asked = to_be_answered(messages)
         for number, message in enumerate(messages):
-            content = message["content"]
+            content: Any = message["content"]
             if not isinstance(content, str):
                 self._is_asked = number == asked
-                parts = self._parts(content, f"messages[{number}].content")
-                message = {**message, "content": joined(parts)}
+                where = _content(number)
+                if not isinstance(content, list):
+                    raise InvalidRequest(f"{where} must be a text or a list of parts")
+                parts = [
+                    self._part(part, f"{where}[{index}]") for index, part in enumerate(content)
+                ]
+                message = {**message, "content": parts}
             made.append(message)
         return made
 
-    def _parts(self, content: Any, where: str) -> list[Part]:
-        if not isinstance(content, list):
-            raise InvalidRequest(f"{where} must be a text or a list of parts")
-        made: list[Part] = []
-        for number, given in enumerate(content):
-            part = self._part(given, f"{where}[{number}]")
-            if made and "text" not in made[-1] and "text" not in part:
-                made.append(_LINE_END)
-            made.append(part)
+    def settled(self, messages: Messages) -> Messages:
+        """Return what `read` returned, as engines read it; what was not fetched is left out."""
+        made: Messages = []
+        for number, message in enumerate(messages):
+            parts = message["content"]
+            if not isinstance(parts, str):
+                if self.elsewhere:
+                    where = _content(number)
+                    parts = [self._fetched(part, where, index) for index, part in enumerate(parts)]
+                message = {**message, "content": joined(_apart(parts))}
+            made.append(message)
         return made
+
+    def _fetched(self, part: Part, where: str, index: int) -> Part:
+        kind = part["type"]
+        if kind == "text" or part[kind]:
+            return part
+        return self._left_out(f"{where}[{index}]", _SHOWS[kind], _NOT_HAD)
 
     def _part(self, part: Any, where: str) -> Part:
         try:
             return self._readable(part, where)
-        except _Unreadable as unreadable:
-            if self._ignored is None or self._is_asked:
+        except InvalidRequest as fault:
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            shown = _SHOWS.get(kind) if isinstance(kind, str) else None
+            if shown is None or self._ignored is None or self._is_asked:
                 raise
-            self._ignored.add(f"{where} ({unreadable.medium})")
-            return {"type": "text", "text": f"[{unreadable.medium}: {unreadable.why}]"}
+            if isinstance(fault, _Unreadable):
+                return self._left_out(where, fault.medium, fault.why)
+            return self._left_out(where, shown, "it cannot be read")
+
+    def _left_out(self, where: str, medium: str, why: str) -> Part:
+        """Name a medium as left out, and return the text that stands in its place."""
+        if self._ignored is not None:
+            self._ignored.add(f"{where} ({medium})")
+        return {"type": "text", "text": f"[{medium}: left out, {why}]"}
 
     def _readable(self, part: Any, where: str) -> Part:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -172,7 +195,7 @@ class _Reading:
     def _file(self, data: str, where: str) -> Part:
         """The type in a file's `data:` URL determines its medium."""
         where = f"{where}.file.file_data"
-        medium, url = _read(data, where)
+        medium, url = read_data_url(data, where)
         if medium == "image":
             _require(self._model, "image")
             return self._picture(url, where)
@@ -180,7 +203,7 @@ class _Reading:
             _require(self._model, "audio")
             return self._sound(url, where)
         must = f"{where} must be of type image/... or audio/..., not {medium}/..."
-        raise _Unreadable(must, "file", "left out, no model can read it")
+        raise _Unreadable(must, "file", "no model can read it")
 
     def _picture(self, given: str, where: str) -> Part:
         return {"type": "image_url", "image_url": self._data_url("url", given, "image", where)}
@@ -192,22 +215,38 @@ class _Reading:
         """The `data:` URL of what is given as one or as bare base64, under its name; what is
         given as an address follows later."""
         if given[:5].lower() == "data:":
-            found, url = _read(given, where)
+            found, url = read_data_url(given, where)
             if found != medium:
                 raise InvalidRequest(f"{where} must be of type {medium}/..., not {found}/...")
             return {name: url}
         if ":" not in given:
-            return {name: f"data:{medium}/unknown;base64,{_base64(given, where)}"}
+            return {name: f"data:{medium}/unknown;base64,{checked_base64(given, where)}"}
         if not given.lower().startswith(("http://", "https://")):
             raise InvalidRequest(f"{where} must be a data: URL or base64")
         if not self._fetches:
-            raise InvalidRequest(
+            must = (
                 f"{where} is an address elsewhere, from which this server fetches nothing "
                 "(MYLLM_REMOTE_MEDIA); send a data: URL"
             )
+            raise _Unreadable(must, medium, _NOT_HAD)
         place: dict[str, str] = {}
-        self.elsewhere.append(Elsewhere(place, name, given, medium))
+        self.elsewhere.append(Elsewhere(place, name, given, medium, self._is_asked))
         return place
+
+
+def _content(number: int) -> str:
+    """Return the path of a message's content in the request."""
+    return f"messages[{number}].content"
+
+
+def _apart(parts: list[Part]) -> list[Part]:
+    """Return `parts` with a line end between two media."""
+    made: list[Part] = []
+    for part in parts:
+        if made and "text" not in made[-1] and "text" not in part:
+            made.append(_LINE_END)
+        made.append(part)
+    return made
 
 
 def _is_little(messages: Messages) -> bool:
@@ -236,7 +275,7 @@ def _require(model: Model | None, medium: Medium) -> None:
     raise _Unreadable(
         f"Model '{model.name}' {_CANNOT[medium]}: {why}",
         medium,
-        f"left out, this model {_CANNOT[medium]}",
+        f"this model {_CANNOT[medium]}",
     )
 
 
@@ -245,38 +284,3 @@ def _text(holder: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"{where}.{name} must be a string")
     return value
-
-
-def _read(url: str, where: str) -> tuple[str, str]:
-    """The medium of a `data:` URL, and the same URL without what engines do not read."""
-    comma = url.find(",", 0, _LONGEST_TYPE)
-    found = _DATA_URL.fullmatch(url, 0, comma) if comma > 0 else None
-    if found is None:
-        raise InvalidRequest(f"{where} must be a data: URL, such as data:image/png;base64,iVBO...")
-    medium = found[1].lower()
-    return medium, f"data:{medium}/{found[2]};base64,{_base64(url[comma + 1 :], where)}"
-
-
-def _base64(text: str, where: str) -> str:
-    """`text` without the line ends that some programs write; an engine would stop at the first
-    letter that it does not know. In pieces, between which others may run."""
-    pieces, rest = [], b""
-    for start in range(0, len(text), _AT_ONCE):
-        try:
-            piece = text[start : start + _AT_ONCE].encode("ascii").translate(None, _SPACES)
-        except UnicodeEncodeError:
-            raise _invalid_base64(where) from None
-        rest += piece.translate(None, _LETTERS)
-        if len(rest) > 2:
-            raise _invalid_base64(where)
-        pieces.append(piece)
-    data = b"".join(pieces)
-    if len(data) % 4 or rest.strip(b"=") or not data.endswith(rest):
-        raise _invalid_base64(where)
-    if not data:
-        raise InvalidRequest(f"{where} must not be empty")
-    return data.decode()
-
-
-def _invalid_base64(where: str) -> InvalidRequest:
-    return InvalidRequest(f"{where} is not valid base64")

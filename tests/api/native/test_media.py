@@ -181,6 +181,76 @@ def test_errors_say_what_is_wrong(api: httpx.Client, part: Any, why: str) -> Non
     assert why in refusal(api, part)
 
 
+UNREADABLE: list[tuple[dict[str, Any], str]] = [
+    ({"type": "file", "file": {"file_id": "f1"}}, "file"),
+    ({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}}, "file"),
+    ({"type": "file", "file": {"file_data": RED[:-1]}}, "file"),
+    ({"type": "file"}, "file"),
+    (sound(LOW, "webm"), "audio"),
+    (sound("", "wav"), "audio"),
+    ({"type": "input_audio", "input_audio": "x"}, "audio"),
+    (picture("http://example.com/a.png"), "image"),
+    (picture("file:///etc/passwd"), "image"),
+    (picture("data:image/png;base64,AA*A"), "image"),
+    (picture(f"data:audio/wav;base64,{LOW}"), "image"),
+    ({"type": "image_url", "image_url": {"file_id": "f1"}}, "image"),
+]
+
+
+@pytest.mark.parametrize("path", [CHAT, "/api/chat"])
+@pytest.mark.parametrize(("part", "medium"), UNREADABLE)
+def test_what_cannot_be_read_is_left_out_of_the_history(
+    api: httpx.Client, part: dict[str, Any], medium: str, path: str
+) -> None:
+    """Otherwise every later turn would be refused, too."""
+    asked = body(picture(RED), part)
+    asked["messages"] += [
+        {"role": "assistant", "content": "Red."},
+        {"role": "user", "content": [{"type": "text", "text": "And now?"}]},
+    ]
+    asked["stream"] = False
+    answer = api.post(path, json=asked)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["X-MyLLM-Ignored"] == f"messages[0].content[2] ({medium})"
+    asked["messages"] = asked["messages"][:1]
+    assert api.post(path, json=asked).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        (
+            "/v1/messages",
+            [{"type": "image", "source": {"type": "url", "url": "http://example.com/a.png"}}],
+        ),
+        (
+            "/v1/responses",
+            [{"type": "input_image", "image_url": "data:image/png;base64,AA*A"}],
+        ),
+        ("/ollama/api/chat", ["AA*A"]),
+    ],
+)
+def test_other_dialects_leave_it_out_too(api: httpx.Client, path: str, parts: list[Any]) -> None:
+    shown: dict[str, Any] = {"role": "user", "content": parts}
+    if path.startswith("/ollama"):
+        shown = {"role": "user", "content": "What is it?", "images": parts}
+    turns = [
+        shown,
+        {"role": "assistant", "content": "Red."},
+        {"role": "user", "content": "And now?"},
+    ]
+
+    def ask(turns: list[Any]) -> httpx.Response:
+        field = "input" if path == "/v1/responses" else "messages"
+        limit = {"max_tokens": 8} if path == "/v1/messages" else {}
+        return api.post(path, json={"model": "both", "stream": False, field: turns} | limit)
+
+    answer = ask(turns)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["X-MyLLM-Ignored"] == "messages[0].content[0] (image)"
+    assert ask(turns[:1]).status_code == 400
+
+
 def test_an_unknown_model_is_reported_before_bad_media(api: httpx.Client) -> None:
     assert api.post(CHAT, json=body(picture("x"), model="none")).status_code == 404
 
@@ -194,6 +264,14 @@ def test_even_where_addresses_are_fetched_this_machine_is_not(
         for host in (server.url, server.url.replace("127.0.0.1", "localhost")):
             said = refusal(api, picture(f"{host}/x.png"), model="eye")
             assert said.endswith("cannot be fetched: it leads to an address that is not public")
+            later = body(picture(f"{host}/x.png"), model="eye")
+            later["messages"] += [
+                {"role": "assistant", "content": "A picture."},
+                {"role": "user", "content": "And now?"},
+            ]
+            answer = api.post(CHAT, json=later)
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["X-MyLLM-Ignored"] == "messages[0].content[1] (image)"
     assert "/x.png" not in server.log
 
 

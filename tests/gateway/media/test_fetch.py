@@ -216,3 +216,36 @@ async def test_what_is_no_address_and_where_nobody_is(internet: Internet) -> Non
     assert "nothing can be reached there" in await refusal(internet.url("/picture"))
     for url in ("http://", "http://[::1", "http://a b/", "http://x.invalid:99999/"):
         assert "cannot be fetched" in await refusal(url)
+
+
+async def test_what_is_not_needed_may_stay_away(internet: Internet) -> None:
+    paths = ["/none", "/picture", "/page", "/large", "/to/http://127.0.0.2/x.png"]
+    wanted = [Elsewhere({}, "url", internet.url(path), "image", False) for path in paths]
+    url = data_url(PICTURE, "image/png")
+    needed = Elsewhere({}, "url", internet.url("/picture"), "image")
+    await RemoteMedia(2**20, allowed).fill([*wanted, needed])
+    assert [each.place for each in (*wanted, needed)] == [
+        {},
+        {"url": url},
+        {},
+        {},
+        {},
+        {"url": url},
+    ]
+
+
+async def test_what_is_needed_gets_the_time_and_the_bytes_first(
+    internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_MAX_S", 2.0)
+    url = data_url(PICTURE, "image/png")
+
+    def wanted(path: str, is_needed: bool) -> Elsewhere:
+        return Elsewhere({}, "url", internet.url(path), "image", is_needed)
+
+    slow = [wanted("/picture", False), wanted("/slow", False), wanted("/picture", True)]
+    await RemoteMedia(2**20, allowed).fill(slow)
+    assert [each.place for each in slow] == [{}, {}, {"url": url}]
+    large = [wanted("/picture", False), wanted("/picture", False), wanted("/picture", True)]
+    await RemoteMedia(len(url) + len(PICTURE), allowed).fill(large)
+    assert [each.place for each in large] == [{}, {"url": url}, {"url": url}]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -34,6 +34,18 @@ class Archive:
     async def load(self, ref: SessionRef) -> tuple[Summary, list[Message]] | None:
         """Return a session and its messages in force, or None if it is unknown."""
         return await self._database.read(lambda connection: rows.in_force(connection, ref))
+
+    async def newest(
+        self, ref: SessionRef, text: str, is_wanted: Callable[[Message], bool]
+    ) -> Message | None:
+        """Return the newest wanted message in force of those with `text` in their `extra`, or None.
+
+        The other messages of the session are not loaded.
+        """
+        holds = self._place(sa.cast(messages.c.extra, sa.Text), text) > 0
+        return await self._database.read(
+            lambda connection: rows.newest(connection, ref, holds, is_wanted)
+        )
 
     async def listed(self, ref: SessionRef) -> tuple[Summary, list[StoredMessage]]:
         """Return a session and all its messages, oldest first. Raises NotFound."""
@@ -79,8 +91,14 @@ class Archive:
         LIKE would compare letter by letter from each position in the text, and could not be
         interrupted before its end.
         """
+        return self._place(sa.func.lower(text), sa.func.lower(searched)) > 0
+
+    def _place(
+        self, text: sa.ColumnElement[str], searched: str | sa.ColumnElement[str]
+    ) -> sa.ColumnElement[int]:
+        """Where `searched` begins in `text`; 0 if it is not there."""
         find = sa.func.instr if self._database.is_sqlite else sa.func.strpos
-        return find(sa.func.lower(text), sa.func.lower(searched)) > 0
+        return find(text, searched)
 
     async def append(self, session: Session, model: str, turn: Merged, answer: Message) -> None:
         """Store a turn with its answer, which continues a last message of role assistant.

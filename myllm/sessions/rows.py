@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -68,6 +68,23 @@ def in_force(connection: Connection, ref: SessionRef) -> tuple[Summary, list[Mes
     if not found:
         return None
     return _summary(found[0]), [_message(row) for row in found if row[_FIRST] is not None]
+
+
+def newest(
+    connection: Connection,
+    ref: SessionRef,
+    condition: sa.ColumnElement[bool],
+    is_wanted: Callable[[Message], bool],
+) -> Message | None:
+    """Return the newest message in force that meets `condition` and is wanted, or None.
+
+    The newest ones are looked at first, since what clients continue is mostly among them.
+    """
+    session = sa.select(sessions.c.key).where(_BY_NAME).scalar_subquery()
+    query = sa.select(*_MESSAGE).where(messages.c.session == session, condition)
+    query = query.where(messages.c.superseded.is_(False)).order_by(messages.c.key.desc())
+    with connection.execute(query, _named(ref)) as found:
+        return next(filter(is_wanted, (Message(*row) for row in found)), None)
 
 
 def all_of(connection: Connection, ref: SessionRef) -> tuple[Summary, list[StoredMessage]]:

@@ -39,6 +39,30 @@ async def test_pages_come_newest_first_and_join(archive: Archive) -> None:
     assert cursor is None
 
 
+async def test_the_newest_message_with_a_text_is_found_without_loading_the_others(
+    archive: Archive,
+) -> None:
+    ref = SessionRef("local", "s")
+    names = ["a", "b", "other", "b", "a"]
+    said = [
+        Message("assistant", str(n), extra={"thinking": f"{n} {name}", "tool_call_id": name})
+        for n, name in enumerate(names)
+    ]
+    await archive.add(ref, "demo", "", [Message("user", "b?"), *said])
+    looked_at: list[str] = []
+
+    def is_wanted(message: Message) -> bool:
+        looked_at.append(message.content)
+        return (message.extra or {}).get("tool_call_id") == "b"
+
+    found = await archive.newest(ref, "b", is_wanted)
+    assert found is not None
+    assert (found.content, looked_at) == ("3", ["3"])
+    assert await archive.newest(ref, "q", is_wanted) is None
+    assert await archive.newest(SessionRef("other", "s"), "b", is_wanted) is None
+    assert looked_at == ["3"]
+
+
 @pytest.mark.parametrize(
     "wrong", ["x", "1_2_3", "a_1", "", "1_99999999999999999999", "1_-1", "nan_1", "1e400_1"]
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
+
+import orjson
 
 from myllm.api.openai.responses_output import Form, whole
 from myllm.api.openai.responses_tools import stored_tools
-from myllm.errors import NotFound
+from myllm.api.shared.conversation import aside
+from myllm.errors import InvalidRequest, NotFound
 from myllm.gateway.generation.events import Call
 from myllm.gateway.generation.stored_responses import KEY_CHARS, key_of, stored
 from myllm.sessions.history import Message
@@ -18,27 +22,48 @@ _REFERENCE: Final = "item_reference"
 Item = Mapping[str, Any]
 
 
-async def resolved(sessions: SessionStore, owner: str, items: Sequence[Item]) -> Sequence[Item]:
+async def resolved(
+    sessions: SessionStore, owner: str, items: Sequence[Item], most_bytes: int
+) -> Sequence[Item]:
     """Return `items` with what was stored in place of references.
 
-    Raises NotFound for the id of an item that is not stored.
+    Raises NotFound for the id of an item that is not stored, and InvalidRequest if what replaces
+    the references has more than `most_bytes` together: an item may be referred to many times.
     """
-    if not any(map(_is_reference, items)):
+    counts = await aside(items, _references, items)
+    if not counts:
         return items
-    answers: dict[str, dict[str, Item]] = {}  # one answer has several items
-    made = []
-    for item in items:
-        if not _is_reference(item):
-            made.append(item)
-            continue
-        item_id = str(item.get("id"))
-        key = item_id.partition("_")[2][:KEY_CHARS]
-        if key not in answers:
-            answers[key] = await _items_of(sessions, owner, key)
-        if item_id not in answers[key]:
-            raise NotFound(f"Item with id '{item_id}' not found")
-        made.append(answers[key][item_id])
-    return made
+    found: dict[str, Item] = {}
+    size = 0
+    for key, ids in _by_answer(counts).items():
+        stored_items = await _items_of(sessions, owner, key)
+        for item_id in ids:
+            if item_id not in stored_items:
+                raise NotFound(f"Item with id '{item_id}' not found")
+            found[item_id] = stored_items[item_id]
+            size += counts[item_id] * len(orjson.dumps(found[item_id]))
+            if size > most_bytes:
+                raise InvalidRequest(
+                    f"input: what the item references name has more than {most_bytes:,} bytes "
+                    "(MYLLM_MAX_BODY_MB); refer to fewer items, or use previous_response_id"
+                )
+    return await aside(items, _replaced, items, found)
+
+
+def _references(items: Sequence[Item]) -> Counter[str]:
+    return Counter(str(item.get("id")) for item in items if _is_reference(item))
+
+
+def _by_answer(ids: Iterable[str]) -> dict[str, list[str]]:
+    """Return the ids of items by the key of the answer that has them: one may have several."""
+    answers: dict[str, list[str]] = {}
+    for item_id in ids:
+        answers.setdefault(item_id.partition("_")[2][:KEY_CHARS], []).append(item_id)
+    return answers
+
+
+def _replaced(items: Sequence[Item], found: Mapping[str, Item]) -> Sequence[Item]:
+    return [found[str(item.get("id"))] if _is_reference(item) else item for item in items]
 
 
 def _is_reference(item: Item) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from myllm.api.http.streaming import DeferredResponse, Stream
 from myllm.api.shared.dependencies import Services
@@ -11,6 +12,8 @@ from myllm.gateway.conversation.messages import Messages, RawMessages, is_long
 from myllm.gateway.conversation.normalize import normalized
 from myllm.gateway.scheduling.tickets import RequestInfo
 
+P = ParamSpec("P")
+T = TypeVar("T")
 R = TypeVar("R", bound=Stream | DeferredResponse)
 
 
@@ -23,12 +26,17 @@ async def prepared(
     ModelNotFound and InvalidModel.
     """
     ignored = info.ignored
-    normal = (
-        await asyncio.to_thread(normalized, messages, ignored)
-        if is_long(messages)
-        else normalized(messages, ignored)
-    )
+    normal = await aside(messages, normalized, messages, ignored)
     return await services.media.checked(model, normal, ignored)
+
+
+async def aside(
+    messages: Sequence[Mapping[str, Any]], work: Callable[P, T], *args: P.args, **more: P.kwargs
+) -> T:
+    """Return what `work` returns, which goes through `messages`: in a thread if they are long."""
+    if is_long(messages):
+        return await asyncio.to_thread(work, *args, **more)
+    return work(*args, **more)
 
 
 def naming(info: RequestInfo, response: R) -> R:

@@ -127,10 +127,12 @@ def _counts(usage: Usage) -> dict[str, int]:
 
 async def stored(sessions: SessionStore, owner: str, response_id: str) -> Message:
     """Return the answer with this id. Raises NotFound."""
-    found = await (await sessions.archive()).load(SessionRef(owner, _session_of(response_id)))
+    session = SessionRef(owner, _session_of(response_id))
+    archive = await sessions.archive()
+    found = await archive.newest(session, response_id, lambda each: _has_id(each, response_id))
     if found is None:
         raise _unknown(response_id)
-    return found[1][_find(found[1], response_id)]
+    return found
 
 
 async def forget(sessions: SessionStore, owner: str, response_id: str) -> None:
@@ -166,9 +168,13 @@ def _session_of(response_id: str) -> str:
 
 def _find(messages: Sequence[Message], response_id: str) -> int:
     for index, message in enumerate(messages):
-        if (message.extra or {}).get("response", {}).get("id") == response_id:
+        if _has_id(message, response_id):
             return index
     raise _unknown(response_id)
+
+
+def _has_id(message: Message, response_id: str) -> bool:
+    return (message.extra or {}).get("response", {}).get("id") == response_id
 
 
 def _unknown(response_id: str) -> NotFound:

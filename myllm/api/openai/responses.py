@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -12,26 +12,29 @@ from starlette.responses import Response
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, to_the_end
 from myllm.api.openai.responses_events import Events
-from myllm.api.openai.responses_items import messages_of
+from myllm.api.openai.responses_items import is_much, messages_of
 from myllm.api.openai.responses_output import Form, whole
 from myllm.api.openai.responses_references import resolved, shown
 from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.openai.responses_tools import Tools
-from myllm.api.shared.conversation import naming, prepared
-from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, SessionsDep
+from myllm.api.shared.conversation import aside, naming, prepared
+from myllm.api.shared.dependencies import ClientDep, ServicesDep, SessionsDep
 from myllm.api.shared.tools import tools_or_format
 from myllm.errors import MyLLMError, PromptTooLong
-from myllm.gateway.conversation.messages import Messages
+from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.conversation.messages import Messages, RawMessages
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.chat_job import ChatJob
 from myllm.gateway.generation.events import Finished
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, UNBOUNDED
 from myllm.gateway.generation.stored_responses import ResponseTurn, forget, stored
 from myllm.gateway.model_lookup import chatting_model
-from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.models.registry import Model
 from myllm.sessions.history import from_wire
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
+# So many are read in a millisecond.
+_FEW_TOOLS = 100
 _DEFAULTS = OPENAI_DEFAULTS | {"max_tokens": UNBOUNDED}
 _EVENTS = (
     'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":'
@@ -51,14 +54,22 @@ async def create_response(
 ) -> Response:
     """Answer an input, alone or continuing from another response."""
     info = request.info(client)
-    request.name_unread(info.ignored)
-    tools = request.offered(info.ignored)
     most_bytes = int(services.settings.max_body_mb * 2**20)
     items = await resolved(services.sessions, client.owner, request.items(), most_bytes)
-    raw = messages_of(items, tools, info.ignored)
+    many = is_much(items) or len(request.tools or ()) > _FEW_TOOLS
+    tools, raw = await aside(many, _read, request, items, info.ignored)
     messages = await prepared(services, info, request.model, raw)
     form = Form(tools, request.encodes_thinking())
-    answer, turn = await _answer(request, services, info, messages, tools)
+    model = await chatting_model(services.gateway, request.model)
+    turn, job = await aside(many, _asked, request, model, messages, tools, info.ignored)
+    answer = ChatAnswer(
+        services.gateway,
+        services.sessions,
+        info,
+        job,
+        streamed=bool(request.stream),
+        session_timeout_s=services.settings.queue_timeout,
+    )
     if request.stream:
         return naming(info, _stream(answer, turn, form))
 
@@ -88,15 +99,19 @@ async def remove_response(
     return {"id": response_id, "object": "response", "deleted": True}
 
 
-async def _answer(
-    request: ResponsesRequest,
-    services: Services,
-    info: RequestInfo,
-    messages: Messages,
-    tools: Tools,
-) -> tuple[ChatAnswer, ResponseTurn]:
-    model, effort = await chatting_model(services.gateway, request.model), request.effort()
-    called = request.fields(tools, info.ignored)
+def _read(
+    request: ResponsesRequest, items: Sequence[Mapping[str, Any]], ignored: Ignored
+) -> tuple[Tools, RawMessages]:
+    request.name_unread(ignored)
+    tools = request.offered(ignored)
+    return tools, messages_of(items, tools, ignored)
+
+
+def _asked(
+    request: ResponsesRequest, model: Model, messages: Messages, tools: Tools, ignored: Ignored
+) -> tuple[ResponseTurn, ChatJob]:
+    effort = request.effort()
+    called = request.fields(tools, ignored)
     fields = tools_or_format({**called, "json_schema": request.json_schema()})
     schema = fields.pop("json_schema", None)
     if model.thinks and effort not in (None, "none"):
@@ -119,15 +134,7 @@ async def _answer(
         schema,
         _DEFAULTS,
     )
-    answer = ChatAnswer(
-        services.gateway,
-        services.sessions,
-        info,
-        job,
-        streamed=bool(request.stream),
-        session_timeout_s=services.settings.queue_timeout,
-    )
-    return answer, turn
+    return turn, job
 
 
 def _stream(answer: ChatAnswer, turn: ResponseTurn, form: Form) -> Stream:

@@ -13,10 +13,13 @@ from myllm.api.openai.responses_thinking import thinking_of
 from myllm.api.openai.responses_tools import INPUT, Tools
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
-from myllm.gateway.conversation.messages import RawMessages
+from myllm.gateway.conversation.messages import RawMessages, is_long
 
 Item = Mapping[str, Any]
 
+# So many parts, tools, or letters of encoded thinking are read in a millisecond.
+_FEW: Final = 100
+_FEW_CHARS: Final = 200_000
 _ROLES: Final = ("system", "developer", "user", "assistant")
 _TEXTS: Final = ("input_text", "output_text", "text")
 # Calls of OpenAI's built-in tools that the client runs, by the field with their arguments.
@@ -35,6 +38,18 @@ _OUTPUTS: Final = frozenset(
 )
 # Items that offer tools from their place in the conversation on; here, all are offered at once.
 _OFFERS: Final = ("additional_tools", "tool_search_output")
+
+
+def is_much(items: Sequence[Item]) -> bool:
+    """Whether reading `items` may take more than a millisecond, and so belongs in a thread."""
+    if is_long(items):
+        return True
+    lists = (item.get(name) for item in items for name in ("output", "tools"))
+    encoded = (item.get("encrypted_content") for item in items)
+    return (
+        sum(len(each) for each in lists if isinstance(each, list)) > _FEW
+        or sum(len(each) for each in encoded if isinstance(each, str)) > _FEW_CHARS
+    )
 
 
 def messages_of(items: Sequence[Item], tools: Tools, ignored: Ignored) -> RawMessages:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from myllm.api.http.streaming import DeferredResponse, Stream
 from myllm.api.shared.dependencies import Services
@@ -26,15 +26,13 @@ async def prepared(
     ModelNotFound and InvalidModel.
     """
     ignored = info.ignored
-    normal = await aside(messages, normalized, messages, ignored)
+    normal = await aside(is_long(messages), normalized, messages, ignored)
     return await services.media.checked(model, normal, ignored)
 
 
-async def aside(
-    messages: Sequence[Mapping[str, Any]], work: Callable[P, T], *args: P.args, **more: P.kwargs
-) -> T:
-    """Return what `work` returns, which goes through `messages`: in a thread if they are long."""
-    if is_long(messages):
+async def aside(is_much: bool, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+    """Return what `work` returns, which is done in a thread if it is much."""
+    if is_much:
         return await asyncio.to_thread(work, *args, **more)
     return work(*args, **more)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import get_ident
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -9,13 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from myllm.api.openai.responses_items import messages_of
+from myllm.api.openai import responses
+from myllm.api.openai.responses_items import is_much, messages_of
+from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.openai.responses_thinking import encoded
 from myllm.api.openai.responses_tools import Tools
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import HEADER, Ignored
 from myllm.gateway.conversation.normalize import normalized
+from myllm.gateway.scheduling.tickets import Client
 from myllm.sessions.history import from_wire
+from myllm.settings import Settings
 
 ASKED = {"role": "user", "content": "hello"}
 KINDS = (
@@ -237,6 +243,40 @@ def test_what_cannot_be_read_is_refused_by_its_name(item: dict[str, Any], error:
         read(ASKED, item)
 
 
+@pytest.mark.parametrize(
+    ("items", "much"),
+    [
+        ([ASKED] * 100, False),
+        ([ASKED] * 10_000, True),
+        ([{"role": "user", "content": [{}] * 1000}], True),
+        ([{"type": "function_call_output", "output": [{}] * 1000}], True),
+        ([{"type": "additional_tools", "tools": [{}] * 200}], True),
+        ([{"type": "reasoning", "encrypted_content": "x" * 10_000}] * 30, True),
+        ([{"type": ["x"], "tools": 5, "output": {}, "encrypted_content": []}], False),
+    ],
+)
+def test_long_inputs_are_read_in_a_thread(items: list[dict[str, Any]], much: bool) -> None:
+    assert is_much(items) is much
+
+
 def test_a_request_to_compact_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="compacts"):
         read(ASKED, {"type": "compaction_trigger"})
+
+
+@pytest.mark.parametrize(("count", "is_aside"), [(2, False), (2000, True)])
+async def test_only_short_inputs_are_read_on_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, count: int, is_aside: bool
+) -> None:
+    threads: list[int] = []
+
+    def noted(*_: Any) -> None:
+        threads.append(get_ident())
+        raise InvalidRequest("read")
+
+    monkeypatch.setattr(responses, "messages_of", noted)
+    services: Any = SimpleNamespace(sessions=None, settings=Settings())
+    request = ResponsesRequest(model="demo", input=[ASKED] * count)
+    with pytest.raises(InvalidRequest, match="read"):
+        await responses.create_response(request, services, Client("local"))
+    assert (threads[0] != get_ident()) is is_aside

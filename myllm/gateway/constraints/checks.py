@@ -109,6 +109,12 @@ def _check_grammar(grammar: str) -> None:
     _check_ways("The grammar", measured)
 
 
+def check_pattern(what: str, pattern: str) -> None:
+    """Raise InvalidRequest, which names the limit, for a pattern that takes an engine too long."""
+    _at_most(MAX_PATTERN_CHARS, len(pattern), f"{what} has", "characters")
+    _check_ways(what, repetitions.of_pattern(pattern))
+
+
 def _check_ways(what: str, measured: Measured) -> None:
     _at_most(MAX_PARENTHESES, measured.depth, f"{what} has parentheses nested", "deep")
     _at_most(MAX_TIMES, measured.times, f"{what} has repetitions that multiply to", "times")

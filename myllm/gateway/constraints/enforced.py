@@ -15,8 +15,8 @@ from typing import Any, Final
 import orjson
 
 from myllm.errors import InvalidRequest
-from myllm.gateway.constraints.checks import MAX_BYTES, MAX_PATTERN_CHARS
-from myllm.gateway.constraints.patterns import translate
+from myllm.gateway.constraints.checks import MAX_BYTES, MAX_PATTERN_CHARS, check_pattern
+from myllm.gateway.constraints.patterns import Translated, translate
 from myllm.gateway.constraints.regex import Unsupported
 from myllm.gateway.conversation.ignored import Ignored
 
@@ -32,14 +32,17 @@ _ALTERNATIVES: Final = ("oneOf", "anyOf")
 # What an engine ignores beside alternatives.
 _HIDDEN: Final = ("properties", "items", "prefixItems", "enum", "const", "pattern", "allOf")
 _NEVER: Final[Schema] = {"not": {}}
+_COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems")
 _WANTED: Final = re.compile(
-    rb'"(?:pattern|patternProperties|not|if|dependent\w+|dependencies|oneOf|anyOf|allOf|multipleOf'
-    rb"|uniqueItems|(?:min|max)Properties|contains|minimum|maximum|exclusiveM\w+|propertyNames)\":"
+    rb'"(?:(?:pattern|patternProperties|not|if|dependent\w+|dependencies|oneOf|anyOf|allOf|multipleOf'
+    rb"|uniqueItems|(?:min|max)Properties|contains|minimum|maximum|exclusiveM\w+|propertyNames"
+    rb')":|(?:min|max)(?:Length|Items)":[0-9]+[.e])'
 )
 # What most parts of a schema have none of.
 _LOOKED_AT: Final = frozenset(
-    {*_DECIDING, *_NARROWING, *_BOUNDS, *_ALTERNATIVES, "allOf", "pattern", "propertyNames"}
-)
+    {*_DECIDING, *_NARROWING, *_BOUNDS, *_ALTERNATIVES, *_COUNTS, "allOf", "pattern",
+     "propertyNames"}
+)  # fmt: skip
 _PARENTS: Final = frozenset(
     {*_ALTERNATIVES, "allOf", "items", "prefixItems", "additionalProperties", "properties"}
 )
@@ -139,6 +142,9 @@ class _Rewriting:
 
     def _simplify(self, schema: Schema) -> None:
         """Say the same in words that an engine knows."""
+        for name in _COUNTS:
+            if isinstance(count := schema.get(name), float) and count.is_integer():
+                schema[name] = int(count)
         for name in _ALTERNATIVES:
             ways = schema.get(name)
             if isinstance(ways, list) and _NEVER in ways and any(way != _NEVER for way in ways):
@@ -174,21 +180,26 @@ class _Rewriting:
     def _translate(self, path: str, schema: Schema, pattern: str) -> None:
         if len(pattern) > MAX_PATTERN_CHARS:
             return  # refused later, with the limit
-        least, most = schema.get("minLength"), schema.get("maxLength")
         try:
-            translated = translate(pattern)
+            translated = self._with_lengths(path, schema, translate(pattern)).text
+            check_pattern("spelled for an engine it", translated)
+            schema["pattern"] = translated
+        except (Unsupported, InvalidRequest) as failure:
+            shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}…"
+            self._drop(path, schema, "pattern", f"'{shown}' cannot be enforced: {failure}")
+
+    def _with_lengths(self, path: str, schema: Schema, translated: Translated) -> Translated:
+        for name in ("maxLength", "minLength"):
+            if not isinstance(end := schema.get(name), int):
+                continue
+            least, most = (0, end) if name == "maxLength" else (end, None)
             try:
-                translated = translated.with_length(
-                    least if isinstance(least, int) else 0, most if isinstance(most, int) else None
-                )
+                translated = translated.with_length(least, most)
             except Unsupported:
                 if not self._is_tool:
                     raise
-                self._ignored.add(f"{path}.{'minLength' if most is None else 'maxLength'}")
-            schema["pattern"] = translated.text
-        except Unsupported as failure:
-            shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}…"
-            self._drop(path, schema, "pattern", f"'{shown}' cannot be enforced: {failure}")
+                self._ignored.add(f"{path}.{name}")
+        return translated
 
     def _drop(self, path: str, schema: Schema, name: str, why: str) -> None:
         if not self._is_tool:

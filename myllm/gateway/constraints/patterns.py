@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from myllm.gateway.constraints.characters import ALL, literal, one_of
+from myllm.gateway.constraints.lengths import length, within_length
 from myllm.gateway.constraints.regex import Anchor, Chars, Either, Node, Repeat, Unsupported, parse
 
 _REMEMBERED: Final = 512
@@ -21,25 +22,17 @@ _ANYTHING: Final = Repeat(Chars(ALL), 0, None)
 @dataclass(frozen=True, slots=True)
 class Translated:
     """A pattern for an engine, and how many characters what it matches has. `most` None is without
-    an end; `repeats` is whether it is one class of characters, repeated, so that `with_length` can
-    change how often."""
+    an end. `whole` is what it was made of, as a pattern of whole strings."""
 
     text: str
     least: int
     most: int | None
-    repeated: Chars | None
+    whole: Either
 
     def with_length(self, least: int, most: int | None) -> Translated:
         """Return the pattern for texts of `least` to `most` characters. Raises Unsupported."""
-        if self.least >= least and (most is None or (self.most or most + 1) <= most):
-            return self
-        if self.repeated is None:
-            raise Unsupported("a length besides the pattern, which only one class may have")
-        most = min((end for end in (most, self.most) if end is not None), default=None)
-        least = max(least, self.least)
-        if most is not None and least > most:
-            raise Unsupported("a length that no match has")
-        return _translated(Either(((Repeat(self.repeated, least, most),),)))
+        within = within_length(self.whole, least, most)
+        return self if within is self.whole else _translated(within)
 
 
 @lru_cache(_REMEMBERED)
@@ -50,10 +43,8 @@ def translate(pattern: str) -> Translated:
 
 
 def _translated(whole: Either) -> Translated:
-    least, most = _length(whole)
-    only = whole.ways[0][0] if len(whole.ways) == 1 and len(whole.ways[0]) == 1 else None
-    repeated = only.item if isinstance(only, Repeat) and isinstance(only.item, Chars) else None
-    return Translated(f"^{_spelled(whole)}$", least, most, repeated)
+    least, most = length(whole)
+    return Translated(f"^{_spelled(whole)}$", least, most, whole)
 
 
 def _flat(whole: Either) -> Iterator[tuple[Node, ...]]:
@@ -109,29 +100,6 @@ def _has_anchor(node: Node) -> bool:
     return False
 
 
-def _length(node: Node) -> tuple[int, int | None]:
-    match node:
-        case Repeat():
-            least, most = _length(node.item)
-            longest = None if most is None or node.most is None else most * node.most
-            return least * node.least, 0 if most == 0 else longest
-        case Either():
-            rows = [[_length(item) for item in row] for row in node.ways]
-            most_of = [_sum(most for _, most in row) for row in rows]
-            shortest = min(sum(least for least, _ in row) for row in rows)
-            return shortest, None if None in most_of else max(filter(None, most_of), default=0)
-    return 1, 1
-
-
-def _sum(numbers: Iterator[int | None]) -> int | None:
-    total = 0
-    for number in numbers:
-        if number is None:
-            return None
-        total += number
-    return total
-
-
 def _spelled(node: Either) -> str:
     """Return alternatives as text; what may be empty is made optional, since none may be empty."""
     ways = ["".join(map(_item, row)) for row in node.ways]
@@ -142,9 +110,7 @@ def _spelled(node: Either) -> str:
 def _item(node: Node) -> str:
     match node:
         case Chars(ranges):
-            if len(ranges) == 1 and ranges[0][0] == ranges[0][1]:
-                return literal(ranges[0][0])
-            return _atom(node)
+            return literal(ranges[0][0]) if node.is_one else _atom(node)
         case Repeat():
             atom = _atom(node.item)
             return f"{atom}{_times(node.least, node.most)}" if atom and node.most != 0 else ""
@@ -156,6 +122,10 @@ def _item(node: Node) -> str:
 def _atom(node: Node) -> str:
     """Return `node` as one item, behind which a quantifier belongs to all of it."""
     if isinstance(node, Chars):
+        if node.is_one:
+            # An engine would repeat all of an escape and what is before it, or a byte of `é`.
+            spelled = literal(node.ranges[0][0])
+            return spelled if len(spelled) == 1 and spelled.isascii() else f"({spelled})"
         spelled, is_one = one_of(node.ranges)
         if not spelled:
             raise Unsupported("a class without characters")
@@ -166,6 +136,8 @@ def _atom(node: Node) -> str:
 
 def _times(least: int, most: int | None) -> str:
     match least, most:
+        case 1, 1:
+            return ""
         case 0, 1:
             return "?"
         case 0, None:

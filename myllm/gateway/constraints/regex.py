@@ -25,7 +25,8 @@ _MAX_DEPTH: Final = 64
 _CLASSES: Final = {"d": DIGITS, "w": WORD, "s": SPACE}
 _CONTROLS: Final = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
 _HEX: Final = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}")
-_QUANTIFIER: Final = re.compile(r"(?:([*+?])|\{([0-9]{1,6})(,?)([0-9]{0,6})\})(\??)")
+_QUANTIFIER: Final = re.compile(r"(?:([*+?])|\{(?=[0-9,])([0-9]*)(,?)([0-9]*)\})\??")
+_MAX_DIGITS: Final = 9
 _ENDS: Final = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 _GROUP: Final = re.compile(r"\((?:\?:|\?P?<[A-Za-z_]\w*>)?(?!\?)")
 
@@ -39,6 +40,11 @@ class Chars:
     """One character."""
 
     ranges: Ranges
+
+    @property
+    def is_one(self) -> bool:
+        """Whether only one certain character matches."""
+        return len(self.ranges) == 1 and self.ranges[0][0] == self.ranges[0][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +110,8 @@ class _Parser:
         if isinstance(item, Anchor):
             raise Unsupported("a quantifier behind an anchor")
         self._at = found.end()
-        sign, first, comma, last, _ = found.groups()
-        least, most = _ENDS[sign] if sign else (int(first), int(last) if last else None)
-        if not (sign or comma):
-            most = least
-            if last:
-                raise Unsupported("a quantifier without a comma")
-        if most is not None and most < least:
-            raise Unsupported("a quantifier whose ends are in the wrong order")
+        sign, first, comma, last = found.groups()
+        least, most = _ENDS[sign] if sign else _bounds(first, comma, last)
         if self._text[self._at : self._at + 1] in ("*", "+", "?") or _QUANTIFIER.match(
             self._text, self._at
         ):
@@ -205,6 +205,20 @@ class _Parser:
             raise Unsupported("a class such as [:alpha:]")
         self._at += 1
         return _one(ord(self._text[self._at - 1]))
+
+
+def _bounds(first: str, comma: str, last: str) -> tuple[int, int | None]:
+    if not first:
+        raise Unsupported(f"'{{,{last}}}', which languages read differently")
+    if max(len(first), len(last)) > _MAX_DIGITS:
+        raise Unsupported(f"a repetition with a number of more than {_MAX_DIGITS} digits")
+    least = int(first)
+    if not comma:
+        return least, least
+    most = int(last) if last else None
+    if most is not None and most < least:
+        raise Unsupported("a quantifier whose ends are in the wrong order")
+    return least, most
 
 
 def _one(code: int) -> Ranges:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from myllm.errors import InvalidRequest
+from myllm.gateway.constraints.checks import check
 from myllm.gateway.constraints.enforced import enforced
 from myllm.gateway.conversation.ignored import HEADER, Ignored
 
@@ -135,10 +136,40 @@ def test_the_same_is_said_in_words_that_engines_know() -> None:
 
 def test_lengths_besides_a_pattern() -> None:
     assert of_answer(text(pattern="^[a-z]+$", maxLength=5))[0]["pattern"] == "^[a-z]{1,5}$"
-    with pytest.raises(InvalidRequest, match="a length besides the pattern"):
-        of_answer(text(pattern="^a+b$", maxLength=5))
-    after, header = of_tool(wrapped(text(pattern="^a+b$", maxLength=5)))
-    assert (after["properties"]["x"]["pattern"], header) == ("^[a]+b$", "#.properties.x.maxLength")
+    assert of_answer(text(pattern="^a+b$", maxLength=5.0))[0] == text(
+        pattern="^a{1,4}b$", maxLength=5
+    )
+    many = text(pattern="^a+b+c+$", maxLength=50, minLength=3)
+    with pytest.raises(InvalidRequest, match="a length besides a pattern with too many ways"):
+        of_answer(many)
+    after, header = of_tool(wrapped(many))
+    assert (after["properties"]["x"]["pattern"], header) == ("^a+b+c+$", "#.properties.x.maxLength")
+
+
+def test_whole_numbers_are_read_as_such() -> None:
+    schema = {"items": text(minLength=5.0), "minItems": 2.0, "maxItems": 1e1}
+    assert json.dumps(of_answer(schema)[0]) == json.dumps(
+        {"items": text(minLength=5), "minItems": 2, "maxItems": 10}
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern", [f"^{'?'.join('abcdefghijklmnopqrst')}?$", "^(a?){17}$", "^" + "é?" * 40 + "$"]
+)
+def test_a_pattern_counts_no_more_than_it_did(pattern: str) -> None:
+    for read in (of_answer, of_tool):
+        after, header = read(text(pattern=pattern))
+        asyncio.run(check({"json_schema": after}))
+        assert header == ""
+
+
+def test_a_pattern_that_is_too_much_for_an_engine() -> None:
+    pattern = "^" + r"\S\s" * 40 + "$"
+    with pytest.raises(InvalidRequest) as refused:
+        of_answer(wrapped(text(pattern=pattern)))
+    assert refused.value.detail.startswith(f"json_schema.properties.x.pattern: '{pattern}' cannot")
+    assert "spelled for an engine it" in refused.value.detail
+    assert of_tool(wrapped(text(pattern=pattern))) == (wrapped(text()), "#.properties.x.pattern")
 
 
 @pytest.mark.parametrize("file", SCHEMAS, ids=lambda file: file.stem)

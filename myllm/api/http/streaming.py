@@ -22,7 +22,7 @@ from myllm.api.http.request_state import DEPARTURE, Departure
 from myllm.api.http.stalls import CLIENT_STALLS_S
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.generation.answers import Answer
-from myllm.gateway.generation.events import Finished
+from myllm.gateway.generation.events import CallPart, Finished, Thinking, Token
 from myllm.loops import in_background
 
 _log = structlog.get_logger(__name__)
@@ -185,12 +185,16 @@ class DeferredJson(DeferredResponse):
         super().__init__(document)
 
 
-async def to_the_end(answer: Answer) -> Finished:
-    """Run an answer to its end and return its last event."""
+async def to_the_end(
+    answer: Answer, note: Callable[[Token | Thinking | CallPart], None] | None = None
+) -> Finished:
+    """Run an answer to its end and return its last event; `note` gets the others."""
     async with aclosing(answer.events()) as events:
         async for event in events:
             if isinstance(event, Finished):
                 return event
+            if note is not None:
+                note(event)
     raise EngineError("The engine ended the answer without finishing it")
 
 

@@ -13,6 +13,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson, Stream, to_the_end
 from myllm.api.openai.responses_events import Events
 from myllm.api.openai.responses_items import is_much, messages_of
+from myllm.api.openai.responses_order import Order
 from myllm.api.openai.responses_output import Form, whole
 from myllm.api.openai.responses_references import resolved, shown
 from myllm.api.openai.responses_schemas import ResponsesRequest
@@ -74,9 +75,10 @@ async def create_response(
         return naming(info, _stream(answer, turn, form))
 
     async def make() -> Mapping[str, Any]:
-        end = await to_the_end(answer)
+        order = turn.record["order"]
+        end = await to_the_end(answer, Order(order).take)
         status = "incomplete" if end.finish_reason == "length" else "completed"
-        made = form.output(turn.key, end.full_text, end.thinking, end.calls, status)
+        made = form.output(turn.key, end.full_text, end.thinking, end.calls, status, order)
         return whole(turn.record, made) | end.unstored()
 
     return naming(info, DeferredJson(make))

@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from myllm.api.openai.responses_custom import CustomInput
+from myllm.api.openai.responses_order import Order
 from myllm.api.openai.responses_output import (
     Form,
     Item,
@@ -35,6 +36,9 @@ class Events:
         self._key = key
         self._record = record
         self._form = form
+        self._order = Order(record.setdefault("order", []))
+        self._calls: set[int] = set()
+        self._held: list[Token | Thinking] = []  # until the open call is complete
         self._input = CustomInput()  # of the call that is open, like its arguments
         self._arguments = ""
         self._number = 0
@@ -48,25 +52,52 @@ class Events:
 
     def say(self, piece: Token | Thinking | CallPart) -> bytes:
         """Return the events for one piece of the answer."""
-        match piece:
-            case Thinking(text):
-                begun = b""
-                if self._open != "reasoning":
-                    begun = self._turn_to("reasoning", reasoning_item(self._key, ""))
-                return begun + self._text("reasoning_text", text)
-            case Token(text):
-                begun = b""
-                if self._open != "message":
-                    begun = self._turn_to("message", message_item(self._key, "", "in_progress"))
-                return begun + self._text("output_text", text)
-            case CallPart(index, call_id, name, arguments):
-                begun = b""
-                if self._open != index:
-                    call = Call(call_id, name)
-                    item = self._form.call(self._key, index, call, "in_progress")
-                    begun = self._turn_to(index, item)
-                    self._input, self._arguments = CustomInput(), ""
-                return begun + self._called(arguments)
+        self._order.take(piece)
+        if isinstance(piece, CallPart):
+            return self._call(piece)
+        if not piece.text:
+            return b""
+        if isinstance(self._open, int) and not _is_object(self._arguments):
+            self._held.append(piece)
+            return b""
+        return self._release() + self._say(piece)
+
+    def _say(self, piece: Token | Thinking) -> bytes:
+        begun = b""
+        if isinstance(piece, Thinking):
+            if self._open != "reasoning":
+                begun = self._turn_to(
+                    "reasoning", reasoning_item(self._key, self._count("reasoning"), "")
+                )
+            return begun + self._text("reasoning_text", piece.text)
+        if self._open != "message":
+            begun = self._begin_message()
+        return begun + self._text("output_text", piece.text)
+
+    def _begin_message(self) -> bytes:
+        item = message_item(self._key, self._count("message"), "", "in_progress")
+        return self._turn_to("message", item)
+
+    def _count(self, kind: str) -> int:
+        return sum(item["type"] == kind for item in self._items)
+
+    def _call(self, part: CallPart) -> bytes:
+        begun = b""
+        if self._open != part.index:
+            if part.index in self._calls:
+                return b""  # only white space comes after a whole object
+            begun = self._release()
+            self._calls.add(part.index)
+            item = self._form.call(self._key, part.index, Call(part.id, part.name), "in_progress")
+            begun += self._turn_to(part.index, item)
+            self._input, self._arguments = CustomInput(), ""
+        return begun + self._called(part.arguments)
+
+    def _release(self) -> bytes:
+        """Return the events for what came before the open call was complete, after that call's."""
+        held, self._held = self._held, []
+        closed = self._close("completed") if held else b""
+        return closed + b"".join(map(self._say, held))
 
     def _called(self, arguments: str) -> bytes:
         """Return the event for a piece of the arguments of the open call."""
@@ -90,7 +121,7 @@ class Events:
     def end(self, finished: Finished) -> bytes:
         """Return the events after the last piece."""
         status = "incomplete" if finished.finish_reason == "length" else "completed"
-        begun = b"" if self._items else self.say(Token(""))
+        begun = self._release() if self._items else self._begin_message()
         closed = begun + self._close(status)
         response = whole(self._record, self._items) | finished.unstored()
         return closed + self._event(f"response.{response['status']}", response=response)
@@ -166,3 +197,10 @@ class Events:
         data = {"type": kind, "sequence_number": self._number, **fields}
         self._number += 1
         return f"event: {kind}\n".encode() + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return isinstance(orjson.loads(arguments), dict)
+    except orjson.JSONDecodeError:
+        return False

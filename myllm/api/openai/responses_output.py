@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import orjson
 
 from myllm.api.openai.responses_custom import whole_input
+from myllm.api.openai.responses_order import Kind, Segment, in_order
 from myllm.api.openai.responses_thinking import encoded
 from myllm.api.openai.responses_tools import Meaning, Tools
 from myllm.gateway.generation.events import Call
@@ -25,15 +27,31 @@ class Form:
     encodes_thinking: bool = False
 
     def output(
-        self, key: str, text: str, thinking: str, calls: Sequence[Call], status: str
+        self,
+        key: str,
+        text: str,
+        thinking: str,
+        calls: Sequence[Call],
+        status: str,
+        order: Sequence[Segment] = (),
     ) -> list[Item]:
-        """Return the items of an answer; their ids contain `key`."""
-        items: list[Item] = []
-        if thinking:
-            items.append(self.complete(reasoning_item(key, thinking)))
-        if text or not (thinking or calls):
-            items.append(message_item(key, text, status))
-        return items + [self.call(key, n, call, status) for n, call in enumerate(calls)]
+        """Return the items of an answer; their ids contain `key`, and the last one's status is
+        `status`."""
+        numbers: Counter[Kind] = Counter()
+        items: list[Item | None] = []
+        for kind, content in in_order(order, text, thinking, calls):
+            items.append(None if content is None else self._item(key, numbers[kind], kind, content))
+            numbers[kind] += 1
+        if items[-1] is not None:
+            items[-1]["status"] = status
+        return [item for item in items if item is not None]
+
+    def _item(self, key: str, number: int, kind: Kind, content: str | Call) -> Item:
+        if isinstance(content, Call):
+            return self.call(key, number, content, "completed")
+        if kind == "reasoning":
+            return self.complete(reasoning_item(key, number, content))
+        return message_item(key, number, content, "completed")
 
     def call(self, key: str, number: int, call: Call, status: str) -> Item:
         """Return a call in the form that the tool has for the client."""
@@ -66,18 +84,18 @@ def whole(record: Mapping[str, Any], items: Sequence[Item]) -> dict[str, Any]:
     }
 
 
-def reasoning_item(key: str, thinking: str) -> Item:
+def reasoning_item(key: str, number: int, thinking: str) -> Item:
     """Return what the model thought."""
     content = [{"type": "reasoning_text", "text": thinking}]
-    return {"id": f"rs_{key}", "type": "reasoning", "summary": [], "content": content,
+    return {"id": f"rs_{key}{number or ''}", "type": "reasoning", "summary": [], "content": content,
             "status": "completed"}  # fmt: skip
 
 
-def message_item(key: str, text: str, status: str) -> Item:
+def message_item(key: str, number: int, text: str, status: str) -> Item:
     """Return what the model says."""
     content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
-    return {"id": f"msg_{key}", "type": "message", "role": "assistant", "status": status,
-            "content": content}  # fmt: skip
+    return {"id": f"msg_{key}{number or ''}", "type": "message", "role": "assistant",
+            "status": status, "content": content}  # fmt: skip
 
 
 def call_item(key: str, number: int, call: Call, status: str, meaning: Meaning) -> Item:

@@ -88,4 +88,5 @@ def shown(message: Message) -> dict[str, Any]:
     status = "incomplete" if record["ended"] in ("length", "left") else "completed"
     form = Form(stored_tools(record.get("tools") or {}))
     key, thinking = key_of(record["id"]), extra.get("thinking", "")
-    return whole(record, form.output(key, message.content, thinking, calls, status))
+    order = record.get("order", ())
+    return whole(record, form.output(key, message.content, thinking, calls, status, order))

@@ -35,8 +35,9 @@ class ResponseTurn:
 
     `instructions` are a system message for this answer only. `record` is what is known of the
     answer besides its text, for clients that ask for it later: its id (once the session is
-    opened), what the request `asked`, what its `tools` are to the client, and in the end its usage
-    and how it `ended`: as Finished has it, or "left" if the client left before.
+    opened), what the request `asked`, what its `tools` are to the client, the `order` of its items
+    as far as it has come, and in the end its usage and how it `ended`: as Finished has it, or
+    "left" if the client left before.
     """
 
     session_id: None = None
@@ -61,6 +62,7 @@ class ResponseTurn:
             "model": model,
             "asked": dict(asked),
             "tools": dict(tools),
+            "order": [],
         }
 
     @property

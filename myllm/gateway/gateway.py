@@ -70,7 +70,7 @@ class Gateway:
     def lease(self, ticket: Ticket) -> _Admission:
         """Hold a slot for `ticket`; waits for a load or in the queue as the scheduler says.
 
-        Raises InvalidRequest for what would keep an engine busy (`constraints.py`), Poison,
+        Raises InvalidRequest for what would keep an engine busy (`constraints/`), Poison,
         KeyPaused, ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
         cannot start, and Unavailable after too long a wait. The slot is free when the context
         is left, however, and when the lease is paused. A ticket whose engine died, or whose lease

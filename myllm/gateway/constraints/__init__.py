@@ -1,1 +1,1 @@
-"""Limits on the grammars, patterns and samplers that a request may give an engine."""
+"""What a request may make an engine compute, and schemas rewritten into what engines enforce."""

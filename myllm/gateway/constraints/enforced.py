@@ -16,36 +16,37 @@ import orjson
 
 from myllm.errors import InvalidRequest
 from myllm.gateway.constraints.checks import MAX_BYTES, MAX_PATTERN_CHARS, check_pattern
+from myllm.gateway.constraints.combinations import combined
+from myllm.gateway.constraints.keywords import (
+    ALTERNATIVES,
+    BOUNDS,
+    COUNTS,
+    DECIDING,
+    NARROWING,
+    Schema,
+)
 from myllm.gateway.constraints.patterns import Translated, translate
 from myllm.gateway.constraints.regex import Unsupported
 from myllm.gateway.conversation.ignored import Ignored
 
-Schema = dict[str, Any]
 _FIELDS: Final = ("json_schema", "response_format", "tools")
-# These decide what a value may be at all.
-_DECIDING: Final = ("not", "if", "patternProperties", "dependentRequired", "dependentSchemas",
-                    "dependencies")  # fmt: skip
-# These narrow a value of the right form. A client learns from a header that they are not enforced.
-_NARROWING: Final = ("multipleOf", "uniqueItems", "minProperties", "maxProperties", "contains")
-_BOUNDS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_ALTERNATIVES: Final = ("oneOf", "anyOf")
-# What an engine ignores beside alternatives.
-_HIDDEN: Final = ("properties", "items", "prefixItems", "enum", "const", "pattern", "allOf")
-_NEVER: Final[Schema] = {"not": {}}
-_COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems")
 _WANTED: Final = re.compile(
     rb'"(?:(?:pattern|patternProperties|not|if|dependent\w+|dependencies|oneOf|anyOf|allOf|multipleOf'
     rb"|uniqueItems|(?:min|max)Properties|contains|minimum|maximum|exclusiveM\w+|propertyNames"
+    rb"|required|enum|const"
     rb')":|(?:min|max)(?:Length|Items)":[0-9]+[.e])'
 )
 # What most parts of a schema have none of.
 _LOOKED_AT: Final = frozenset(
-    {*_DECIDING, *_NARROWING, *_BOUNDS, *_ALTERNATIVES, *_COUNTS, "allOf", "pattern",
-     "propertyNames"}
+    {*DECIDING, *NARROWING, *BOUNDS, *ALTERNATIVES, *COUNTS, "allOf", "pattern",
+     "propertyNames", "required", "enum", "const"}
 )  # fmt: skip
 _PARENTS: Final = frozenset(
-    {*_ALTERNATIVES, "allOf", "items", "prefixItems", "additionalProperties", "properties"}
+    {*ALTERNATIVES, "allOf", "items", "prefixItems", "additionalProperties", "properties"}
 )
+# Beside these an engine does not look at properties.
+_READ_FIRST: Final = frozenset({*ALTERNATIVES, "allOf", "enum", "const"})
+_MAX_REFERENCES: Final = 16
 # Longer ones are read outside the event loop; a pattern takes longer than the rest.
 _AT_ONCE_BYTES: Final = 16_384
 _AT_ONCE_WITH_PATTERN: Final = 1_024
@@ -68,17 +69,20 @@ async def enforced(fields: Mapping[str, Any], ignored: Ignored) -> dict[str, Any
         if len(text) > MAX_BYTES or _WANTED.search(text) is None:
             continue  # too much is refused later
         if len(text) > (_AT_ONCE_WITH_PATTERN if b'"pattern"' in text else _AT_ONCE_BYTES):
-            changed[name] = await asyncio.to_thread(_rewritten, name, text, ignored)
+            after = await asyncio.to_thread(_rewritten, name, text, ignored)
         else:
-            changed[name] = _rewritten(name, text, ignored)
+            after = _rewritten(name, text, ignored)
+        if after is not None:
+            changed[name] = after
     return changed
 
 
 def _rewritten(name: str, text: bytes, ignored: Ignored) -> Any:
+    """Return the field as it is after that; None if it stays the same."""
     value = orjson.loads(text)
     for path, root in _roots(name, value):
         _Rewriting(path, root, ignored, is_tool=name == "tools").run()
-    return value
+    return value if orjson.dumps(value) != text else None
 
 
 def _roots(name: str, value: Any) -> Iterator[tuple[str, Schema]]:
@@ -122,60 +126,78 @@ class _Rewriting:
                 self._follow(ref)
                 continue
             if not _LOOKED_AT.isdisjoint(schema):
-                self._simplify(schema)
+                for name in COUNTS:
+                    if isinstance(count := schema.get(name), float) and count.is_integer():
+                        schema[name] = int(count)
+                for name, why in combined(schema, self._resolved):
+                    self._drop(path, schema, name, why)
+                if isinstance(ref := schema.get("$ref"), str):
+                    self._follow(ref)
+                    continue
                 self._rewrite(path, schema)
             if not _PARENTS.isdisjoint(schema):
                 self._rest.extend(_children(path, schema))
 
     def _follow(self, ref: str) -> None:
-        if ref in self._followed:
-            return
-        self._followed.add(ref)
+        if ref not in self._followed:
+            self._followed.add(ref)
+            if (target := self._target(ref)) is not None:
+                self._rest.append((ref, target))
+
+    def _target(self, ref: str) -> Schema | None:
         target: Any = self._root
         for name in ref.removeprefix("#").strip("/").split("/"):
             if isinstance(target, list) and name.isdecimal() and int(name[:9]) < len(target):
                 target = target[int(name[:9])]
             else:
                 target = target.get(name) if isinstance(target, dict) and name else None
-        if isinstance(target, dict):
-            self._rest.append((ref, target))
+        return target if isinstance(target, dict) else None
 
-    def _simplify(self, schema: Schema) -> None:
-        """Say the same in words that an engine knows."""
-        for name in _COUNTS:
-            if isinstance(count := schema.get(name), float) and count.is_integer():
-                schema[name] = int(count)
-        for name in _ALTERNATIVES:
-            ways = schema.get(name)
-            if isinstance(ways, list) and _NEVER in ways and any(way != _NEVER for way in ways):
-                schema[name] = [way for way in ways if way != _NEVER]
-        parts = schema.get("allOf")
-        if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
-            beside = {"type", *_HIDDEN, *_ALTERNATIVES} - {"allOf"}
-            if not beside & schema.keys():
-                del schema["allOf"]
-                schema |= parts[0]
-                if isinstance(ref := schema.get("$ref"), str):
-                    self._follow(ref)
+    def _resolved(self, schema: Schema) -> Schema | None:
+        found: Schema | None = schema
+        for _ in range(_MAX_REFERENCES):
+            if found is None or not isinstance(ref := found.get("$ref"), str):
+                return found
+            found = self._target(ref)
+        return None
 
     def _rewrite(self, path: str, schema: Schema) -> None:
-        for name in _DECIDING:
+        for name in DECIDING:
             if name in schema:
                 self._drop(path, schema, name, f"{name} cannot be enforced")
-        for name in _ALTERNATIVES:
-            if name in schema and (hidden := [each for each in _HIDDEN if each in schema]):
-                self._drop(path, schema, name, f"{name} cannot be enforced beside {hidden[0]}")
-        for name in _NARROWING:
+        for name in NARROWING:
             if name in schema:
                 self._ignored.add(f"{path}.{name}")
         if _allows(schema, "number"):
-            for name in _BOUNDS:
+            for name in BOUNDS:
                 if name in schema:
                     self._ignored.add(f"{path}.{name}")
         if schema.get("propertyNames", {"type": "string"}) != {"type": "string"}:
             self._ignored.add(f"{path}.propertyNames")
         if isinstance(pattern := schema.get("pattern"), str) and _allows(schema, "string"):
             self._translate(path, schema, pattern)
+        if "required" in schema and _READ_FIRST.isdisjoint(schema) and _allows(schema, "object"):
+            self._require(path, schema)
+
+    def _require(self, path: str, schema: Schema) -> None:
+        """Give each required property a schema, since engines require no others."""
+        required, properties = schema["required"], schema.get("properties", {})
+        if not (isinstance(required, list) and isinstance(properties, dict)):
+            return
+        missing = [each for each in required if isinstance(each, str) and each not in properties]
+        if not missing:
+            return
+        if schema.get("additionalProperties", True) is True:
+            if "properties" not in schema:
+                schema["additionalProperties"] = True
+            schema["properties"] = {**properties, **{name: {} for name in missing}}
+            return
+        if not self._is_tool:
+            raise InvalidRequest(
+                f"{path}.required: '{missing[0][:200]}' is required, but not in properties; "
+                "add it there or leave it out"
+            )
+        self._ignored.add(f"{path}.required")
 
     def _translate(self, path: str, schema: Schema, pattern: str) -> None:
         if len(pattern) > MAX_PATTERN_CHARS:
@@ -211,6 +233,8 @@ class _Rewriting:
 def _allows(schema: Schema, kind: str) -> bool:
     """Whether an engine takes `schema` for one of this type; one of no type is judged by `kind`."""
     stated = schema.get("type")
+    if stated is None and kind == "object":
+        return not {"items", "prefixItems", "pattern", "minLength", "maxLength"} & schema.keys()
     if stated is None:
         return kind == "string" and "properties" not in schema and "items" not in schema
     return kind in stated if isinstance(stated, list) else stated == kind
@@ -221,7 +245,7 @@ def _children(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
     for name in ("items", "additionalProperties"):
         if isinstance(child := schema.get(name), dict):
             yield f"{path}.{name}", child
-    for name in (*_ALTERNATIVES, "allOf", "prefixItems", "items"):
+    for name in (*ALTERNATIVES, "allOf", "prefixItems", "items"):
         if isinstance(children := schema.get(name), list):
             for i, child in enumerate(children):
                 if isinstance(child, dict):

@@ -55,6 +55,44 @@ def test_an_answer_matches(api: httpx.Client, pattern: str) -> None:
     jsonschema.validate(json.loads(answer.json()["text"]), schema)
 
 
+COMBINED: list[dict[str, Any]] = [
+    {"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+    {"type": "string", "anyOf": [{"format": "email"}, {"format": "uri"}]},
+    {
+        "type": "object",
+        "required": ["kind"],
+        "anyOf": [{"properties": {"kind": {"const": "a"}}}, {"properties": {"kind": {"const": 1}}}],
+    },
+    {
+        "type": "object",
+        "properties": {"a": {"type": "null"}},
+        "allOf": [{"properties": {"b": {"type": "boolean"}}, "required": ["b"]}],
+    },
+    {"allOf": [{"type": "string", "pattern": "^[ab]*$"}, {"minLength": 1, "maxLength": 3}]},
+    {"enum": ["a", "b"], "pattern": "^b$"},
+    {
+        "allOf": [{"$ref": "#/properties/base"}, {"properties": {"n": {"type": "null"}}}],
+    },
+    {"required": ["b"], "allOf": [{"type": "object", "properties": {"b": {"enum": [1]}}}]},
+]
+
+
+@pytest.mark.parametrize("part", COMBINED, ids=json.dumps)
+def test_an_answer_fits_a_combined_schema(api: httpx.Client, part: dict[str, Any]) -> None:
+    base = {"type": "object", "properties": {"id": {"const": 7}}, "required": ["id"]}
+    schema = {
+        "type": "object",
+        "properties": {"v": part, "base": base},
+        "required": ["v", "base"],
+        "additionalProperties": False,
+    }
+    options = {"temperature": 0, "max_tokens": 400, "logit_bias": SHORT | {"}": 40.0, ":": 5.0}}
+    body = {"model": "demo", "prompt": "Hi", "format": schema, "stream": False, "options": options}
+    answer = api.post("/api/generate", json=body)
+    assert answer.status_code == 200, answer.text
+    jsonschema.validate(json.loads(answer.json()["text"]), schema)
+
+
 LOOK_AHEAD = schema_of("^(?=.*[0-9]).+$")
 BOUNDED = {"type": "object", "properties": {"n": {"type": "number", "minimum": 0}}}
 HI = [{"role": "user", "content": "Hi"}]

@@ -24,7 +24,7 @@ from myllm.api.ollama.translate import messages_of
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.normalize import normalized
-from myllm.gateway.media.parts import _base64, _read
+from myllm.gateway.media.data_urls import checked_base64, read_data_url
 from myllm.gateway.prompt.fit import _Turns
 from myllm.gateway.prompt.prefixes import (
     Pieces,
@@ -114,24 +114,24 @@ def test_the_next_turn_of_a_long_trimmed_conversation_is_found_at_once() -> None
 
 def test_base64_is_checked_as_strictly_as_it_can_be() -> None:
     for good in ("YQ==", "YWI=", "YWJj", "Y W\nJ\tj", "YWJjYQ=="):
-        assert base64.b64decode(_base64(good, "x"), validate=True)
+        assert base64.b64decode(checked_base64(good, "x"), validate=True)
     for bad in ("YQ=", "YQ", "Y", "=YQ=", "YQ==YQ==", "Y===", "====", "YW-j", "YWJj=", "YWé=", "="):
         with pytest.raises(InvalidRequest, match="not valid base64"):
-            _base64(bad, "x")
+            checked_base64(bad, "x")
     for empty in ("", " \n"):
         with pytest.raises(InvalidRequest, match="must not be empty"):
-            _base64(empty, "x")
+            checked_base64(empty, "x")
 
 
 def test_a_data_url_is_read_up_to_its_comma() -> None:
-    assert _read("data:image/PNG;x=y;base64,YWJj", "x") == (
+    assert read_data_url("data:image/PNG;x=y;base64,YWJj", "x") == (
         *("image", "data:image/PNG;base64,YWJj"),
     )
     for bad in ("data:image/png,YWJj", "data:;base64,YWJj", "data:image/png;base64", "data:,"):
         with pytest.raises(InvalidRequest, match="must be a data: URL"):
-            _read(bad, "x")
+            read_data_url(bad, "x")
     with pytest.raises(InvalidRequest, match="must be a data: URL"):
-        _read("data:image/png" + ";a" * MEBI + ";base64,YWJj", "x")
+        read_data_url("data:image/png" + ";a" * MEBI + ";base64,YWJj", "x")
 
 
 PICTURES = {

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from myllm.gateway.conversation.adapt import adapted
@@ -258,6 +258,8 @@ ANY_MESSAGE = st.fixed_dictionaries(
 )
 
 
+# On a slow machine, making the input takes longer than Hypothesis expects.
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(ANY_MESSAGE, max_size=5))
 def test_whatever_a_client_sends_gets_its_form(messages: list[dict[str, Any]]) -> None:
     is_long(messages)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from myllm.api.openai import responses
@@ -195,7 +195,12 @@ ITEMS = st.dictionaries(NAMES, JSON, max_size=6) | st.builds(
 )
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(
+    max_examples=400,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],  # making the input, on a slow machine
+)
 @given(st.lists(ITEMS, min_size=1, max_size=4))
 def test_any_item_is_read_or_refused(items: list[dict[str, Any]]) -> None:
     ignored, tools = Ignored(), Tools()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any, Final
@@ -32,6 +31,7 @@ from myllm.api.shared.tools import tool_fields
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.messages import Part, RawMessages
+from myllm.threads import in_thread_if
 
 # Claude Code puts this line, which changes with each request, first: with it, no prompt would ever
 # match the cache.
@@ -54,9 +54,7 @@ _THOUGHTS_ONLY: Final = "clear_thinking_20251015"
 
 async def translated(request: CountTokensRequest, ignored: Ignored) -> RawMessages:
     """Return what `messages_of` returns; other requests do not wait for a long conversation."""
-    if _is_long(request):
-        return await asyncio.to_thread(messages_of, request, ignored)
-    return messages_of(request, ignored)
+    return await in_thread_if(_is_long(request), messages_of, request, ignored)
 
 
 def _is_long(request: CountTokensRequest) -> bool:

@@ -18,7 +18,7 @@ from myllm.api.openai.responses_output import Form, whole
 from myllm.api.openai.responses_references import resolved, shown
 from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.openai.responses_tools import Tools
-from myllm.api.shared.conversation import aside, naming, prepared
+from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, ServicesDep, SessionsDep
 from myllm.api.shared.tools import tools_or_format
 from myllm.errors import MyLLMError, PromptTooLong
@@ -32,6 +32,7 @@ from myllm.gateway.generation.stored_responses import ResponseTurn, forget, stor
 from myllm.gateway.model_lookup import chatting_model
 from myllm.models.registry import Model
 from myllm.sessions.history import from_wire
+from myllm.threads import in_thread_if
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], route_class=CheckedRoute)
 # So many are read in a millisecond.
@@ -58,11 +59,11 @@ async def create_response(
     most_bytes = int(services.settings.max_body_mb * 2**20)
     items = await resolved(services.sessions, client.owner, request.items(), most_bytes)
     many = is_much(items) or len(request.tools or ()) > _FEW_TOOLS
-    tools, raw = await aside(many, _read, request, items, info.ignored)
+    tools, raw = await in_thread_if(many, _read, request, items, info.ignored)
     messages = await prepared(services, info, request.model, raw)
     form = Form(tools, request.encodes_thinking())
     model = await chatting_model(services.gateway, request.model)
-    turn, job = await aside(many, _asked, request, model, messages, tools, info.ignored)
+    turn, job = await in_thread_if(many, _asked, request, model, messages, tools, info.ignored)
     answer = ChatAnswer(
         services.gateway,
         services.sessions,

@@ -10,13 +10,13 @@ import orjson
 
 from myllm.api.openai.responses_output import Form, whole
 from myllm.api.openai.responses_tools import stored_tools
-from myllm.api.shared.conversation import aside
 from myllm.errors import InvalidRequest, NotFound
 from myllm.gateway.conversation.messages import is_long
 from myllm.gateway.generation.events import Call
 from myllm.gateway.generation.stored_responses import KEY_CHARS, key_of, stored
 from myllm.sessions.history import Message
 from myllm.sessions.store import SessionStore
+from myllm.threads import in_thread_if
 
 _REFERENCE: Final = "item_reference"
 
@@ -31,7 +31,7 @@ async def resolved(
     Raises NotFound for the id of an item that is not stored, and InvalidRequest if what replaces
     the references has more than `most_bytes` together: an item may be referred to many times.
     """
-    counts = await aside(is_long(items), _references, items)
+    counts = await in_thread_if(is_long(items), _references, items)
     if not counts:
         return items
     found: dict[str, Item] = {}
@@ -48,7 +48,7 @@ async def resolved(
                     f"input: what the item references name has more than {most_bytes:,} bytes "
                     "(MYLLM_MAX_BODY_MB); refer to fewer items, or use previous_response_id"
                 )
-    return await aside(is_long(items), _replaced, items, found)
+    return await in_thread_if(is_long(items), _replaced, items, found)
 
 
 def _references(items: Sequence[Item]) -> Counter[str]:

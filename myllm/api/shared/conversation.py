@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from myllm.api.http.streaming import DeferredResponse, Stream
 from myllm.api.shared.dependencies import Services
 from myllm.gateway.conversation.messages import Messages, RawMessages, is_long
 from myllm.gateway.conversation.normalize import normalized
 from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.threads import in_thread_if
 
-P = ParamSpec("P")
-T = TypeVar("T")
 R = TypeVar("R", bound=Stream | DeferredResponse)
 
 
@@ -26,15 +23,8 @@ async def prepared(
     ModelNotFound and InvalidModel.
     """
     ignored = info.ignored
-    normal = await aside(is_long(messages), normalized, messages, ignored)
+    normal = await in_thread_if(is_long(messages), normalized, messages, ignored)
     return await services.media.checked(model, normal, ignored)
-
-
-async def aside(is_much: bool, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
-    """Return what `work` returns, which is done in a thread if it is much."""
-    if is_much:
-        return await asyncio.to_thread(work, *args, **more)
-    return work(*args, **more)
 
 
 def naming(info: RequestInfo, response: R) -> R:

@@ -7,7 +7,6 @@ the schema of an answer, and left out of the parameters of a tool, where it is o
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -28,6 +27,7 @@ from myllm.gateway.constraints.keywords import (
 from myllm.gateway.constraints.patterns import Translated, translate
 from myllm.gateway.constraints.regex import Unsupported
 from myllm.gateway.conversation.ignored import Ignored
+from myllm.threads import in_thread_if
 
 _FIELDS: Final = ("json_schema", "response_format", "tools")
 _WANTED: Final = re.compile(
@@ -68,10 +68,8 @@ async def enforced(fields: Mapping[str, Any], ignored: Ignored) -> dict[str, Any
             raise InvalidRequest(f"{name} cannot be passed on: {failure}") from None
         if len(text) > MAX_BYTES or _WANTED.search(text) is None:
             continue  # too much is refused later
-        if len(text) > (_AT_ONCE_WITH_PATTERN if b'"pattern"' in text else _AT_ONCE_BYTES):
-            after = await asyncio.to_thread(_rewritten, name, text, ignored)
-        else:
-            after = _rewritten(name, text, ignored)
+        at_once = _AT_ONCE_WITH_PATTERN if b'"pattern"' in text else _AT_ONCE_BYTES
+        after = await in_thread_if(len(text) > at_once, _rewritten, name, text, ignored)
         if after is not None:
             changed[name] = after
     return changed

@@ -22,6 +22,7 @@ from myllm.gateway.conversation.messages import ChatMessage, Messages, ToolCall,
 from myllm.gateway.conversation.traits import STRICTEST, TemplateTraits
 from myllm.gateway.engine_io import calls
 from myllm.supervisor.instance import Instance
+from myllm.threads import in_thread_if
 
 _MARKER: Final = re.compile(r"zq[a-z]+")
 _TOOL: Final = "probe_tool"
@@ -55,9 +56,7 @@ class TemplateProbes:
         if is_plain(messages):
             return messages
         traits = await self.traits(instance)
-        if is_long(messages):
-            return await asyncio.to_thread(adapted, messages, traits, ignored)
-        return adapted(messages, traits, ignored)
+        return await in_thread_if(is_long(messages), adapted, messages, traits, ignored)
 
     async def traits(self, instance: Instance) -> TemplateTraits:
         """Return what the template of `instance` accepts; once per model, the engine is asked."""

@@ -9,10 +9,10 @@ from typing import Any
 from myllm.errors import EngineError
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
-from myllm.gateway.generation.events import Event, Finished, Token, Usage
+from myllm.gateway.generation.events import Event, Finished, Token
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import completion_fields, resolve
-from myllm.gateway.generation.text_relays import INFILL
+from myllm.gateway.generation.text_relays import INFILL, plain_usage
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.registry import Model
@@ -64,8 +64,11 @@ class InfillAnswer:
 
 
 def _finished(text: str, last: Mapping[str, Any]) -> Finished:
-    cached = (last.get("timings") or {}).get("cache_n", 0)
-    usage = Usage(last["tokens_evaluated"], last["tokens_predicted"], cached)
     ended = last.get("stop_type")
     stop_text = last.get("stopping_word") if ended == "word" else None
-    return Finished(text, usage, "length" if ended == "limit" else "stop", stop_text=stop_text)
+    return Finished(
+        text,
+        plain_usage(last),
+        "length" if ended == "limit" else "stop",
+        stop_text=stop_text,
+    )

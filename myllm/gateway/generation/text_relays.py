@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
 from myllm.gateway.engine_io.sse import LAST, event, events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.deltas import Delta, delta_of
+from myllm.gateway.generation.events import Usage
 from myllm.gateway.generation.relay import Relay
-from myllm.gateway.generation.wire_deltas import with_delta
+from myllm.gateway.generation.wire_deltas import openai_usage, with_delta
 from myllm.gateway.scheduling.tickets import Ticket
 
 INFILL: Final = "/infill"
@@ -78,16 +79,11 @@ class InfillRelay(Relay):
         if delta.finish_reason is None:
             return
         if self._tells_usage:
-            yield event({"choices": [], **self._head, "usage": _usage(plain)})
+            yield event({"choices": [], **self._head, "usage": openai_usage(plain_usage(plain))})
         yield LAST
 
 
-def _usage(last: dict[str, Any]) -> dict[str, Any]:
+def plain_usage(last: Mapping[str, Any]) -> Usage:
     """Return the token counts in the last event of an answer in llama.cpp's own form."""
-    prompt, completion = last["tokens_evaluated"], last["tokens_predicted"]
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": (last.get("timings") or {}).get("cache_n", 0)},
-    }
+    cached = (last.get("timings") or {}).get("cache_n", 0)
+    return Usage(last["tokens_evaluated"], last["tokens_predicted"], cached)

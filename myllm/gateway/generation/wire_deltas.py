@@ -7,7 +7,7 @@ from typing import Any
 
 from myllm.gateway.engine_io.sse import LAST, event
 from myllm.gateway.generation.deltas import VERBOSE, Delta, Form
-from myllm.gateway.generation.events import CallPart, Finished
+from myllm.gateway.generation.events import CallPart, Finished, Usage
 
 
 def with_delta(form: Form, each: dict[str, Any], delta: Delta) -> dict[str, Any]:
@@ -45,9 +45,8 @@ def wire_part(part: CallPart) -> dict[str, Any]:
     return {"index": part.index, **opening, "function": function}
 
 
-def openai_usage(end: Finished) -> dict[str, Any]:
+def openai_usage(usage: Usage) -> dict[str, Any]:
     """Return the token counts of an answer in OpenAI's form."""
-    usage = end.usage
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -78,7 +77,7 @@ class WireEncoder:
         """Return the events that end the answer, as one block."""
         ending = self._event(Delta(finish_reason=end.finish_reason, stop_text=end.stop_text))
         if self._tells_usage:
-            ending += event({"choices": [], **self._head, "usage": openai_usage(end)})
+            ending += event({"choices": [], **self._head, "usage": openai_usage(end.usage)})
         return (ending + LAST,)
 
     def _event(self, delta: Delta) -> bytes:

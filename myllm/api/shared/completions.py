@@ -19,7 +19,7 @@ from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import Services
 from myllm.api.shared.function_calls import FunctionCalls, Source, in_old_form
 from myllm.errors import MyLLMError
-from myllm.gateway.conversation.messages import RawMessages
+from myllm.gateway.conversation.messages import Messages, RawMessages
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.engine_questions import count_chat_tokens
 from myllm.gateway.generation.chat_route import new_call_id, wire_calls
@@ -43,8 +43,7 @@ async def answer_chat(
 ) -> Response:
     """Return the answer to a conversation, a stream or a whole one, in OpenAI's form."""
     gateway, info = services.gateway, request.info(client)
-    model = await chatting_model(gateway, request.model or await named(gateway, "", "generate"))
-    messages = await prepared(services, info, model.name, cast(RawMessages, request.messages))
+    model, messages = await _conversation(request, services, info)
     prompt = {"messages": messages}, pieces_of_wire(messages)
     relays = relays_for(
         request,
@@ -62,8 +61,7 @@ async def count_tokens(
 ) -> DeferredJson:
     """Return how many tokens the prompt of a conversation has."""
     gateway, info = services.gateway, request.info(client)
-    model = await chatting_model(gateway, request.model or await named(gateway, "", "generate"))
-    messages = await prepared(services, info, model.name, cast(RawMessages, request.messages))
+    model, messages = await _conversation(request, services, info)
     body = request.given(info.ignored) | {"messages": messages}
 
     async def make() -> dict[str, Any]:
@@ -71,6 +69,17 @@ async def count_tokens(
         return {"object": "response.input_tokens", "input_tokens": tokens}
 
     return naming(info, DeferredJson(make))
+
+
+async def _conversation(
+    request: ChatCompletionRequest, services: Services, info: RequestInfo
+) -> tuple[Model, Messages]:
+    """Return the model of a conversation, the only one that can be meant if none is named, and the
+    messages as its engine gets them."""
+    gateway = services.gateway
+    model = await chatting_model(gateway, request.model or await named(gateway, "", "generate"))
+    raw = cast(RawMessages, request.messages)
+    return model, await prepared(services, info, model.name, raw)
 
 
 def relays_for(

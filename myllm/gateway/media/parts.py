@@ -13,14 +13,12 @@ from typing import Any, Final, Protocol
 
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
-from myllm.gateway.conversation.messages import Messages, Part
+from myllm.gateway.conversation.messages import Messages, Part, is_long
 from myllm.gateway.conversation.normalize import joined, to_be_answered
 from myllm.gateway.media.data_urls import checked_base64, read_data_url
 from myllm.models.projector import Medium
 from myllm.models.registry import Model
 
-# More parts than these are read in a thread.
-_FEW_PARTS: Final = 200
 _SOUNDS: Final = ("wav", "mp3", "flac")
 # Stands between two media. A slot of llama-server that has read one directly behind another
 # fails at every later prompt that is the same up to the first one's end ("Chunk not found").
@@ -250,9 +248,9 @@ def _apart(parts: list[Part]) -> list[Part]:
 
 
 def _is_little(messages: Messages) -> bool:
-    """Whether the parts are few, and texts only."""
+    """Whether the parts are few, and texts only: a picture of megabytes is one part."""
     lists = [content for each in messages if isinstance(content := each.get("content"), list)]
-    return sum(map(len, lists)) <= _FEW_PARTS and not any(
+    return not is_long(messages) and not any(
         isinstance(part, Mapping) and part.get("type") != "text" for each in lists for part in each
     )
 

@@ -27,7 +27,7 @@ _READABLE: Final = (
     "stdout", "stderr", "error_code", "content",
 )  # fmt: skip
 _DEEPEST: Final = 6
-# Made and encrypted by Anthropic's servers, and of use to nobody else.
+# Anthropic's servers encrypt the contents of these blocks, and only they can read them.
 _SEALED: Final = "redacted_thinking"
 
 

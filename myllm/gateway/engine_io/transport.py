@@ -29,6 +29,10 @@ _DEATH_NOTICE_S = 2.0
 _KILL_S = 15.0
 # The second status means that the model cannot do what was requested.
 _REFUSALS = (400, 501)
+# What the engine writes when a template raises an exception or fails, with status 400 or 500.
+_TEMPLATE_REFUSAL = re.compile(
+    r"While executing \w+ at line .*Error: (?:Jinja Exception: )?(.*)", re.S
+)
 
 
 async def request(
@@ -86,12 +90,6 @@ async def stream(
                 raise EngineError("The engine ended its answer in the middle of an event")
     except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure
-
-
-# What the engine writes when a template raises an exception or fails, with status 400 or 500.
-_TEMPLATE_REFUSAL = re.compile(
-    r"While executing \w+ at line .*Error: (?:Jinja Exception: )?(.*)", re.S
-)
 
 
 def raise_for(instance: Instance, answer: EngineAnswer) -> None:

@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from myllm.engine.engine import Engine
 from myllm.models.registry import BUILTIN_DIR
 from tests.clients.isolated import Network, isolated
+from tests.clients.node_packages import project
 from tests.real_models import SMOLLM2, link_real_model
 from tests.serving import Serving, serving, short_home
 from tests.tooled import AGENT, THOUGHTS, TOOLS, add_model
@@ -30,6 +32,17 @@ class Isolated:
 
     network: Network
     server: Serving
+
+    def results_of(self, name: str, folder: Path, *arguments: str) -> Any:
+        """Run `client.mjs` of the npm project `name`, copied into `folder`; return what it prints,
+        which is JSON."""
+        done = self.network.run(
+            ["node", "client.mjs", *arguments],
+            home=project(name, folder),
+            MYLLM_URL=self.server.url,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
 
 
 def add_demo(models_dir: Path, *aliases: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.clients.conftest import Isolated
-from tests.clients.node_packages import project
 from tests.clients.questions import PARIS
 
 pytestmark = [pytest.mark.more, pytest.mark.needs_node, pytest.mark.needs_network_namespace]
@@ -17,13 +15,7 @@ CITY = {"city": "Paris"}
 
 @pytest.mark.timeout(400)
 def test_all_of_it(isolated_server: Isolated, tmp_path: Path) -> None:
-    done = isolated_server.network.run(
-        ["node", "client.mjs"],
-        home=project("ai-sdk-anthropic", tmp_path),
-        MYLLM_URL=isolated_server.server.url,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads(done.stdout)
+    results = isolated_server.results_of("ai-sdk-anthropic", tmp_path)
     assert results["whole"] == results["streamed"] == PARIS
     assert results["tokens"] == results["streamedTokens"] == 10
     assert results["steps"] == [["It is sunny in Paris."], []]

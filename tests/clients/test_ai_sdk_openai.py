@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.clients.conftest import Isolated
-from tests.clients.node_packages import project
 
 pytestmark = [
     pytest.mark.more,
@@ -20,13 +18,7 @@ PARIS = {"city": "Paris"}
 
 
 def test_loops_objects_and_streams(isolated_server: Isolated, tmp_path: Path) -> None:
-    done = isolated_server.network.run(
-        ["node", "client.mjs"],
-        home=project("ai-sdk-openai", tmp_path),
-        MYLLM_URL=isolated_server.server.url,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    told = json.loads(done.stdout)
+    told = isolated_server.results_of("ai-sdk-openai", tmp_path)
     assert told.pop("dimensions") == 256
     assert set(told) == {"responses", "chat", "compatible"}
     for name, each in told.items():

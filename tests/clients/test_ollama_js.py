@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.clients.conftest import TOOLED, Isolated
-from tests.clients.node_packages import project
 from tests.clients.questions import PARIS
 
 pytestmark = [
@@ -20,11 +18,7 @@ pytestmark = [
 
 
 def test_all_of_it(isolated_server: Isolated, tmp_path: Path) -> None:
-    folder, url = project("ollama", tmp_path), isolated_server.server.url
-    command = ["node", "client.mjs", "demo", TOOLED]
-    done = isolated_server.network.run(command, home=folder, MYLLM_URL=url)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads(done.stdout)
+    results = isolated_server.results_of("ollama", tmp_path, "demo", TOOLED)
     assert results["whole"] == results["streamed"] == results["generated"] == PARIS
     assert results["tokens"] == 10
     for [call] in (results["calls"], results["streamedCalls"]):

@@ -61,7 +61,7 @@ class LoopWatch:
         self._over = threading.Event()
         self._late: deque[_Late] = deque()
         # Used by the watching thread only: pauses of the process as (end, seconds), and where the
-        # loop was at the check with the longest delay.
+        # loop was at the first check, or after another thread had held Python's lock for longest.
         self._losses: list[tuple[float, float]] = []
         self._seen: tuple[float, dict[str, str]] | None = None
 
@@ -124,9 +124,11 @@ class LoopWatch:
         self._losses = [each for each in self._losses if each[0] > self._due_then]
         self._losses.append((now[0], _lost_s(took, *rest)))
         is_late = now[0] - due > LIMIT_S / 2
-        if is_late and (self._seen is None or took > self._seen[0]):
-            # If Python's global lock was held for `took`, it was released where the loop is now.
-            self._seen = took, self._stacks()
+        held_s = took - rest[-1]  # this thread waited for Python's lock or, on purpose, `_EVERY_S`
+        if is_late and (self._seen is None or held_s > self._seen[0] + _EVERY_S):
+            # If the lock was held that long, it was released where the loop is now. Otherwise the
+            # first place is the one that matters: the loop may be about to go on.
+            self._seen = held_s, self._stacks()
         for _ in range(ended):
             self._judge(self._late.popleft())
         if ended or not is_late:

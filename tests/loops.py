@@ -28,6 +28,12 @@ def waits() -> None:
     time.sleep(BLOCK_S)
 
 
+def waits_and_goes_on() -> None:
+    """Sleep, then do other work for a while, so that the watch looks at that, too."""
+    waits()
+    _compute(BLOCK_S / 2)
+
+
 def computes() -> None:
     """Compute in Python, which lets other threads run now and then."""
     _compute(BLOCK_S)
@@ -75,7 +81,14 @@ def _compute(seconds: float) -> None:
 
 WAYS = {
     each.__name__: each
-    for each in (waits, computes, computes_in_c, another_thread_holds_the_gil, nothing)
+    for each in (
+        waits,
+        waits_and_goes_on,
+        computes,
+        computes_in_c,
+        another_thread_holds_the_gil,
+        nothing,
+    )
 }
 
 

@@ -87,6 +87,12 @@ def test_a_blocked_loop_is_logged_with_the_place(way: str) -> None:
     assert any(re.search(rf"tests/loops.py:\d+ {way}\b", place) for place in places), places
 
 
+def test_the_place_is_where_the_block_began() -> None:
+    with loop("waits_and_goes_on") as process:
+        blocks = blocks_of(process, 3 * BLOCK_S)
+    assert re.search(r"tests/loops.py:\d+ waits\b", blocks[0]["stack"]), blocks
+
+
 def test_a_thread_that_holds_the_gil_blocks_the_loop_too() -> None:
     with loop("another_thread_holds_the_gil") as process:
         assert blocks_of(process, 4 * BLOCK_S)

@@ -34,11 +34,12 @@ from myllm.api.shared.dependencies import Services, StoreOnly
 from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing
 from myllm.garbage import keep_for_good
-from myllm.gateway.event_log import EventLog
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.media.parts import Media, Remote
-from myllm.gateway.observer import Observers
+from myllm.gateway.observers.event_log import EventLog
+from myllm.gateway.observers.observer import Observers
+from myllm.gateway.observers.record_keeping import RecordKeeping
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.launcher.local.launcher import LocalLauncher
@@ -72,6 +73,7 @@ class App:
         self._engine = engine
         self._runtime: RuntimeDir | None = None
         self._services: Services | None = None
+        self._observers = Observers(RecordKeeping(), EventLog())
         self.asgi = self._build()
 
     def _build(self) -> ASGIApp:
@@ -108,7 +110,8 @@ class App:
         _build_routes(app)
         routes = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
         self._bodies = BodyLimits(routes, self.settings)
-        served: ASGIApp = Turnstile(RequestContext(self._access.guard(self._bodies)))
+        guarded = self._access.guard(self._bodies)
+        served: ASGIApp = Turnstile(RequestContext(guarded, self._observers.request_ended))
         # Ollama has OpenAI's and Anthropic's APIs, too, next to its own.
         served = StripPrefix(served, "/ollama", before="/v1/")
         if self.settings.root_path:
@@ -168,9 +171,7 @@ class App:
         )
         slot_cache = SlotCache(files, specs.speed)
         store.before_removal = slot_cache.forget_session
-        gateway = Gateway(
-            registry, supervisor, scheduler, planner, slot_cache, Observers(EventLog())
-        )
+        gateway = Gateway(registry, supervisor, scheduler, planner, slot_cache, self._observers)
         media = Media(gateway.models.find, _remote_media(settings))
         return Services(settings, gateway, specs, store, media, self._access.reload)
 
@@ -210,7 +211,7 @@ class StoreApp:
         app.include_router(sessions.router)
         handlers.install(app, Options.model_fields)
         self._state = app.state
-        self.asgi: ASGIApp = RequestContext(Access().guard(app))
+        self.asgi: ASGIApp = RequestContext(Access().guard(app), EventLog().request_ended)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -18,7 +18,7 @@ import structlog
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.lease import Lease
-from myllm.gateway.observer import Observers
+from myllm.gateway.observers.observer import Observers
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import (

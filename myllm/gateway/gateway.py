@@ -16,7 +16,7 @@ from myllm.gateway.executor import SAVE_TIMEOUT_S, Executor
 from myllm.gateway.known_models import KnownModels
 from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.lease import Lease as Lease
-from myllm.gateway.observer import Observers
+from myllm.gateway.observers.observer import Observers
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket

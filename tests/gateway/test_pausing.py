@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from myllm.engine.engine import Engine
+from myllm.gateway.client import Client
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.completion import Generation
@@ -20,7 +21,7 @@ from myllm.gateway.generation.events import Token
 from myllm.gateway.generation.multi_choice import FanOut
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.scheduling import rejections
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.instance import Instance
 from tests.gateway.generation.cutting import running
 from tests.gateway.generation.test_completion import COUNT, GREEDY, KEY, chat_prompt

@@ -11,7 +11,7 @@ import pytest
 
 from myllm.errors import EngineDied, ModelReplaced, Poison
 from myllm.gateway.gateway import Gateway, Lease
-from myllm.gateway.observer import Observer, Observers
+from myllm.gateway.observers.observer import Observer, Observers
 from myllm.gateway.retries import require_same_model, with_retries
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.supervisor.instance import Instance

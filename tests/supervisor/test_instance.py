@@ -19,7 +19,7 @@ import pytest
 import structlog
 
 from myllm.errors import EngineError
-from myllm.gateway.event_log import EventLog
+from myllm.gateway.observers.event_log import EventLog
 from myllm.launcher.base import LaunchSpec
 from myllm.launcher.local.launcher import LocalLauncher
 from myllm.launcher.local.runtime_dir import RuntimeDir

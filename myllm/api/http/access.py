@@ -26,7 +26,7 @@ from myllm.api.http.hosts import (
 from myllm.api.http.keys import Keys
 from myllm.api.http.origins import Origins
 from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
-from myllm.gateway.scheduling.tickets import Client
+from myllm.gateway.client import Client
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)

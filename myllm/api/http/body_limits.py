@@ -7,7 +7,7 @@ from collections import Counter
 from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from myllm.gateway.scheduling.tickets import Client
+from myllm.gateway.client import Client
 from myllm.settings import Settings
 
 _MIB = 2**20

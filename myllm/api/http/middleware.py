@@ -1,4 +1,4 @@
-"""Layers around every request: its path and method, its id, its line in the log, its turn."""
+"""Layers around every request: its path and method, its id and record, its turn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import unquote
 
@@ -21,7 +21,7 @@ from myllm.api.http.access import peer_of
 from myllm.api.http.connections import RETRY_AFTER_S
 from myllm.api.http.request_state import BEGUN, HOLD_HEAD, SPARE
 from myllm.errors import Unavailable
-from myllm.gateway.scheduling.tickets import Client
+from myllm.gateway.request_record import RequestRecord, begin
 
 _log = structlog.get_logger(__name__)
 _SLASHES: Final = re.compile(rb"//+")
@@ -29,28 +29,32 @@ _SANE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 class RequestContext:
-    """Gives each request an id, in the log and in the answer, and logs its outcome."""
+    """Gives each request an id, in the log and in the answer, and a record, which `ended` gets."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, ended: Callable[[RequestRecord], None]) -> None:
         self._app = app
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
-        started, status = time.perf_counter(), 0
+        headers = Headers(scope=scope)
+        request_id, path = _request_id(headers.get("x-request-id")), scope["path"]
+        dialect = dialect_of(path).name
+        record = RequestRecord(request_id, scope["method"], path, dialect, peer_of(scope))
+        record.traceparent = headers.get("traceparent")
+        begin(record)
         state = scope.setdefault("state", {})
         state["send_body"] = send
         hold_head = state.pop(HOLD_HEAD, None)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status, state[BEGUN] = message["status"], True
+                record.status, state[BEGUN] = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                if dialect_of(scope["path"]).name == "anthropic":
+                if dialect == "anthropic":
                     headers["request-id"] = request_id  # which Anthropic's clients read
                 # After the head of an answer to HEAD nothing follows that would release it.
                 if hold_head is not None and scope["method"] != "HEAD":
@@ -63,28 +67,16 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except Exception:  # noqa: BLE001 - this is the outermost layer
             # The answer 500 has been sent; the traceback belongs in the log alone.
-            _log.exception("unexpected error", path=scope["path"])
+            _log.exception("unexpected error", path=path)
         finally:
             del state["send_body"]  # breaks the reference cycle with the scope
-        level = "debug" if scope["path"] == "/health" else "info"
-        getattr(_log, level)(
-            "request",
-            method=scope["method"],
-            path=scope["path"],
-            status=status,
-            client=_asker(scope),
-            ms=round(1000 * (time.perf_counter() - started), 1),
-        )
+            record.client = state.get("client")
+            record.ended_at = time.monotonic()
+            self._ended(record)
 
 
 def _request_id(given: str | None) -> str:
     return given if given and _SANE_ID.fullmatch(given) else os.urandom(16).hex()
-
-
-def _asker(scope: Scope) -> str:
-    """Return the name of the key, or else the address, which is all that a refused request has."""
-    known: Client | None = scope["state"].get("client")
-    return known.fair_id if known else peer_of(scope)
 
 
 class HeadAsGet:

@@ -20,10 +20,11 @@ from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
 from myllm.api.shared.model_list import all_models
 from myllm.errors import InvalidRequest, NotFound
+from myllm.gateway.client import Client
 from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.engine_questions import query, render_chat
 from myllm.gateway.model_lookup import chatting_model, named
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
+from myllm.gateway.scheduling.tickets import RequestInfo
 
 router = APIRouter(tags=["llama.cpp"], route_class=CheckedRoute)
 _METRICS = "text/plain; version=0.0.4"

@@ -25,8 +25,9 @@ from myllm.api.shared.sampling_fields import (
     TypicalP,
 )
 from myllm.api.shared.tool_schemas import ToolDefinitions
+from myllm.gateway.client import Client
 from myllm.gateway.generation.sampling import UNBOUNDED
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.limits import WHOLE
 
 

@@ -19,6 +19,7 @@ from myllm.api.shared.conversation import naming, prepared
 from myllm.api.shared.dependencies import Services
 from myllm.api.shared.function_calls import FunctionCalls, Source, in_old_form
 from myllm.errors import MyLLMError
+from myllm.gateway.client import Client
 from myllm.gateway.conversation.messages import Messages, RawMessages
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.engine_questions import count_chat_tokens
@@ -30,7 +31,7 @@ from myllm.gateway.generation.sampling import OPENAI_DEFAULTS, resolve
 from myllm.gateway.model_lookup import chatting_model, named
 from myllm.gateway.prompt.prefixes import Pieces, pieces_of_wire
 from myllm.gateway.scheduling.demand import Demand
-from myllm.gateway.scheduling.tickets import Client, RequestInfo, Ticket
+from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
 

@@ -10,9 +10,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from myllm.api.http.request_state import client_of, services_of
+from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
-from myllm.gateway.scheduling.tickets import Client
 from myllm.models.registry import Model, Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings

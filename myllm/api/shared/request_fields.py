@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from myllm.durations import parse_duration
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
+from myllm.gateway.client import Client
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.sessions.history import storable
 
 KeepAlive = Annotated[float, BeforeValidator(parse_duration)]

@@ -10,9 +10,9 @@ from starlette.responses import Response
 from myllm.api.http.streaming import DeferredJson
 from myllm.api.shared.dependencies import Services
 from myllm.api.shared.vector_schemas import RerankRequest, prompt_usage
+from myllm.gateway.client import Client
 from myllm.gateway.model_lookup import named
 from myllm.gateway.reranking import Scores, rerank
-from myllm.gateway.scheduling.tickets import Client
 
 
 async def answer_rerank(request: RerankRequest, services: Services, client: Client) -> Response:

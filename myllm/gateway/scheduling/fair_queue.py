@@ -17,7 +17,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from myllm.gateway.scheduling.tickets import Client, Ticket
+from myllm.gateway.client import Client
+from myllm.gateway.scheduling.tickets import Ticket
 
 _PATIENCE_S = 30.0
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 300

@@ -4,42 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import structlog
+from typing import Any
 
 from myllm.errors import MyLLMError
+from myllm.gateway.client import Client
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.prompt.prefixes import Pieces
+from myllm.gateway.request_record import RequestRecord, current
 from myllm.gateway.scheduling.demand import Demand
 from myllm.launcher.devices import MemoryByDevice
 from myllm.sessions.session import SessionRef
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
-
-ANY_PRIORITY: Final = 10
-"""The highest priority that a request can ask for."""
-
-
-@dataclass(frozen=True)
-class Client:
-    """Who sent a request.
-
-    `owner` names the sessions that it sees: a slot never shows one owner's text to another.
-    `key_name` is the name of its API key; None on a server without keys, where everyone who
-    reaches the server is the same owner. Requests with the same `fair_id` (the key's name, or
-    else the address) share one fair share of the slots. Towards other clients, its requests have
-    the priority `max_priority` at most.
-    """
-
-    owner: str = ""
-    key_name: str | None = None
-    fair_id: str = ""
-    max_priority: int = ANY_PRIORITY
-
-
-def _current_id() -> str:
-    """The id under which the log shows the request that is being handled; "" outside of one."""
-    return str(structlog.contextvars.get_contextvars().get("request_id", ""))
 
 
 @dataclass(frozen=True)
@@ -47,14 +22,14 @@ class RequestInfo:
     """What holds for a request whatever it asks of a model: its client, and how urgent it is.
 
     A higher `priority` goes first. `keep_alive_s` is how long the engine stays loaded afterwards:
-    None leaves it to the model, and a negative number means forever. `ignored` collects what is
-    left out of the prompt.
+    None leaves it to the model, and a negative number means forever. `record` is None for what the
+    server does by itself. `ignored` collects what is left out of the prompt.
     """
 
-    client: Client = Client()
+    client: Client = field(default_factory=Client)
     priority: int = 0
     keep_alive_s: float | None = None
-    id: str = field(default_factory=_current_id)
+    record: RequestRecord | None = field(default_factory=current, compare=False)
     ignored: Ignored = field(default_factory=Ignored, compare=False)
 
     def ticket(self, key: InstanceKey, demand: Demand | None = None) -> Ticket:

@@ -16,6 +16,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.middleware import RequestContext
 from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import ClientDep, ServicesDep, SessionsDep
+from myllm.gateway.observers.event_log import EventLog
 
 
 class Body(BaseModel):
@@ -69,7 +70,7 @@ async def asked(body: bytes) -> list[Message]:
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/break", "headers": headers}
     scope |= {"state": {"client": None}, "query_string": b"", "server": ("x", 1), "scheme": "http"}
-    await RequestContext(direct)(scope, receive, send)
+    await RequestContext(direct, EventLog().request_ended)(scope, receive, send)
     return sent
 
 

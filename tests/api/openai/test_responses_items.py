@@ -17,9 +17,9 @@ from myllm.api.openai.responses_schemas import ResponsesRequest
 from myllm.api.openai.responses_thinking import encoded
 from myllm.api.openai.responses_tools import Tools
 from myllm.errors import InvalidRequest
+from myllm.gateway.client import Client
 from myllm.gateway.conversation.ignored import HEADER, Ignored
 from myllm.gateway.conversation.normalize import normalized
-from myllm.gateway.scheduling.tickets import Client
 from myllm.sessions.history import from_wire
 from myllm.settings import Settings
 

@@ -21,7 +21,7 @@ from myllm.gateway.generation.survival import (
     SurvivingAnswer,
     can_be_continued,
 )
-from myllm.gateway.observer import Observer, Observers
+from myllm.gateway.observers.observer import Observer, Observers
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.supervisor.spec import InstanceKey
 

@@ -14,12 +14,13 @@ import pytest_asyncio
 from myllm.api.shared.dependencies import Services
 from myllm.engine.engine import Engine
 from myllm.errors import EngineDied, InvalidRequest
+from myllm.gateway.client import Client
 from myllm.gateway.engine_io import calls
 from myllm.gateway.generation.answers import ChatAnswer
 from myllm.gateway.generation.chat_job import ChatJob, SessionTurn
 from myllm.gateway.generation.events import Finished
 from myllm.gateway.kv import saving
-from myllm.gateway.scheduling.tickets import Client, RequestInfo
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.models.gguf_header import Header
 from myllm.sessions.history import Message
 from myllm.sessions.session import SessionRef

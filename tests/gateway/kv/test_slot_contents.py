@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from myllm.errors import EngineError
+from myllm.gateway.client import Client
 from myllm.gateway.engine_io import calls
 from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.kv.slot_contents import SlotContents
-from myllm.gateway.scheduling.tickets import Client, RequestInfo, Ticket
+from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.kv_states import CachedPrefix, KvState
 from myllm.sessions.session import SessionRef

@@ -7,8 +7,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from myllm.gateway.client import Client
 from myllm.gateway.scheduling.fair_queue import FairQueue, fair_share
-from myllm.gateway.scheduling.tickets import Client, RequestInfo, Ticket
+from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from tests.gateway.scheduling.world import client_of, key_of
 
 KEY = key_of("demo")

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from myllm.errors import EngineDied, EngineError, InvalidModel, MyLLMError
+from myllm.gateway.client import ANY_PRIORITY, Client
 from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.memory_budget import total
 from myllm.gateway.scheduling.rejections import UNREAD_S
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import (
-    ANY_PRIORITY,
     Action,
-    Client,
     Drain,
     EngineExit,
     Grant,

@@ -1,11 +1,12 @@
-"""Logs what happens to engines, and the requests that outlive one."""
+"""Logs every request, and what happens to engines."""
 
 from __future__ import annotations
 
 import structlog
 
 from myllm.errors import EngineDied
-from myllm.gateway.observer import Observer
+from myllm.gateway.observers.observer import Observer
+from myllm.gateway.request_record import RequestRecord
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.instance import Instance
 
@@ -17,6 +18,18 @@ class EventLog(Observer):
 
     def resumed(self, ticket: Ticket, death: EngineDied) -> None:
         _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
+
+    def request_ended(self, record: RequestRecord) -> None:
+        # A monitor asks for the health every few seconds.
+        log = _log.debug if record.path == "/health" else _log.info
+        log(
+            "request",
+            method=record.method,
+            path=record.path,
+            status=record.status,
+            client=record.client_name,
+            ms=round(1000 * record.seconds, 1),
+        )
 
     def engine_started(self, instance: Instance) -> None:
         spec = instance.spec

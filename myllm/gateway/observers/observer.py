@@ -5,6 +5,8 @@
                 │ └──────────┴── resumed ─┘      its engine died: it queues for another one
                 └──> rejected
 
+    request   ... its tickets ... ──> request_ended
+
     engine    engine_started ──> engine_ready ──> evicted? ──> engine_exited
 
 A request has one ticket or several: one for each choice (`n`) and each prompt of a completion, and
@@ -19,8 +21,10 @@ nor `finished`. Nothing is called per token.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Final
 
 from myllm.errors import EngineDied, MyLLMError
+from myllm.gateway.request_record import RequestRecord
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.loops import note_failure
 from myllm.supervisor.instance import Instance
@@ -60,6 +64,10 @@ class Observer:
         `ticket.deaths` shows that this was one death too many. Called where the answer's loop
         counts the death."""
 
+    def request_ended(self, record: RequestRecord) -> None:
+        """An HTTP request is over, whatever it asked for: its answer is sent, or its client has
+        left. Called once per request; `record` does not change any more."""
+
     def engine_started(self, instance: Instance) -> None:
         """A process is being started. Called by the supervisor, like the next two."""
 
@@ -82,45 +90,60 @@ class Observers(Observer):
     """
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = list(observers)
+        # By event, the methods that do something, since requests pay for each call.
+        self._listening: dict[str, list[Callable[..., None]]] = {}
+        for each in observers:
+            self.attach(each)
 
     def attach(self, observer: Observer) -> None:
         """Pass every event from now on to `observer`, after those that were attached before."""
-        self._observers.append(observer)
+        for name in _EVENTS:
+            if getattr(type(observer), name) is not getattr(Observer, name):
+                self._listening.setdefault(name, []).append(getattr(observer, name))
 
     def queued(self, ticket: Ticket) -> None:
-        self._notify(lambda each: each.queued(ticket))
+        self._notify("queued", ticket)
 
     def granted(self, ticket: Ticket, instance: Instance) -> None:
-        self._notify(lambda each: each.granted(ticket, instance))
+        self._notify("granted", ticket, instance)
 
     def first_token(self, ticket: Ticket) -> None:
-        self._notify(lambda each: each.first_token(ticket))
+        self._notify("first_token", ticket)
 
     def finished(self, ticket: Ticket, error: BaseException | None) -> None:
-        self._notify(lambda each: each.finished(ticket, error))
+        self._notify("finished", ticket, error)
 
     def rejected(self, ticket: Ticket, error: MyLLMError) -> None:
-        self._notify(lambda each: each.rejected(ticket, error))
+        self._notify("rejected", ticket, error)
 
     def resumed(self, ticket: Ticket, death: EngineDied) -> None:
-        self._notify(lambda each: each.resumed(ticket, death))
+        self._notify("resumed", ticket, death)
+
+    def request_ended(self, record: RequestRecord) -> None:
+        self._notify("request_ended", record)
 
     def engine_started(self, instance: Instance) -> None:
-        self._notify(lambda each: each.engine_started(instance))
+        self._notify("engine_started", instance)
 
     def engine_ready(self, instance: Instance) -> None:
-        self._notify(lambda each: each.engine_ready(instance))
+        self._notify("engine_ready", instance)
 
     def engine_exited(self, instance: Instance) -> None:
-        self._notify(lambda each: each.engine_exited(instance))
+        self._notify("engine_exited", instance)
 
     def evicted(self, instance: Instance, beneficiary: InstanceKey) -> None:
-        self._notify(lambda each: each.evicted(instance, beneficiary))
+        self._notify("evicted", instance, beneficiary)
 
-    def _notify(self, event: Callable[[Observer], None]) -> None:
-        for observer in self._observers:
+    def _notify(self, event: str, *values: Any) -> None:
+        for method in self._listening.get(event, ()):
             try:
-                event(observer)
+                method(*values)
             except Exception as failure:  # noqa: BLE001 - observing must not break a request
-                note_failure(f"observer {type(observer).__name__}", failure)
+                note_failure(f"observer {_name(method)}", failure)
+
+
+_EVENTS: Final = tuple(name for name in vars(Observer) if not name.startswith("_"))
+
+
+def _name(method: Callable[..., None]) -> str:
+    return type(getattr(method, "__self__", None)).__name__

@@ -1,0 +1,1 @@
+"""Who hears of requests and engines: logs, metrics, usage records and traces."""

@@ -1,0 +1,85 @@
+"""What is known of one HTTP request, from its head to its end.
+
+`api/http/middleware.py` makes the record and reports it to the observers when the request has
+ended; meanwhile `observers/record_keeping.py` fills in what the gateway does for it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from myllm.gateway.client import Client
+from myllm.supervisor.spec import InstanceKey
+
+
+@dataclass(slots=True, eq=False)
+class RequestRecord:
+    """One request. `began` is Unix time; all other times that end in `_at` are of the monotonic
+    clock, and durations are in seconds.
+
+    HTTP: `client` is None if it was refused before its client was known, which then has only an
+    `address`. `handler` is the path of its route, such as `/api/models/{name}`; "" if it has none.
+    `status` is 0 if its client left before the head of the answer. `traceparent` is the header of
+    that name.
+
+    The model: `model` is the one that it asked for first; None if it asked for none, or for one
+    that does not exist. A request can have several tickets (see `observers/observer.py`): `tickets`
+    counts them, the waits are those of the first, and the others are sums. `queued_s` is how long
+    it waited for its slot, of which `load_s` were spent on loading its model. `slot_s` is how long
+    it held slots. `deaths` counts the engines that died under it. `left_out` is how many messages
+    of the conversation did not fit into the context. `error` is why it failed: a MyLLMError, or
+    GeneratorExit or CancelledError if its client left.
+    """
+
+    id: str
+    method: str
+    path: str
+    dialect: str
+    address: str
+    began: float = field(default_factory=time.time)
+    began_at: float = field(default_factory=time.monotonic)
+    traceparent: str | None = None
+    client: Client | None = None
+    handler: str = ""
+    status: int = 0
+    ended_at: float | None = None
+
+    model: InstanceKey | None = None
+    tickets: int = 0
+    queued_s: float = 0.0
+    load_s: float = 0.0
+    granted_at: float | None = None
+    first_token_at: float | None = None
+    slot_s: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    finish_reason: str | None = None
+    deaths: int = 0
+    left_out: int = 0
+    error: BaseException | None = None
+
+    @property
+    def client_name(self) -> str:
+        """The name of its key, or else its address, which is all that a refused request has."""
+        return self.client.fair_id if self.client else self.address
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, or has taken so far."""
+        return (self.ended_at or time.monotonic()) - self.began_at
+
+
+_current: ContextVar[RequestRecord | None] = ContextVar("request", default=None)
+
+
+def current() -> RequestRecord | None:
+    """The record of the request that this task answers; None outside of requests."""
+    return _current.get()
+
+
+def begin(record: RequestRecord) -> None:
+    """Make `record` the current one of this task, and of all that it starts."""
+    _current.set(record)

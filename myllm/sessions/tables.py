@@ -76,3 +76,30 @@ kv_files = sa.Table(
     sa.Index("ix_kv_files_session", "owner", "session"),
     sa.Index("ix_kv_files_engine", "engine", "owner", "used"),
 )
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("last_used", sa.Double),
+    # The others are the fields of keys.KeyRules.
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("models", sa.JSON, nullable=False),
+    sa.Column("requests_per_minute", sa.Integer),
+    sa.Column("tokens_per_minute", sa.Integer),
+    sa.Column("concurrent_requests", sa.Integer),
+    sa.Column("max_priority", sa.Integer, nullable=False),
+    sa.Column("expires", sa.Double),
+    sa.Column("disabled", sa.Boolean, nullable=False),
+    sa.UniqueConstraint("sha256", name="uq_keys_sha256"),
+)
+
+# One row, made by the first change. Every transaction that changes a key counts it up.
+key_changes = sa.Table(
+    "key_changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+)

@@ -23,6 +23,7 @@ from alembic.script import ScriptDirectory
 from myllm.errors import InvalidRequest, MyLLMError, StoreFailed, Unavailable
 from myllm.sessions import schema
 from myllm.sessions.history import Message
+from myllm.sessions.keys import KeyRules, KeyStore
 from myllm.sessions.session import SessionRef
 from myllm.sessions.store import SessionStore, sqlite_path
 from myllm.sessions.tables import metadata
@@ -108,6 +109,22 @@ async def test_an_older_database_is_copied_before_it_is_changed(
     assert schema.sqlite_revision(copy) == "0000"
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT count(*) FROM messages").fetchone() == (2,)
+
+
+async def test_a_database_without_keys_gets_their_tables_and_keeps_its_sessions(
+    database: Path,
+) -> None:
+    for statement in ("DROP TABLE keys", "DROP TABLE key_changes"):
+        execute(database, statement)
+    execute(database, "UPDATE alembic_version SET version_num = '0001'")
+    store = SessionStore(f"sqlite:///{database}")
+    await store.start()
+    keys = KeyStore(store.database)
+    key, _ = await keys.create("ann", KeyRules())
+    assert await keys.all() == [key]
+    async with store.open("local", "s", 1) as session:
+        assert [message.content for message in session.messages] == ["hi", "hello"]
+    await store.close()
 
 
 @pytest.mark.parametrize("content", [b"no database" * 200, b"SQLite format 3\0" + b"\xff" * 5000])

@@ -1,0 +1,100 @@
+"""Functions that read and write the rows of API keys on a connection.
+
+Every transaction that changes a key begins with the change counter. On PostgreSQL, that lets them
+run one after the other, so that none overlooks another's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from myllm.errors import Conflict, NotFound
+from myllm.sessions.tables import key_changes, keys
+
+MOST: Final = 100_000
+"""As many keys as a store can have."""
+
+_PAGE: Final = 500
+_NAMES: Final = tuple(column.name for column in keys.c)
+_BY_NAME = keys.c.name == sa.bindparam("n")
+_FIND = sa.select(keys).where(_BY_NAME)
+_NEXT = sa.select(keys).where(keys.c.name > sa.bindparam("n")).order_by(keys.c.name).limit(_PAGE)
+_NUMBER = sa.select(key_changes.c.number)
+_COUNT_UP = sa.text(
+    "INSERT INTO key_changes (id, number) VALUES (1, 1) "
+    "ON CONFLICT (id) DO UPDATE SET number = key_changes.number + 1"
+)
+_USED = (
+    keys.update()
+    .where(_BY_NAME, sa.func.coalesce(keys.c.last_used, 0) < sa.bindparam("at"))
+    .values(last_used=sa.bindparam("at"))
+)
+
+
+Row = dict[str, Any]
+"""The values of a key's columns, by the names of the fields of `keys.Key`."""
+
+
+def page(connection: Connection, after: str) -> list[Row]:
+    """Return the next keys behind the name `after`, in the order of names."""
+    return [_row(values) for values in connection.execute(_NEXT, {"n": after})]
+
+
+def existing(connection: Connection, name: str) -> Row:
+    """Return the key of this name. Raises NotFound."""
+    values = connection.execute(_FIND, {"n": name}).first()
+    if values is None:
+        raise NotFound(f"There is no key '{name}'")
+    return _row(values)
+
+
+def change_number(connection: Connection) -> int:
+    return int(connection.scalar(_NUMBER) or 0)
+
+
+def add(connection: Connection, key: Mapping[str, Any]) -> None:
+    """Store a new key. Raises Conflict when its name or hash is taken, or there are too many."""
+    connection.execute(_COUNT_UP)
+    name = key["name"]
+    if connection.execute(_FIND, {"n": name}).first() is not None:
+        raise Conflict(f"There is a key '{name}' already; revoke it first, or rotate it")
+    same = sa.select(keys.c.name).where(keys.c.sha256 == key["sha256"])
+    if (other := connection.scalar(same)) is not None:
+        raise Conflict(f"The key of '{name}' is the same as that of '{other}'")
+    if (connection.scalar(sa.select(sa.func.count()).select_from(keys)) or 0) >= MOST:
+        raise Conflict(f"There are {MOST} keys already; revoke those that are not used")
+    connection.execute(keys.insert(), key)
+
+
+def change(connection: Connection, name: str, changes: Mapping[str, Any]) -> Row:
+    """Change columns of a key, and return the key as it is now. Raises NotFound."""
+    connection.execute(_COUNT_UP)
+    before = existing(connection, name)
+    if changes:
+        connection.execute(keys.update().where(keys.c.name == name).values(**changes))
+        return existing(connection, name)
+    return before
+
+
+def remove(connection: Connection, name: str) -> None:
+    """Remove a key. Raises NotFound."""
+    connection.execute(_COUNT_UP)
+    existing(connection, name)
+    connection.execute(keys.delete().where(keys.c.name == name))
+
+
+def note_used(connection: Connection, used: Mapping[str, float]) -> None:
+    """Store when each key was used last, unless a later time is stored; skip removed keys."""
+    if used:
+        connection.execute(_USED, [{"n": name, "at": at} for name, at in sorted(used.items())])
+
+
+def _row(values: Any) -> Row:
+    row = dict(zip(_NAMES, values, strict=True))
+    row["models"] = tuple(row["models"])
+    row["sha256"] = bytes(row["sha256"])
+    return row

@@ -31,6 +31,7 @@ from myllm.api.http.middleware import (
 from myllm.api.native import health, sessions
 from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
+from myllm.api.shared.readiness import Readiness
 from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing
 from myllm.garbage import keep_for_good
@@ -173,7 +174,8 @@ class App:
         store.before_removal = slot_cache.forget_session
         gateway = Gateway(registry, supervisor, scheduler, planner, slot_cache, self._observers)
         media = Media(gateway.models.find, _remote_media(settings))
-        return Services(settings, gateway, specs, store, media, self._access.reload)
+        readiness = Readiness(self._engine.server, store.check)
+        return Services(settings, gateway, specs, store, media, readiness, self._access.reload)
 
     async def drain_and_stop(self) -> None:
         """Let running answers finish within the drain grace, then save and stop what is left.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from queue import SimpleQueue
 
-from myllm.incidents import count
+from myllm.incidents import count_failure
 
 STDERR = 2
 # About 20,000 lines of requests.
@@ -72,7 +72,7 @@ class LogWriter:
             try:
                 self._write_next()
             except Exception:  # noqa: BLE001 - such as MemoryError; the next write may work
-                count("failed: log writer")  # logging it would need this writer
+                count_failure("log writer")  # logging it would need this writer
                 time.sleep(_PAUSE_S)
 
     def _write_next(self) -> None:

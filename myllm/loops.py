@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import structlog
 
 from myllm.errors import MyLLMError
-from myllm.incidents import count
+from myllm.incidents import count_failure
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def note_failure(name: str, failure: BaseException) -> bool:
 
     Failures are the same when they have the same type and were raised by the same line.
     """
-    count(f"failed: {name}")
+    count_failure(name)
     cause, now = _cause(name, failure), time.monotonic()
     if now - _logged_at.get(cause, -math.inf) < _REMIND_S:
         return False

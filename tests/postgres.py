@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from tests.serving import wait_until
 
 _START_S = 30.0
 
@@ -51,6 +55,22 @@ def postgres_server() -> Iterator[str]:
             server.wait(_START_S)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def stop_postgres(url: str, number: signal.Signals) -> None:
+    """Send a signal to the PostgreSQL server at `url`, and wait until it has ended."""
+    home = Path(parse_qs(urlsplit(url).query)["host"][0])
+    pid = int((home / "data" / "postmaster.pid").read_text().split()[0])
+    os.kill(pid, number)
+    wait_until(lambda: _state(pid) in ("Z", ""), 30, "the end of PostgreSQL")
+
+
+def _state(pid: int) -> str:
+    """Of a process; nothing once it was reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def _wait(folder: Path, home: Path, server: subprocess.Popen[bytes]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from myllm import loops
+from myllm import incidents, loops
 from myllm.errors import StoreFailed
 from myllm.incidents import counted
 from myllm.loops import in_background, keep_running, note_failure, see_all_failures
@@ -154,3 +154,13 @@ def test_the_same_failure_of_other_work_is_logged_too(logged: list[Any]) -> None
     assert note_failure("g", ValueError())
     assert note_failure("h", ValueError())
     assert not note_failure("g", ValueError())
+
+
+async def test_failures_are_counted_by_work() -> None:
+    before = incidents.failures()
+    incidents.count("event loop blocked")
+    note_failure("i", ValueError())
+    note_failure("i", ValueError())
+    assert {name: n for name, n in incidents.failures().items() if n != before.get(name)} == {
+        "i": before.get("i", 0) + 2
+    }

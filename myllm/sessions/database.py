@@ -26,6 +26,7 @@ SEARCH_S = 5.0
 _TURN_S = 30.0
 # Of two servers that start at once, the second finds the schema upgraded already.
 _MIGRATION_LOCK = 7_135_001
+_REVISION = "SELECT version_num FROM alembic_version"
 
 
 class Database:
@@ -74,6 +75,10 @@ class Database:
             await self.write(upgrade)
         except TypeError as failure:  # the driver refuses an option in this way
             raise StoreFailed(f"MYLLM_DATABASE_URL cannot be used: {failure}") from failure
+
+    async def check(self) -> None:
+        """Read one row. Raises StoreFailed or Unavailable when that fails."""
+        await self.read(lambda connection: connection.scalar(text(_REVISION)))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -143,7 +148,7 @@ class Database:
     def _upgrade_if_needed(self, connection: Connection) -> None:
         revision = None
         if inspect(connection).has_table("alembic_version"):
-            revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            revision = connection.scalar(text(_REVISION))
         schema.check_known(revision, self.where)
         if revision != schema.HEAD:
             (schema.create if revision is None else schema.upgrade)(connection)

@@ -78,6 +78,11 @@ class SessionStore:
             opening = self._opening = asyncio.create_task(self._open(), name="open the store")
         return await asyncio.shield(opening)
 
+    async def check(self) -> None:
+        """Read from the database. Raises StoreFailed or Unavailable when that fails."""
+        database = await self.database()
+        await database.check()
+
     async def archive(self) -> Archive:
         """Return the archive of stored sessions, once the database is open."""
         database = await self.database()

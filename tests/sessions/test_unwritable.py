@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from myllm.errors import StoreFailed, Unavailable
 from myllm.sessions.history import Message
 from myllm.sessions.store import SessionStore
-from tests.postgres import postgres_server
-from tests.serving import wait_until
+from tests.postgres import postgres_server, stop_postgres
 
 
 @pytest.mark.needs_postgres
@@ -35,21 +32,6 @@ async def test_a_postgres_server_that_stopped(number: signal.Signals) -> None:
             async with store.open("local", "s", 1):
                 pass
         await store.close()
-
-
-def stop_postgres(url: str, number: signal.Signals) -> None:
-    home = Path(parse_qs(urlsplit(url).query)["host"][0])
-    pid = int((home / "data" / "postmaster.pid").read_text().split()[0])
-    os.kill(pid, number)
-    wait_until(lambda: state(pid) in ("Z", ""), 30, "the end of PostgreSQL")
-
-
-def state(pid: int) -> str:
-    """Of a process; nothing once it was reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 async def test_a_damaged_or_removed_database(tmp_path: Path) -> None:

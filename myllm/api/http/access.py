@@ -25,12 +25,13 @@ from myllm.api.http.hosts import (
 )
 from myllm.api.http.keys import Keys
 from myllm.api.http.origins import Origins
+from myllm.api.http.request_state import HEALTH_PATHS
 from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
 from myllm.gateway.client import Client
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
-_OPEN_PATHS = frozenset({"/", "/health", "/docs", "/openapi.json"})
+_OPEN_PATHS = HEALTH_PATHS | {"/", "/docs", "/openapi.json"}
 # No key gets ahead of another by raising its own priority; limits per key belong here.
 _KEYS_MAX_PRIORITY = 0
 _SECRET_HEADERS = (b"authorization", b"x-api-key")

@@ -19,7 +19,7 @@ from myllm.api.dialects import dialect_of
 from myllm.api.errors.handlers import error_response
 from myllm.api.http.access import peer_of
 from myllm.api.http.connections import RETRY_AFTER_S
-from myllm.api.http.request_state import BEGUN, HOLD_HEAD, SPARE
+from myllm.api.http.request_state import BEGUN, HEALTH_PATHS, HOLD_HEAD, SPARE
 from myllm.errors import Unavailable
 from myllm.gateway.request_record import RequestRecord, begin
 
@@ -132,8 +132,8 @@ class StripPrefix:
 
 class Turnstile:
     """Lets in a few requests per round of the event loop, so that a burst does not delay running
-    answers, nor `/health`, which never waits. On a connection with a spare place, only `/health`
-    is let in."""
+    answers, nor `/health`, which never waits. On a connection with a spare place, only requests
+    for the server's health are let in."""
 
     PER_TURN = 4
 
@@ -144,7 +144,7 @@ class Turnstile:
         self._turning = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/health":
+        if scope["type"] == "http" and scope["path"] not in HEALTH_PATHS:
             if SPARE in scope.get("state", ()):
                 full = Unavailable("Too many connections; please try again later", RETRY_AFTER_S)
                 await error_response(full, scope["path"])(scope, receive, send)

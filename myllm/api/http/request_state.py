@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from fastapi import Request
 
+HEALTH_PATHS: Final = frozenset({"/health", "/health/live", "/health/ready"})
+"""Paths that are answered without a key, however busy the server is."""
 HOLD_HEAD: Final = "hold_head"
 """A function: call it before the head is sent, and the head waits for what is sent next."""
 BEGUN: Final = "begun"
 """Present once a head was sent: it is too late for another answer."""
 SPARE: Final = "spare"
-"""Present when the request's connection has a spare place, which is for `/health` alone."""
+"""Present when the request's connection has a spare place, which is for `HEALTH_PATHS` alone."""
 
 DEPARTURE: Final = "departure"
 """The `Departure` of the client that sent the request."""

@@ -1,4 +1,4 @@
-"""The server's name and version, and its health."""
+"""The server's name and version, its health, and whether it is alive and ready."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import time
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.responses import JSONResponse
 
 from myllm import __version__
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.shared.dependencies import Services, ServicesDep
 from myllm.incidents import counted
 
+_STOPS = "server: it is stopping"
+_UNREADY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready; `missing` says why"}}
 router = APIRouter(tags=["Status"], route_class=CheckedRoute)
 
 
@@ -41,6 +44,23 @@ async def health(services: ServicesDep) -> dict[str, Any]:
         "active": snapshot.active,
         "incidents": counted(),
     }
+
+
+@router.get("/health/live")
+async def live() -> dict[str, str]:
+    """Whether the server answers at all; a server that does not should be started anew."""
+    return {"status": "alive"}
+
+
+@router.get("/health/ready", response_model=None, responses=_UNREADY)
+async def ready(services: ServicesDep) -> JSONResponse:
+    """Whether requests should be sent to this server: 503 says in `missing` why not. A model that
+    is not loaded does not count, since the first request loads it."""
+    stops = services.gateway.draining
+    missing = (_STOPS,) if stops else await services.readiness.missing()
+    if missing:
+        return JSONResponse({"status": "not ready", "missing": missing}, 503)
+    return JSONResponse({"status": "ready"})
 
 
 def _status(services: Services) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from myllm.api.http.request_state import client_of, services_of
+from myllm.api.shared.readiness import Readiness
 from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
@@ -29,6 +30,7 @@ class Services:
     specs: SpecBuilder
     sessions: SessionStore
     media: Media
+    readiness: Readiness
     reload_keys: Callable[[], None]
     started_at: float = field(default_factory=time.monotonic)
 

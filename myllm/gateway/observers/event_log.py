@@ -21,7 +21,7 @@ class EventLog(Observer):
 
     def request_ended(self, record: RequestRecord) -> None:
         # A monitor asks for the health every few seconds.
-        log = _log.debug if record.path == "/health" else _log.info
+        log = _log.debug if record.path.startswith("/health") else _log.info
         log(
             "request",
             method=record.method,

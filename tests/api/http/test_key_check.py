@@ -61,10 +61,18 @@ def test_a_key_in_the_address_does_not_count(door: httpx.Client) -> None:
     assert door.get("/api/models", params={"key": ANN, "api_key": ANN}).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/health"])
-def test_health_needs_no_key(door: httpx.Client, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", "healthy"),
+        ("/health", "healthy"),
+        ("/health/live", "alive"),
+        ("/health/ready", "ready"),
+    ],
+)
+def test_health_needs_no_key(door: httpx.Client, path: str, status: str) -> None:
     for headers in ({}, bearer("wrong")):
-        assert door.get(path, headers=headers).json()["status"] == "healthy"
+        assert door.get(path, headers=headers).json()["status"] == status
 
 
 def test_the_documentation_needs_no_key(door: httpx.Client) -> None:

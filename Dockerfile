@@ -29,7 +29,7 @@ RUN python3 -m venv /opt/myllm/venv \
 COPY vendor/llama.cpp/pin.toml vendor/llama.cpp/
 COPY myllm/__init__.py myllm/__main__.py myllm/cgroups.py myllm/cpus.py myllm/
 COPY myllm/durations.py myllm/errors.py myllm/escaping.py myllm/home.py myllm/
-COPY myllm/settings.py myllm/settings_files.py myllm/settings_types.py myllm/standard_streams.py myllm/
+COPY myllm/settings.py myllm/settings_files.py myllm/settings_network.py myllm/settings_types.py myllm/standard_streams.py myllm/
 COPY myllm/cli/ myllm/cli/
 COPY myllm/engine/ myllm/engine/
 # The self-check after compiling uses this model, and so does the one at the first start.

@@ -6,8 +6,9 @@ run one after the other, so that none overlooks another's row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -15,14 +16,14 @@ from sqlalchemy.engine import Connection
 from myllm.errors import Conflict, NotFound
 from myllm.sessions.tables import key_changes, keys
 
+T = TypeVar("T")
 MOST: Final = 100_000
 """As many keys as a store can have."""
 
-_PAGE: Final = 500
 _NAMES: Final = tuple(column.name for column in keys.c)
 _BY_NAME = keys.c.name == sa.bindparam("n")
 _FIND = sa.select(keys).where(_BY_NAME)
-_NEXT = sa.select(keys).where(keys.c.name > sa.bindparam("n")).order_by(keys.c.name).limit(_PAGE)
+_NEXT = sa.select(keys).where(keys.c.name > sa.bindparam("n")).order_by(keys.c.name)
 _NUMBER = sa.select(key_changes.c.number)
 _COUNT_UP = sa.text(
     "INSERT INTO key_changes (id, number) VALUES (1, 1) "
@@ -39,9 +40,9 @@ Row = dict[str, Any]
 """The values of a key's columns, by the names of the fields of `keys.Key`."""
 
 
-def page(connection: Connection, after: str) -> list[Row]:
-    """Return the next keys behind the name `after`, in the order of names."""
-    return [_row(values) for values in connection.execute(_NEXT, {"n": after})]
+def page(connection: Connection, after: str, limit: int) -> list[Row]:
+    """Return the next keys behind the name `after`, in the order of names, at most `limit`."""
+    return [_row(values) for values in connection.execute(_NEXT.limit(limit), {"n": after})]
 
 
 def existing(connection: Connection, name: str) -> Row:
@@ -87,10 +88,40 @@ def remove(connection: Connection, name: str) -> None:
     connection.execute(keys.delete().where(keys.c.name == name))
 
 
+def keeping_an_admin(change: Callable[[Connection], T]) -> Callable[[Connection], T]:
+    """Return `change`, which then raises Conflict if it takes away the last valid admin key, or
+    makes the first key and that is none."""
+
+    def checked(connection: Connection) -> T:
+        now = time.time()
+        had_admin, is_first = _has_admin(connection, now), _is_empty(connection)
+        changed = change(connection)
+        if (had_admin or is_first) and not _has_admin(connection, now):
+            lost = "The first key must be" if is_first else "This is the last key that is"
+            raise Conflict(
+                f"{lost} an admin's, since with user keys alone no client can manage the server; "
+                "create a key with the role admin first, set MYLLM_ADMIN_KEY, or force it "
+                "(--force, ?force=true)"
+            )
+        return changed
+
+    return checked
+
+
 def note_used(connection: Connection, used: Mapping[str, float]) -> None:
     """Store when each key was used last, unless a later time is stored; skip removed keys."""
     if used:
         connection.execute(_USED, [{"n": name, "at": at} for name, at in sorted(used.items())])
+
+
+def _is_empty(connection: Connection) -> bool:
+    return connection.scalar(sa.select(keys.c.name).limit(1)) is None
+
+
+def _has_admin(connection: Connection, now: float) -> bool:
+    lasts = keys.c.expires.is_(None) | (keys.c.expires > now)
+    valid = sa.select(keys.c.name).where(keys.c.role == "admin", ~keys.c.disabled, lasts)
+    return connection.scalar(valid.limit(1)) is not None
 
 
 def _row(values: Any) -> Row:

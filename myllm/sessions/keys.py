@@ -29,6 +29,7 @@ HIGHEST_PRIORITY: Final = 10
 _PREFIX: Final = "sk-myllm-"  # clients of OpenAI expect "sk-", and scanners for secrets a name
 _PUNCTUATION: Final = frozenset("._-@")
 _MAX_NAME: Final = 64
+_PAGE: Final = 500
 _MAX_MODELS: Final = 256
 _MAX_PATTERN: Final = 256
 
@@ -92,6 +93,9 @@ class KeyStore:
     All methods raise StoreFailed and Unavailable when the database cannot be used, and
     InvalidRequest for a name that no key can have. Each change counts `change_number` up in the
     same transaction, so that servers that share the store notice it.
+
+    With `keep_admin`, a change raises Conflict if it takes away the last valid admin key, or makes
+    the first key and that is none: afterwards no client could manage the server.
     """
 
     def __init__(self, database: Callable[[], Awaitable[Database]]) -> None:
@@ -103,17 +107,20 @@ class KeyStore:
 
     async def pages(self) -> AsyncIterator[list[Key]]:
         """Yield all keys, by name, in pages that take the event loop a few milliseconds each."""
+        after = ""
+        while page := await self.page(after, _PAGE):
+            yield page
+            after = page[-1].name
+
+    async def page(self, after: str, limit: int) -> list[Key]:
+        """Return the next keys behind the name `after`, by name, at most `limit`."""
         database = await self._database()
         from myllm.sessions import key_rows
 
-        after = ""
-
         def read(connection: Connection) -> list[Key]:
-            return [Key(**row) for row in key_rows.page(connection, after)]
+            return [Key(**row) for row in key_rows.page(connection, after, limit)]
 
-        while page := await database.read(read):
-            yield page
-            after = page[-1].name
+        return await database.read(read)
 
     async def get(self, name: str) -> Key:
         """Return the key of this name. Raises NotFound."""
@@ -129,15 +136,25 @@ class KeyStore:
 
         return await database.read(key_rows.change_number)
 
-    async def create(self, name: str, rules: KeyRules) -> tuple[Key, str]:
+    async def create(
+        self, name: str, rules: KeyRules, *, keep_admin: bool = False
+    ) -> tuple[Key, str]:
         """Make a key, and return it with its secret, which is stored nowhere.
 
         Raises Conflict when the name is taken, and InvalidRequest.
         """
         secret = new_secret()
-        return await self.add_hashed(name, hash_of(secret), rules), secret
+        key = await self.add_hashed(name, hash_of(secret), rules, keep_admin=keep_admin)
+        return key, secret
 
-    async def add_hashed(self, name: str, sha256: bytes, rules: KeyRules = KeyRules()) -> Key:
+    async def add_hashed(
+        self,
+        name: str,
+        sha256: bytes,
+        rules: KeyRules = KeyRules(),
+        *,
+        keep_admin: bool = False,
+    ) -> Key:
         """Store a key of which only the hash is known.
 
         Raises Conflict when the name or the key is taken, and InvalidRequest.
@@ -149,10 +166,15 @@ class KeyStore:
         database = await self._database()
         from myllm.sessions import key_rows
 
-        await database.write(lambda connection: key_rows.add(connection, vars(key)))
+        def add(connection: Connection) -> None:
+            key_rows.add(connection, vars(key))
+
+        await database.write(key_rows.keeping_an_admin(add) if keep_admin else add)
         return key
 
-    async def update(self, name: str, changes: Mapping[str, Any]) -> Key:
+    async def update(
+        self, name: str, changes: Mapping[str, Any], *, keep_admin: bool = False
+    ) -> Key:
         """Change the named fields of KeyRules, and return the key as it is now.
 
         Changes that another server makes to other fields at the same time are kept. Raises
@@ -166,8 +188,10 @@ class KeyStore:
         name, database = checked_name(name), await self._database()
         from myllm.sessions import key_rows
 
-        row = await database.write(lambda connection: key_rows.change(connection, name, changes))
-        return Key(**row)
+        def change(connection: Connection) -> Key:
+            return Key(**key_rows.change(connection, name, changes))
+
+        return await database.write(key_rows.keeping_an_admin(change) if keep_admin else change)
 
     async def rotate(self, name: str) -> tuple[Key, str]:
         """Give the key a new secret, and return both; the old secret is refused from now on.
@@ -182,12 +206,15 @@ class KeyStore:
         row = await database.write(lambda connection: key_rows.change(connection, name, change))
         return Key(**row), secret
 
-    async def revoke(self, name: str) -> None:
+    async def revoke(self, name: str, *, keep_admin: bool = False) -> None:
         """Remove the key of this name. Raises NotFound."""
         name, database = checked_name(name), await self._database()
         from myllm.sessions import key_rows
 
-        await database.write(lambda connection: key_rows.remove(connection, name))
+        def remove(connection: Connection) -> None:
+            key_rows.remove(connection, name)
+
+        await database.write(key_rows.keeping_an_admin(remove) if keep_admin else remove)
 
     async def note_used(self, used: Mapping[str, float]) -> None:
         """Store when each named key was used last. This is no change that servers must notice."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,6 +206,56 @@ async def test_keys_are_read_in_pages(keys: KeyStore, store: SessionStore) -> No
     pages = [page async for page in keys.pages()]
     assert [len(page) for page in pages] == [500, 500, 200]
     assert [key.name for page in pages for key in page] == names
+
+
+async def test_a_page_begins_behind_a_name(keys: KeyStore) -> None:
+    for name in ("bob", "ann", "zoe", "cid"):
+        await keys.create(name, KeyRules())
+    assert [key.name for key in await keys.page("", 2)] == ["ann", "bob"]
+    assert [key.name for key in await keys.page("bob", 2)] == ["cid", "zoe"]
+    assert await keys.page("zoe", 2) == []
+
+
+async def test_the_last_admin_is_kept(keys: KeyStore) -> None:
+    admin = KeyRules(role="admin")
+    with pytest.raises(Conflict, match="The first key must be an admin's"):
+        await keys.create("bob", KeyRules(), keep_admin=True)
+    assert await keys.all() == []
+    key, _ = await keys.create("ann", admin, keep_admin=True)
+    user, _ = await keys.create("bob", KeyRules(), keep_admin=True)
+    number = await keys.change_number()
+    for refused in (
+        keys.revoke("ann", keep_admin=True),
+        keys.update("ann", {"role": "user"}, keep_admin=True),
+        keys.update("ann", {"disabled": True}, keep_admin=True),
+    ):
+        with pytest.raises(Conflict, match="the last key that is an admin's"):
+            await refused
+    assert (await keys.all(), await keys.change_number()) == ([key, user], number)
+    await keys.update("ann", {"requests_per_minute": 5}, keep_admin=True)
+    await keys.create("cid", replace(admin, disabled=True))
+    with pytest.raises(Conflict):  # a disabled admin can manage nothing
+        await keys.revoke("ann", keep_admin=True)
+    await keys.create("eve", admin)
+    await keys.revoke("ann", keep_admin=True)
+    await keys.revoke("eve")  # forced
+    await keys.update("bob", {"disabled": True}, keep_admin=True)  # nothing more is lost by that
+
+
+async def test_of_two_admins_that_remove_each_other_one_stays(keys: KeyStore, url: str) -> None:
+    other = SessionStore(url)
+    await other.start()
+    theirs = KeyStore(other.database)
+    for name in ("ann", "bob"):
+        await keys.create(name, KeyRules(role="admin"))
+    ended = await asyncio.gather(
+        keys.revoke("ann", keep_admin=True),
+        theirs.update("bob", {"role": "user"}, keep_admin=True),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(each, Conflict) for each in ended) == 1
+    assert sum(key.role == "admin" for key in await keys.all()) == 1
+    await other.close()
 
 
 def test_a_key_is_valid_until_it_expires_or_is_disabled() -> None:

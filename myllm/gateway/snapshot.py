@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from myllm.gateway.planner import without_engines
 from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun
@@ -18,6 +19,9 @@ from myllm.launcher.devices import MemoryByDevice
 from myllm.supervisor.instance import Instance, State
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from myllm.supervisor.supervisor import Supervisor
+
+ModelStatus = Literal["loaded", "loading", "unloaded"]
+"""A model's status in the words of llama.cpp's router."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,15 @@ class Snapshot:
     def active(self) -> int:
         """How many requests are being answered, over all models."""
         return sum(engine.busy_slots for engine in self.engines())
+
+    def status(self, model: str) -> ModelStatus:
+        """Whether a request to the model with this name would be answered at once, in any role."""
+        roles = [each for each in self.models if each.key.model == model]
+        engines = [engine for each in roles for engine in each.engines]
+        if any(engine.is_ready for engine in engines):
+            return "loaded"
+        loads = any(each.state == "loading" for each in engines)
+        return "loading" if loads or any(each.is_needed for each in roles) else "unloaded"
 
     def engines(self, model: str | None = None) -> Iterator[EngineSnapshot]:
         """All engines, or those of the model with this name, in any role."""

@@ -53,6 +53,20 @@ async def test_a_snapshot_shows_an_engine_and_its_requests(engine: Engine, home:
         assert list(gateway.snapshot().engines()) == []
 
 
+async def test_a_model_is_unloaded_then_loading_then_loaded(engine: Engine, home: Path) -> None:
+    async with running(engine, home) as gateway:
+        assert gateway.snapshot().status("demo") == "unloaded"
+        loading = asyncio.create_task(gateway.load("demo"))
+        seen = set()
+        while not loading.done():
+            seen.add(gateway.snapshot().status("demo"))
+            await asyncio.sleep(0)
+        assert seen - {"loaded"} == {"unloaded", "loading"}, "unloaded until the file is read"
+        assert gateway.snapshot().status("demo") == "loaded"
+        await gateway.unload("demo")
+        assert gateway.snapshot().status("demo") == "unloaded"
+
+
 async def test_a_snapshot_does_not_change(engine: Engine, home: Path) -> None:
     async with running(engine, home) as gateway:
         await asyncio.wait_for(gateway.load("demo"), 30)

@@ -1,10 +1,11 @@
-"""The models in OpenAI's form, with llama.cpp's figures."""
+"""The models in OpenAI's form, with llama.cpp's figures and its router's `status`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from myllm.api.shared.dependencies import Services
+from myllm.gateway.snapshot import Snapshot
 from myllm.models.registry import Model
 
 
@@ -13,11 +14,16 @@ async def all_models(services: Services) -> dict[str, Any]:
     models = await services.gateway.models.all()
     usable = [model for model in models if model.problem is None]
     named = [(name, model) for model in usable for name in (model.name, *model.config.aliases)]
-    return {"object": "list", "data": [shown_model(services, *each) for each in named]}
+    snapshot = services.gateway.snapshot()
+    return {"object": "list", "data": [_shown(services, snapshot, *each) for each in named]}
 
 
 def shown_model(services: Services, name: str, model: Model) -> dict[str, Any]:
     """Return one model under one of its names."""
+    return _shown(services, services.gateway.snapshot(), name, model)
+
+
+def _shown(services: Services, snapshot: Snapshot, name: str, model: Model) -> dict[str, Any]:
     created, header = int(model.modified_at), model.header
     meta = {
         "n_vocab": header.vocabulary_size,
@@ -28,4 +34,11 @@ def shown_model(services: Services, name: str, model: Model) -> dict[str, Any]:
         "size": header.tensor_bytes,
         "ftype": model.quantization,
     }
-    return {"id": name, "object": "model", "created": created, "owned_by": "myllm", "meta": meta}
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "myllm",
+        "status": {"value": snapshot.status(model.name)},
+        "meta": meta,
+    }

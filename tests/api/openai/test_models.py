@@ -59,6 +59,22 @@ def test_meta_is_that_of_the_engine(api: httpx.Client, server: Serving) -> None:
     assert own["meta"]["ftype"].startswith(meta["ftype"])
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/models"])
+def test_each_model_says_whether_it_is_loaded(api: httpx.Client, path: str) -> None:
+    """In the form of llama.cpp's router, under each of the model's names."""
+
+    def statuses() -> dict[str, str]:
+        return {each["id"]: each["status"] for each in api.get(path).json()["data"]}
+
+    for name in ("toy", "demo"):
+        api.post(f"/api/models/{name}/unload", params={"force": "true"})
+    unloaded, loaded = {"value": "unloaded"}, {"value": "loaded"}
+    assert statuses() == {"demo": unloaded, "toy": unloaded, "gpt-4o": unloaded}
+    post(api, "/api/models/toy/load")
+    assert statuses() == {"demo": unloaded, "toy": loaded, "gpt-4o": loaded}
+    assert api.get("/v1/models/gpt-4o").json()["status"] == loaded
+
+
 @pytest.mark.parametrize("model", [{}, {"model": None}, {"model": ""}])
 def test_a_model_without_a_name_is_the_loaded_one(api: httpx.Client, model: dict[str, Any]) -> None:
     for name in ("toy", "demo"):

@@ -20,6 +20,7 @@ from myllm.gateway.model_lookup import model_for
 from myllm.gateway.retries import require_same_model, with_retries
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.gateway.usage import Usage
 from myllm.models.registry import Model
 from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceKey
@@ -71,6 +72,7 @@ async def embed(
             fitting = await _fitting(lease.instance, some, names, cut)
             vectors, tokens = await calls.embed(lease.instance, fitting)
             begun_by = lease.instance.spec.model.digest
+            ticket.usage = Usage(tokens)
             return Embeddings([_sized(model, each, dimensions) for each in vectors], tokens)
 
         return await with_retries(gateway, ticket, work)

@@ -7,11 +7,27 @@ ended; meanwhile `observers/record_keeping.py` fills in what the gateway does fo
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Final
 
 from myllm.gateway.client import Client
 from myllm.supervisor.spec import InstanceKey
+
+GAP_BOUNDS: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75,
+    1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0,
+)  # fmt: skip
+"""Upper bounds, in seconds, of the times between pieces of text; one more count is of longer ones.
+
+They are the bounds of vLLM's histogram, with three below them for small models.
+"""
+
+
+def no_gaps() -> list[int]:
+    """Return a count of zero for each of GAP_BOUNDS, and for longer gaps."""
+    return [0] * (len(GAP_BOUNDS) + 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -26,11 +42,20 @@ class RequestRecord:
 
     The model: `model` is the one that it asked for first; None if it asked for none, or for one
     that does not exist. A request can have several tickets (see `observers/observer.py`): `tickets`
-    counts them, the waits are those of the first, and the others are sums. `queued_s` is how long
-    it waited for its slot, of which `load_s` were spent on loading its model. `slot_s` is how long
-    it held slots. `deaths` counts the engines that died under it. `left_out` is how many messages
-    of the conversation did not fit into the context. `error` is why it failed: a MyLLMError, or
-    GeneratorExit or CancelledError if its client left.
+    counts those for an answer, not for a query such as a count of tokens. The waits are those of
+    the first ticket, and the others are sums. `queued_s` is how long it waited for its slot, of
+    which `load_s` were spent on loading its model. `slot_s` is how long it held slots. `deaths`
+    counts the engines that died under it. `left_out` is how many messages of the conversation did
+    not fit into the context. `error` is why it failed: a MyLLMError, or GeneratorExit or
+    CancelledError if its client left.
+
+    The tokens are those of the `usage` that the client got, if it got any: a prompt counts once
+    for all its choices, and an answer that several engines generated counts once. An answer whose
+    client left counts as far as it came, and one that failed has none. `finish_reason` is that of
+    the first choice; embeddings and scores have none. From `first_token_at` to `last_token_at` the
+    answer was written. `gaps` counts the times between one piece of text and the next, by
+    GAP_BOUNDS, and `gaps_s` is their sum; the time in which an engine died and another one took
+    over is left out.
     """
 
     id: str
@@ -57,6 +82,9 @@ class RequestRecord:
     cached_tokens: int = 0
     generated_tokens: int = 0
     finish_reason: str | None = None
+    last_token_at: float | None = None
+    gaps: list[int] | None = None
+    gaps_s: float = 0.0
     deaths: int = 0
     left_out: int = 0
     error: BaseException | None = None
@@ -65,6 +93,14 @@ class RequestRecord:
     def client_name(self) -> str:
         """The name of its key, or else its address, which is all that a refused request has."""
         return self.client.fair_id if self.client else self.address
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it got an error instead of an answer, or in the middle of one. A client that left
+        early is no failure."""
+        if self.error is None or isinstance(self.error, GeneratorExit | CancelledError):
+            return self.status >= 400
+        return True
 
     @property
     def seconds(self) -> float:

@@ -12,6 +12,7 @@ from myllm.gateway.model_lookup import model_for
 from myllm.gateway.retries import require_same_model, with_retries
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.gateway.usage import Usage
 from myllm.supervisor.spec import InstanceKey
 
 
@@ -44,6 +45,7 @@ async def rerank(
             require_same_model(begun_by, lease.instance)
             made = Scores(*await calls.rerank(lease.instance, query, part[1]))
             begun_by = lease.instance.spec.model.digest
+            ticket.usage = Usage(made.prompt_tokens)
             return made
 
         return await with_retries(gateway, ticket, work)

@@ -33,19 +33,25 @@ async def with_retries(
 
 
 class EndObserved:
-    """Tells the observers how `ticket` ended, when the context is left.
+    """Tells the observers how `ticket` ended, when the context is left; before that, `count` notes
+    in it what its answer has come to.
 
     A class, like every context that each request enters: one made of a generator takes five times
     as long.
     """
 
-    def __init__(self, gateway: Gateway, ticket: Ticket) -> None:
+    def __init__(
+        self, gateway: Gateway, ticket: Ticket, count: Callable[[], None] | None = None
+    ) -> None:
         self._observers = gateway.observers
         self._ticket = ticket
+        self._count = count
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if self._count is not None:
+            self._count()
         self._observers.finished(self._ticket, error)
 
 

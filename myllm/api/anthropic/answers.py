@@ -13,7 +13,8 @@ from myllm.api.errors.envelopes import envelope
 from myllm.api.errors.handlers import status_of
 from myllm.api.shared.translated_chat import input_of
 from myllm.errors import MyLLMError
-from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token, Usage
+from myllm.gateway.generation.events import CallPart, Event, Finished, Thinking, Token
+from myllm.gateway.usage import Usage
 
 _REASONS: Final = {"stop": "end_turn", "tool_calls": "tool_use"}
 # Thoughts are not signed here, but clients send no thought back that has no signature.

@@ -144,6 +144,7 @@ def _answer(
     for prompt in prompts:
         for number in range(request.n_cmpl):
             ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
+            ticket.shares_prompt = number > 0
             if isinstance(prompt["prompt"], str):
                 ticket.pieces = pieces_of_text(prompt["prompt"])
             seed = (body["seed"] + number) % 2**32

@@ -21,10 +21,11 @@ from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.messages import RawMessages
 from myllm.gateway.engine_io.sse import event
 from myllm.gateway.generation.chat_route import EngineChat
-from myllm.gateway.generation.events import Finished, Token, Usage
+from myllm.gateway.generation.events import Finished, Token
 from myllm.gateway.generation.sampling import OPENAI_DEFAULTS
 from myllm.gateway.media.durations import duration_s
 from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.gateway.usage import Usage
 
 
 class FileRoute(CheckedRoute):

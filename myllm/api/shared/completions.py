@@ -106,7 +106,7 @@ def relays_for(
     for prompt, pieces in prompts:
         for number in range(choices):
             ticket = info.ticket(InstanceKey(model.name, "generate"), demand)
-            ticket.pieces = pieces
+            ticket.pieces, ticket.shares_prompt = pieces, number > 0
             seed = (body["seed"] + number) % 2**32
             made.append(make(ticket, body | prompt | {"seed": seed}))
     return made

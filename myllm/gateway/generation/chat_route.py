@@ -18,12 +18,13 @@ from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io.sse import events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.deltas import BegunFilter, Delta, StreamedAnswer, delta_of
-from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token, Usage
+from myllm.gateway.generation.events import Call, Event, Finished, Thinking, Token
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.generation.relay import CHAT, Relay
 from myllm.gateway.prompt.fit import Prompt
 from myllm.gateway.prompt.prefixes import pieces_of_wire
 from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.usage import Usage, usage_of
 from myllm.sessions.kv_states import CachedPrefix
 from myllm.supervisor.instance import Instance
 
@@ -135,16 +136,6 @@ class EngineChat:
             calls=tuple(answer.calls[index] for index in sorted(answer.calls)),
             stop_text=answer.stop_text,
         )
-
-
-def usage_of(usage: Mapping[str, Any]) -> Usage:
-    """Convert the engine's token counts."""
-    details = usage.get("prompt_tokens_details") or {}
-    return Usage(
-        usage.get("prompt_tokens", 0),
-        usage.get("completion_tokens", 0),
-        details.get("cached_tokens", 0),
-    )
 
 
 def new_call_id() -> str:

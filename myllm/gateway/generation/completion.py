@@ -19,6 +19,7 @@ from myllm.gateway.generation.survival import Resumable, SurvivingAnswer, can_be
 from myllm.gateway.generation.transcript import Transcript
 from myllm.gateway.prompt.fit import Prompt
 from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.usage import Usage
 from myllm.sessions.kv_states import CachedPrefix
 from myllm.supervisor.instance import Instance
 
@@ -133,6 +134,13 @@ class Completion(Resumable[P]):
 
     def is_complete(self) -> bool:
         return self._transcript.is_complete()
+
+    def counts(self) -> tuple[Usage, str | None]:
+        transcript = self._transcript
+        if self._cut is not None and transcript.is_replaying():
+            transcript = self._cut
+        reason = transcript.finished().finish_reason if transcript.is_complete() else None
+        return transcript.usage, reason
 
     def last_parts(self) -> Sequence[P]:
         return self._encoder.end(self._transcript.finished())

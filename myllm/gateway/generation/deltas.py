@@ -48,6 +48,7 @@ class StreamedAnswer:
     """An answer so far, accumulated from its deltas.
 
     `head` has the fields that all its events share, `texts` the pieces of text as they came.
+    `events` and `pieces`, the events with content, are counted by `take`.
     """
 
     form: Form
@@ -60,6 +61,7 @@ class StreamedAnswer:
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
     events: int = 0
+    pieces: int = 0
     head: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,7 +74,9 @@ class StreamedAnswer:
         for event in events:
             self.events += 1
             self.head = self.head or _head(event)
-            self.add(delta_of(self.form, event))
+            delta = delta_of(self.form, event)
+            self.pieces += delta.has_content()
+            self.add(delta)
 
     def add(self, delta: Delta) -> None:
         """Add the delta of one event."""

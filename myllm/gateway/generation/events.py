@@ -5,29 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-
-@dataclass(frozen=True)
-class Usage:
-    """The engine's token counts; `cached_tokens` are part of `prompt_tokens`.
-
-    `reasoning_tokens` are those of the completion that the model thought: as many as the engine
-    sent pieces of thinking. It sends one for each token, except for those that mark the thinking's
-    beginning and end.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    reasoning_tokens: int = 0
-
-    def as_dict(self) -> dict[str, int]:
-        """Return the counts in our own wire form."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-            "cached_tokens": self.cached_tokens,
-        }
+from myllm.gateway.usage import Usage
 
 
 @dataclass(frozen=True)

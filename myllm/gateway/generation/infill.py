@@ -12,9 +12,10 @@ from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.events import Event, Finished, Token
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.sampling import completion_fields, resolve
-from myllm.gateway.generation.text_relays import INFILL, plain_usage
+from myllm.gateway.generation.text_relays import INFILL
 from myllm.gateway.scheduling.demand import Demand
 from myllm.gateway.scheduling.tickets import RequestInfo
+from myllm.gateway.usage import plain_usage
 from myllm.models.registry import Model
 from myllm.supervisor.spec import InstanceKey
 

@@ -69,6 +69,8 @@ class PromptBuilder:
         except PromptTooLong as refusal:
             raise too_long(instance.spec, refusal.prompt_tokens) from None
         self.left_out = prompt.dropped_messages
+        if self._ticket.request.record is not None:
+            self._ticket.request.record.left_out = self.left_out
         return prompt
 
     async def _count_last_message(self, instance: Instance) -> None:

@@ -8,8 +8,11 @@ Any other answer is replayed.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
+from myllm.errors import EngineError
 from myllm.gateway.conversation.adapt import is_plain
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io import calls, transport
@@ -17,14 +20,18 @@ from myllm.gateway.engine_io.sse import LAST, event, events_in, split_at_progres
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation.completion import Completion
 from myllm.gateway.generation.deltas import Form, ReplayFilter, StreamedAnswer, delta_of
+from myllm.gateway.generation.last_events import End, read_end
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.generation.survival import Resumable, SurvivingAnswer, can_be_continued
 from myllm.gateway.generation.wire_deltas import WireEncoder, with_delta
 from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.usage import Usage, plain_usage
 from myllm.supervisor.instance import Instance
 
 # Kept blocks are added up beyond so many bytes, so that a long answer does not fill the memory.
 _MAX_KEPT = 2**18
+# So many are kept, because the end of an answer may come in several.
+_LAST_BLOCKS = 4
 CHAT: Final = "/v1/chat/completions"
 _FORMS: dict[str, Form] = {CHAT: "chat", "/v1/completions": "text"}
 # The sampler fields of a body have the same names on `/completion`; these are the others.
@@ -103,7 +110,8 @@ class _RelayedAnswer(Resumable[bytes]):
         self._kept_bytes = 0
         self._sent = StreamedAnswer(self.form)  # without what is kept
         self._filter: ReplayFilter | None = None
-        self._has_ended = False
+        self._prompt = Usage()  # what the engine said of it while it read it
+        self._end: End | None = None
 
     async def open(self, lease: Lease, decode_s: float) -> AsyncGenerator[bytes, None]:
         instance = lease.instance
@@ -134,12 +142,15 @@ class _RelayedAnswer(Resumable[bytes]):
             if not block:
                 return ()
         # Quotation marks inside a text are escaped, so this cannot be part of one.
-        if b'"stop":true' in block if self._is_plain else block.endswith(LAST):
-            self._has_ended, self.timings = True, _timings(block)
+        has_ended = b'"stop":true' in block if self._is_plain else block.endswith(LAST)
         self._kept.append(block)
         self._kept_bytes += len(block)
-        if self._kept_bytes > _MAX_KEPT:
-            self._add_up()
+        if has_ended:
+            # Raises what a broken end is, before the client learns that its answer is whole.
+            self._end = read_end(self.form, self._kept)
+            self.timings = self._end.timings
+        elif self._kept_bytes > _MAX_KEPT:
+            self._add_up(_LAST_BLOCKS)
         return (block,)
 
     def _after_progress(self, block: bytes, progressed: OnProgress) -> bytes:
@@ -152,6 +163,7 @@ class _RelayedAnswer(Resumable[bytes]):
             *_, last = events_in(read)
             progress = last["prompt_progress"]
             self.progress = f"reading {progress['processed']}/{progress['total']}"
+            self._prompt = Usage(progress["total"], 0, progress["cache"])
             progressed(progress)
             self._read.append(read)
         if rest and self._read:
@@ -160,7 +172,7 @@ class _RelayedAnswer(Resumable[bytes]):
         return rest
 
     def is_complete(self) -> bool:
-        return self._has_ended
+        return self._end is not None
 
     async def completed(self, instance: Instance) -> None:
         if self._completed is not None:
@@ -170,11 +182,22 @@ class _RelayedAnswer(Resumable[bytes]):
         self._add_up()
         return self._continuation() if self._can_be_continued() else self
 
-    def _add_up(self) -> None:
-        for block in self._kept:
+    def counts(self) -> tuple[Usage, str | None]:
+        if self._end is not None:
+            return self._end.usage, self._end.finish_reason
+        with suppress(EngineError):
+            if self._is_plain and self._kept:  # each of its events has the counts so far
+                *_, last = events_in(self._kept[-1])
+                return plain_usage(last), None
+            self._add_up()
+        return replace(self._prompt, completion_tokens=self._sent.pieces), None
+
+    def _add_up(self, but: int = 0) -> None:
+        """Read what is kept, but not the last few blocks."""
+        read, self._kept = self._kept[: len(self._kept) - but], self._kept[len(self._kept) - but :]
+        self._kept_bytes = sum(map(len, self._kept))
+        for block in read:
             self._sent.take(events_in(block))
-        self._kept.clear()
-        self._kept_bytes = 0
 
     def _unsent(self, replay: ReplayFilter, block: bytes) -> bytes:
         """Return the unsent part of `block`, as events of the answer that was begun."""
@@ -217,17 +240,6 @@ class _RelayedAnswer(Resumable[bytes]):
         if self.form == "text":
             return str(self._body["prompt"])
         return await calls.apply_template(instance, self._body)
-
-
-def _timings(last: bytes) -> dict[str, Any] | None:
-    """Return the engine's timings, which are in the last block of a stream.
-
-    Raises EngineError for what is not JSON, before the client learns that its answer is whole.
-    """
-    timings = None
-    for each in events_in(last):
-        timings = each.get("timings") or timings
-    return timings
 
 
 def _is_opening(form: Form, each: dict[str, Any]) -> bool:

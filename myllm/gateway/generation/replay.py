@@ -8,29 +8,40 @@ tokens one by one again: that is exact, but takes as long as it did the first ti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
+
+from myllm.gateway.request_record import GAP_BOUNDS, no_gaps
 
 
 class Diverged(Exception):
     """A replay differs from what has been sent."""
 
 
-@dataclass
+@dataclass(slots=True)
 class DecodeTimer:
-    """Measures for how many seconds an engine has generated text, without reading prompts."""
+    """Measures for how many seconds an engine has generated text, without reading prompts.
+
+    `last` is when text came last. `gaps` counts the times between one text and the next, by
+    GAP_BOUNDS; their sum is `seconds`.
+    """
 
     seconds: float = 0.0
-    _last: float | None = None
+    last: float | None = None
+    gaps: list[int] = field(default_factory=no_gaps)
+    _since: float | None = None
 
     def tick(self, now: float) -> None:
         """Note that new text has come; `now` is monotonic."""
-        if self._last is not None:
-            self.seconds += now - self._last
-        self._last = now
+        if self._since is not None:
+            gap = now - self._since
+            self.seconds += gap
+            self.gaps[bisect_left(GAP_BOUNDS, gap)] += 1
+        self.last = self._since = now
 
     def stop(self) -> None:
         """Leave out the time until the next text."""
-        self._last = None
+        self._since = None
 
 
 def is_cheap(decode_s: float, prompt_s: float) -> bool:

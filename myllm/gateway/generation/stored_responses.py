@@ -19,7 +19,8 @@ from typing import Any, Final, cast
 
 from myllm.errors import NotFound
 from myllm.gateway.generation.chat_job import OpenSession
-from myllm.gateway.generation.events import Finished, Usage
+from myllm.gateway.generation.events import Finished
+from myllm.gateway.usage import Usage
 from myllm.sessions.history import Extra, Merged, Message, placed, split, system_in_force
 from myllm.sessions.session import Session, SessionRef
 from myllm.sessions.store import SessionStore

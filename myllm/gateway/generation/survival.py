@@ -40,6 +40,7 @@ from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.generation.replay import DecodeTimer, Diverged
 from myllm.gateway.retries import EndObserved, record_death, require_same_model
 from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.usage import Usage
 from myllm.supervisor.batch_comparison import Reading
 from myllm.supervisor.instance import Instance
 
@@ -122,6 +123,10 @@ class Resumable(ABC, Generic[P]):
     def cut_short(self, instance: Instance) -> None:
         """Called when the client leaves or the lease is paused, while the slot is still held."""
 
+    @abstractmethod
+    def counts(self) -> tuple[Usage, str | None]:
+        """Return the token counts so far, and why the answer ended, which is None if it was cut."""
+
     def last_parts(self) -> Sequence[P]:
         """Return what is sent when the answer is complete and its slot is free."""
         return ()
@@ -155,7 +160,7 @@ class SurvivingAnswer(Generic[P]):
         from what was sent and the answer cannot be continued.
         """
         ticket, timer = self._ticket, self._timer
-        with EndObserved(self._gateway, ticket):
+        with EndObserved(self._gateway, ticket, self._count):
             while not self._answer.is_complete():
                 with _Surviving(self):
                     async with self._gateway.lease(ticket) as lease:
@@ -196,6 +201,12 @@ class SurvivingAnswer(Generic[P]):
         if stream is not None:
             self._enter(answer.attempt)
         return stream
+
+    def _count(self) -> None:
+        """Note in the ticket what the answer has come to."""
+        ticket, timer = self._ticket, self._timer
+        ticket.usage, ticket.finish_reason = self._answer.counts()
+        ticket.last_token_at, ticket.gaps, ticket.gaps_s = timer.last, timer.gaps, timer.seconds
 
     def _begin_writing(self, lease: Lease) -> None:
         """The first new text of an engine has come."""

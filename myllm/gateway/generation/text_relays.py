@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Final
 
 from myllm.gateway.engine_io.sse import LAST, event, events_in
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.deltas import Delta, delta_of
-from myllm.gateway.generation.events import Usage
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.wire_deltas import openai_usage, with_delta
 from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.usage import plain_usage
 
 INFILL: Final = "/infill"
 
@@ -81,9 +81,3 @@ class InfillRelay(Relay):
         if self._tells_usage:
             yield event({"choices": [], **self._head, "usage": openai_usage(plain_usage(plain))})
         yield LAST
-
-
-def plain_usage(last: Mapping[str, Any]) -> Usage:
-    """Return the token counts in the last event of an answer in llama.cpp's own form."""
-    cached = (last.get("timings") or {}).get("cache_n", 0)
-    return Usage(last["tokens_evaluated"], last["tokens_predicted"], cached)

@@ -21,8 +21,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from myllm.gateway.generation.events import Finished, Usage
+from myllm.gateway.generation.events import Finished
 from myllm.gateway.generation.replay import Diverged, skip_sent
+from myllm.gateway.usage import Usage
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,12 @@ class Transcript:
         return self._cached_tokens or 0
 
     @property
+    def usage(self) -> Usage:
+        """The token counts so far."""
+        tokens = self._end[1] if self._end else self._produced
+        return Usage(self._prompt_tokens, tokens, self.cached_tokens)
+
+    @property
     def doubtful(self) -> int | None:
         """A token that may have ended the answer; call `settle` with its spelling."""
         return self._doubtful
@@ -163,9 +170,8 @@ class Transcript:
 
     def finished(self) -> Finished:
         """Return the end of a complete answer, as if one engine had generated it all."""
-        reason, completion_tokens = self._end or ("length", self._produced)
-        usage = Usage(self._prompt_tokens, completion_tokens, self.cached_tokens)
-        return Finished(self.text, usage, reason, stop_text=self._stop_text)
+        reason = self._end[0] if self._end else "length"
+        return Finished(self.text, self.usage, reason, stop_text=self._stop_text)
 
     def _note(self, event: dict[str, Any]) -> str:
         text: str = event["content"]

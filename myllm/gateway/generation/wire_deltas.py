@@ -7,7 +7,8 @@ from typing import Any
 
 from myllm.gateway.engine_io.sse import LAST, event
 from myllm.gateway.generation.deltas import VERBOSE, Delta, Form
-from myllm.gateway.generation.events import CallPart, Finished, Usage
+from myllm.gateway.generation.events import CallPart, Finished
+from myllm.gateway.usage import Usage
 
 
 def with_delta(form: Form, each: dict[str, Any], delta: Delta) -> dict[str, Any]:

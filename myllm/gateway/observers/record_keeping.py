@@ -8,6 +8,7 @@ from myllm.errors import EngineDied, MyLLMError
 from myllm.gateway.observers.observer import Observer
 from myllm.gateway.request_record import RequestRecord
 from myllm.gateway.scheduling.tickets import Ticket
+from myllm.gateway.usage import Usage
 from myllm.supervisor.instance import Instance
 
 
@@ -33,10 +34,13 @@ class RecordKeeping(Observer):
         record = ticket.request.record
         if record is None:
             return
-        record.tickets += 1
+        record.model = record.model or ticket.key
+        record.tickets += not ticket.only_asks
         record.error = record.error or error
         if ticket.granted_at is not None:
             record.slot_s += time.monotonic() - ticket.granted_at
+        if ticket.usage is not None:
+            _add_answer(record, ticket, ticket.usage)
 
     def rejected(self, ticket: Ticket, error: MyLLMError) -> None:
         record = ticket.request.record
@@ -47,6 +51,29 @@ class RecordKeeping(Observer):
     def resumed(self, ticket: Ticket, death: EngineDied) -> None:
         if ticket.request.record is not None:
             ticket.request.record.deaths += 1
+
+    def request_ended(self, record: RequestRecord) -> None:
+        if record.has_failed:
+            record.prompt_tokens = record.cached_tokens = record.generated_tokens = 0
+            record.finish_reason = None
+
+
+def _add_answer(record: RequestRecord, ticket: Ticket, usage: Usage) -> None:
+    if not ticket.shares_prompt:
+        record.prompt_tokens += usage.prompt_tokens
+        record.cached_tokens += usage.cached_tokens
+    record.generated_tokens += usage.completion_tokens
+    record.finish_reason = record.finish_reason or ticket.finish_reason
+    if ticket.last_token_at is not None:
+        # The observers hear of the first token a moment after its time was taken.
+        earliest = record.last_token_at or record.first_token_at or 0.0
+        record.last_token_at = max(earliest, ticket.last_token_at)
+    if ticket.gaps is not None:
+        record.gaps_s += ticket.gaps_s
+        if record.gaps is None:
+            record.gaps = ticket.gaps
+        else:
+            record.gaps = [one + other for one, other in zip(record.gaps, ticket.gaps, strict=True)]
 
 
 def _load_s(record: RequestRecord, instance: Instance) -> float:

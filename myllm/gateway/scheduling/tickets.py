@@ -12,6 +12,7 @@ from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.prompt.prefixes import Pieces
 from myllm.gateway.request_record import RequestRecord, current
 from myllm.gateway.scheduling.demand import Demand
+from myllm.gateway.usage import Usage
 from myllm.launcher.devices import MemoryByDevice
 from myllm.sessions.session import SessionRef
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
@@ -52,7 +53,11 @@ class Ticket:
 
     The answer: `has_output` once an engine has given it something; `answered_by` is the run that
     gave it something new last. Since `offered_at`, its client has not taken what it was handed;
-    None while it waits for more. `gave_up`: its client left.
+    None while it waits for more. `gave_up`: its client left. `shares_prompt`: another ticket of its
+    request counts the tokens of their prompt.
+
+    The end, before `Observer.finished`: `usage` has the tokens so far, of the whole answer or of
+    one that was cut, which has no `finish_reason`. The last four are as in the record.
 
     Deaths: `demand` is what it asks of the engine (a load asks nothing). `deaths` counts the
     engines that died under it since it last got something new, and `unexplained` those that died
@@ -81,6 +86,12 @@ class Ticket:
     verdict: MyLLMError | None = None
     gave_up: bool = False
     has_output: bool = False
+    shares_prompt: bool = False
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    last_token_at: float | None = None
+    gaps: list[int] | None = None
+    gaps_s: float = 0.0
 
     def enforced(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return `body`, which is for an engine, with schemas that engines enforce."""

@@ -14,7 +14,8 @@ from myllm.api.openai.responses_order import Order
 from myllm.api.openai.responses_output import Form
 from myllm.api.openai.responses_references import shown
 from myllm.api.openai.responses_tools import Tools
-from myllm.gateway.generation.events import Call, CallPart, Finished, Thinking, Token, Usage
+from myllm.gateway.generation.events import Call, CallPart, Finished, Thinking, Token
+from myllm.gateway.usage import Usage
 from myllm.sessions.history import Message
 
 Piece = Token | Thinking | CallPart

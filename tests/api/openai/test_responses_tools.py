@@ -14,7 +14,8 @@ from myllm.api.openai.responses_output import Form, action_of
 from myllm.api.openai.responses_tools import ChosenTool, Tools, stored_tools
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import HEADER, Ignored
-from myllm.gateway.generation.events import Call, CallPart, Finished, Usage
+from myllm.gateway.generation.events import Call, CallPart, Finished
+from myllm.gateway.usage import Usage
 
 PATCH = {
     "type": "custom",

@@ -19,6 +19,7 @@ from myllm.gateway.generation import replay
 from myllm.gateway.generation.events import Finished, Token
 from myllm.gateway.generation.relay import Relay
 from myllm.gateway.generation.replay import DecodeTimer
+from myllm.gateway.request_record import GAP_BOUNDS
 from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.supervisor.instance import Instance
 from tests.gateway.generation.cutting import Cutter, kill, running
@@ -67,6 +68,9 @@ def test_only_the_time_between_two_texts_counts() -> None:
     for now in (60.0, 60.25):
         timer.tick(now)
     assert timer.seconds == 1.25
+    assert timer.last == 60.25
+    counted = {GAP_BOUNDS[at]: count for at, count in enumerate(timer.gaps) if count}
+    assert counted == {0.3: 1, 0.5: 2}
 
 
 @pytest.mark.parametrize("cuts", [[1], [20], [20, 5], [5, 30], [20, 5, 25]])

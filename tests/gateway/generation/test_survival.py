@@ -23,6 +23,7 @@ from myllm.gateway.generation.survival import (
 )
 from myllm.gateway.observers.observer import Observer, Observers
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
+from myllm.gateway.usage import Usage
 from myllm.supervisor.spec import InstanceKey
 
 TEXT = "abcdefgh"
@@ -136,6 +137,9 @@ class Letters(Resumable[str]):
 
     def cut_short(self, instance: object) -> None:
         self.world.cut_short += 1
+
+    def counts(self) -> tuple[Usage, str | None]:
+        return Usage(0, len(self.sent)), "stop" if self.sent == TEXT else None
 
     def last_parts(self) -> Sequence[str]:
         return (".",)

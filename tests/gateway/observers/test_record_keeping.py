@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 from myllm.errors import EngineDied
 from myllm.gateway.observers.record_keeping import RecordKeeping
-from myllm.gateway.request_record import RequestRecord, begin
+from myllm.gateway.request_record import RequestRecord, begin, no_gaps
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
+from myllm.gateway.usage import Usage
 from myllm.supervisor.spec import InstanceKey
 
 KEY = InstanceKey("demo", "generate")
@@ -56,6 +58,42 @@ def test_of_several_tickets_the_first_waits_count_and_errors_last() -> None:
     assert kept.queued_s < 2
     assert 3.9 < kept.slot_s < 5
     assert (kept.tickets, kept.deaths, kept.error) == (2, 1, death)
+
+
+def test_a_prompt_counts_once_for_its_choices() -> None:
+    keeping, kept = RecordKeeping(), record()
+    for number, reason in enumerate(("stop", "length", "stop")):
+        each = ticket_of(kept, 1.0)
+        each.usage, each.finish_reason = Usage(10, 5 + number, 4), reason
+        each.shares_prompt = number == 1
+        each.gaps, each.gaps_s, each.last_token_at = no_gaps(), 0.5, 7.0 - number
+        each.gaps[number] += 1
+        keeping.finished(each, None)
+    assert (kept.prompt_tokens, kept.cached_tokens, kept.generated_tokens) == (20, 8, 18)
+    assert (kept.finish_reason, kept.gaps_s, kept.last_token_at) == ("stop", 1.5, 7.0)
+    assert kept.gaps is not None
+    assert kept.gaps[:4] == [1, 1, 1, 0]
+
+
+def test_a_failed_request_has_no_tokens_and_one_whose_client_left_has() -> None:
+    for error, tokens in [(EngineDied("gone"), 0), (asyncio.CancelledError(), 3), (None, 3)]:
+        keeping, kept = RecordKeeping(), record()
+        for end in (None, error):
+            each = ticket_of(kept, 1.0)
+            each.usage = Usage(2, 3, 1)
+            each.shares_prompt = end is error
+            keeping.finished(each, end)
+        keeping.request_ended(kept)
+        assert kept.generated_tokens == 2 * tokens
+        assert kept.has_failed == (tokens == 0)
+
+
+def test_a_query_counts_as_no_ticket() -> None:
+    kept = record()
+    asks = ticket_of(kept, 1.0)
+    asks.only_asks = True
+    RecordKeeping().finished(asks, None)
+    assert (kept.tickets, kept.model) == (0, KEY)
 
 
 def test_what_the_server_does_by_itself_has_no_record() -> None:

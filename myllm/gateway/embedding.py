@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from myllm.errors import InvalidRequest
-from myllm.gateway.batches import batches, each_in_turn
+from myllm.gateway.batches import MAX_BYTES, batches, each_in_turn
 from myllm.gateway.engine_io import calls
+from myllm.gateway.engine_io.token_list import Tokens
 from myllm.gateway.gateway import Gateway, Lease
 from myllm.gateway.model_lookup import model_for
 from myllm.gateway.retries import require_same_model, with_retries
@@ -30,6 +31,8 @@ Inputs = Sequence[Input]
 """Texts, or lists of tokens and texts."""
 # Every token stands for at least one byte, except those that a tokenizer adds at both ends.
 _MAX_ADDED = 8
+# With fewer tokens than any model takes.
+_SAMPLE_CHARS = 8
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,13 @@ async def _fitting(
         if isinstance(given, str) and _bytes(given) + _MAX_ADDED <= limit:
             fitting.append(given)
             continue
-        tokens = await _tokens(instance, given)
-        if len(tokens) > limit and cut and isinstance(given, str):
+        given_tokens = await _tokens(instance, given)
+        count, tokens = given_tokens.count, given_tokens.ids
+        if count > limit and cut and isinstance(given, str):
             tokens = await _truncated(instance, given, tokens)
-        if len(tokens) > limit:
+        elif count > limit:
             raise InvalidRequest(
-                f"{which} too long for embeddings ({limit} tokens): {len(tokens)} tokens"
+                f"{which} too long for embeddings ({limit} tokens): {count} tokens"
             )
         if vocabulary and max(tokens, default=0) >= vocabulary:
             raise InvalidRequest(
@@ -108,10 +112,12 @@ async def _fitting(
     return fitting
 
 
-async def _tokens(instance: Instance, given: Input) -> list[int]:
+async def _tokens(instance: Instance, given: Input) -> Tokens:
+    """Return the tokens of one input, but at most as many as the model can take."""
+    most = instance.spec.context_size
     if isinstance(given, str) or any(isinstance(piece, str) for piece in given):
-        return await calls.tokenize(instance, given)
-    return cast(list[int], given)
+        return await calls.tokenize(instance, given, most)
+    return Tokens(len(given), cast(list[int], given[:most]))
 
 
 def _size(given: Input) -> int:
@@ -122,15 +128,21 @@ def _size(given: Input) -> int:
 
 
 def _bytes(text: str) -> int:
-    """Return the length in UTF-8, also of half a character, which is refused later."""
+    """Return the length in UTF-8, also of half a character, which is refused later; of a text that
+    fills a batch, the length in characters, since encoding it takes long."""
+    if text.isascii() or len(text) > MAX_BYTES:
+        return len(text)
     return len(text.encode(errors="surrogatepass"))
 
 
 async def _truncated(instance: Instance, text: str, tokens: list[int]) -> list[int]:
-    """Return as many tokens as fit, ending with the token that the model adds to every text."""
-    bare = await calls.tokenize(instance, text, add_special=False)
-    end = tokens[-1:] if tokens[-1:] != bare[-1:] else []
-    return tokens[: instance.spec.context_size - len(end)] + end
+    """Return as many of the first tokens as fit, ending with the token that the model adds to every
+    text: to its beginning, too."""
+    beginning, most = text[:_SAMPLE_CHARS], instance.spec.context_size
+    whole = (await calls.tokenize(instance, beginning, most)).ids
+    bare = (await calls.tokenize(instance, beginning, most, add_special=False)).ids
+    end = whole[-1:] if whole[-1:] != bare[-1:] else []
+    return tokens[: most - len(end)] + end
 
 
 def _sized(model: Model, vector: list[float], dimensions: int | None) -> list[float]:

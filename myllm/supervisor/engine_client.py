@@ -17,9 +17,11 @@ import httpx
 from myllm.launcher.base import Connect
 from myllm.supervisor.engine_connection import Connection
 from myllm.supervisor.engine_transport import EngineTransport
+from myllm.threads import in_thread_if
 
 _JSON = "Content-Type: application/json\r\n"
 _CLOSE = "Connection: close\r\n"
+_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,12 @@ class EngineStream:
 
     async def rest(self) -> bytes:
         """Return all that has not been read yet; waits for it."""
-        parts = []
+        parts, size = [], 0
         while part := await self.read():
             parts.append(part)
-        return b"".join(parts)
+            size += len(part)
+        # In a thread this goes on without Python's lock.
+        return await in_thread_if(size > _AT_ONCE, b"".join, parts)
 
     def close(self) -> None:
         """Close its connection, unless it has been read to the end and may rest."""

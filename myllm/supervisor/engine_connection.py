@@ -83,7 +83,7 @@ class Connection(asyncio.Protocol):
         silence of over `silence_s` seconds while the caller waits is an error. One timer serves
         the whole answer: a timeout around each wait would cost more than the rest.
         """
-        unsent = request
+        unsent: bytes | memoryview = request
         if self._transport is None:
             try:
                 unsent = await self._open(connect, request)
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         while not (self._chunks or self._complete):
             await self._news()
 
-    async def _open(self, connect: Connect, request: bytes) -> bytes:
+    async def _open(self, connect: Connect, request: bytes) -> memoryview:
         """Connect, and at once send what the socket takes of the request, so that the engine begins
         meanwhile. Returns the rest."""
         opened = await connect()
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         except BaseException:
             opened.close()
             raise
-        return request[sent:]
+        return memoryview(request)[sent:]
 
     async def read(self) -> bytes:
         """Return what has come of the body since the last call; waits for it. Empty at the end."""

@@ -24,6 +24,7 @@ from myllm.api.ollama.translate import messages_of
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.normalize import normalized
+from myllm.gateway.engine_io.token_spelling import last_that_spell
 from myllm.gateway.media.data_urls import checked_base64, read_data_url
 from myllm.gateway.prompt.fit import _Turns
 from myllm.gateway.prompt.prefixes import (
@@ -37,7 +38,7 @@ from myllm.models import model_cache
 from myllm.models.registry import Registry
 from myllm.sessions.history import Message
 from tests.hostile.attacks import others_are_served
-from tests.serving import Serving, serving, short_home
+from tests.serving import Serving, never_blocked, serving, short_home
 
 pytestmark = pytest.mark.full  # long computations
 
@@ -157,6 +158,57 @@ def test_a_large_picture_does_not_block_other_clients(
             assert api.post(path, json=body).status_code == 400
         body = {"model": "demo", "messages": [{"role": "user", "content": "x", "images": [url]}]}
         assert api.post("/ollama/api/chat", json=body).status_code == 400
+
+
+# Texts with far more tokens than a context holds
+
+TEXT = "z" * (8 * MEBI)  # as many tokens; the engine takes two seconds to find them
+SAID = [{"role": "user", "content": TEXT}]
+TEXTS: dict[str, dict[str, Any]] = {
+    "/api/chat": {"messages": SAID, "stream": False},
+    "/v1/responses": {"input": TEXT},
+    "/v1/chat/completions": {"messages": SAID},
+    "/v1/completions": {"prompt": [TEXT]},
+    "/v1/messages": {"messages": SAID, "max_tokens": 1},
+    "/apply-template": {"messages": SAID},
+    "/tokenize": {"content": TEXT},
+    "/v1/embeddings": {"input": TEXT},
+    "/ollama/api/embed": {"input": TEXT},
+}
+
+
+@pytest.mark.parametrize("path", TEXTS)
+def test_a_long_text_does_not_block_other_clients(
+    server: Serving, api: httpx.Client, path: str
+) -> None:
+    """Reading all of its tokens kept Python's lock for a quarter of a second."""
+    logged = len(server.log)
+    with others_are_served(server, SLOWEST_S, grows_mb=250):
+        answer = api.post(path, json={"model": "demo"} | TEXTS[path])
+        reads = path in ("/apply-template", "/tokenize", "/ollama/api/embed")
+        assert answer.status_code == (200 if reads else 400), answer.text[:300]
+    never_blocked(server.log[logged:])
+
+
+def test_a_long_text_in_a_conversation_that_a_slot_holds(
+    server: Serving, api: httpx.Client
+) -> None:
+    """Each token of what follows the slot's was read with its piece: for two seconds."""
+    logged = len(server.log)
+    asked: dict[str, Any] = {"model": "demo", "stream": False, "session_id": "long"}
+    hello = [{"role": "user", "content": "Hello"}]
+    api.post("/api/chat", json=asked | {"messages": hello}).raise_for_status()
+    with others_are_served(server, SLOWEST_S, grows_mb=250):
+        answer = api.post("/api/chat", json=asked | {"messages": SAID})
+        assert answer.status_code == 400, answer.text[:300]
+        assert "context" in answer.text
+    never_blocked(server.log[logged:])
+
+
+@pytest.mark.usefixtures("timed")
+def test_the_last_tokens_of_a_long_prompt_are_found_at_once() -> None:
+    tokens = [(number, b"word") for number in range(40 * MANY)]
+    assert last_that_spell(tokens, b"word" * (40 * MANY - 1)) == list(range(1, 40 * MANY))
 
 
 # Common beginnings of conversations

@@ -82,7 +82,7 @@ async def test_beside_a_client_that_stalls_a_hang_is_found(gateway: Gateway) -> 
     async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied, match="hung: no answer"):
-            await calls.tokenize(lease.instance, "one")
+            await calls.tokenize(lease.instance, "one", most=1)
     stalling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stalling
@@ -105,7 +105,7 @@ async def test_time_in_which_nobody_looked_is_not_held_against_an_engine(gateway
     async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         process = psutil.Process(lease.instance.pid)
         suspend(process)
-        asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
+        asked = asyncio.create_task(calls.tokenize(lease.instance, "one", most=1))
         await stand_still(gateway, lease.instance)
         process.resume()
         assert await asked
@@ -119,7 +119,7 @@ async def test_an_engine_that_stays_stopped_behind_a_suspension_is_replaced(
 ) -> None:
     async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
-        asked = asyncio.create_task(calls.tokenize(lease.instance, "one"))
+        asked = asyncio.create_task(calls.tokenize(lease.instance, "one", most=1))
         await stand_still(gateway, lease.instance)
         with pytest.raises(EngineDied, match="hung: no answer"):
             await asked
@@ -129,7 +129,7 @@ async def test_an_engine_that_hangs_says_so_as_the_cause_of_its_death(gateway: G
     async with gateway.lease(RequestInfo().ticket(KEY)) as lease:
         suspend(psutil.Process(lease.instance.pid))
         with pytest.raises(EngineDied):
-            await calls.tokenize(lease.instance, "one")
+            await calls.tokenize(lease.instance, "one", most=1)
         assert lease.instance.death == Death("hung", loading=False)
 
 

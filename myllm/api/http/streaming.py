@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Self
 
-import orjson
 import structlog
 from starlette.background import BackgroundTask
 from starlette.responses import Response
@@ -23,6 +22,7 @@ from myllm.api.http.stalls import CLIENT_STALLS_S
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.generation.answers import Answer
 from myllm.gateway.generation.events import CallPart, Finished, Thinking, Token
+from myllm.json_output import dumped
 from myllm.loops import in_background
 
 _log = structlog.get_logger(__name__)
@@ -180,7 +180,7 @@ class DeferredJson(DeferredResponse):
 
     def __init__(self, make: Callable[[], Awaitable[Any]]) -> None:
         async def document() -> Response:
-            return Response(orjson.dumps(await make()), media_type="application/json")
+            return Response(await dumped(await make()), media_type="application/json")
 
         super().__init__(document)
 

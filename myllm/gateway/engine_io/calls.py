@@ -14,13 +14,17 @@ import orjson
 from myllm.errors import InvalidRequest
 from myllm.gateway.engine_io import transport
 from myllm.gateway.engine_io.sse import events_in
+from myllm.gateway.engine_io.token_list import Tokens, read_tokens
 from myllm.supervisor.instance import Instance
+from myllm.threads import in_thread_if
 
 # The engine's words for an input larger than its batch. Only the engine knows how it joins two
 # texts, so the limit cannot be checked here.
 _TOO_LONG = re.compile(r"input \((\d+) tokens\) is too large")
 # A state may have some gigabytes, on a slow disk.
 _STATE_S = 60.0
+# Reading an answer of no more bytes takes a millisecond or two.
+_AT_ONCE = 2**17
 
 
 async def apply_template(instance: Instance, body: dict[str, Any]) -> str:
@@ -34,7 +38,11 @@ async def apply_template(instance: Instance, body: dict[str, Any]) -> str:
     if answer.status != 200:
         text = transport.error_text(answer)
         raise InvalidRequest(f"The chat template refused these messages: {text}")
-    return str(orjson.loads(answer.body)["prompt"])
+    return str((await _parsed(answer.body))["prompt"])
+
+
+async def _parsed(answer: bytes) -> Any:
+    return await in_thread_if(len(answer) > _AT_ONCE, orjson.loads, answer)
 
 
 async def check_tools(instance: Instance) -> None:
@@ -53,18 +61,16 @@ async def check_tools(instance: Instance) -> None:
 
 
 async def tokenize(
-    instance: Instance, text: str | Sequence[int | str], add_special: bool = True
-) -> list[int]:
-    """Return the tokens of `text`, in which special tokens are recognised.
+    instance: Instance, text: str | Sequence[int | str], most: int, add_special: bool = True
+) -> Tokens:
+    """Return the tokens of `text`, but at most the first `most`, and how many there are.
 
-    Some of it may be tokens already.
+    Special tokens are recognised in it. Some of it may be tokens already.
 
     `add_special` adds the tokens with which the model's prompts start.
     """
     body = {"content": text, "add_special": add_special, "parse_special": True}
-    answer = await transport.fetch(instance, "/tokenize", body)
-    tokens: list[int] = orjson.loads(answer)["tokens"]
-    return tokens
+    return await read_tokens(await transport.fetch(instance, "/tokenize", body), most)
 
 
 async def spellings(
@@ -76,11 +82,15 @@ async def spellings(
     `parse_special`, special tokens are recognised as in a rendered prompt.
     """
     body = {"content": content, "parse_special": parse_special, "with_pieces": True}
-    tokens = orjson.loads(await transport.fetch(instance, "/tokenize", body))["tokens"]
+    answer = await transport.fetch(instance, "/tokenize", body)
+    return await in_thread_if(len(answer) > _AT_ONCE, _spellings, answer)
+
+
+def _spellings(answer: bytes) -> list[tuple[int, bytes]]:
     # The engine sends a piece that is not a whole character as a list of its bytes.
     return [
         (token["id"], piece.encode() if isinstance(piece := token["piece"], str) else bytes(piece))
-        for token in tokens
+        for token in orjson.loads(answer)["tokens"]
     ]
 
 
@@ -118,7 +128,11 @@ async def embed(
             f"{too_long[1]} tokens"
         )
     transport.raise_for(instance, answer)
-    content = orjson.loads(answer.body)
+    return await in_thread_if(len(answer.body) > _AT_ONCE, _vectors, answer.body)
+
+
+def _vectors(answer: bytes) -> tuple[list[list[float]], int]:
+    content = orjson.loads(answer)
     data = sorted(content["data"], key=lambda item: item["index"])
     return [_vector(item["embedding"]) for item in data], content["usage"]["prompt_tokens"]
 

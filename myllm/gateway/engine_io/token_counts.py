@@ -8,8 +8,11 @@ from typing import Final
 
 from myllm.gateway.engine_io import calls
 from myllm.supervisor.instance import Instance
+from myllm.threads import in_thread_if
 
 _MAX_ENTRIES: Final = 20_000
+_AT_ONCE: Final = 2**19
+"""Hashing so many characters takes a millisecond."""
 
 
 class TokenCounts:
@@ -20,10 +23,15 @@ class TokenCounts:
 
     async def count(self, instance: Instance, text: str) -> int:
         """Return how many tokens `text` alone has. Raises what `calls.tokenize` raises."""
-        key = instance.spec.model.digest, hashlib.blake2b(text.encode(), digest_size=16).digest()
+        key = instance.spec.model.digest, await in_thread_if(len(text) > _AT_ONCE, _digest, text)
         if key not in self._counts:
-            self._counts[key] = len(await calls.tokenize(instance, text, add_special=False))
+            tokens = await calls.tokenize(instance, text, most=0, add_special=False)
+            self._counts[key] = tokens.count
         self._counts.move_to_end(key)
         while len(self._counts) > _MAX_ENTRIES:
             self._counts.popitem(last=False)
         return self._counts[key]
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

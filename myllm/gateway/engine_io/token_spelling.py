@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 from myllm.gateway.engine_io import calls
 from myllm.supervisor.instance import Instance
+from myllm.threads import in_thread_if
+
+# Characters whose tokens are gone through in a millisecond.
+_AT_ONCE = 2**15
 
 
 async def spell(instance: Instance, text: str) -> list[int]:
@@ -29,7 +33,7 @@ async def spell_prompt(instance: Instance, text: str) -> list[int] | None:
     """
     for before in ("", "\n"):
         tokens = await calls.spellings(instance, before + text, parse_special=True)
-        ids = last_that_spell(tokens, text.encode())
+        ids = await in_thread_if(len(text) > _AT_ONCE, last_that_spell, tokens, text.encode())
         if ids is not None:
             return ids
     return None
@@ -40,9 +44,11 @@ def last_that_spell(tokens: Sequence[tuple[int, bytes]], text: bytes) -> list[in
 
     Returns None if no token boundary lies before the text.
     """
-    spelled = b""
+    size = 0
     for count, (_, piece) in enumerate(reversed(tokens), start=1):
-        spelled = piece + spelled
-        if len(spelled) >= len(text):
-            return [token for token, _ in tokens[-count:]] if spelled == text else None
+        size += len(piece)
+        if size >= len(text):
+            last = tokens[-count:]
+            spelled = b"".join([piece for _, piece in last])
+            return [token for token, _ in last] if spelled == text else None
     return None

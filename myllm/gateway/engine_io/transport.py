@@ -18,6 +18,7 @@ import orjson
 from myllm.errors import EngineError, InvalidRequest, MyLLMError, Unavailable
 from myllm.gateway.engine_io.sse import Framing, split_at_error
 from myllm.gateway.prompt.too_long import too_long
+from myllm.json_output import dumped
 from myllm.supervisor.engine_client import EngineAnswer
 from myllm.supervisor.instance import Instance
 
@@ -42,7 +43,7 @@ async def request(
     try:
         if body is None:
             return await instance.client.get(path, timeout_s)
-        return await instance.client.post(path, _json(body), timeout_s)
+        return await instance.client.post(path, await _json(body), timeout_s)
     except httpx.TransportError as failure:
         raise await _lost(instance, failure) from failure
 
@@ -71,7 +72,7 @@ async def stream(
     as events, and EngineError for anything that is not a stream of events.
     """
     try:
-        content = _json(body | {"stream": True, "sse_ping_interval": -1})
+        content = await _json(body | {"stream": True, "sse_ping_interval": -1})
         with closing(await instance.client.stream(path, content, _SILENCE_S)) as answer:
             if answer.status != 200:
                 raise_for(instance, EngineAnswer(answer.status, await answer.rest()))
@@ -111,10 +112,10 @@ def error_text(answer: EngineAnswer) -> str:
         return f"status {answer.status}"
 
 
-def _json(body: dict[str, Any]) -> bytes:
+async def _json(body: dict[str, Any]) -> bytes:
     """Raises InvalidRequest for a lone surrogate, which JSON can express but UTF-8 cannot."""
     try:
-        return orjson.dumps(body)
+        return await dumped(body)
     except TypeError as failure:
         raise InvalidRequest(f"The request cannot be passed on: {failure}") from None
 

@@ -18,6 +18,7 @@ from myllm.gateway.generation.events import Event, Finished, Token
 from myllm.gateway.generation.survival import Resumable, SurvivingAnswer, can_be_continued
 from myllm.gateway.generation.transcript import Transcript
 from myllm.gateway.prompt.fit import Prompt
+from myllm.gateway.prompt.too_long import too_long
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.gateway.usage import Usage
 from myllm.sessions.kv_states import CachedPrefix
@@ -207,7 +208,10 @@ class Completion(Resumable[P]):
 
     async def _prompt_tokens(self, instance: Instance) -> list[int]:
         if isinstance(self._prompt, str):
-            self._prompt = await calls.tokenize(instance, self._prompt)
+            tokens = await calls.tokenize(instance, self._prompt, instance.spec.context_size)
+            if not tokens.are_all:
+                raise too_long(instance.spec, tokens.count)
+            self._prompt = tokens.ids
         return self._prompt
 
     async def _produced_ids(self, instance: Instance) -> list[int]:

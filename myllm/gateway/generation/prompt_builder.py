@@ -93,7 +93,8 @@ class PromptBuilder:
             *wire, last = wire
             begun = str(last["content"])
         text = await calls.apply_template(instance, {"messages": wire}) + begun
-        return Prompt(text, await self._gateway.slot_cache.tokens(instance, self._ticket, text))
+        tokens = await self._gateway.slot_cache.tokens(instance, self._ticket, text)
+        return Prompt(text, tokens.ids, other_tokens=tokens.count - len(tokens.ids))
 
     async def _render_chat(self, instance: Instance, wire: Messages) -> Prompt:
         """Render as the engine's chat route does. Pictures and sounds have no text, so a prompt
@@ -103,4 +104,6 @@ class PromptBuilder:
         if any(isinstance(message.get("content"), list) for message in wire):
             return Prompt("", [], wire=wire, other_tokens=await calls.count_chat(instance, body))
         text = await calls.apply_template(instance, body)
-        return Prompt(text, await calls.tokenize(instance, text), wire=wire)
+        tokens = await calls.tokenize(instance, text, instance.spec.context_size)
+        other_tokens = tokens.count - len(tokens.ids)
+        return Prompt(text, tokens.ids, wire=wire, other_tokens=other_tokens)

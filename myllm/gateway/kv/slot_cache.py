@@ -19,6 +19,7 @@ from collections.abc import Callable
 import structlog
 
 from myllm.gateway.engine_io import calls
+from myllm.gateway.engine_io.token_list import Tokens
 from myllm.gateway.engine_io.token_spelling import spell_prompt
 from myllm.gateway.kv.restoring import KvRestorer
 from myllm.gateway.kv.saving import KvSaver
@@ -33,6 +34,8 @@ from myllm.supervisor.instance import Instance
 from myllm.supervisor.spec import InstanceSpec
 
 _log = structlog.get_logger(__name__)
+# The tokens of so many characters, each with its piece, take 20 ms to read.
+_LONG = 2**18
 
 
 class SlotCache:
@@ -80,19 +83,28 @@ class SlotCache:
             if session is not None and self.restore_problem(instance.spec) is None:
                 await self._restorer.restore(instance, ticket, session, contents)
 
-    async def tokens(self, instance: Instance, ticket: Ticket, text: str) -> list[int]:
-        """Return the tokens of a rendered conversation, beginning with those the slot has read."""
+    async def tokens(self, instance: Instance, ticket: Ticket, text: str) -> Tokens:
+        """Return the tokens of a rendered conversation, beginning with those the slot has read.
+
+        If they are more than the context holds, the last ones are only counted.
+        """
+        size = instance.spec.context_size
         contents = self._contents(instance, ticket)
         if contents is not None and contents.kv is not None:
             contents.expected = 0
             prefix = contents.kv.prefix
             if prefix.begins(text):
                 rest = text[prefix.chars :]
+                if len(rest) > _LONG:
+                    plain = await calls.tokenize(instance, text, size)
+                    if not plain.are_all:
+                        return plain
                 more = await spell_prompt(instance, rest) if rest else []
                 if more is not None:
                     contents.expected = min(contents.restored, len(prefix.tokens))
-                    return [*prefix.tokens, *more]
-        return await calls.tokenize(instance, text)
+                    ids = [*prefix.tokens, *more]
+                    return Tokens(len(ids), ids)
+        return await calls.tokenize(instance, text, size)
 
     def reading_s(self, instance: Instance, ticket: Ticket, tokens: int) -> float:
         """Return how many seconds the engine needs to read a prompt of so many tokens.

@@ -34,8 +34,8 @@ _RETRY_WHOLE = 1.5
 class Prompt:
     """A rendered conversation: its text, its tokens, and how many messages did not fit.
 
-    `wire` has the messages that fit. `other_tokens` counts the tokens that have no ids, because
-    they stand for pictures or sounds.
+    `wire` has the messages that fit. `other_tokens` counts the tokens without ids: those of
+    pictures and sounds, and those that come after more than the context holds.
     """
 
     text: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,6 +12,7 @@ import orjson
 from myllm.gateway.constraints import checks
 from myllm.gateway.constraints.enforced import enforced
 from myllm.gateway.conversation.ignored import Ignored
+from myllm.json_output import dump_in_steps, is_large
 
 # A request without a seed gets a random one.
 _RANDOM_FIELD: Final = "seed"
@@ -39,6 +41,8 @@ class Demand:
             self._enforced = await enforced(self._body, ignored)
             if self._enforced:
                 await checks.check(self._enforced)
+            if is_large(self._body):
+                await asyncio.to_thread(self.digest)  # which may be asked for at any time
             self._is_checked = True
 
     def enforced(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -47,9 +51,10 @@ class Demand:
         return body | changed if changed else body
 
     def digest(self) -> bytes:
-        """Return a digest of everything but the seed. Computed once, in a millisecond per MB."""
+        """Return a digest of everything but the seed. Computed once; if that takes long, `check`
+        has done so."""
         if self._digest is None:
             body = {name: value for name, value in self._body.items() if name != _RANDOM_FIELD}
-            content = orjson.dumps([self.path, body], default=repr, option=orjson.OPT_SORT_KEYS)
+            content = dump_in_steps([self.path, body], repr, orjson.OPT_SORT_KEYS)
             self._digest = hashlib.blake2b(content, digest_size=16).digest()
         return self._digest

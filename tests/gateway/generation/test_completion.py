@@ -50,7 +50,7 @@ async def chat_prompt(instance: Instance, question: str) -> list[int]:
     text = await calls.apply_template(
         instance, {"messages": [{"role": "user", "content": question}]}
     )
-    return await calls.tokenize(instance, text)
+    return (await calls.tokenize(instance, text, most=1000)).ids
 
 
 async def as_it_is(instance: Instance) -> str:

@@ -12,6 +12,7 @@ import pytest
 from myllm.errors import PromptTooLong
 from myllm.gateway.engine_io import calls
 from myllm.gateway.engine_io.template_probes import TemplateProbes
+from myllm.gateway.engine_io.token_list import Tokens
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.generation.prompt_builder import PromptBuilder
 from myllm.gateway.scheduling.tickets import RequestInfo
@@ -47,11 +48,13 @@ class FakeEngine:
         self.asked.append(body)
         return COUNT
 
-    async def tokenize(self, instance: Instance, text: str) -> list[int]:
-        return [1] * len(text.split())
+    async def tokenize(self, instance: Instance, text: str, most: int) -> Tokens:
+        count = len(text.split())
+        return Tokens(count, [1] * min(count, most))
 
-    async def tokens(self, instance: Instance, ticket: object, text: str) -> list[int]:
-        return [2] * len(text.split())
+    async def tokens(self, instance: Instance, ticket: object, text: str) -> Tokens:
+        count = len(text.split())
+        return Tokens(count, [2] * min(count, self.context_size))
 
     async def count(self, instance: Instance, text: str) -> int:
         return len(text.split())

@@ -74,7 +74,7 @@ class App:
         self._engine = engine
         self._runtime: RuntimeDir | None = None
         self._services: Services | None = None
-        self._observers = Observers(RecordKeeping(), EventLog())
+        self.observers = Observers(RecordKeeping(), EventLog())
         self.asgi = self._build()
 
     def _build(self) -> ASGIApp:
@@ -112,7 +112,7 @@ class App:
         routes = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
         self._bodies = BodyLimits(routes, self.settings)
         guarded = self._access.guard(self._bodies)
-        served: ASGIApp = Turnstile(RequestContext(guarded, self._observers.request_ended))
+        served: ASGIApp = Turnstile(RequestContext(guarded, self.observers.request_ended))
         # Ollama has OpenAI's and Anthropic's APIs, too, next to its own.
         served = StripPrefix(served, "/ollama", before="/v1/")
         if self.settings.root_path:
@@ -172,7 +172,7 @@ class App:
         )
         slot_cache = SlotCache(files, specs.speed)
         store.before_removal = slot_cache.forget_session
-        gateway = Gateway(registry, supervisor, scheduler, planner, slot_cache, self._observers)
+        gateway = Gateway(registry, supervisor, scheduler, planner, slot_cache, self.observers)
         media = Media(gateway.models.find, _remote_media(settings))
         readiness = Readiness(self._engine.server, store.check)
         return Services(settings, gateway, specs, store, media, readiness, self._access.reload)

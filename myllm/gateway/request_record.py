@@ -46,8 +46,9 @@ class RequestRecord:
     the first ticket, and the others are sums. `queued_s` is how long it waited for its slot, of
     which `load_s` were spent on loading its model. `slot_s` is how long it held slots. `deaths`
     counts the engines that died under it. `left_out` is how many messages of the conversation did
-    not fit into the context. `error` is why it failed: a MyLLMError, or GeneratorExit or
-    CancelledError if its client left.
+    not fit into the context. `error` is why it failed: a MyLLMError, GeneratorExit or
+    CancelledError if its client left, and any other exception for an internal error. It is None
+    for a request that the API does not define, which has only a `status`.
 
     The tokens are those of the `usage` that the client got, if it got any: a prompt counts once
     for all its choices, and an answer that several engines generated counts once. An answer whose

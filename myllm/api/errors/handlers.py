@@ -14,6 +14,7 @@ from myllm import errors
 from myllm.api.dialects import dialect_of
 from myllm.api.errors.envelopes import envelope, extra_headers
 from myllm.api.errors.validation import OptionFields, explain
+from myllm.gateway.request_record import current
 
 _log = structlog.get_logger(__name__)
 
@@ -48,7 +49,12 @@ def status_of(error: errors.MyLLMError) -> int:
 
 
 def error_response(error: errors.MyLLMError, path: str, param: str | None = None) -> JSONResponse:
-    """Return the answer for `error` to a request of `path`; `param` is the field that is wrong."""
+    """Return the answer for `error` to a request of `path`; `param` is the field that is wrong.
+
+    The record of the request that this task answers gets the error, unless it has one.
+    """
+    if (record := current()) is not None:
+        record.error = record.error or error
     form, status = dialect_of(path).envelope, status_of(error)
     headers = dict(extra_headers(form, error))
     if isinstance(error, errors.KeyRefused):

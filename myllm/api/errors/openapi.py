@@ -93,7 +93,7 @@ def install(app: FastAPI, *, asks_for_keys: bool) -> None:
         return Response(content, media_type="application/json")
 
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way
-    app.add_route(PATH, answer, include_in_schema=False)
+    app.add_api_route(PATH, answer, include_in_schema=False)
 
 
 def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from myllm.api.http.json_bodies import CheckedRoute, read_json
 from myllm.api.http.request_state import BEGUN, client_of, services_of
+from myllm.gateway.request_record import current
 from myllm.json_input import is_json_type
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -49,7 +50,10 @@ def fast_path(endpoint: E) -> E:
 
 
 class FastPath:
-    """Answers POSTs to the marked routes; everything else goes to `app`."""
+    """Answers POSTs to the marked routes; everything else goes to `app`.
+
+    Either way the record of the request gets the path of its route.
+    """
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -78,8 +82,12 @@ class FastPath:
         if scope["type"] == "http" and scope["method"] == "POST":
             handler = self._handlers.get(scope["path"])
         if handler is None:
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                _note_handler(getattr(scope.get("route"), "path_format", ""))
             return
+        _note_handler(scope["path"])
         scope["app"] = self._app  # which has what the endpoints work with
         try:
             response = await handler(scope, receive)
@@ -146,6 +154,12 @@ def _is_model(field: FieldInfo, kind: object) -> bool:
     """Whether a JSON body is the model itself, and not one of several fields."""
     is_json = isinstance(field, Body) and not isinstance(field, Form) and not field.embed
     return is_json and isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _note_handler(path: str) -> None:
+    record = current()
+    if record is not None:
+        record.handler = path
 
 
 async def _raise(scope: Scope, receive: Receive, send: Send) -> None:

@@ -65,8 +65,9 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # noqa: BLE001 - this is the outermost layer
+        except Exception as failure:  # noqa: BLE001 - this is the outermost layer
             # The answer 500 has been sent; the traceback belongs in the log alone.
+            record.error = record.error or failure
             _log.exception("unexpected error", path=path)
         finally:
             del state["send_body"]  # breaks the reference cycle with the scope

@@ -31,6 +31,7 @@ from myllm.api.http.middleware import (
 from myllm.api.native import health, sessions
 from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import Services, StoreOnly
+from myllm.api.shared.engine_logs import LogReaders
 from myllm.api.shared.readiness import Readiness
 from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing
@@ -175,7 +176,8 @@ class App:
         gateway = Gateway(registry, supervisor, scheduler, planner, slot_cache, self.observers)
         media = Media(gateway.models.find, _remote_media(settings))
         readiness = Readiness(self._engine.server, store.check)
-        return Services(settings, gateway, specs, store, media, readiness, self._access.reload)
+        logs, reload_keys = LogReaders(launcher.logs), self._access.reload
+        return Services(settings, gateway, specs, store, media, readiness, logs, reload_keys)
 
     async def drain_and_stop(self) -> None:
         """Let running answers finish within the drain grace, then save and stop what is left.

@@ -62,6 +62,9 @@ NAME_CHARS: Final = 1_024
 SEARCH_CHARS: Final = 512
 """Characters of a text to search for."""
 
+LOG_LINES: Final = 10_000
+"""Last lines of each log of a model's engines, in an answer."""
+
 WHOLE: Final = 2**31 - 1
 """Largest absolute value of a count: the range of the engine's integers."""
 

@@ -13,6 +13,7 @@ from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
 from myllm.cli.instances import load, ps, reload, unload
 from myllm.cli.key import key_app
+from myllm.cli.logs import logs
 from myllm.cli.models import copy, list_models, pull, show
 from myllm.cli.remove import remove
 from myllm.cli.run.command import run as run_command
@@ -77,6 +78,7 @@ app.command("load")(load)
 app.command("unload")(unload)
 app.command("stop", help="Same as unload.")(unload)
 app.command("reload")(reload)
+app.command("logs")(logs)
 app.command("doctor")(doctor)
 app.add_typer(sessions_app, name="sessions", help="List, show, remove and move conversations.")
 app.add_typer(key_app, name="key", help="Make, list and remove the keys that `serve` requires.")

@@ -8,7 +8,7 @@ knows of a process id that it can signal, a path of a socket, or a file of the o
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,8 +109,25 @@ class EngineProcess(Protocol):
         ...
 
 
+class EngineLogs(Protocol):
+    """What engines have printed, from some last lines of each on. Blocks while it reads."""
+
+    def exist(self) -> bool:
+        """Whether one of these engines has ever printed something. Raises EngineError."""
+        ...
+
+    def read(self) -> str:
+        """The next lines, control characters escaped; empty if there is nothing new. When they
+        are from another engine than those before, a line names it. Raises EngineError."""
+        ...
+
+    def close(self) -> None:
+        """Give back what reading needs. May be called while `read` runs in another thread."""
+        ...
+
+
 class Launcher(Protocol):
-    """Starts engines."""
+    """Starts engines, and keeps what they print."""
 
     def devices(self) -> Mapping[str, DeviceMemory]:
         """The memory of the machine that engines run on (`HOST`) and of each of its GPUs, as it is
@@ -119,4 +136,9 @@ class Launcher(Protocol):
 
     async def start(self, spec: LaunchSpec, on_state: StateListener) -> EngineProcess:
         """Start `spec`; raises EngineError when it cannot even be executed."""
+        ...
+
+    def logs(self, names: Sequence[str], lines: int) -> EngineLogs:
+        """What engines with one of these names have printed, from the last `lines` lines on; also
+        those that had a number behind it, because the name was taken."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from myllm.models.memory_estimate import checkpoint_bytes, kv_bytes
 from myllm.models.projector import Projector
@@ -33,6 +33,11 @@ class InstanceKey(NamedTuple):
 
     def __str__(self) -> str:
         return self.model if self.role == "generate" else f"{self.model} ({self.role})"
+
+
+def log_names(model: str) -> list[str]:
+    """The names of the logs that a model's engines can have."""
+    return [f"{model}.{role}" for role in get_args(Role)]
 
 
 @dataclass(frozen=True)

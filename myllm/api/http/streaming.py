@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 # Headers wait so long for a first event, so that an error until then still sets the status.
 FIRST_COMMENT_S = 4.0
 COMMENT_EVERY_S = 4.5
-_HEADERS = {
+STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -66,7 +66,7 @@ class Stream(Response):
         frames: Frames,
         error: Callable[[MyLLMError], bytes],
         phase: Callable[[], str] | None = None,
-        headers: Mapping[str, str] = _HEADERS,
+        headers: Mapping[str, str] = STREAM_HEADERS,
     ) -> None:
         self.frames = frames
         self.error = error

@@ -10,6 +10,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from myllm.api.http.request_state import client_of, services_of
+from myllm.api.shared.engine_logs import LogReaders
 from myllm.api.shared.readiness import Readiness
 from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
@@ -31,6 +32,7 @@ class Services:
     sessions: SessionStore
     media: Media
     readiness: Readiness
+    logs: LogReaders
     reload_keys: Callable[[], None]
     started_at: float = field(default_factory=time.monotonic)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from myllm.errors import EngineError
@@ -12,6 +13,7 @@ from myllm.launcher.devices import DeviceMemory
 from myllm.launcher.local.child import bounded
 from myllm.launcher.local.devices import GpuReader, read_devices
 from myllm.launcher.local.environment import engine_environment
+from myllm.launcher.local.log_files import LogFiles
 from myllm.launcher.local.output import EngineOutput
 from myllm.launcher.local.pipes import MAX_READ, LazyPipe
 from myllm.launcher.local.priorities import give_way
@@ -59,6 +61,9 @@ class LocalLauncher:
                 f"cannot write to {socket.parent}: {failure.strerror}; see MYLLM_RUNTIME_DIR"
             ) from failure
         return child
+
+    def logs(self, names: Sequence[str], lines: int) -> LogFiles:
+        return LogFiles(self._log_dir, names, lines)
 
     async def _spawn(
         self, spec: LaunchSpec, socket: Path, stderr: int

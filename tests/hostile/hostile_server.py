@@ -58,6 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json({"title": HOSTILE})
         elif path in ("/api/sessions/sess1", "/api/sessions/kept"):
             self._json(_session(1))
+        elif path == "/api/logs/told":
+            self._stream(f"data: {HOSTILE}")
         elif path == "/api/models/told":
             about = {"description": HOSTILE, "warnings": [HOSTILE], "template": HOSTILE}
             where = {"loaded": True, "path": str(self.models_dir / "told"), "chat": True}
@@ -69,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = urlsplit(self.path).path
         if path == "/api/chat":
-            self._stream()
+            self._stream(*_EVENTS)
         elif path == "/api/sessions/import":
             self._json({"id": HOSTILE, "title": HOSTILE})
         elif path.endswith("/unload"):
@@ -80,11 +82,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         self._json({"message": HOSTILE})
 
-    def _stream(self) -> None:
+    def _stream(self, *events: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        for event in _EVENTS:
+        for event in events:
             self.wfile.write(f"{event}\n\n".encode())
 
     def _json(self, value: Any, status: int = 200) -> None:

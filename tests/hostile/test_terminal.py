@@ -35,6 +35,7 @@ COMMANDS = [
     ["ps"],
     ["unload", "told"],  # an error
     ["show", "told"],
+    ["logs", "told"],
     ["list"],
     ["run", "told", "Hi", "--verbose"],
     ["doctor"],

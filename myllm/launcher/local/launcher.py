@@ -49,6 +49,7 @@ class LocalLauncher:
             output.close()
             raise
         give_way(process.pid)
+        output.begin(process.pid)
         child = LocalProcess(process, socket, output, errors, self._runtime, self._gpus)
         try:
             child.read_output(on_state)

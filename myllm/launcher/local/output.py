@@ -10,6 +10,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging import LogRecord, makeLogRecord
 from logging.handlers import RotatingFileHandler
@@ -40,6 +41,12 @@ class EngineOutput:
         self._file = _LogFile(
             log, maxBytes=LOG_BYTES, backupCount=LOG_BACKUPS, encoding="utf-8", delay=True
         )
+
+    def begin(self, pid: int) -> None:
+        """Note in the file when the process started, since an engine's own times count from there;
+        what earlier ones have printed is above."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._file.emit(makeLogRecord({"msg": f"==== {moment} engine started, pid {pid} ===="}))
 
     def add(self, lines: Sequence[str]) -> None:
         """Keep lines, in memory and in the file."""

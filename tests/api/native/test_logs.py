@@ -102,8 +102,10 @@ def test_a_follower_sees_a_restart_of_the_engine(engine: Engine, home: Path) -> 
     ):
         for _ in range(2):
             post(other, "/api/models/demo/load")
-            assert any(LOADED in line for line in lines)
+            started = next(line for line in lines if line.startswith("==== "))
             [process] = server.engines()
+            assert started.endswith(f" engine started, pid {process.pid} ====")
+            assert any(LOADED in line for line in lines)
             process.send_signal(signal.SIGKILL)
             wait_until(lambda: other.get("/health").json()["models"] == {}, 20, "its end")
 

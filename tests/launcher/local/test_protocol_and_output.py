@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -40,12 +41,16 @@ def test_a_malformed_report_is_ignored(rest: str) -> None:
 
 def test_the_cause_is_the_first_error_without_the_functions_name(tmp_path: Path) -> None:
     output = EngineOutput(tmp_path / "logs" / "x.log")
+    output.begin(1234)
     output.add(["0.00.001.000 I srv  llama_server: initializing ..."])
     output.add(["0.00.004.895 E gguf_init_from_reader: invalid magic characters: '----'"])
     output.add(["0.00.005.274 E srv  llama_server: exiting due to model loading error"])
     output.close()
     assert output.cause() == "invalid magic characters: '----'"
-    assert "initializing" in output.log.read_text()
+    assert output.tail()[0].endswith("initializing ...")
+    started, printed, *_ = output.log.read_text().splitlines()
+    assert re.fullmatch(r"==== 20\S+T\S+\+00:00 engine started, pid 1234 ====", started)
+    assert printed.endswith("initializing ...")
 
 
 def test_only_the_last_lines_stay_in_memory(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ envelope, and a test checks that the mapping is complete.
     │   └── AliasGiven        a model is to be deleted by one of its other names
     ├── Unavailable           waited too long, or the server is stopping: try again later
     │   ├── QueueFull         too many wait already
-    │   └── KeyPaused         the key has sent too many requests that kill engines
+    │   ├── KeyPaused         the key has sent too many requests that kill engines
+    │   └── KeyLimitReached   the key has used what it may use in a minute, or at once
     ├── NoRoom                the model does not fit into memory
     ├── InvalidModel          a model folder, a GGUF or its config.json is unusable
     ├── EngineError           llama-server failed; carries its own words
@@ -144,6 +145,11 @@ class QueueFull(Unavailable):
 
 class KeyPaused(Unavailable):
     """The key has sent requests that killed engines, and must wait."""
+
+
+class KeyLimitReached(Unavailable):
+    """The key has used up what it may use in a minute, or has as many requests under way as it may
+    have at once."""
 
 
 class NoRoom(MyLLMError):

@@ -64,7 +64,8 @@ async def embed(
 
     async def batch(part: tuple[int, Inputs], goes_on: bool) -> Embeddings:
         first, some = part
-        demand = Demand("/v1/embeddings", {"input": some})
+        whole = {} if goes_on else {"input": inputs}
+        demand = Demand("/v1/embeddings", {"input": some}, whole=whole)
         ticket = request.ticket(InstanceKey(model.name, "embed"), demand)
         ticket.goes_on = goes_on
         names = [f"Input {first + n}" if len(inputs) > 1 else "Input" for n in range(len(some))]

@@ -71,10 +71,10 @@ class Gateway:
         """Hold a slot for `ticket`; waits for a load or in the queue as the scheduler says.
 
         Raises InvalidRequest for what would keep an engine busy (`constraints/`), Poison,
-        KeyPaused, ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError when the engine
-        cannot start, and Unavailable after too long a wait. The slot is free when the context
-        is left, however, and when the lease is paused. A ticket whose engine died, or whose lease
-        was paused, may be used again and keeps its place.
+        KeyPaused, KeyLimitReached, ModelNotFound, InvalidModel, NoRoom, QueueFull, EngineError
+        when the engine cannot start, and Unavailable after too long a wait. The slot is free when
+        the context is left, however, and when the lease is paused. A ticket whose engine died, or
+        whose lease was paused, may be used again and keeps its place.
         """
         return _Admission(self, ticket)
 
@@ -228,6 +228,7 @@ class _Admission:
         ticket, executor = self._ticket, self._gateway.executor
         if ticket.demand is not None:
             await ticket.demand.check(ticket.request.ignored)
+            ticket.reserve_tokens()
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         executor.grants[ticket] = granted
         executor.idle.clear()

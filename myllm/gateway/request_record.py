@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from myllm.gateway.client import Client
+from myllm.gateway.key_limits.allowance import Allowance
 from myllm.supervisor.spec import InstanceKey
 
 GAP_BOUNDS: Final = (
@@ -36,9 +37,9 @@ class RequestRecord:
     clock, and durations are in seconds.
 
     HTTP: `client` is None if it was refused before its client was known, which then has only an
-    `address`. `handler` is the path of its route, such as `/api/models/{name}`; "" if it has none.
-    `status` is 0 if its client left before the head of the answer. `traceparent` is the header of
-    that name.
+    `address`. `allowance` is what it may take of its key's limits; None if it has none. `handler`
+    is the path of its route, such as `/api/models/{name}`; "" if it has none. `status` is 0 if its
+    client left before the head of the answer. `traceparent` is the header of that name.
 
     The model: `model` is the one that it asked for first; None if it asked for none, or for one
     that does not exist. A request can have several tickets (see `observers/observer.py`): `tickets`
@@ -68,6 +69,7 @@ class RequestRecord:
     began_at: float = field(default_factory=time.monotonic)
     traceparent: str | None = None
     client: Client | None = None
+    allowance: Allowance | None = None
     handler: str = ""
     status: int = 0
     ended_at: float | None = None

@@ -36,7 +36,9 @@ async def rerank(
     begun_by: str | None = None
 
     async def batch(part: tuple[int, Sequence[str]], goes_on: bool) -> Scores:
-        demand = Demand("/v1/rerank", {"query": query, "documents": part[1]})
+        asked = {"query": query, "documents": part[1]}
+        whole = {} if goes_on else {"query": query, "documents": documents}
+        demand = Demand("/v1/rerank", asked, whole=whole)
         ticket = request.ticket(InstanceKey(model.name, "rerank"), demand)
         ticket.goes_on = goes_on
 

@@ -39,6 +39,7 @@ STATUS: dict[type[errors.MyLLMError], int] = {
     errors.Unavailable: 503,
     errors.QueueFull: 429,
     errors.KeyPaused: 429,
+    errors.KeyLimitReached: 429,
     errors.NoRoom: 507,
 }
 

@@ -139,7 +139,7 @@ def _answer(
     """Return the answers to all prompts; one alone is not in a list, as in llama-server."""
     sampling = resolve(request.given(), model.config.parameters, LLAMA_CPP_DEFAULTS)
     body = completion_fields(sampling)
-    demand = Demand(path, body | {"prompts": prompts})
+    demand = Demand(path, body | {"prompts": prompts}, request.n_cmpl * len(prompts))
     relays = []
     for prompt in prompts:
         for number in range(request.n_cmpl):

@@ -102,7 +102,8 @@ def relays_for(
         body["stream_options"] = {"include_usage": True}
     if not request.stream:
         body.pop("return_progress", None)
-    demand = Demand(path, body | {"prompts": [prompt for prompt, _ in prompts]})
+    asked = body | {"prompts": [prompt for prompt, _ in prompts]}
+    demand = Demand(path, asked, choices * len(prompts))
     for prompt, pieces in prompts:
         for number in range(choices):
             ticket = info.ticket(InstanceKey(model.name, "generate"), demand)

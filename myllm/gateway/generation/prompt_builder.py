@@ -16,6 +16,7 @@ from myllm.errors import PromptTooLong
 from myllm.gateway.conversation.messages import Messages
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
+from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.prompt.fit import Prompt, fit
 from myllm.gateway.prompt.too_long import too_long
 from myllm.gateway.scheduling.tickets import Ticket
@@ -56,7 +57,8 @@ class PromptBuilder:
 
         Afterwards `left_out` is how many messages did not fit, and the last new message of
         `conversation` knows how many tokens it has. Raises PromptTooLong, InvalidRequest when the
-        template refuses the messages, and the engine's own errors.
+        template refuses the messages, what `Ticket.count_tokens` raises, and the engine's own
+        errors.
         """
         await self._count_last_message(instance)
         size = instance.spec.context_size
@@ -71,6 +73,8 @@ class PromptBuilder:
         self.left_out = prompt.dropped_messages
         if self._ticket.request.record is not None:
             self._ticket.request.record.left_out = self.left_out
+        longest = self._max_tokens if self._max_tokens < UNBOUNDED else 0
+        self._ticket.count_tokens(prompt.size, min(longest, size - prompt.size))
         return prompt
 
     async def _count_last_message(self, instance: Instance) -> None:

@@ -12,6 +12,7 @@ import orjson
 from myllm.gateway.constraints import checks
 from myllm.gateway.constraints.enforced import enforced
 from myllm.gateway.conversation.ignored import Ignored
+from myllm.gateway.key_limits import estimates
 from myllm.json_output import dump_in_steps, is_large
 
 # A request without a seed gets a random one.
@@ -22,12 +23,23 @@ class Demand:
     """What a client asks of an engine. All tickets of one request may share it.
 
     `body` is the body of a POST to the engine's `path`, in the engine's names. Nothing changes it
-    later: what a certain engine needs goes into a copy.
+    later: what a certain engine needs goes into a copy. It asks for so many `answers`. If it is
+    part of a larger request, `whole` is the body of that for the first part, and {} for the others.
     """
 
-    def __init__(self, path: str, body: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        answers: int = 1,
+        whole: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = path
+        self.is_reserved = False
+        """Whether its tokens have been reserved, once for all its tickets."""
         self._body = body
+        self._answers = answers
+        self._whole = body if whole is None else whole
         self._is_checked = False
         self._enforced: dict[str, Any] = {}
         self._digest: bytes | None = None
@@ -49,6 +61,11 @@ class Demand:
         """Return `body`, which is for an engine, with schemas that engines enforce."""
         changed = {name: self._enforced[name] for name in self._enforced if name in body}
         return body | changed if changed else body
+
+    def tokens(self) -> tuple[int, int]:
+        """Estimate the tokens of its prompts, and return the most that its answers may have."""
+        body = self._whole
+        return estimates.prompt_tokens(body), self._answers * estimates.answer_tokens(body)
 
     def digest(self) -> bytes:
         """Return a digest of everything but the seed. Computed once; if that takes long, `check`

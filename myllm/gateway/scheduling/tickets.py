@@ -93,6 +93,22 @@ class Ticket:
     gaps: list[int] | None = None
     gaps_s: float = 0.0
 
+    def reserve_tokens(self) -> None:
+        """Reserve the tokens of its key that it will probably take, if they are limited, unless
+        that is done. Raises KeyLimitReached, and InvalidRequest if they are more than the limit."""
+        record, demand = self.request.record, self.demand
+        if record is None or record.allowance is None or demand is None or self.only_asks:
+            return
+        if not demand.is_reserved:
+            demand.is_reserved = True
+            record.allowance.reserve(*demand.tokens())
+
+    def count_tokens(self, prompt: int, answer: int) -> None:
+        """Correct that, now that its prompt is counted. Raises the same, the first time."""
+        record = self.request.record
+        if record is not None and record.allowance is not None:
+            record.allowance.count(prompt, answer)
+
     def enforced(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return `body`, which is for an engine, with schemas that engines enforce."""
         return body if self.demand is None else self.demand.enforced(body)

@@ -18,6 +18,7 @@ from myllm.api.dialects import DIALECTS
 from myllm.api.errors import handlers, openapi
 from myllm.api.http import docs_page
 from myllm.api.http.access import Access
+from myllm.api.http.body_capture import BodyCapture
 from myllm.api.http.body_limits import BodyLimits
 from myllm.api.http.fast_path import FastPath
 from myllm.api.http.lazy_routes import LazyRoutes
@@ -39,8 +40,10 @@ from myllm.garbage import keep_for_good
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.media.parts import Media, Remote
+from myllm.gateway.observers.captured_bodies import CapturedBodies
 from myllm.gateway.observers.event_log import EventLog
 from myllm.gateway.observers.observer import Observers
+from myllm.gateway.observers.recent_requests import RecentRequests
 from myllm.gateway.observers.record_keeping import RecordKeeping
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
@@ -75,7 +78,8 @@ class App:
         self._engine = engine
         self._runtime: RuntimeDir | None = None
         self._services: Services | None = None
-        self.observers = Observers(RecordKeeping(), EventLog())
+        self._recent = RecentRequests(CapturedBodies() if settings.capture_bodies else None)
+        self.observers = Observers(RecordKeeping(), EventLog(), self._recent)
         self.asgi = self._build()
 
     def _build(self) -> ASGIApp:
@@ -110,7 +114,9 @@ class App:
         app.include_router(health.router)  # for everyone, so described without keys
         app.include_router(docs_page.router)
         _build_routes(app)
-        routes = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
+        routes: ASGIApp = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
+        if self._recent.bodies is not None:
+            routes = BodyCapture(routes, self._recent.bodies)
         self._bodies = BodyLimits(routes, self.settings)
         guarded = self._access.guard(self._bodies)
         served: ASGIApp = Turnstile(RequestContext(guarded, self.observers.request_ended))
@@ -177,7 +183,10 @@ class App:
         media = Media(gateway.models.find, _remote_media(settings))
         readiness = Readiness(self._engine.server, store.check)
         logs, reload_keys = LogReaders(launcher.logs), self._access.reload
-        return Services(settings, gateway, specs, store, media, readiness, logs, reload_keys)
+        recent = self._recent
+        return Services(
+            settings, gateway, specs, store, media, readiness, logs, recent, reload_keys
+        )
 
     async def drain_and_stop(self) -> None:
         """Let running answers finish within the drain grace, then save and stop what is left.

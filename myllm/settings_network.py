@@ -87,3 +87,8 @@ class NetworkSettings(BaseSettings):
         description="Whether pictures and sounds may be given as http(s) URLs, which the server "
         "then fetches, from public addresses only.",
     )
+    capture_bodies: bool = Field(
+        False,
+        description="Whether the bodies of requests to models and of their answers are kept in "
+        "memory for a while, where admins can read them: 64 KiB of each, 16 MiB of all.",
+    )

@@ -16,6 +16,7 @@ from myllm.cli.key import key_app
 from myllm.cli.logs import logs
 from myllm.cli.models import copy, list_models, pull, show
 from myllm.cli.remove import remove
+from myllm.cli.requests import requests
 from myllm.cli.run.command import run as run_command
 from myllm.cli.serve import serve
 from myllm.cli.sessions import sessions_app
@@ -79,6 +80,7 @@ app.command("unload")(unload)
 app.command("stop", help="Same as unload.")(unload)
 app.command("reload")(reload)
 app.command("logs")(logs)
+app.command("requests")(requests)
 app.command("doctor")(doctor)
 app.add_typer(sessions_app, name="sessions", help="List, show, remove and move conversations.")
 app.add_typer(key_app, name="key", help="Make, list and remove the keys that `serve` requires.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -95,6 +95,30 @@ def fitting_table(columns: Sequence[Column], rows: Sequence[Row], width: int) ->
     for row in rows:
         table.add_row(*(_text(row[index]) for index in shown))
     return table
+
+
+def widths_of(columns: Sequence[Column], usual: Row) -> dict[int, int]:
+    """The columns for lines that come one by one, by their index, and the width of each: in a pipe
+    all columns, on a terminal those that fit if every line is as wide as `usual`."""
+    if sys.stdout.isatty():
+        from myllm.cli.common import console
+
+        return _fitting(columns, [usual], console().width)
+    return {
+        index: max(len(column.heading), len(cell))
+        for index, (column, cell) in enumerate(zip(columns, usual, strict=True))
+    }
+
+
+def line_of(columns: Sequence[Column], widths: Mapping[int, int], row: Row) -> str:
+    """One line of such a table. A longer cell moves those behind it; no text is cut."""
+    cells = [
+        on_one_line(row[index]).rjust(width)
+        if columns[index].right
+        else on_one_line(row[index]).ljust(width)
+        for index, width in widths.items()
+    ]
+    return (" " * _GAP).join(cells).rstrip()
 
 
 def _text(cell: str) -> Text:

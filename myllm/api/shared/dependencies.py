@@ -15,6 +15,7 @@ from myllm.api.shared.readiness import Readiness
 from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
+from myllm.gateway.observers.recent_requests import RecentRequests
 from myllm.models.registry import Model, Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
@@ -33,6 +34,7 @@ class Services:
     media: Media
     readiness: Readiness
     logs: LogReaders
+    recent: RecentRequests
     reload_keys: Callable[[], None]
     started_at: float = field(default_factory=time.monotonic)
 

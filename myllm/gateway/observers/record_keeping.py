@@ -15,6 +15,10 @@ from myllm.supervisor.instance import Instance
 class RecordKeeping(Observer):
     """Keeps the records of requests; the first observer, so that the others find them complete."""
 
+    def queued(self, ticket: Ticket) -> None:
+        if (record := ticket.request.record) is not None:
+            record.model = record.model or ticket.key
+
     def granted(self, ticket: Ticket, instance: Instance) -> None:
         record = ticket.request.record
         if record is None or record.granted_at is not None:

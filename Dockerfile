@@ -67,7 +67,7 @@ COPY --from=build /opt/myllm/cache/engines /opt/myllm/cache/engines
 COPY --from=build /opt/myllm/venv /opt/myllm/venv
 
 # The server listens on all addresses inside the container; publishing the port decides who can
-# reach it. The path of the runtime directory is short, because Unix sockets are in it.
+# reach it. So it needs an API key, or MYLLM_ALLOW_ANONYMOUS=true. The path of the runtime directory is short, because Unix sockets are in it.
 ENV PATH=/opt/myllm/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     MYLLM_HOST=0.0.0.0 \

@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
-from fastapi import APIRouter, Depends, FastAPI
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
 from myllm import __version__
 from myllm.api.dialects import DIALECTS
 from myllm.api.errors import handlers, openapi
 from myllm.api.http import docs_page
-from myllm.api.http.access import Access
+from myllm.api.http.access import OPEN_PATHS, Access
 from myllm.api.http.body_capture import BodyCapture
 from myllm.api.http.body_limits import BodyLimits
 from myllm.api.http.fast_path import FastPath
@@ -53,6 +53,7 @@ from myllm.launcher.local.runtime_dir import RuntimeDir
 from myllm.loop_watch import LoopWatch
 from myllm.loops import in_background, see_all_failures
 from myllm.models.registry import Registry
+from myllm.sessions.keys import KeyStore, sqlite_has_keys
 from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.retention import Limits, Retention
 from myllm.sessions.store import SessionStore
@@ -64,8 +65,6 @@ from myllm.supervisor.supervisor import Supervisor
 
 # Threads that read the disk; when all are busy, a request that needs one waits a moment.
 _THREADS = 2
-# How a client can send its key; for the API's description only, since `Access` checks keys.
-_KEY_SCHEMES = (HTTPBearer(auto_error=False), APIKeyHeader(name="X-Api-Key", auto_error=False))
 DESCRIPTION = "A private model server: one supervised llama-server per model, one API."
 
 
@@ -94,15 +93,14 @@ class App:
             redirect_slashes=False,  # `PlainPaths` has taken out those that make no difference
             servers=[{"url": self.settings.root_path}] if self.settings.root_path else None,
         )
-        schemes = [] if self._access.keys is None else [Depends(each) for each in _KEY_SCHEMES]
         handlers.install(app, Options.model_fields)
-        openapi.install(app, asks_for_keys=self._access.keys is not None)
+        openapi.install(app, OPEN_PATHS)
         self._state = app.state
         fast_path = FastPath(app)
 
         def include(routers: Iterable[APIRouter]) -> None:
             for router in routers:
-                app.include_router(router, dependencies=schemes)
+                app.include_router(router)
                 fast_path.add(router)
 
         async def include_the_rest() -> None:
@@ -111,7 +109,7 @@ class App:
             keep_for_good()
 
         include(_routers(at_start=True))
-        app.include_router(health.router)  # for everyone, so described without keys
+        app.include_router(health.router)
         app.include_router(docs_page.router)
         _build_routes(app)
         routes: ASGIApp = HeadAsGet(LazyRoutes(fast_path, include_the_rest))
@@ -130,7 +128,8 @@ class App:
     async def running(self) -> AsyncIterator[None]:
         """Serve requests until the context is left.
 
-        Raises StoreFailed or Unavailable when the store cannot be used.
+        Raises StoreFailed or Unavailable when the store cannot be used, and ServeFailed when there
+        must be an API key, and is none.
         """
         async with self.services() as self._state.services:
             yield
@@ -151,6 +150,8 @@ class App:
             retention = in_background("retention", Retention(store, _limits(self.settings)).run())
             ending.callback(retention.cancel)
             await store.start()
+            for task in await self._follow_keys(KeyStore(store.database)):
+                ending.callback(task.cancel)
             tidying = in_background("tidying states of conversations", files.tidy())
             ending.push_async_callback(asyncio.wait, {tidying})
             ending.push_async_callback(self.drain_and_stop)
@@ -160,6 +161,15 @@ class App:
             watch.start()
             ending.callback(watch.stop)
             yield self._services
+
+    async def _follow_keys(self, store: KeyStore) -> list[asyncio.Task[NoReturn]]:
+        """Keep the API keys up to date. Raises ServeFailed if there must be one, and is none."""
+        if self._access.keys is None:
+            return []
+        has_keys = sqlite_has_keys(self.settings.database())
+        if has_keys is None:
+            has_keys = await store.has_any()
+        return self._access.keys.follow(store, has_keys)
 
     def _build_services(self, runtime: RuntimeDir, store: SessionStore, files: KvFiles) -> Services:
         settings = self.settings
@@ -182,10 +192,10 @@ class App:
         gateway = Gateway(registry, supervisor, scheduler, planner, slot_cache, self.observers)
         media = Media(gateway.models.find, _remote_media(settings))
         readiness = Readiness(self._engine.server, store.check)
-        logs, reload_keys = LogReaders(launcher.logs), self._access.reload
+        logs, reload_access = LogReaders(launcher.logs), self._access.reload
         recent = self._recent
         return Services(
-            settings, gateway, specs, store, media, readiness, logs, recent, reload_keys
+            settings, gateway, specs, store, media, readiness, logs, recent, reload_access
         )
 
     async def drain_and_stop(self) -> None:
@@ -204,7 +214,7 @@ class App:
         return self._bodies.together
 
     def reload(self) -> None:
-        """Read changed keys, and replace engines by ones with their models' new configuration."""
+        """Read a changed admin key, and replace the engines whose models' configuration changed."""
         self._access.reload()
         if self._services is not None:
             self._services.gateway.reload()

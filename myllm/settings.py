@@ -33,7 +33,7 @@ from myllm.settings_files import (
 from myllm.settings_network import NetworkSettings
 from myllm.settings_types import DatabaseUrl, Duration, FilePath
 
-_SECRET = frozenset({"api_key", "database_url"})
+_SECRET = frozenset({"admin_key", "api_key", "database_url"})
 _DIRS = PlatformDirs("myllm", appauthor=False)
 
 

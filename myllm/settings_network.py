@@ -17,10 +17,18 @@ class NetworkSettings(BaseSettings):
         "machine, `::`: every IPv6 and IPv4 address.",
     )
     port: int = Field(8000, ge=0, le=65535, description="Port that `myllm serve` listens on.")
-    api_keys_file: FilePath | None = Field(
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether a server that other machines can reach may start without any API key; "
+        "with keys, every request needs one all the same.",
+    )
+    admin_key: SecretStr | None = Field(
         None,
-        description="File with a line `name:sha256-of-key` for each key that clients may use; "
-        "default: no key is required.",
+        description="A key with the role `admin` that needs no row in the store, such as for "
+        "creating the first key.",
+    )
+    admin_key_file: FilePath | None = Field(
+        None, description="A file with that key instead, such as a secret of Docker or Kubernetes."
     )
     api_key: SecretStr | None = Field(
         None,

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import pytest
 
-from myllm.api.http.keys import added
 from myllm.models.registry import BUILTIN_DIR
 from tests.encoders import write_bert, write_gemma2
 from tests.ggufs import write_model
+from tests.keys import add_keys
 from tests.projectors import write_projector
 from tests.serving import Serving, serving
 
@@ -116,13 +116,9 @@ def _served(
         (folder / "chat.jinja").write_text(template)
     stack = ExitStack()
     stack.callback(shutil.rmtree, home, ignore_errors=True)
-    settings = {}
     if key:
-        file = home / "keys"
-        file.write_text(added("", file, "tests", key))
-        file.chmod(0o600)
-        settings["api_keys_file"] = file
-    return stack, stack.enter_context(serving(home, may_block=True, **settings))
+        add_keys(home, "admin", tests=key)
+    return stack, stack.enter_context(serving(home, may_block=True))
 
 
 def _stop_all() -> None:

@@ -72,8 +72,8 @@ def test_nothing_is_read_from_the_working_directory(
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYLLM_SLOTS", "")
-    monkeypatch.setenv("MYLLM_API_KEYS_FILE", "")
-    assert (load_settings().slots, load_settings().api_keys_file) == (None, None)
+    monkeypatch.setenv("MYLLM_ADMIN_KEY_FILE", "")
+    assert (load_settings().slots, load_settings().admin_key_file) == (None, None)
 
 
 @pytest.mark.parametrize("name", PATHS)

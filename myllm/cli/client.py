@@ -162,6 +162,8 @@ def error_of(status: int, text: str) -> MyLLMError:
     except (ValueError, KeyError, TypeError):
         detail = f"the server answered with status {status}"
     if status == 401:
-        return KeyRefused(f"{detail}; set MYLLM_API_KEY to one that 'myllm key add NAME' has made")
+        return KeyRefused(
+            f"{detail}; set MYLLM_API_KEY to one that 'myllm key create NAME' has made"
+        )
     kinds: dict[int, type[MyLLMError]] = {400: InvalidRequest, 404: NotFound, 503: Unavailable}
     return kinds.get(status, MyLLMError)(detail)

@@ -13,7 +13,7 @@ key_app = typer.Typer(no_args_is_help=True)
 
 File = Annotated[
     Path | None,
-    typer.Option("--file", help="The keys file.", show_default="MYLLM_API_KEYS_FILE"),
+    typer.Option("--file", help="The keys file."),
 ]
 Name = Annotated[str, typer.Argument(help="A name for the key, such as its user's.")]
 
@@ -23,7 +23,7 @@ def add(ctx: typer.Context, name: Name, file: File = None) -> None:
     """Make a new key, store its hash and print the key, which is stored nowhere."""
     import secrets
 
-    from myllm.api.http.keys import added, read
+    from myllm.sessions.keys_file import added, read
 
     path = _path(ctx, file)
     key = secrets.token_urlsafe(32)
@@ -42,7 +42,7 @@ def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the names of the keys."""
-    from myllm.api.http.keys import parse, read
+    from myllm.sessions.keys_file import parse, read
 
     path = _path(ctx, file)
     names = list(parse(read(path), path))
@@ -56,7 +56,7 @@ def list_keys(
 @key_app.command("rm")
 def rm(ctx: typer.Context, name: Name, file: File = None) -> None:
     """Remove a key."""
-    from myllm.api.http.keys import read, removed
+    from myllm.sessions.keys_file import read, removed
 
     path = _path(ctx, file)
     _write(path, removed(read(path), path, name))
@@ -65,10 +65,9 @@ def rm(ctx: typer.Context, name: Name, file: File = None) -> None:
 
 def _path(ctx: typer.Context, file: Path | None) -> Path:
     """The keys file; for a symbolic link its target, so that writing does not replace the link."""
-    path = file or ctx.obj.settings().api_keys_file
-    if path is None:
-        raise typer.BadParameter("name the keys file with --file, or set MYLLM_API_KEYS_FILE")
-    return Path(path).resolve()
+    if file is None:
+        raise typer.BadParameter("name the keys file with --file")
+    return file.resolve()
 
 
 def _write(path: Path, text: str) -> None:

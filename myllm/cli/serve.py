@@ -15,6 +15,7 @@ from myllm.cli.common import EXIT_INTERRUPTED, warning
 if TYPE_CHECKING:
     import socket
 
+    from myllm.api.http.access import Access
     from myllm.settings import Settings
 
 _STDOUT = 1
@@ -49,10 +50,9 @@ def serve(
     access = Access.of(settings, address)
     engine = ensure_engine_with_progress(settings)
     listener = listen(settings.host, settings.port)
-    _warn_if_open(settings, listener)
     server = Server(
         App(settings, engine, access),
-        on_listening=lambda: _greet(settings, listener),
+        on_listening=lambda: _greet(settings, listener, access),
         on_interrupt=lambda: _print(
             f"Running answers get {settings.drain_grace:g} s to end. Ctrl+C again quits at once.\n"
         ),
@@ -65,22 +65,11 @@ def serve(
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _warn_if_open(settings: Settings, listener: socket.socket) -> None:
-    """Warn when other machines can reach the server and it requires no key."""
-    from myllm.api.http.hosts import is_loopback
-
-    address, port = listener.getsockname()[:2]
-    if settings.api_keys_file is None and not is_loopback(address):
-        warning(
-            f"every client that reaches port {port} of this machine can use its models and delete "
-            "them; to require keys, use 'myllm key add NAME' and MYLLM_API_KEYS_FILE"
-        )
-
-
-def _greet(settings: Settings, listener: socket.socket) -> None:
+def _greet(settings: Settings, listener: socket.socket, access: Access) -> None:
     """Print where the server listens, and a command that works there."""
     import structlog
 
+    from myllm.api.http.hosts import is_loopback
     from myllm.cli.client import base_url, url
 
     address, port = listener.getsockname()[:2]
@@ -90,7 +79,13 @@ def _greet(settings: Settings, listener: socket.socket) -> None:
     where = (
         "" if here == listens else f" for every {_kind(address)} of this machine, such as {here}"
     )
-    key = '-H "Authorization: Bearer $MYLLM_API_KEY" ' if settings.api_keys_file else ""
+    is_open = access.keys is None or access.keys.is_open
+    if is_open and not is_loopback(address):
+        warning(
+            f"every client that reaches port {port} of this machine can use its models and delete "
+            "them; to require keys, use 'myllm key create NAME'"
+        )
+    key = "" if is_open else '-H "Authorization: Bearer $MYLLM_API_KEY" '
     _print(
         f"MyLLM listens on {listens}{where}  (Ctrl+C stops it)\n"
         "Try:\n"

@@ -12,11 +12,13 @@ import secrets
 import time
 import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from myllm import limits
 from myllm.errors import InvalidRequest
+from myllm.sessions import schema
+from myllm.sessions.store import sqlite_path
 
 if TYPE_CHECKING:  # loading SQLAlchemy takes a while
     from sqlalchemy.engine import Connection
@@ -24,8 +26,12 @@ if TYPE_CHECKING:  # loading SQLAlchemy takes a while
     from myllm.sessions.database import Database
 
 Role = Literal["user", "admin", "metrics"]
+"""What a key is for: to use models, to operate the server as well, or to read metrics alone."""
+
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 HIGHEST_PRIORITY: Final = 10
+"""Requests have a priority of -10 to 10."""
+
 _PREFIX: Final = "sk-myllm-"  # clients of OpenAI expect "sk-", and scanners for secrets a name
 _PUNCTUATION: Final = frozenset("._-@")
 _MAX_NAME: Final = 64
@@ -80,7 +86,7 @@ class Key(KeyRules):
     name: str
     sha256: bytes
     created: float
-    last_used: float | None = None
+    last_used: float | None = field(default=None, compare=False)
 
     def is_valid(self, now: float) -> bool:
         """Whether requests with this key are served at the time `now`."""
@@ -121,6 +127,10 @@ class KeyStore:
             return [Key(**row) for row in key_rows.page(connection, after, limit)]
 
         return await database.read(read)
+
+    async def has_any(self) -> bool:
+        """Whether there is a key."""
+        return bool(await self.page("", 1))
 
     async def get(self, name: str) -> Key:
         """Return the key of this name. Raises NotFound."""
@@ -222,6 +232,15 @@ class KeyStore:
         from myllm.sessions import key_rows
 
         await database.write(lambda connection: key_rows.note_used(connection, used))
+
+
+def sqlite_has_keys(url: str) -> bool | None:
+    """Whether a store in a SQLite file has any key; None for PostgreSQL. Raises StoreFailed.
+
+    This does not load SQLAlchemy, so it takes a millisecond.
+    """
+    path = sqlite_path(url)
+    return None if path is None else schema.sqlite_has_rows(path, "keys")
 
 
 def new_secret() -> str:

@@ -57,6 +57,19 @@ def sqlite_revision(path: Path) -> str | None:
     return str(row[0]) if row else None
 
 
+def sqlite_has_rows(path: Path, table: str) -> bool:
+    """Whether a SQLite file has this table, and a row in it. Raises StoreFailed."""
+    if not path.exists():
+        return False
+    try:
+        with _opened(path) as connection:
+            if not _has_table(connection, table):
+                return False
+            return connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
+    except sqlite3.Error as failure:
+        raise StoreFailed(_unusable(path, failure)) from failure
+
+
 def back_up_sqlite(path: Path, revision: str) -> Path:
     """Copy a SQLite file before its schema changes. The copy appears only once it is whole."""
     copy = path.with_name(f"{path.name}.before-{HEAD}-was-{revision}")

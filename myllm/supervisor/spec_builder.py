@@ -97,9 +97,6 @@ class SpecBuilder:
 
     def _generating(self, key: InstanceKey, model: Model) -> InstanceSpec:
         place = choose(model, self._settings, self.headroom(), partial(estimate_mb, model))
-        keeps = self._settings.kv_cache_mb != 0 and model.header.state_problem is None
-        # Without this folder the engine cannot even empty a slot.
-        needs_folder = keeps or self._settings.api_keys_file is not None
         threads, batch_threads = self._threads(model), self._batch_threads(model)
         speed_key = self._speed_key(model, batch_threads or threads, place.layout)
         start = (
@@ -116,7 +113,8 @@ class SpecBuilder:
             automatic_context=place.automatic_context,
             layout=place.layout,
             projector=model.projector,
-            slot_dir=self._settings.kv_dir() if needs_folder else None,
+            # Even if nothing is saved there: without it the engine cannot empty a slot.
+            slot_dir=self._settings.kv_dir(),
             engine_id=f"{self._engine.version} {self._engine.commit}",
             speed_key=speed_key,
         )

@@ -7,22 +7,20 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from myllm.api.http.keys import added
 from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, APP, BOB, PROXY
+from tests.keys import add_keys
 from tests.serving import Serving, serving, short_home
 
 
 @pytest.fixture(scope="module")
 def locked(engine: Engine) -> Iterator[Serving]:
-    """A server with every rule set; its keys are Ann's and Bob's."""
+    """A server with every rule set; its keys are Ann's, who is an admin, and Bob's."""
     with short_home() as home:
-        file = home / "keys"
-        file.write_text(added(added("", file, "ann", ANN), file, "bob", BOB))
-        file.chmod(0o600)
+        add_keys(home, "admin", ann=ANN)
+        add_keys(home, bob=BOB)
         with serving(
             home,
-            api_keys_file=file,
             allowed_hosts="ai.example",
             cors_origins=f"{APP}/",
             trusted_proxies=f"{PROXY}/32, 10.0.0.0/8",

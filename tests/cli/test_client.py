@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from myllm.cli.http_client import PatientClient
 from myllm.cli.machine_checks import port
 from myllm.engine.engine import Engine
 from myllm.errors import ServeFailed
+from tests.keys import add_keys
 from tests.serving import environment, serving, wait_until
 
 
@@ -50,8 +50,8 @@ def test_a_server_that_dies_is_one_clear_line(engine: Engine, home: Path) -> Non
 
 
 def test_doctor_recognises_a_server_that_requires_keys(engine: Engine, home: Path) -> None:
-    (home / "keys").write_text(f"ann:{hashlib.sha256(b'secret').hexdigest()}\n")
-    with serving(home, api_keys_file=home / "keys") as server:
+    add_keys(home, ann="secret")
+    with serving(home) as server:
         found = port("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
     assert found.level == "ok"
     assert "a running MyLLM" in found.finding

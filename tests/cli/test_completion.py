@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from myllm.api.http.keys import added
 from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, bearer
 from tests.ggufs import write_header
+from tests.keys import add_keys
 from tests.serving import environment, serving
 
 pytestmark = pytest.mark.full  # each Tab is a process
@@ -96,10 +96,8 @@ def test_ids_of_sessions_with_a_server_and_without(engine: Engine, home: Path) -
 
 
 def test_the_request_to_a_server_has_the_key(engine: Engine, home: Path) -> None:
-    file = home / "keys"
-    file.write_text(added("", file, "ann", ANN))
-    file.chmod(0o600)
-    with serving(home, api_keys_file=file) as server:
+    add_keys(home, ann=ANN)
+    with serving(home) as server:
         with server.client() as client:
             about = {"version": 1, "id": "ann-1", "model": "demo", "title": "t"}
             said = about | {"messages": [{"role": "user", "content": "x"}]}

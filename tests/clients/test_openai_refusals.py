@@ -8,10 +8,10 @@ from typing import Any
 import openai
 import pytest
 
-from myllm.api.http.keys import added
 from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, bearer
 from tests.clients.questions import ASKED, UNENDING
+from tests.keys import add_keys
 from tests.serving import Serving, serving, short_home, wait_until
 
 pytestmark = pytest.mark.more
@@ -21,10 +21,8 @@ pytestmark = pytest.mark.more
 def server(engine: Engine) -> Iterator[Serving]:
     """A server with one slot and one place in the queue."""
     with short_home() as home:
-        file = home / "keys"
-        file.write_text(added("", file, "ann", ANN))
-        file.chmod(0o600)
-        with serving(home, api_keys_file=file, slots=1, queue_size=1) as running:
+        add_keys(home, ann=ANN)
+        with serving(home, slots=1, queue_size=1) as running:
             yield running
 
 

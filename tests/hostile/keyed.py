@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from myllm.api.http.keys import added
 from tests.api.credentials import bearer
+from tests.keys import add_keys
 from tests.serving import Serving, serving
 
 ANN, BOB, EVE = (f"{name}-key-0123456789" for name in ("ann", "bob", "eve"))
@@ -18,12 +18,8 @@ ANN, BOB, EVE = (f"{name}-key-0123456789" for name in ("ann", "bob", "eve"))
 @contextmanager
 def keyed(home: Path, **settings: object) -> Iterator[Serving]:
     """A server that accepts the keys of Ann, Bob and Eve."""
-    file, text = home / "keys", ""
-    for name, key in (("ann", ANN), ("bob", BOB), ("eve", EVE)):
-        text = added(text, file, name, key)
-    file.write_text(text)
-    file.chmod(0o600)
-    with serving(home, api_keys_file=file, **settings) as server:
+    add_keys(home, ann=ANN, bob=BOB, eve=EVE)
+    with serving(home, **settings) as server:
         yield server
 
 

@@ -20,6 +20,7 @@ from myllm.engine.engine import Engine
 from myllm.running_servers import is_own, noted
 from tests.api.credentials import ANN, port_of
 from tests.hostile.attacks import others_are_served
+from tests.keys import add_keys
 from tests.serving import Serving, environment, serving
 
 pytestmark = pytest.mark.full  # a process for each command
@@ -118,10 +119,8 @@ def test_a_configured_server_receives_the_key(home: Path) -> None:
 
 
 def test_the_users_own_server_receives_the_key(engine: Engine, home: Path) -> None:
-    from hashlib import sha256
-
-    (home / "keys").write_text(f"ann:{sha256(ANN.encode()).hexdigest()}\n")
-    with serving(home, api_keys_file=home / "keys") as server:
+    add_keys(home, ann=ANN)
+    with serving(home) as server:
         [file] = (home / "state" / "servers").iterdir()
         assert file.stat().st_mode & 0o777 == 0o600
         with others_are_served(server):

@@ -6,7 +6,6 @@ parentheses.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +29,7 @@ from tests.hostile.fire import (
     unlike_any,
     unlimited_server,
 )
+from tests.keys import add_keys
 from tests.serving import Serving, serving, short_home
 
 HANG_S = 2.0
@@ -104,14 +104,10 @@ def test_equal_choices_of_one_request(server: Serving, api: httpx.Client) -> Non
 
 def test_a_key_that_sends_three_is_refused_for_a_while(engine: Engine) -> None:
     with short_home() as home:
-        keys = home / "keys"
-        keys.write_text(
-            "".join(f"{n}:{hashlib.sha256(n.encode()).hexdigest()}\n" for n in ("eve", "ann"))
-        )
-        keys.chmod(0o600)
+        add_keys(home, eve="eve", ann="ann")
         program, cache = mortal(engine, home), home / "cache"
         with (
-            serving(home, llama_server=program, cache_dir=cache, api_keys_file=keys) as server,
+            serving(home, llama_server=program, cache_dir=cache) as server,
             server.client() as eve,
             server.client() as ann,
         ):

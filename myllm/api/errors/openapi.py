@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from typing import Any, Final
 
 import orjson
@@ -28,6 +29,10 @@ _WITH_BODY: Final = {
     507: "The model does not fit into the memory budget",
 }
 _WITH_KEYS: Final = {401: "The key is missing or not known"}
+_KEY_SCHEMES: Final = {
+    "HTTPBearer": {"type": "http", "scheme": "bearer"},
+    "APIKeyHeader": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+}
 _PARAMETERS: Final = {
     "name": "A model's name or alias.",
     "model": "A model's name or alias; without it, the only loaded one that can is meant.",
@@ -78,13 +83,16 @@ _ERRORS: Final[dict[Envelope, tuple[str, dict[str, Any]]]] = {
 _NOT_OURS: Final = ("HTTPValidationError", "ValidationError")
 
 
-def install(app: FastAPI, *, asks_for_keys: bool) -> None:
-    """Let `app` serve its OpenAPI document with every error that its routes can return."""
+def install(app: FastAPI, open_paths: Set[str]) -> None:
+    """Let `app` serve its OpenAPI document with every error that its routes can return.
+
+    All routes but those at `open_paths` need a key, if the server has any.
+    """
     openapi = app.openapi  # which caches the document until routes are added
     making = asyncio.Lock()
 
     def described() -> dict[str, Any]:
-        return _completed(openapi(), asks_for_keys)
+        return _completed(openapi(), open_paths)
 
     async def answer(_: Request) -> Response:
         """In a thread, since the first time takes some tenths of a second."""
@@ -96,19 +104,22 @@ def install(app: FastAPI, *, asks_for_keys: bool) -> None:
     app.add_api_route(PATH, answer, include_in_schema=False)
 
 
-def _completed(schema: dict[str, Any], asks_for_keys: bool) -> dict[str, Any]:
+def _completed(schema: dict[str, Any], open_paths: Set[str]) -> dict[str, Any]:
     """Add to `schema` what it lacks; a completed one stays as it is."""
     schemas = schema["components"]["schemas"]
     for name in _NOT_OURS:
         schemas.pop(name, None)
     schemas.update(_ERRORS.values())
+    schema["components"]["securitySchemes"] = _KEY_SCHEMES
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] in _PARAMETERS:
                     parameter.setdefault("description", _PARAMETERS[parameter["name"]])
             errors = _ALWAYS | (_WITH_BODY if method != "get" else {})
-            errors |= _WITH_KEYS if asks_for_keys else {}
+            if path not in open_paths:
+                errors |= _WITH_KEYS
+                operation["security"] = [{name: []} for name in _KEY_SCHEMES]
             operation["responses"].pop("422", None)
             for status, reason in sorted(errors.items()):
                 operation["responses"].setdefault(str(status), _answer(path, reason))

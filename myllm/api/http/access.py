@@ -7,9 +7,10 @@ the page that sent it do so (Origin, Sec-Fetch-Site), and whose key does it carr
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-import structlog
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,17 +24,17 @@ from myllm.api.http.hosts import (
     split_host,
     unmapped,
 )
-from myllm.api.http.keys import Keys
+from myllm.api.http.keys import AdminKey, KeyRing
 from myllm.api.http.origins import Origins
 from myllm.api.http.request_state import HEALTH_PATHS
-from myllm.errors import Forbidden, InvalidKeysFile, KeyRefused
+from myllm.api.http.slowdown import Slowdown
+from myllm.errors import Forbidden, KeyRefused, Unavailable
 from myllm.gateway.client import Client
+from myllm.sessions.keys import Role, sqlite_has_keys
 from myllm.settings import Settings
 
-_log = structlog.get_logger(__name__)
-_OPEN_PATHS = HEALTH_PATHS | {"/", "/docs", "/openapi.json"}
-# No key gets ahead of another by raising its own priority; limits per key belong here.
-_KEYS_MAX_PRIORITY = 0
+OPEN_PATHS = HEALTH_PATHS | {"/", "/docs", "/openapi.json"}
+METRICS_PATH = "/metrics"
 _SECRET_HEADERS = (b"authorization", b"x-api-key")
 # Headers that a page of another origin may read, besides the body.
 _EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position")
@@ -43,10 +44,11 @@ _EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position")
 class Access:
     """The rules of one server; without any, all clients that reach it may use it.
 
-    `hosts` are the names that a Host header may have besides the loopback ones; None allows any.
+    Without `keys`, nothing can make it ask for one. `hosts` are the names that a Host header may
+    have besides the loopback ones; None allows any.
     """
 
-    keys: Keys | None = None
+    keys: KeyRing | None = None
     hosts: frozenset[str] | None = None
     origins: Origins = field(default_factory=Origins)
 
@@ -54,9 +56,12 @@ class Access:
     def of(cls, settings: Settings, address: str) -> Access:
         """The rules for a server that listens on `address`.
 
-        Raises InvalidKeysFile.
+        Raises InvalidSettings, StoreFailed, and ServeFailed if the server needs a key there and
+        certainly has none.
         """
-        keys = Keys(settings.api_keys_file) if settings.api_keys_file else None
+        keys = KeyRing(AdminKey.of(settings), is_loopback(address) or settings.allow_anonymous)
+        if (has_keys := sqlite_has_keys(settings.database())) is not None:
+            keys.check_start(has_keys)
         hosts = None
         if settings.allowed_hosts or is_loopback(address):
             named = (split_host(host)[0] for host in (*settings.allowed_hosts, settings.host))
@@ -64,13 +69,9 @@ class Access:
         return cls(keys, hosts, Origins(settings.cors_origins))
 
     def reload(self) -> None:
-        """Read a changed keys file; one that cannot be used is logged and changes nothing."""
-        if self.keys is None:
-            return
-        try:
+        """Read a changed admin key; one that cannot be used is logged and changes nothing."""
+        if self.keys is not None:
             self.keys.reload()
-        except InvalidKeysFile as failure:
-            _log.error("keys not reloaded", cause=failure.detail)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """Return `app` behind the checks of this module."""
@@ -112,7 +113,7 @@ class Access:
             return
         origin = headers.get("origin")
         if origin is None:
-            is_link = headers.get("sec-fetch-dest") == "document" and path in _OPEN_PATHS
+            is_link = headers.get("sec-fetch-dest") == "document" and path in OPEN_PATHS
             if is_from_elsewhere(headers.getlist("sec-fetch-site")) and not is_link:
                 raise Forbidden(
                     "Pages of other sites may not ask this server (Sec-Fetch-Site); ask from a "
@@ -148,17 +149,18 @@ class _OriginCheck:
 class _KeyCheck:
     """Identifies the client; answers 401 if its key is missing or wrong."""
 
-    def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing | None) -> None:
         self._app = app
         self._keys = keys
+        self._slowdown = Slowdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         try:
-            client = self._client(scope)
-        except KeyRefused as refused:
+            client = await self._client(scope)
+        except (KeyRefused, Forbidden, Unavailable) as refused:
             await error_response(refused, scope["path"])(scope, receive, send)
             return
         scope.setdefault("state", {})["client"] = client
@@ -166,24 +168,37 @@ class _KeyCheck:
         headers = [pair for pair in scope["headers"] if pair[0] not in _SECRET_HEADERS]
         await self._app({**scope, "headers": headers}, receive, send)
 
-    def _client(self, scope: Scope) -> Client:
-        if self._keys is None or _is_open(scope["path"]):
-            return Client("local", None, peer_of(scope))
+    async def _client(self, scope: Scope) -> Client:
+        """Raises KeyRefused, Forbidden and Unavailable."""
+        path = scope["path"]
+        if self._keys is None or self._keys.is_open:
+            return _anyone(peer_of(scope))
+        if _is_open(path):
+            return _anyone(peer_of(scope), "user")
         given = _keys_of(Headers(scope=scope))
-        name = next(filter(None, map(self._keys.name_of, given)), None)
-        if name is None:
+        if not given:
             raise KeyRefused(
-                "The key is not known to this server"
-                if given
-                else "This server asks for a key: send 'Authorization: Bearer <key>' or "
+                "This server asks for a key: send 'Authorization: Bearer <key>' or "
                 "'X-Api-Key: <key>'"
             )
-        return Client(f"key:{name}", name, name, _KEYS_MAX_PRIORITY)
+        client = await self._keys.client(given)
+        if client is None:
+            await asyncio.sleep(self._slowdown.delay_s(peer_of(scope)))
+            raise KeyRefused("The key is not known to this server")
+        if client.role == "metrics" and path != METRICS_PATH:
+            raise Forbidden(f"The key '{client.key_name}' is for GET {METRICS_PATH} alone")
+        return client
+
+
+@lru_cache(1024)
+def _anyone(address: str, role: Role = "admin") -> Client:
+    """The client at an address that needs no key."""
+    return Client("local", None, address, role=role)
 
 
 def _is_open(path: str) -> bool:
     """Whether a path shows only public information, so that no key is needed."""
-    return path in _OPEN_PATHS or path.startswith(ASSETS_PATH)
+    return path in OPEN_PATHS or path.startswith(ASSETS_PATH)
 
 
 def peer_of(scope: Scope) -> str:

@@ -17,7 +17,7 @@ from myllm.api.http.streaming import DeferredJson, DeferredResponse
 from myllm.api.llamacpp.schemas import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.conversation import naming, prepared
-from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
+from myllm.api.shared.dependencies import AdminDep, ClientDep, Services, ServicesDep
 from myllm.api.shared.model_list import all_models
 from myllm.errors import InvalidRequest, NotFound
 from myllm.gateway.client import Client
@@ -76,7 +76,7 @@ async def slots(services: ServicesDep, client: ClientDep, model: Name = "") -> R
 
 
 @router.get("/upstream/{model:path}/metrics")
-async def metrics(model: str, services: ServicesDep, client: ClientDep) -> Response:
+async def metrics(model: str, services: ServicesDep, client: AdminDep) -> Response:
     """The engine's counters, in Prometheus' text format."""
 
     async def make() -> Response:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import STREAM_HEADERS, Stream
-from myllm.api.shared.dependencies import Services, ServicesDep
+from myllm.api.shared.dependencies import AdminDep, Services, ServicesDep
 from myllm.errors import MyLLMError
 from myllm.limits import LOG_LINES
 from myllm.supervisor.spec import log_names
@@ -32,6 +32,7 @@ async def show_logs(
     request: Request,
     name: str,
     services: ServicesDep,
+    _: AdminDep,
     lines: Annotated[
         int, Query(ge=0, le=LOG_LINES, description="So many last lines of each log.")
     ] = DEFAULT_LINES,

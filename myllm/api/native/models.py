@@ -14,7 +14,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import DeferredJson
 from myllm.api.native.response_schemas import ModelDetails, ModelList
 from myllm.api.native.schemas import LoadRequest
-from myllm.api.shared.dependencies import ServicesDep
+from myllm.api.shared.dependencies import AdminDep, ServicesDep
 from myllm.gateway.planner import without_engines
 from myllm.gateway.snapshot import Snapshot
 from myllm.models.descriptions import model_details, model_summary
@@ -61,7 +61,9 @@ async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
 
 
 @router.post("/models/{name:path}/load")
-async def load_model(name: str, services: ServicesDep, wish: LoadRequest | None = None) -> Response:
+async def load_model(
+    name: str, services: ServicesDep, _: AdminDep, wish: LoadRequest | None = None
+) -> Response:
     """Load a model and answer when it is ready."""
     keep_alive = wish.keep_alive if wish else None
 
@@ -77,6 +79,7 @@ async def load_model(name: str, services: ServicesDep, wish: LoadRequest | None 
 async def unload_model(
     name: str,
     services: ServicesDep,
+    _: AdminDep,
     force: Annotated[
         bool,
         Query(
@@ -91,7 +94,7 @@ async def unload_model(
 
 
 @router.post("/models/{name:path}/reload")
-async def reload_model(name: str, services: ServicesDep) -> dict[str, str]:
+async def reload_model(name: str, services: ServicesDep, _: AdminDep) -> dict[str, str]:
     """Replace a model's engines by new ones, without failing a request."""
     own_name = await services.gateway.models.name_of(name)
     model = await asyncio.to_thread(services.gateway.registry.get, own_name)
@@ -101,9 +104,10 @@ async def reload_model(name: str, services: ServicesDep) -> dict[str, str]:
 
 
 @router.post("/reload")
-async def reload_all(services: ServicesDep) -> dict[str, str]:
-    """Replace the engines of every model, without failing a request, and read changed keys."""
-    services.reload_keys()
+async def reload_all(services: ServicesDep, _: AdminDep) -> dict[str, str]:
+    """Replace the engines of every model, without failing a request, and read a changed admin key
+    and certificate."""
+    services.reload_access()
     replaced = services.gateway.reload()
     words = f"Being replaced: {', '.join(replaced)}" if replaced else "No model is loaded"
     return {"status": "success", "message": words}
@@ -113,6 +117,7 @@ async def reload_all(services: ServicesDep) -> dict[str, str]:
 async def delete_model(
     name: str,
     services: ServicesDep,
+    _: AdminDep,
     force: Annotated[bool, Query(description="Even if it is answering.")] = False,
 ) -> dict[str, str]:
     """Delete a model from the disk, unloading it first."""

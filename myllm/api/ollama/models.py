@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from myllm.api.http.streaming import DeferredJson, described
 from myllm.api.ollama.routes import AnyContentType, streamed
 from myllm.api.ollama.schemas import CopyRequest, NamedRequest, PullRequest
-from myllm.api.shared.dependencies import Services, ServicesDep
+from myllm.api.shared.dependencies import AdminDep, Services, ServicesDep
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest, PullFailed
 from myllm.gateway.pull_progress import Step, pulling
@@ -85,7 +85,7 @@ async def show(request: NamedRequest, services: ServicesDep) -> dict[str, Any]:
 
 
 @router.post("/api/copy")
-async def copy(request: CopyRequest, services: ServicesDep) -> Response:
+async def copy(request: CopyRequest, services: ServicesDep, _: AdminDep) -> Response:
     """Copy a model under another name; unlike Ollama, never over an existing model."""
     registry = services.gateway.registry
     await asyncio.to_thread(copy_model, registry, request.source, request.destination)
@@ -93,14 +93,14 @@ async def copy(request: CopyRequest, services: ServicesDep) -> Response:
 
 
 @router.delete("/api/delete")
-async def delete(request: NamedRequest, services: ServicesDep) -> Response:
+async def delete(request: NamedRequest, services: ServicesDep, _: AdminDep) -> Response:
     """Delete a model from the disk, unloading it first."""
     await services.gateway.remove(request.model)
     return Response()
 
 
 @router.post("/api/pull", responses=described("application/x-ndjson"))
-async def pull(request: PullRequest, services: ServicesDep) -> Response:
+async def pull(request: PullRequest, services: ServicesDep, _: AdminDep) -> Response:
     """Download a model by its name in the catalog, or a repository of the Hugging Face hub.
 
     Stopped when the client leaves; the next pull continues from there.

@@ -22,10 +22,11 @@ from myllm.api.ollama.schemas import (
 )
 from myllm.api.ollama.translate import Lines, messages_of, prompt_of
 from myllm.api.shared.conversation import naming
-from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep
+from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, check_admin
 from myllm.api.shared.tools import tool_fields
 from myllm.api.shared.translated_chat import Chat, start_chat
 from myllm.errors import InvalidRequest, MyLLMError
+from myllm.gateway.client import Client
 from myllm.gateway.embedding import embed
 from myllm.gateway.generation.answers import Answer, RawAnswer, generating_model
 from myllm.gateway.generation.infill import InfillAnswer
@@ -61,7 +62,7 @@ async def generate(
     """Answer a prompt as a conversation of one message, or complete it as it is (`raw`)."""
     lines = Lines(request.model, chat=False)
     if not (request.prompt or request.images):
-        return _load_or_unload(services, request, lines)
+        return _load_or_unload(services, client, request, lines)
     for name in ("template", "context"):
         if getattr(request, name):
             raise InvalidRequest(f"{name} is not supported; leave it out")
@@ -113,7 +114,7 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
     """Answer a conversation with the model's chat template."""
     lines = Lines(request.model, chat=True)
     if not request.messages:
-        return _load_or_unload(services, request, lines)
+        return _load_or_unload(services, client, request, lines)
     info = request.info(client)
     fields = request.fields() | tool_fields(request.tools, None, info.ignored)
     messages = messages_of(request.messages)
@@ -173,9 +174,15 @@ def _answer(
 
 
 def _load_or_unload(
-    services: Services, request: OllamaGenerateRequest | OllamaChatRequest, lines: Lines
+    services: Services,
+    client: Client,
+    request: OllamaGenerateRequest | OllamaChatRequest,
+    lines: Lines,
 ) -> Response:
-    """Answer a request without a prompt, which loads or unloads the model."""
+    """Answer a request without a prompt: load the model, as any question does, or unload it, which
+    only an admin may do, since others may be using it."""
+    if request.keep_alive == 0:
+        check_admin(client)
 
     async def make() -> Mapping[str, Any]:
         gateway = services.gateway

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from myllm.api.http.request_state import client_of, services_of
 from myllm.api.shared.engine_logs import LogReaders
 from myllm.api.shared.readiness import Readiness
+from myllm.errors import Forbidden
 from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
@@ -25,7 +26,8 @@ from myllm.supervisor.spec_builder import SpecBuilder
 
 @dataclass(frozen=True)
 class Services:
-    """The layers below the API, ready for use; `reload_keys` reads a changed keys file."""
+    """The layers below the API, ready for use; `reload_access` reads what decides
+    who may send requests, such as a changed admin key."""
 
     settings: Settings
     gateway: Gateway
@@ -35,7 +37,7 @@ class Services:
     readiness: Readiness
     logs: LogReaders
     recent: RecentRequests
-    reload_keys: Callable[[], None]
+    reload_access: Callable[[], None]
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -64,7 +66,31 @@ ServicesDep = Annotated[Services, Depends(services_of)]
 ClientDep = Annotated[Client, Depends(client_of)]
 
 
-# Both are async, although nothing waits: FastAPI would run a plain function in a thread.
+# These functions are async, although nothing waits: FastAPI would run others in a thread.
+
+
+def check_admin(client: Client) -> None:
+    """Raise Forbidden for a client that is not an admin."""
+    if client.role != "admin":
+        raise Forbidden(f"The key '{client.key_name}' may not do this; it takes one of role admin")
+
+
+async def _admin(client: ClientDep) -> Client:
+    check_admin(client)
+    return client
+
+
+async def _metrics_reader(client: ClientDep) -> Client:
+    if client.role not in ("admin", "metrics"):
+        raise Forbidden(
+            f"The key '{client.key_name}' may not do this; it takes one of role metrics or admin"
+        )
+    return client
+
+
+# The client of a route for admins, and of one for who collects metrics; others get 403.
+AdminDep = Annotated[Client, Depends(_admin)]
+MetricsDep = Annotated[Client, Depends(_metrics_reader)]
 
 
 async def _sessions(request: Request) -> SessionStore:

@@ -56,7 +56,8 @@ def test_a_proxys_name_is_answered_when_it_is_allowed(door: httpx.Client) -> Non
 
 
 def test_a_server_for_all_is_called_by_any_name_and_warns(engine: Engine, home: Path) -> None:
-    with serving(home, host="0.0.0.0") as server, server.client() as api:
+    allowed = {"host": "0.0.0.0", "allow_anonymous": True}
+    with serving(home, **allowed) as server, server.client() as api:
         assert server.url == f"http://0.0.0.0:{port_of(server)}"
         assert server.process.stdout is not None
         _, example = (server.process.stdout.readline() for _ in range(2))
@@ -65,12 +66,12 @@ def test_a_server_for_all_is_called_by_any_name_and_warns(engine: Engine, home: 
         assert answer.status_code == 200
         [warning] = [line for line in server.log.splitlines() if line.startswith("warning: ")]
         assert "delete them" in warning
-        assert "MYLLM_API_KEYS_FILE" in warning
+        assert "myllm key create" in warning
 
 
 def test_allowed_hosts_count_on_every_address(engine: Engine, home: Path) -> None:
     # As in a container whose port is published to its machine alone.
-    settings = {"host": "0.0.0.0", "allowed_hosts": "localhost,myllm"}
+    settings = {"host": "0.0.0.0", "allow_anonymous": True, "allowed_hosts": "localhost,myllm"}
     with serving(home, **settings) as server, server.client() as api:
         for host, status in (("myllm:8000", 200), ("127.0.0.1:8000", 200), ("evil.example", 403)):
             assert api.get("/health", headers={"Host": host}).status_code == status
@@ -191,7 +192,7 @@ def test_forwarded_addresses_of_other_peers_are_ignored(locked: Serving, server:
 def test_a_server_on_all_addresses_of_ipv6_also_serves_ipv4(
     engine: Engine, home: Path, proxies: str
 ) -> None:
-    with serving(home, host="::", trusted_proxies=proxies) as server:
+    with serving(home, host="::", allow_anonymous=True, trusted_proxies=proxies) as server:
         assert server.url == f"http://[::]:{port_of(server)}"
         assert server.process.stdout is not None
         _, example = (server.process.stdout.readline() for _ in range(2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from myllm.api.http.keys import added
 from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, BOB, bearer, port_of
 from tests.api.events import detail, post
-from tests.serving import Serving, environment, serving, wait_until
+from tests.keys import add_keys
+from tests.serving import Serving, environment, wait_until
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_a_large_body_without_a_key_gets_its_401(locked: Serving) -> None:
     connection.close()
 
 
-def test_the_openapi_document_describes_the_key(door: httpx.Client, api: httpx.Client) -> None:
+def test_the_openapi_document_describes_the_key(door: httpx.Client) -> None:
     described = door.get("/openapi.json", headers=bearer(ANN)).json()
     schemes = described["components"]["securitySchemes"]
     assert list(schemes.values()) == [
@@ -101,7 +100,6 @@ def test_the_openapi_document_describes_the_key(door: httpx.Client, api: httpx.C
     ]
     assert described["paths"]["/api/chat"]["post"]["security"] == [{name: []} for name in schemes]
     assert "security" not in described["paths"]["/health"]["get"]
-    assert "securitySchemes" not in api.get("/openapi.json").json()["components"]
 
 
 def test_two_owners_choose_the_same_session_id(door: httpx.Client) -> None:
@@ -117,32 +115,6 @@ def test_two_owners_choose_the_same_session_id(door: httpx.Client) -> None:
     say(ANN, "My name is Tobias.")
     assert "Tobias" not in say(BOB, "What is my name?")
     assert "Tobias" in say(ANN, "What is my name?")
-
-
-@pytest.mark.parametrize("by_signal", [True, False])
-def test_changed_keys_count_after_a_reload(engine: Engine, home: Path, by_signal: bool) -> None:
-    file, text = home / "keys", added("", home, "ann", ANN)
-    file.write_text(text)
-    with serving(home, api_keys_file=file) as server, server.client() as door:
-
-        def status(key: str) -> int:
-            return door.get("/api/models", headers=bearer(key)).status_code
-
-        def reload() -> None:
-            if by_signal:
-                server.process.send_signal(signal.SIGHUP)
-            else:
-                assert door.post("/api/reload", headers=bearer(ANN)).status_code == 200
-
-        for content, expected in ((added(text, file, "bob", BOB), 200), (text, 401)):
-            assert status(BOB) != expected
-            file.write_text(content)
-            reload()
-            wait_until(lambda wanted=expected: status(BOB) == wanted, 10, "the new keys")
-        file.write_text("nonsense\n")
-        reload()
-        wait_until(lambda: "keys not reloaded" in server.log, 10, "a line in the log")
-        assert status(ANN) == 200
 
 
 def test_no_key_is_in_any_log(locked: Serving, door: httpx.Client) -> None:
@@ -201,11 +173,10 @@ def test_the_command_line_says_what_to_set(
 
 
 def test_run_needs_no_key_for_a_server_of_its_own(engine: Engine, home: Path) -> None:
-    file = home / "keys"
-    file.write_text(added("", file, "ann", ANN))
+    add_keys(home, ann=ANN)
     done = subprocess.run(
         [sys.executable, "-m", "myllm", "run", "demo", "What is the capital of France?"],
-        env=environment(home, port=1, api_keys_file=file), stdin=subprocess.DEVNULL,
+        env=environment(home, port=1), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.stdout == "The capital of France is Paris.\n"

@@ -38,6 +38,7 @@ _PARAMETERS: Final = {
     "model": "A model's name or alias; without it, the only loaded one that can is meant.",
     "session_id": "The session's id.",
     "message": "The message's id, from GET /api/sessions/{session_id}.",
+    "request_id": "The request's id, from GET /api/requests or the header X-Request-ID.",
     "response_id": "The answer's id.",
 }
 _TEXT: Final = {"type": "string"}

@@ -11,6 +11,18 @@ ANY_PRIORITY: Final = HIGHEST_PRIORITY
 """The highest priority that a request can ask for."""
 
 
+ADMIN_KEY: Final = "(admin)"
+"""The name of the admin key of the settings, which no key in the store can have."""
+
+LOCAL_OWNER: Final = "local"
+"""The owner of what was made while the server had no keys."""
+
+
+def owner_of(key_name: str) -> str:
+    """Return the owner of what requests with this key make."""
+    return f"key:{key_name}"
+
+
 @dataclass(frozen=True)
 class Client:
     """Who sent a request.

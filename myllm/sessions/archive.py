@@ -52,15 +52,23 @@ class Archive:
         return await self._database.read(lambda connection: rows.all_of(connection, ref))
 
     async def page(
-        self, owner: str, limit: int, cursor: str | None = None, search: str = "", model: str = ""
+        self,
+        owner: str | None,
+        limit: int,
+        cursor: str | None = None,
+        search: str = "",
+        model: str = "",
     ) -> tuple[list[Summary], str | None]:
         """Return at most `limit` sessions, the last changed first, and the cursor of the next page.
 
+        They are those of one owner, or of all with None.
         `search` is a text in a title or a message, in upper or lower case. Raises InvalidRequest
         for a cursor that no page has given, and Unavailable for a search that takes too long or
         waits too long for other searches.
         """
-        query = sa.select(*rows.SUMMARY).where(sessions.c.owner == owner)
+        query = sa.select(*rows.SUMMARY)
+        if owner is not None:
+            query = query.where(sessions.c.owner == owner)
         if model:
             query = query.where(sessions.c.model == model)
         if search:
@@ -77,7 +85,7 @@ class Archive:
             return [Summary(*row) for row in connection.execute(query)]
 
         if search:
-            found = await self._database.search(owner, read)
+            found = await self._database.search(owner or "", read)
         else:
             found = await self._database.read(read)
         if len(found) <= limit:

@@ -29,7 +29,7 @@ from myllm.api.http.origins import Origins
 from myllm.api.http.request_state import HEALTH_PATHS
 from myllm.api.http.slowdown import Slowdown
 from myllm.errors import Forbidden, KeyRefused, Unavailable
-from myllm.gateway.client import Client
+from myllm.gateway.client import LOCAL_OWNER, Client
 from myllm.sessions.keys import Role, sqlite_has_keys
 from myllm.settings import Settings
 
@@ -193,7 +193,7 @@ class _KeyCheck:
 @lru_cache(1024)
 def _anyone(address: str, role: Role = "admin") -> Client:
     """The client at an address that needs no key."""
-    return Client("local", None, address, role=role)
+    return Client(LOCAL_OWNER, None, address, role=role)
 
 
 def _is_open(path: str) -> bool:

@@ -19,14 +19,12 @@ from typing import Final, NoReturn
 import structlog
 
 from myllm.errors import InvalidSettings, KeyRefused, ServeFailed, Unavailable
-from myllm.gateway.client import ANY_PRIORITY, Client
+from myllm.gateway.client import ADMIN_KEY, ANY_PRIORITY, Client, owner_of
 from myllm.loops import in_background, keep_running
 from myllm.sessions.keys import Key, KeyStore, hash_of
 from myllm.settings import Settings
 
 _log = structlog.get_logger(__name__)
-# No key of the store can have this name.
-_ADMIN: Final = "(admin)"
 _POLL_S: Final = 1.0
 # How long a request with a key waits for the keys to be read after the server's start.
 _FIRST_READ_S: Final = 10.0
@@ -206,7 +204,7 @@ def _checked(key: str, where: str) -> str:
 
 
 def _client_of(key: Key) -> Client:
-    return Client(f"key:{key.name}", key.name, key.name, key.max_priority, key.role, key)
+    return Client(owner_of(key.name), key.name, key.name, key.max_priority, key.role, key)
 
 
-_ADMIN_CLIENT: Final = Client(f"key:{_ADMIN}", _ADMIN, _ADMIN, ANY_PRIORITY, "admin")
+_ADMIN_CLIENT: Final = Client(owner_of(ADMIN_KEY), ADMIN_KEY, ADMIN_KEY, ANY_PRIORITY, "admin")

@@ -15,7 +15,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.schemas import ChatRequest, ForkRequest, RenameRequest
 from myllm.api.shared.bounded import Name
-from myllm.api.shared.dependencies import ClientDep, RegistryDep, SessionsDep
+from myllm.api.shared.dependencies import RegistryDep, SessionsDep
+from myllm.api.shared.owners import OwnerDep, OwnersDep, name_of
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest
 from myllm.gateway.conversation.ignored import Ignored
@@ -50,7 +51,7 @@ _FILES: dict[str, Any] = {
 async def list_sessions(
     sessions: SessionsDep,
     registry: RegistryDep,
-    client: ClientDep,
+    owner: OwnersDep,
     limit: Annotated[int, Query(ge=1, le=500, description="How many at most.")] = 50,
     cursor: Annotated[Name | None, Query(description="`next_cursor` of the page before.")] = None,
     search: Annotated[_Search, Query(description="A text in a title or a message.")] = "",
@@ -60,42 +61,44 @@ async def list_sessions(
     if model:  # sessions are stored under their model's own name
         model = await asyncio.to_thread(registry.name_of, model)
     archive = await sessions.archive()
-    page, following = await archive.page(client.owner, limit, cursor, search, model)
-    return {"sessions": [_summary(each) for each in page], "next_cursor": following}
+    page, following = await archive.page(owner, limit, cursor, search, model)
+    shown = [_summary(each) for each in page]
+    if owner is None:
+        for entry, each in zip(shown, page, strict=True):
+            entry["owner"] = name_of(each.owner)
+    return {"sessions": shown, "next_cursor": following}
 
 
 @router.get("/{session_id}")
-async def show_session(session_id: str, sessions: SessionsDep, client: ClientDep) -> dict[str, Any]:
+async def show_session(session_id: str, sessions: SessionsDep, owner: OwnerDep) -> dict[str, Any]:
     """Show a session with all its messages; prompts no longer contain superseded ones."""
-    found, stored = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
+    found, stored = await (await sessions.archive()).listed(SessionRef(owner, session_id))
     return _summary(found) | {"messages": [_message(each) for each in stored]}
 
 
 @router.patch("/{session_id}")
 async def rename_session(
-    session_id: str, body: RenameRequest, sessions: SessionsDep, client: ClientDep
+    session_id: str, body: RenameRequest, sessions: SessionsDep, owner: OwnerDep
 ) -> dict[str, Any]:
     """Give a session another title."""
-    ref = SessionRef(client.owner, session_id)
+    ref = SessionRef(owner, session_id)
     await (await sessions.archive()).rename(ref, body.title)
     return await _shown(sessions, ref)
 
 
 @router.delete("/{session_id}")
-async def remove_session(
-    session_id: str, sessions: SessionsDep, client: ClientDep
-) -> dict[str, str]:
+async def remove_session(session_id: str, sessions: SessionsDep, owner: OwnerDep) -> dict[str, str]:
     """Remove a session, its messages and its saved state."""
-    await sessions.remove(SessionRef(client.owner, session_id))
+    await sessions.remove(SessionRef(owner, session_id))
     return {"status": "success", "message": f"Session '{session_id}' removed"}
 
 
 @router.delete("/{session_id}/messages/{message}")
 async def take_back(
-    session_id: str, message: int, sessions: SessionsDep, client: ClientDep
+    session_id: str, message: int, sessions: SessionsDep, owner: OwnerDep
 ) -> dict[str, str]:
     """Take back a message and all that follow it; they are kept as superseded messages."""
-    await sessions.take_back(SessionRef(client.owner, session_id), message)
+    await sessions.take_back(SessionRef(owner, session_id), message)
     text = f"Session '{session_id}' goes on from before message {message}"
     return {"status": "success", "message": text}
 
@@ -104,27 +107,27 @@ async def take_back(
 async def fork_session(
     session_id: str,
     sessions: SessionsDep,
-    client: ClientDep,
+    owner: OwnerDep,
     body: Annotated[ForkRequest, Body(default_factory=ForkRequest)],
 ) -> dict[str, Any]:
     """Begin another session with the messages of this one, up to and including `message`."""
     new_id = _new_id(body.session_id)
     archive = await sessions.archive()
-    await archive.fork(SessionRef(client.owner, session_id), new_id, body.message)
-    return await _shown(sessions, SessionRef(client.owner, new_id))
+    await archive.fork(SessionRef(owner, session_id), new_id, body.message)
+    return await _shown(sessions, SessionRef(owner, new_id))
 
 
 @router.get("/{session_id}/export")
 async def export_session(
     session_id: str,
     sessions: SessionsDep,
-    client: ClientDep,
+    owner: OwnerDep,
     form: Annotated[
         Format, Query(alias="format", description="JSON for programs, Markdown for people.")
     ] = "json",
 ) -> Response:
     """Export a session without its superseded messages; POST it to /api/sessions/import."""
-    found, stored = await (await sessions.archive()).listed(SessionRef(client.owner, session_id))
+    found, stored = await (await sessions.archive()).listed(SessionRef(owner, session_id))
     messages = tuple(each.message for each in stored if not each.superseded)
     text = write(Document(found.id, found.model, found.title, messages), form)
     name = f"{session_id.replace(':', '_')}.{_ENDINGS[form]}"
@@ -136,7 +139,7 @@ async def export_session(
 async def import_session(
     request: Request,
     sessions: SessionsDep,
-    client: ClientDep,
+    owner: OwnerDep,
     session_id: Annotated[Name | None, Query(description="Instead of the id in the file.")] = None,
 ) -> dict[str, Any]:
     """Import a session that was exported as JSON or Markdown."""
@@ -149,7 +152,7 @@ async def import_session(
     except UnicodeDecodeError as failure:
         raise InvalidRequest(f"The body is not UTF-8: {failure.reason}") from None
     document = await asyncio.to_thread(lambda: _checked(read(text, forms[media])))
-    ref = SessionRef(client.owner, _new_id(session_id or document.id))
+    ref = SessionRef(owner, _new_id(session_id or document.id))
     archive = await sessions.archive()
     title, messages = document.title, document.messages
     await archive.add(ref, document.model, title, messages)

@@ -28,13 +28,15 @@ _OWN_FLAGS = ("--host", "--model", "--alias", "--slot-save-path")
 
 @dataclass(frozen=True)
 class Contestant:
-    """A server that is ready. `gateway` is None if clients talk to the engine directly."""
+    """A server that is ready. `gateway` is None if clients talk to the engine directly; `key` is
+    theirs, if they need one."""
 
     name: str
     url: str
     gateway: psutil.Process | None
     engines: tuple[psutil.Process, ...]
     native: bool = False
+    key: str = ""
 
     def stream(self, tokens: int = STREAM_TOKENS) -> Target:
         """Requests for streams of that many tokens."""
@@ -49,7 +51,8 @@ class Contestant:
     def _target(self, tokens: int, stream: bool, expected: int, ending: str) -> Target:
         path = "/api/chat" if self.native else "/v1/chat/completions"
         body = self._body(tokens, stream)
-        return target(self.url, path, body, word=_WORD, expected=expected, ending=ending)
+        answer = {"word": _WORD, "expected": expected, "ending": ending}
+        return target(self.url, path, body, key=self.key, **answer)
 
     def _body(self, tokens: int, stream: bool) -> dict[str, Any]:
         """The same work for the engine in both dialects, independent of their defaults.
@@ -80,11 +83,11 @@ def contestants(litellm: str | None, before: Path | None) -> Iterator[list[Conte
         routing = running.enter_context(router(flags, models, MODEL))
         found = [
             Contestant("direct", bare.url, None, (bare.process,)),
-            *_in_both_dialects("MyLLM", server),
+            *in_both_dialects("MyLLM", server),
             Contestant("router", routing.url, routing.process, tuple(routing.process.children())),
         ]
         if before is not None:
-            found += _in_both_dialects("before", running.enter_context(myllm(models, before)))
+            found += in_both_dialects("before", running.enter_context(myllm(models, before)))
         if litellm is not None:
             try:
                 proxy = running.enter_context(litellm_proxy(litellm, bare.url, MODEL))
@@ -95,20 +98,26 @@ def contestants(litellm: str | None, before: Path | None) -> Iterator[list[Conte
         yield found
 
 
-def _in_both_dialects(name: str, server: Serving) -> list[Contestant]:
+def in_both_dialects(name: str, server: Serving, key: str = "") -> list[Contestant]:
+    """The contestants that speak OpenAI's API and MyLLM's own with `server`."""
     gateway, engines = psutil.Process(server.process.pid), tuple(server.engines())
     return [
-        Contestant(f"{name} /v1", server.url, gateway, engines),
-        Contestant(f"{name} /api", server.url, gateway, engines, native=True),
+        Contestant(f"{name} /v1", server.url, gateway, engines, key=key),
+        Contestant(f"{name} /api", server.url, gateway, engines, native=True, key=key),
     ]
 
 
 @contextmanager
-def myllm(models_dir: Path, checkout: Path | None = None, slots: int = SLOTS) -> Iterator[Serving]:
+def myllm(
+    models_dir: Path, checkout: Path | None = None, slots: int = SLOTS, admin_key: str | None = None
+) -> Iterator[Serving]:
     """MyLLM with all models loaded, and no idle timeout."""
     sizes = {"slots": slots, "threads": 1, "context_size": 1024, "queue_size": 1000}
-    with myllm_server(checkout, models_dir=models_dir, keep_alive=-1, **sizes) as server:
+    given = {"models_dir": models_dir, "keep_alive": -1, "admin_key": admin_key, **sizes}
+    with myllm_server(checkout, **given) as server:
         with server.client(120) as api:
+            if admin_key is not None:
+                api.headers["Authorization"] = f"Bearer {admin_key}"
             for model in sorted(models_dir.iterdir()):
                 api.post(f"/api/models/{model.name}/load").raise_for_status()
             api.get("/v1/models").raise_for_status()  # loads the other dialects

@@ -1,6 +1,6 @@
 -- What wrk asks and how it judges the answers: keep asking for some seconds, let what is under
 -- way come to its end, print one line. Arguments: path, body, seconds, clients, the word that
--- each token is, how often it must occur, what must be near the end of an answer.
+-- each token is, how often it must occur, what must be near the end of an answer, and the key.
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -35,7 +35,11 @@ function init(args)
     local path, body = args[1], args[2]
     seconds, clients, word = tonumber(args[3]), tonumber(args[4]), args[5]
     expected, ending = tonumber(args[6]), args[7]
-    asking = wrk.format("POST", path, { ["Content-Type"] = "application/json" }, body)
+    local headers = { ["Content-Type"] = "application/json" }
+    if args[8] ~= "" then
+        headers["Authorization"] = "Bearer " .. args[8]
+    end
+    asking = wrk.format("POST", path, headers, body)
 end
 
 -- Each connection asks this before its next request. The last one to hear that the time is over

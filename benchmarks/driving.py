@@ -23,7 +23,8 @@ _GRACE_S = 90
 class Target:
     """A request, its address, and how to recognize a good answer.
 
-    `word` occurs `expected` times in it, and `ending` is near its end.
+    `word` occurs `expected` times in it, and `ending` is near its end. `key` is sent with the
+    request, unless it is empty.
     """
 
     host: str
@@ -33,6 +34,7 @@ class Target:
     word: str
     expected: int
     ending: str
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _wrk(target: Target, clients: int, seconds: float) -> Driven:
     command = ["wrk", "-t1", f"-c{clients}", f"-d{longest}", f"--timeout={longest}"]
     command += ["-s", str(_SCRIPT), f"http://{target.host}:{target.port}", "--"]
     command += [target.path, target.body, f"{seconds:g}", str(clients)]
-    command += [target.word, str(target.expected), target.ending]
+    command += [target.word, str(target.expected), target.ending, target.key]
     before = _children_cpu_s()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     report = re.search(r"^drove (\d+) (\d+) (\d+) (\S+) (.*)$", done.stdout, re.MULTILINE)

@@ -28,7 +28,7 @@ class Target:
         self.host, self.port = str(plan["host"]), int(str(plan["port"]))
         self.word, self.ending = str(plan["word"]).encode(), str(plan["ending"]).encode()
         self.expected = int(str(plan["expected"]))
-        self.request = _request(str(plan["path"]), str(plan["body"]).encode())
+        self.request = _request(str(plan["path"]), str(plan["body"]).encode(), str(plan["key"]))
 
 
 class Result:
@@ -150,9 +150,10 @@ def _length(got: bytearray) -> int | None:
     return 0
 
 
-def _request(path: str, body: bytes) -> bytes:
+def _request(path: str, body: bytes, key: str) -> bytes:
+    access = f"Authorization: Bearer {key}\r\n" if key else ""
     return (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n{access}"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode() + body
 

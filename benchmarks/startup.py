@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -27,22 +28,33 @@ def measure() -> list[Figure]:
     return [*_serve(), *_version(), *_other_commands()]
 
 
+@dataclass(frozen=True)
+class Started:
+    """A server that was started and did nothing for some seconds."""
+
+    seconds: float
+    cpu_s: float
+    rss_mb: float
+
+
+def started(checkout: Path | None) -> Started:
+    """Start a server of `checkout`, or of this one, until it answers `/health`."""
+    began = time.monotonic()
+    with myllm_server(checkout) as server:
+        with server.client() as client:
+            client.get("/health").raise_for_status()
+        wall = time.monotonic() - began
+        process = psutil.Process(server.process.pid)
+        used = process.cpu_times()
+        time.sleep(_SETTLE_S)
+        return Started(wall, used.user + used.system, process.memory_info().rss / _MB)
+
+
 def _serve() -> list[Figure]:
-    walls, cpus, sizes = [], [], []
-    for each in range(1 + _ROUNDS):
-        started = time.monotonic()
-        with myllm_server() as server:
-            with server.client() as client:
-                client.get("/health").raise_for_status()
-            wall = time.monotonic() - started
-            process = psutil.Process(server.process.pid)
-            used = process.cpu_times()
-            if each == 0:  # the first start fills the disk cache and writes bytecode
-                continue
-            walls.append(wall)
-            cpus.append(used.user + used.system)
-            time.sleep(_SETTLE_S)
-            sizes.append(process.memory_info().rss / _MB)
+    # The first start fills the disk cache and writes bytecode.
+    _, *made = [started(None) for _ in range(1 + _ROUNDS)]
+    walls, cpus = [each.seconds for each in made], [each.cpu_s for each in made]
+    sizes = [each.rss_mb for each in made]
     return [
         median_of("serve: command to /health", walls, 1.0),
         median_of("  its CPU time", cpus),

@@ -29,9 +29,9 @@ from myllm.api.http.middleware import (
     StripPrefix,
     Turnstile,
 )
-from myllm.api.native import health, sessions
+from myllm.api.native import health
 from myllm.api.native.options import Options
-from myllm.api.shared.dependencies import Services, StoreOnly
+from myllm.api.shared.dependencies import Services
 from myllm.api.shared.engine_logs import LogReaders
 from myllm.api.shared.readiness import Readiness
 from myllm.engine.engine import Engine
@@ -45,6 +45,7 @@ from myllm.gateway.observers.event_log import EventLog
 from myllm.gateway.observers.observer import Observers
 from myllm.gateway.observers.recent_requests import RecentRequests
 from myllm.gateway.observers.record_keeping import RecordKeeping
+from myllm.gateway.observers.usage_book import UsageBook
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.launcher.local.launcher import LocalLauncher
@@ -57,6 +58,7 @@ from myllm.sessions.keys import KeyStore, sqlite_has_keys
 from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.retention import Limits, Retention
 from myllm.sessions.store import SessionStore
+from myllm.sessions.usage import UsageStore
 from myllm.settings import Settings
 from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.prompt_speeds import PromptSpeeds
@@ -147,6 +149,10 @@ class App:
             store = SessionStore(self.settings.database())
             ending.push_async_callback(store.close)
             files = KvFiles(self.settings.kv_dir(), store.kv_records, self.settings.kv_cache_mb)
+            book = UsageBook(UsageStore(store.database))
+            ending.push_async_callback(book.close)
+            ending.callback(in_background("writing usage", book.run()).cancel)
+            self.observers.attach(book)
             retention = in_background("retention", Retention(store, _limits(self.settings)).run())
             ending.callback(retention.cancel)
             await store.start()
@@ -155,7 +161,7 @@ class App:
             tidying = in_background("tidying states of conversations", files.tidy())
             ending.push_async_callback(asyncio.wait, {tidying})
             ending.push_async_callback(self.drain_and_stop)
-            self._services = self._build_services(self._runtime, store, files)
+            self._services = self._build_services(self._runtime, store, files, book)
             self._services.gateway.start()
             watch = LoopWatch()
             watch.start()
@@ -171,7 +177,9 @@ class App:
             has_keys = await store.has_any()
         return self._access.keys.follow(store, has_keys)
 
-    def _build_services(self, runtime: RuntimeDir, store: SessionStore, files: KvFiles) -> Services:
+    def _build_services(
+        self, runtime: RuntimeDir, store: SessionStore, files: KvFiles, book: UsageBook
+    ) -> Services:
         settings = self.settings
         gpus = open_nvml() if "CUDA" in self._engine.backends else None
         launcher = LocalLauncher(runtime, settings.state_dir / "logs", gpus)
@@ -195,7 +203,7 @@ class App:
         logs, reload_access = LogReaders(launcher.logs), self._access.reload
         recent = self._recent
         return Services(
-            settings, gateway, specs, store, media, readiness, logs, recent, reload_access
+            settings, gateway, specs, store, book, media, readiness, logs, recent, reload_access
         )
 
     async def drain_and_stop(self) -> None:
@@ -223,46 +231,6 @@ class App:
         """Give up at once: the engines exit when our end of their pipes closes."""
         if self._runtime is not None:
             self._runtime.remove()
-
-
-class StoreApp:
-    """Serves the stored conversations alone, without engines, for the length of one command."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        app = FastAPI()
-        app.include_router(sessions.router)
-        handlers.install(app, Options.model_fields)
-        self._state = app.state
-        self.asgi: ASGIApp = RequestContext(Access().guard(app), EventLog().request_ended)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Serve requests until the context is left.
-
-        Raises StoreFailed or Unavailable when the store cannot be used.
-        """
-        store = SessionStore(self.settings.database())
-        settings = self.settings
-        files = KvFiles(settings.kv_dir(), store.kv_records, settings.kv_cache_mb)
-        store.before_removal = files.forget
-        await store.start()
-        self._state.services = StoreOnly(store, Registry(settings.models_dir))
-        yield
-        await store.close()
-
-    async def drain_and_stop(self) -> None:
-        """Do nothing: no engine runs."""
-
-    def body_bytes(self) -> int:
-        """Return 0: one command sends its few requests here."""
-        return 0
-
-    def reload(self) -> None:
-        """Do nothing: there are no keys and no engines."""
-
-    def abandon(self) -> None:
-        """Do nothing: there is nothing to clean up."""
 
 
 def _routers(at_start: bool) -> list[APIRouter]:

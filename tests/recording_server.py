@@ -53,7 +53,7 @@ _init = App.__init__
 
 def _recording(self: App, *given: Any) -> None:
     _init(self, *given)
-    self._observers.attach(Recorder())
+    self.observers.attach(Recorder())
 
 
 if __name__ == "__main__":

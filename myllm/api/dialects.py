@@ -41,7 +41,7 @@ DIALECTS: Final = (
     Dialect(
         "native",
         prefixes=("",),  # the paths of no other dialect, such as those that do not exist
-        modules=("generation", "sessions", "models", "instances", "requests", "logs"),
+        modules=("generation", "sessions", "models", "instances", "requests", "logs", "usage"),
         envelope="detail",
         at_start=True,
     ),

@@ -55,8 +55,8 @@ def own_server(settings: Settings) -> Iterator[httpx.Client]:
 
 @contextmanager
 def store_for_command(settings: Settings) -> Iterator[httpx.Client]:
-    """A client of only the routes about stored conversations, which need no engine."""
-    from myllm.app import StoreApp
+    """A client of only the routes about what is stored, which need no engine."""
+    from myllm.store_app import StoreApp
 
     with _served(StoreApp(settings)) as client:
         yield client

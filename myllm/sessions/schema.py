@@ -16,7 +16,7 @@ from myllm.errors import StoreFailed
 if TYPE_CHECKING:  # see above: loading SQLAlchemy takes a while
     from sqlalchemy.engine import Connection
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """The names of all migrations, in order; the last one is this program's schema."""
 
 HEAD: Final = REVISIONS[-1]

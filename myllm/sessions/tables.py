@@ -103,3 +103,27 @@ key_changes = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("number", sa.BigInteger, nullable=False),
 )
+
+# What each key used of each model: a row for each hour (its beginning) in which it used any.
+usage = sa.Table(
+    "usage",
+    metadata,
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+    sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+    sa.Column("generated_tokens", sa.BigInteger, nullable=False),
+    sa.Column("slot_s", sa.Double, nullable=False),
+    sa.Column("errors", sa.BigInteger, nullable=False),
+)
+
+# The last write of each server, so that one that is repeated adds nothing.
+usage_writes = sa.Table(
+    "usage_writes",
+    metadata,
+    sa.Column("writer", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("written", sa.Double, nullable=False),
+)

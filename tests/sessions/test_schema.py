@@ -114,8 +114,8 @@ async def test_an_older_database_is_copied_before_it_is_changed(
 async def test_a_database_without_keys_gets_their_tables_and_keeps_its_sessions(
     database: Path,
 ) -> None:
-    for statement in ("DROP TABLE keys", "DROP TABLE key_changes"):
-        execute(database, statement)
+    for table in ("keys", "key_changes", "usage", "usage_writes"):
+        execute(database, f"DROP TABLE {table}")
     execute(database, "UPDATE alembic_version SET version_num = '0001'")
     store = SessionStore(f"sqlite:///{database}")
     await store.start()

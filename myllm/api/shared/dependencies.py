@@ -17,6 +17,7 @@ from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
 from myllm.gateway.observers.recent_requests import RecentRequests
+from myllm.gateway.observers.usage_book import UsageBook
 from myllm.models.registry import Model, Registry
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
@@ -33,6 +34,7 @@ class Services:
     gateway: Gateway
     specs: SpecBuilder
     sessions: SessionStore
+    usage: UsageBook
     media: Media
     readiness: Readiness
     logs: LogReaders
@@ -55,9 +57,10 @@ class Services:
 
 @dataclass(frozen=True)
 class StoreOnly:
-    """The services of a server that has no engines and serves stored conversations alone."""
+    """The services of a server that has no engines and serves what is stored alone."""
 
     sessions: SessionStore
+    usage: UsageBook
     registry: Registry
 
 
@@ -97,11 +100,16 @@ async def _sessions(request: Request) -> SessionStore:
     return cast(Services | StoreOnly, request.app.state.services).sessions
 
 
+async def _usage(request: Request) -> UsageBook:
+    return cast(Services | StoreOnly, request.app.state.services).usage
+
+
 async def _registry(request: Request) -> Registry:
     return cast(Services | StoreOnly, request.app.state.services).registry
 
 
-# The stored conversations and the models on disk, for routes that need nothing else and so work
-# with `StoreOnly`, too.
+# The stored conversations, the usage and the models on disk, for routes that need nothing else and
+# so work with `StoreOnly`, too.
 SessionsDep = Annotated[SessionStore, Depends(_sessions)]
+UsageDep = Annotated[UsageBook, Depends(_usage)]
 RegistryDep = Annotated[Registry, Depends(_registry)]

@@ -85,7 +85,7 @@ EXPOSE 8000
 
 # http.client, because urllib would use a proxy from the environment.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['MYLLM_PORT']), timeout=4); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python3", "-c", "import http.client as h, os, ssl, sys; at = '127.0.0.1', int(os.environ['MYLLM_PORT']); c = h.HTTPSConnection(*at, timeout=4, context=ssl._create_unverified_context()) if os.environ.get('MYLLM_TLS_CERT') else h.HTTPConnection(*at, timeout=4); c.request('GET', '/health/ready'); sys.exit(c.getresponse().status != 200)"]
 
 # On SIGTERM the server drains: running answers get MYLLM_DRAIN_GRACE seconds.
 STOPSIGNAL SIGTERM

@@ -64,6 +64,7 @@ from myllm.supervisor.footprints import Footprints
 from myllm.supervisor.prompt_speeds import PromptSpeeds
 from myllm.supervisor.spec_builder import SpecBuilder
 from myllm.supervisor.supervisor import Supervisor
+from myllm.tls import Tls
 
 # Threads that read the disk; when all are busy, a request that needs one waits a moment.
 _THREADS = 2
@@ -73,8 +74,11 @@ DESCRIPTION = "A private model server: one supervised llama-server per model, on
 class App:
     """The server as an ASGI application, and its orderly shutdown."""
 
-    def __init__(self, settings: Settings, engine: Engine, access: Access) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, access: Access, tls: Tls | None = None
+    ) -> None:
         self.settings = settings
+        self.tls = tls
         self._access = access
         self._engine = engine
         self._runtime: RuntimeDir | None = None
@@ -200,7 +204,7 @@ class App:
         gateway = Gateway(registry, supervisor, scheduler, planner, slot_cache, self.observers)
         media = Media(gateway.models.find, _remote_media(settings))
         readiness = Readiness(self._engine.server, store.check)
-        logs, reload_access = LogReaders(launcher.logs), self._access.reload
+        logs, reload_access = LogReaders(launcher.logs), self._reload_access
         recent = self._recent
         return Services(
             settings, gateway, specs, store, book, media, readiness, logs, recent, reload_access
@@ -222,10 +226,16 @@ class App:
         return self._bodies.together
 
     def reload(self) -> None:
-        """Read a changed admin key, and replace the engines whose models' configuration changed."""
-        self._access.reload()
+        """Read changed keys and certificates, and replace engines by ones with their models' new
+        configuration."""
+        self._reload_access()
         if self._services is not None:
             self._services.gateway.reload()
+
+    def _reload_access(self) -> None:
+        self._access.reload()
+        if self.tls is not None:
+            self.tls.reload()
 
     def abandon(self) -> None:
         """Give up at once: the engines exit when our end of their pipes closes."""

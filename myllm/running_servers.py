@@ -24,11 +24,15 @@ _LARGEST: Final = 4096
 _CLOCK_S: Final = 2.0
 # A socket that listens on one of these is reachable by every address of the machine.
 _EVERYWHERE: Final = ("0.0.0.0", "::")
+_LOOPBACK: Final = ("127.0.0.1", "::1")
 
 
 @contextmanager
-def noted(state_dir: Path, address: str, port: int) -> Iterator[None]:
-    """Keep a file (mode 0600) that says where this process listens, until the block ends.
+def noted(
+    state_dir: Path, address: str, port: int, certificate: Path | None = None
+) -> Iterator[None]:
+    """Keep a file (mode 0600) that says where this process listens, and with which certificate if
+    it speaks TLS, until the block ends.
 
     If it cannot be written, the log says so; commands then send the key only to a server that the
     user's settings name.
@@ -38,7 +42,8 @@ def noted(state_dir: Path, address: str, port: int) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _forget_the_dead(folder)
-        _write(path, {"address": address, "port": port, **_identity(os.getpid())})
+        entry = {"address": address, "port": port, **_identity(os.getpid())}
+        _write(path, entry | ({"tls_cert": str(certificate)} if certificate else {}))
     except OSError as failure:
         _log.warning("not noted where this server listens", file=str(path), cause=str(failure))
     try:
@@ -51,11 +56,36 @@ def noted(state_dir: Path, address: str, port: int) -> Iterator[None]:
 def is_own(state_dir: Path, address: str, port: int) -> bool:
     """Whether a server of this user listens at `address`. That needs a file of such a server, and
     its process must be alive, have the noted start time, be this user's, and listen there."""
+    return any(_listens(entry, address, port) for entry in _entries(state_dir))
+
+
+def noted_certificate(state_dir: Path, host: str, port: int) -> Path | None:
+    """The certificate of this user's server at `host` and `port`, if it has noted one.
+
+    The server may have ended: a program that listens there now does not have the certificate's key.
+    """
+    hosts = {host, *_EVERYWHERE, *(_LOOPBACK if host == "localhost" else ())}
+    for entry in _entries(state_dir):
+        certificate = entry.get("tls_cert")
+        if entry.get("port") == port and entry.get("address") in hosts and certificate:
+            return Path(str(certificate))
+    return None
+
+
+def _entries(state_dir: Path) -> list[dict[str, Any]]:
+    """What the files of this user's servers say, the latest first."""
     try:
-        files = list((state_dir / _FOLDER).glob("*.json"))
+        files = sorted((state_dir / _FOLDER).glob("*.json"), key=_changed, reverse=True)
     except OSError:
-        return False
-    return any(_listens(entry, address, port) for entry in map(_read, files) if entry)
+        return []
+    return [entry for entry in map(_read, files) if entry]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _identity(pid: int) -> dict[str, Any]:

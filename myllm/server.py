@@ -29,6 +29,7 @@ from myllm.errors import MyLLMError, ServeFailed
 from myllm.garbage import Garbage
 from myllm.loops import in_background
 from myllm.settings import Settings
+from myllm.tls import Tls
 
 _log = structlog.get_logger(__name__)
 # Time for connections to close after the engines have stopped; their answers have ended by then.
@@ -83,6 +84,7 @@ class Served(Protocol):
 
     settings: Settings
     asgi: ASGIApp
+    tls: Tls | None
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Ready for requests while the context lasts; raises MyLLMError when it cannot start."""
@@ -116,6 +118,7 @@ class Server(uvicorn.Server):
     ) -> None:
         self._connections = Connections(app.settings, raise_limit())
         self._disconnects = Disconnects()
+        tls = app.tls
         protocol: Any = functools.partial(ClientProtocol, self._connections, self._disconnects)
         config = uvicorn.Config(
             app.asgi,
@@ -131,6 +134,7 @@ class Server(uvicorn.Server):
             # Given explicitly: uvicorn's default trusts every client on this machine.
             proxy_headers=bool(app.settings.trusted_proxies),
             forwarded_allow_ips=trusted(app.settings.trusted_proxies),
+            ssl_context_factory=(lambda *_: tls.context) if tls else None,
         )
         super().__init__(config)
         self._app = app

@@ -30,6 +30,14 @@ class NetworkSettings(BaseSettings):
     admin_key_file: FilePath | None = Field(
         None, description="A file with that key instead, such as a secret of Docker or Kubernetes."
     )
+    tls_cert: FilePath | None = Field(
+        None,
+        description="PEM file with the server's certificate, and those that it needs; with it and "
+        "its key the server speaks HTTPS. Commands trust it, too.",
+    )
+    tls_key: FilePath | None = Field(
+        None, description="PEM file with the key of that certificate, without a passphrase."
+    )
     api_key: SecretStr | None = Field(
         None,
         description="Key that the command line sends to a running server, if `MYLLM_HOST` or "

@@ -21,6 +21,7 @@ from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.store import SessionStore
 from myllm.sessions.usage import UsageStore
 from myllm.settings import Settings
+from myllm.tls import Tls
 
 
 class StoreApp:
@@ -28,6 +29,7 @@ class StoreApp:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.tls: Tls | None = None
         app = FastAPI()
         app.include_router(sessions.router)
         app.include_router(usage.router)

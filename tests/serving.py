@@ -195,7 +195,7 @@ def stop(process: subprocess.Popen[str]) -> int:
 def _address(process: subprocess.Popen[str], home: Path) -> str:
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.search(r"http://\S+", line)
+    found = re.search(r"https?://\S+", line)
     assert found, f"serve printed {line!r}: {(home / 'stderr.log').read_text()}"
     return found[0]
 

@@ -10,6 +10,9 @@ from myllm.cli.common import say
 from myllm.errors import InvalidRequest, KeyRefused, MyLLMError, NotFound, ServeFailed, Unavailable
 
 if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
     import httpx
 
     from myllm.settings import Settings
@@ -25,12 +28,24 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 def base_url(settings: Settings) -> str:
     """The URL by which this machine reaches a server with these settings."""
-    return url(_EVERYWHERE.get(settings.host, settings.host), settings.port)
+    scheme = "http" if certificate_of(settings) is None else "https"
+    return url(_EVERYWHERE.get(settings.host, settings.host), settings.port, scheme)
 
 
-def url(host: str, port: int) -> str:
+def url(host: str, port: int, scheme: str = "http") -> str:
     """The URL of `host`, which may be an IPv6 address."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def certificate_of(settings: Settings) -> Path | None:
+    """The certificate of the server with these settings; None if it speaks plain HTTP.
+
+    A server of this user notes its certificate; that of another one must be in MYLLM_TLS_CERT.
+    """
+    from myllm.running_servers import noted_certificate
+
+    host = _EVERYWHERE.get(settings.host, settings.host)
+    return settings.tls_cert or noted_certificate(settings.state_dir, host, settings.port)
 
 
 class _State(Enum):
@@ -53,7 +68,7 @@ def running_server(settings: Settings, *, to_generate: bool = False) -> httpx.Cl
     from myllm.cli.http_client import PatientClient
 
     address = base_url(settings)
-    client = PatientClient(address)
+    client = PatientClient(address, tls=tls_to(settings))
     try:
         state = _look(client, _PROBE_S)
         passed = {_State.ABSENT, _State.READY, *(() if to_generate else (_State.STOPPING,))}
@@ -129,6 +144,17 @@ def key_header(settings: Settings) -> dict[str, str]:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise KeyRefused("MYLLM_API_KEY has characters that no key has")
     return {"Authorization": f"Bearer {key}"}
+
+
+def tls_to(settings: Settings) -> ssl.SSLContext | None:
+    """How to connect to the server with these settings, which then is the one that has its
+    certificate; None if it speaks plain HTTP. Raises InvalidSettings."""
+    certificate = certificate_of(settings)
+    if certificate is None:
+        return None
+    from myllm.tls import trusting
+
+    return trusting(certificate)
 
 
 def long_wait_s(settings: Settings) -> float:

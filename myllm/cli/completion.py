@@ -91,10 +91,14 @@ def _get(settings: Settings, path: str) -> Any:
     import http.client
     import urllib.parse
 
-    from myllm.cli.client import base_url, key_header
+    from myllm.cli.client import base_url, key_header, tls_to
 
-    address = urllib.parse.urlsplit(base_url(settings))
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, _PATIENCE_S)
+    address, tls = urllib.parse.urlsplit(base_url(settings)), tls_to(settings)
+    where = address.hostname or "", address.port
+    if tls is None:
+        connection = http.client.HTTPConnection(*where, timeout=_PATIENCE_S)
+    else:
+        connection = http.client.HTTPSConnection(*where, timeout=_PATIENCE_S, context=tls)
     try:
         for asked in ("/", path):  # only MyLLM gets the key
             headers = {} if asked == "/" else key_header(settings)

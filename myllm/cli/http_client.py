@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,9 +31,13 @@ class PatientClient(httpx.Client):
         base_url: str,
         transport: httpx.BaseTransport | None = None,
         silence_s: float = SILENCE_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         timeout = httpx.Timeout(silence_s, connect=_CONNECT_S)
-        super().__init__(base_url=base_url, transport=transport, timeout=timeout, trust_env=False)
+        verify = True if tls is None else tls
+        super().__init__(
+            base_url=base_url, transport=transport, timeout=timeout, trust_env=False, verify=verify
+        )
 
     def send(self, request: httpx.Request, **how: Any) -> httpx.Response:
         with _in_words(request):

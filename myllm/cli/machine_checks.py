@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from myllm.engine.doctor_checks import Check, space_for_build_mb
@@ -114,12 +115,13 @@ def _is_myllm(host: str, number: int) -> bool:
 
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     name = f"[{reachable}]" if ":" in reachable else reachable
-    try:
-        # Ignores a proxy in the environment, which would answer even if no server runs.
-        answer = httpx.get(f"http://{name}:{number}/", timeout=_ASK_TIMEOUT_S, trust_env=False)
-        return bool(answer.json()["name"] == "MyLLM")
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return False
+    # Any certificate will do, since the request has no secret. A proxy in the environment is
+    # ignored: it would answer even if no server runs.
+    with httpx.Client(timeout=_ASK_TIMEOUT_S, trust_env=False, verify=False) as client:
+        for scheme in ("http", "https"):
+            with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+                return bool(client.get(f"{scheme}://{name}:{number}/").json()["name"] == "MyLLM")
+    return False
 
 
 def _existing(folder: Path) -> Path:

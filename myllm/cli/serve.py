@@ -44,20 +44,22 @@ def serve(
     from myllm.cli.engine import ensure_engine_with_progress
     from myllm.logs import configure, take_over_stderr
     from myllm.running_servers import noted
+    from myllm.tls import Tls
 
     configure(settings.log_level, settings.log_format)
     take_over_stderr()
-    access = Access.of(settings, address)
+    access, tls = Access.of(settings, address), Tls.of(settings)
     engine = ensure_engine_with_progress(settings)
     listener = listen(settings.host, settings.port)
     server = Server(
-        App(settings, engine, access),
+        App(settings, engine, access, tls),
         on_listening=lambda: _greet(settings, listener, access),
         on_interrupt=lambda: _print(
             f"Running answers get {settings.drain_grace:g} s to end. Ctrl+C again quits at once.\n"
         ),
     )
-    with noted(settings.state_dir, *listener.getsockname()[:2]):
+    certificate = tls.certificate if tls else None
+    with noted(settings.state_dir, address, listener.getsockname()[1], certificate):
         server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
@@ -74,7 +76,7 @@ def _greet(settings: Settings, listener: socket.socket, access: Access) -> None:
 
     address, port = listener.getsockname()[:2]
     here = base_url(settings.model_copy(update={"host": address, "port": port}))
-    listens = url(address, port)
+    listens = url(address, port, here.partition(":")[0])
     structlog.get_logger(__name__).info("server listening", url=listens)
     where = (
         "" if here == listens else f" for every {_kind(address)} of this machine, such as {here}"
@@ -85,11 +87,14 @@ def _greet(settings: Settings, listener: socket.socket, access: Access) -> None:
             f"every client that reaches port {port} of this machine can use its models and delete "
             "them; to require keys, use 'myllm key create NAME'"
         )
+    # A certificate is seldom for the address of this machine.
+    trust = "--insecure " if settings.tls_cert else ""
     key = "" if is_open else '-H "Authorization: Bearer $MYLLM_API_KEY" '
     _print(
         f"MyLLM listens on {listens}{where}  (Ctrl+C stops it)\n"
         "Try:\n"
-        f"  curl {shlex.quote(f'{here}/api/chat')} {key}-H 'Content-Type: application/json' -d "
+        f"  curl {trust}{shlex.quote(f'{here}/api/chat')} {key}"
+        "-H 'Content-Type: application/json' -d "
         '\'{"model":"demo","messages":[{"role":"user","content":"What can you do?"}],'
         '"stream":false}\'\n'
         f"Documentation: {here}/docs\n"

@@ -28,7 +28,7 @@ RUN python3 -m venv /opt/myllm/venv \
 # parts of MyLLM that it needs, so that a change of the server does not repeat it.
 COPY vendor/llama.cpp/pin.toml vendor/llama.cpp/
 COPY myllm/__init__.py myllm/__main__.py myllm/cgroups.py myllm/cpus.py myllm/
-COPY myllm/durations.py myllm/errors.py myllm/escaping.py myllm/home.py myllm/
+COPY myllm/durations.py myllm/errors.py myllm/escaping.py myllm/home.py myllm/limits.py myllm/
 COPY myllm/settings.py myllm/settings_files.py myllm/settings_network.py myllm/settings_types.py myllm/standard_streams.py myllm/
 COPY myllm/cli/ myllm/cli/
 COPY myllm/engine/ myllm/engine/

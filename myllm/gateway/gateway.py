@@ -87,9 +87,10 @@ class Gateway:
         self.executor.carry_out(self.scheduler.delivered(ticket, time.monotonic()))
 
     def snapshot(self) -> Snapshot:
-        """What runs and what waits at this moment, to be shown. Reads no device."""
+        """What runs and what waits at this moment, to be shown to the client of the request that
+        the calling task answers; everything outside of requests. Reads no device."""
         kv_problem = self.slot_cache.restore_problem
-        return take_snapshot(self.scheduler.fleet, self.supervisor, kv_problem, self.draining)
+        return take_snapshot(self.models.states(), self.supervisor, kv_problem, self.draining)
 
     def devices(self) -> dict[str, DeviceSnapshot]:
         """The memory of each device, as it is now."""
@@ -160,6 +161,7 @@ class Gateway:
         when it is in use, unless `force` is set, which gives its answers the drain grace to end;
         and what `Registry.move_to_trash` raises. When it raises, nothing has changed.
         """
+        await self.models.require(name)
         name = await asyncio.to_thread(self.registry.removable, name)
         if not force:
             self.scheduler.commands.require_idle(name)
@@ -228,7 +230,7 @@ class _Admission:
         ticket, executor = self._ticket, self._gateway.executor
         if ticket.demand is not None:
             await ticket.demand.check(ticket.request.ignored)
-            ticket.reserve_tokens()
+            await ticket.reserve_tokens()
         granted: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         executor.grants[ticket] = granted
         executor.idle.clear()

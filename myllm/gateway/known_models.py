@@ -2,22 +2,28 @@
 
 A running model is what it was started with: its name, aliases, parameters and template are those of
 its engine, even if its folder has changed since. Only a model that is not loaded is looked for on
-disk.
+disk. A model outside the scope of the client's key does not exist here.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
+from myllm.errors import InvalidModel, ModelNotFound
+from myllm.gateway.key_limits.scope import Scope, scope_of
+from myllm.gateway.request_record import current
 from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.fleet import Fleet
+from myllm.gateway.scheduling.model_state import ModelState
 from myllm.gateway.scheduling.tickets import Plan
 from myllm.models.registry import Model, Registry
 from myllm.supervisor.spec import Role
 
 
 class KnownModels:
-    """The models that run, and those on disk."""
+    """The models that run, and those on disk, as far as they exist for the client of the request
+    that the calling task answers."""
 
     def __init__(self, registry: Registry, fleet: Fleet) -> None:
         self._registry = registry
@@ -29,17 +35,30 @@ class KnownModels:
 
         Raises ModelNotFound, and InvalidModel for a model on disk that cannot be loaded.
         """
-        run = self._fleet.serving(name, role)
-        if run is not None:
+        scope, run = _scope(), self._fleet.serving(name, role)
+        if run is not None and _is_in(scope, _model(run)):
             return _model(run)
-        return self._running_or(await asyncio.to_thread(self._registry.get, name), role)
+        found = await asyncio.to_thread(self._on_disk, name, scope)
+        if found.problem is not None:
+            raise InvalidModel(found.problem)
+        return self._running_or(found, role)
 
     async def name_of(self, name: str) -> str:
-        """The name of the model that `name` means; `name` without its tag if there is none."""
+        """The name of the model that `name` means; `name` without its tag if there is none.
+
+        Raises ModelNotFound if not all models exist for the client, and this one does not.
+        """
+        await self.require(name)
         run = self._fleet.serving(name)
         if run is not None:
             return _model(run).name
         return await asyncio.to_thread(self._registry.name_of, name)
+
+    async def require(self, name: str) -> None:
+        """Raise ModelNotFound if not all models exist for the client, and this one does not."""
+        scope, run = _scope(), self._fleet.serving(name)
+        if scope is not None and not (run is not None and _is_in(scope, _model(run))):
+            await asyncio.to_thread(self._on_disk, name, scope)
 
     def running_plan(self, name: str) -> Plan | None:
         """What the engine that serves this name or alias was started with; None if none runs."""
@@ -48,23 +67,64 @@ class KnownModels:
 
     def running(self) -> list[Model]:
         """The models with an engine that takes requests, or will when it has loaded."""
-        states = self._fleet.models()
-        names = {each.key.model for each in states if each.run}
-        return [_model(run) for name in names if (run := self._fleet.serving(name)) is not None]
+        names = {each.key.model for each in self._fleet.models() if each.run}
+        runs = [run for name in names if (run := self._fleet.serving(name)) is not None]
+        scope = _scope()
+        return [model for run in runs if _is_in(scope, model := _model(run))]
+
+    def states(self) -> list[ModelState]:
+        """The state of every model that was asked for since the server started."""
+        scope = _scope()
+        return [each for each in self._fleet.models() if _is_state_in(scope, each)]
 
     async def all(self) -> list[Model]:
         """All models by name; a model that cannot be loaded gives its `problem`.
 
         Raises InvalidModel when the model folder itself cannot be read.
         """
-        found = {model.name: model for model in await asyncio.to_thread(self._registry.list)}
+        on_disk = await asyncio.to_thread(self._registry.list)
+        found = {model.name: model for model in on_disk if _is_in(_scope(), model)}
         found |= {model.name: model for model in self.running()}
         return [found[name] for name in sorted(found)]
+
+    def are_all(self) -> bool:
+        """Whether every model exists for the client."""
+        return _scope() is None
+
+    def _on_disk(self, name: str, scope: Scope | None) -> Model:
+        """The model on disk, even if it cannot be loaded. Raises ModelNotFound."""
+        if scope is None:
+            return self._registry.find(name)
+        with suppress(ModelNotFound):
+            found = self._registry.find(name)
+            if _is_in(scope, found):
+                return found
+        known = [model.name for model in self._registry.list() if _is_in(scope, model)]
+        raise ModelNotFound(name, known)
 
     def _running_or(self, found: Model, role: Role | None = None) -> Model:
         """The running model instead of `found`: an alias on disk can be newer than the engine."""
         run = self._fleet.serving(found.name, role)
         return found if run is None else _model(run)
+
+
+def _scope() -> Scope | None:
+    """The models that exist for the client of the request that this task answers; None: all."""
+    record = current()
+    key = record.client.key if record is not None and record.client is not None else None
+    return scope_of(key.models) if key is not None and key.models else None
+
+
+def _is_in(scope: Scope | None, model: Model) -> bool:
+    return scope is None or scope.has(model.name, model.config.aliases)
+
+
+def _is_state_in(scope: Scope | None, state: ModelState) -> bool:
+    """Of a model that was never planned, only the name is known here."""
+    if scope is None or scope.has(state.key.model):
+        return True
+    plans = [run.plan for run in state.runs()] + ([state.pending.plan] if state.pending else [])
+    return any(_is_in(scope, plan.spec.model) for plan in plans)
 
 
 def _model(run: EngineRun) -> Model:

@@ -7,13 +7,12 @@ that `/health` can answer at once. Memory is in MiB; times are Unix times in sec
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from myllm.gateway.planner import without_engines
 from myllm.gateway.scheduling.engine_run import FOREVER, EngineRun
-from myllm.gateway.scheduling.fleet import Fleet
 from myllm.gateway.scheduling.model_state import ModelState
 from myllm.launcher.devices import MemoryByDevice
 from myllm.supervisor.instance import Instance, State
@@ -80,7 +79,8 @@ class ModelSnapshot:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Every model that was asked for since the server started. `draining`: it is shutting down."""
+    """Every model that was asked for since the server started, of those that exist for the client.
+    `draining`: the server is shutting down."""
 
     models: tuple[ModelSnapshot, ...]
     draining: bool
@@ -125,10 +125,10 @@ KvProblem = Callable[[InstanceSpec], str | None]
 
 
 def take_snapshot(
-    fleet: Fleet, supervisor: Supervisor, kv_problem: KvProblem, draining: bool
+    states: Iterable[ModelState], supervisor: Supervisor, kv_problem: KvProblem, draining: bool
 ) -> Snapshot:
-    """The state of this moment."""
-    models = tuple(_model(state, supervisor, kv_problem) for state in fleet.models())
+    """The state of these models at this moment."""
+    models = tuple(_model(state, supervisor, kv_problem) for state in states)
     return Snapshot(models, draining)
 
 

@@ -26,10 +26,14 @@ from myllm.api.http.hosts import (
 )
 from myllm.api.http.keys import AdminKey, KeyRing
 from myllm.api.http.origins import Origins
+from myllm.api.http.rate_limits import HEADERS as LIMIT_HEADERS
+from myllm.api.http.rate_limits import RateLimits
 from myllm.api.http.request_state import HEALTH_PATHS
 from myllm.api.http.slowdown import Slowdown
 from myllm.errors import Forbidden, KeyRefused, Unavailable
 from myllm.gateway.client import LOCAL_OWNER, Client
+from myllm.gateway.key_limits.key_limits import KeyLimits
+from myllm.gateway.request_record import current
 from myllm.sessions.keys import Role, sqlite_has_keys
 from myllm.settings import Settings
 
@@ -37,7 +41,7 @@ OPEN_PATHS = HEALTH_PATHS | {"/", "/docs", "/openapi.json"}
 METRICS_PATH = "/metrics"
 _SECRET_HEADERS = (b"authorization", b"x-api-key")
 # Headers that a page of another origin may read, besides the body.
-_EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position")
+_EXPOSED = ("X-Request-ID", "Retry-After", "X-Queue-Position", *LIMIT_HEADERS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Access:
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """Return `app` behind the checks of this module."""
-        app = _KeyCheck(app, self.keys)
+        app = _KeyCheck(RateLimits(app, KeyLimits()), self.keys)
         if self.origins:
             # Before the key check, since a browser's preflight request carries no key.
             app = CORSMiddleware(
@@ -164,6 +168,8 @@ class _KeyCheck:
             await error_response(refused, scope["path"])(scope, receive, send)
             return
         scope.setdefault("state", {})["client"] = client
+        if (record := current()) is not None:
+            record.client = client
         # No code after this sees a key, so none can log it or pass it on.
         headers = [pair for pair in scope["headers"] if pair[0] not in _SECRET_HEADERS]
         await self._app({**scope, "headers": headers}, receive, send)

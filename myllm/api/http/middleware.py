@@ -71,7 +71,6 @@ class RequestContext:
             _log.exception("unexpected error", path=path)
         finally:
             del state["send_body"]  # breaks the reference cycle with the scope
-            record.client = state.get("client")
             record.ended_at = time.monotonic()
             self._ended(record)
 

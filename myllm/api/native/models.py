@@ -19,7 +19,7 @@ from myllm.gateway.planner import without_engines
 from myllm.gateway.snapshot import Snapshot
 from myllm.models.descriptions import model_details, model_summary
 from myllm.models.registry import Model
-from myllm.models.unused_entries import unused_entries
+from myllm.models.unused_entries import UnusedEntry, unused_entries
 from myllm.supervisor.spec import InstanceKey, main_role
 
 router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
@@ -28,9 +28,11 @@ router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 @router.get("/models", response_model=None, responses={200: {"model": ModelList}})
 async def list_models(services: ServicesDep) -> dict[str, Any]:
     """All models. A loaded model is shown as it was when it was loaded. `problems` lists files that
-    are not usable models."""
-    models = await services.gateway.models.all()
-    unused = await asyncio.to_thread(unused_entries, services.gateway.registry.models_dir)
+    are not usable models, unless the key may use certain models only."""
+    gateway = services.gateway
+    models, unused = await gateway.models.all(), list[UnusedEntry]()
+    if gateway.models.are_all():
+        unused = await asyncio.to_thread(unused_entries, gateway.registry.models_dir)
     snapshot = services.gateway.snapshot()
     return {
         "models": [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import orjson
+from myllm.json_output import dump_in_steps
 
 # English prose and code have four letters a token, other scripts half as many.
 _ASCII_CHARS: Final = 4
@@ -83,7 +83,7 @@ def _message(message: Any) -> int:
 
 
 def _json(value: Any) -> int:
-    return len(orjson.dumps(value)) // _ASCII_CHARS
+    return len(dump_in_steps(value)) // _ASCII_CHARS
 
 
 _COUNTS: Final = {

@@ -14,6 +14,7 @@ from myllm.gateway.constraints.enforced import enforced
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.key_limits import estimates
 from myllm.json_output import dump_in_steps, is_large
+from myllm.threads import in_thread_if
 
 # A request without a seed gets a random one.
 _RANDOM_FIELD: Final = "seed"
@@ -62,10 +63,11 @@ class Demand:
         changed = {name: self._enforced[name] for name in self._enforced if name in body}
         return body | changed if changed else body
 
-    def tokens(self) -> tuple[int, int]:
+    async def tokens(self) -> tuple[int, int]:
         """Estimate the tokens of its prompts, and return the most that its answers may have."""
         body = self._whole
-        return estimates.prompt_tokens(body), self._answers * estimates.answer_tokens(body)
+        prompt = await in_thread_if(is_large(body), estimates.prompt_tokens, body)
+        return prompt, self._answers * estimates.answer_tokens(body)
 
     def digest(self) -> bytes:
         """Return a digest of everything but the seed. Computed once; if that takes long, `check`

@@ -93,7 +93,7 @@ class Ticket:
     gaps: list[int] | None = None
     gaps_s: float = 0.0
 
-    def reserve_tokens(self) -> None:
+    async def reserve_tokens(self) -> None:
         """Reserve the tokens of its key that it will probably take, if they are limited, unless
         that is done. Raises KeyLimitReached, and InvalidRequest if they are more than the limit."""
         record, demand = self.request.record, self.demand
@@ -101,7 +101,7 @@ class Ticket:
             return
         if not demand.is_reserved:
             demand.is_reserved = True
-            record.allowance.reserve(*demand.tokens())
+            record.allowance.reserve(*await demand.tokens())
 
     def count_tokens(self, prompt: int, answer: int) -> None:
         """Correct that, now that its prompt is counted. Raises the same, the first time."""

@@ -57,13 +57,13 @@ def test_answers(body: dict[str, Any], tokens: int) -> None:
     assert answer_tokens(body) == tokens
 
 
-def test_each_answer_of_a_demand_counts() -> None:
+async def test_each_answer_of_a_demand_counts() -> None:
     demand = Demand("/completion", {"prompts": [{"prompt": TEXT}], "n_predict": 50}, 4)
-    assert demand.tokens() == (101, 200)
+    assert await demand.tokens() == (101, 200)
 
 
-def test_the_first_part_of_a_request_stands_for_all() -> None:
+async def test_the_first_part_of_a_request_stands_for_all() -> None:
     first = Demand("/v1/embeddings", {"input": ["one"]}, whole={"input": [TEXT, TEXT]})
     second = Demand("/v1/embeddings", {"input": [TEXT]}, whole={})
-    assert first.tokens() == (202, 0)
-    assert second.tokens() == (0, 0)
+    assert await first.tokens() == (202, 0)
+    assert await second.tokens() == (0, 0)

@@ -40,6 +40,7 @@ from myllm.garbage import keep_for_good
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.media.parts import Media, Remote
+from myllm.gateway.metrics.exporter import Counts, Exporter
 from myllm.gateway.observers.captured_bodies import CapturedBodies
 from myllm.gateway.observers.event_log import EventLog
 from myllm.gateway.observers.observer import Observers
@@ -84,7 +85,10 @@ class App:
         self._runtime: RuntimeDir | None = None
         self._services: Services | None = None
         self._recent = RecentRequests(CapturedBodies() if settings.capture_bodies else None)
-        self.observers = Observers(RecordKeeping(), EventLog(), self._recent)
+        self._counts = counts = Counts()
+        self.observers = Observers(
+            RecordKeeping(), EventLog(), self._recent, counts.requests, counts.engines
+        )
         self.asgi = self._build()
 
     def _build(self) -> ASGIApp:
@@ -167,6 +171,8 @@ class App:
             ending.push_async_callback(self.drain_and_stop)
             self._services = self._build_services(self._runtime, store, files, book)
             self._services.gateway.start()
+            self._services.metrics.polls.start()
+            ending.callback(self._services.metrics.polls.stop)
             watch = LoopWatch()
             watch.start()
             ending.callback(watch.stop)
@@ -205,10 +211,12 @@ class App:
         media = Media(gateway.models.find, _remote_media(settings))
         readiness = Readiness(self._engine.server, store.check)
         logs, reload_access = LogReaders(launcher.logs), self._reload_access
-        recent = self._recent
+        gpu_readings = gpus.readings if gpus else dict
+        metrics = Exporter(gateway, self._counts, launcher.devices, gpu_readings, self._engine)
         return Services(
-            settings, gateway, specs, store, book, media, readiness, logs, recent, reload_access
-        )
+            settings, gateway, specs, store, book, media, readiness, logs, self._recent, metrics,
+            reload_access,
+        )  # fmt: skip
 
     async def drain_and_stop(self) -> None:
         """Let running answers finish within the drain grace, then save and stop what is left.

@@ -41,7 +41,10 @@ DIALECTS: Final = (
     Dialect(
         "native",
         prefixes=("",),  # the paths of no other dialect, such as those that do not exist
-        modules=("generation", "sessions", "models", "instances", "requests", "logs", "usage"),
+        modules=(
+            *("generation", "sessions", "models", "instances"),
+            *("requests", "logs", "usage", "metrics"),
+        ),
         envelope="detail",
         at_start=True,
     ),

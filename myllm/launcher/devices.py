@@ -21,5 +21,19 @@ class DeviceMemory:
     free_mb: int
 
 
+@dataclass(frozen=True)
+class GpuReading:
+    """What a GPU does now; None for what it does not report. `utilization` runs from 0 to 1."""
+
+    total_bytes: int
+    used_bytes: int
+    utilization: float | None
+    power_w: float | None
+    temperature_c: int | None
+
+
 Devices = Callable[[], Mapping[str, DeviceMemory]]
 """`Launcher.devices`."""
+
+GpuReadings = Callable[[], Mapping[str, GpuReading]]
+"""Reads every GPU that engines can see, by llama.cpp's name; may take some milliseconds."""

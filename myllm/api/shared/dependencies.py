@@ -16,6 +16,7 @@ from myllm.errors import Forbidden
 from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
+from myllm.gateway.metrics.exporter import Exporter
 from myllm.gateway.observers.recent_requests import RecentRequests
 from myllm.gateway.observers.usage_book import UsageBook
 from myllm.models.registry import Model, Registry
@@ -39,6 +40,7 @@ class Services:
     readiness: Readiness
     logs: LogReaders
     recent: RecentRequests
+    metrics: Exporter
     reload_access: Callable[[], None]
     started_at: float = field(default_factory=time.monotonic)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import structlog
 
 from myllm.errors import InvalidRequest, MyLLMError
@@ -13,7 +15,7 @@ from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.kv_states import KvState, file_name
 from myllm.sessions.session import SessionRef
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.spec import InstanceSpec
+from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
 _log = structlog.get_logger(__name__)
 # An engine reads a shorter common beginning faster than it restores another session's state.
@@ -23,9 +25,15 @@ _MAX_IGNORED = 2
 
 
 class KvRestorer:
-    """Restores slots from `files`, and watches whether engines use what was restored."""
+    """Restores slots from `files`, and watches whether engines use what was restored.
+
+    `results` count by model and result: `restored`, `shared` (the state of another session that
+    begins alike), `missing` (none is kept of a session that goes on), and `failed`. A restored
+    state that the engine then did not use counts once more, as `unused`.
+    """
 
     def __init__(self, files: KvFiles) -> None:
+        self.results: Counter[tuple[InstanceKey, str]] = Counter()
         self._files = files
         self._ignored: dict[str, int] = {}
 
@@ -54,7 +62,10 @@ class KvRestorer:
                 kv = await self._files.checked(alike)
             if kv is not None:
                 await self._restore_from(kv, instance, ticket, contents)
+            elif not ticket.begins:
+                self._count(instance, "missing")
         except MyLLMError as failure:
+            self._count(instance, "failed")
             _log.warning("state of a conversation not restored", cause=failure.detail)
 
     async def _restore_from(
@@ -66,9 +77,13 @@ class KvRestorer:
             await self._files.drop(kv.file_name)
             raise
         own = kv.session == ticket.session
+        self._count(instance, "restored" if own else "shared")
         _log.info("state of a conversation restored", tokens=tokens, own=own)
         if own:
             contents.mark_restored(kv, tokens)
+
+    def _count(self, instance: Instance, result: str) -> None:
+        self.results[instance.spec.key, result] += 1
 
     async def _alike(self, instance: Instance, ticket: Ticket, owner: str) -> str | None:
         """Return the file of the owner's session whose beginning has most in common with this."""
@@ -89,4 +104,5 @@ class KvRestorer:
             self._ignored.pop(key, None)
             return
         self._ignored[key] = self._ignored.get(key, 0) + 1
+        self._count(instance, "unused")
         _log.warning("restored state not used", model=str(instance.spec.key), cached=cached)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -31,7 +32,7 @@ from myllm.sessions.kv_files import KvFiles
 from myllm.sessions.kv_states import CachedPrefix, KvState
 from myllm.sessions.session import SessionRef
 from myllm.supervisor.instance import Instance
-from myllm.supervisor.spec import InstanceSpec
+from myllm.supervisor.spec import InstanceKey, InstanceSpec
 
 _log = structlog.get_logger(__name__)
 # The tokens of so many characters, each with its piece, take 20 ms to read.
@@ -54,6 +55,10 @@ class SlotCache:
     def restore_problem(self, spec: InstanceSpec) -> str | None:
         """Return why KV state cannot be restored on this engine, or None if it can."""
         return self._restorer.problem(spec)
+
+    def restores(self) -> Counter[tuple[InstanceKey, str]]:
+        """Return how often states were restored, by model and result; see `KvRestorer`."""
+        return self._restorer.results.copy()
 
     async def prepare_slot(self, instance: Instance, ticket: Ticket) -> None:
         """Make the slot of `ticket` its own: save what it held, and restore the ticket's session.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from myllm.launcher.devices import DeviceMemory
+from myllm.launcher.devices import DeviceMemory, GpuReading
 
 _log = structlog.get_logger(__name__)
 _MIB = 2**20
@@ -43,6 +43,10 @@ class Nvml:
         container whose process ids are not the host's."""
         return self._of_each(lambda handle: self._used_mb(handle, pid))
 
+    def readings(self) -> dict[str, GpuReading]:
+        """Memory, load, power and temperature of each visible GPU."""
+        return self._of_each(self._reading)
+
     def is_working(self, pid: int) -> bool:
         """Whether a GPU that the process uses computes at this moment, for any process. Where NVML
         does not show which GPUs it uses, every visible GPU counts."""
@@ -55,6 +59,29 @@ class Nvml:
     def _memory(self, handle: Any) -> DeviceMemory:
         facts = self._nvml.nvmlDeviceGetMemoryInfo(handle)
         return DeviceMemory(facts.total // _MIB, facts.free // _MIB)
+
+    def _reading(self, handle: Any) -> GpuReading:
+        nvml = self._nvml
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        rates = self._if_known(nvml.nvmlDeviceGetUtilizationRates, handle)
+        milliwatts = self._if_known(nvml.nvmlDeviceGetPowerUsage, handle)
+        celsius = self._if_known(
+            lambda gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU), handle
+        )
+        return GpuReading(
+            total_bytes=memory.total,
+            used_bytes=memory.total - memory.free,
+            utilization=None if rates is None else rates.gpu / 100,
+            power_w=None if milliwatts is None else milliwatts / 1000,
+            temperature_c=celsius,
+        )
+
+    def _if_known(self, ask: Callable[[Any], Any], handle: Any) -> Any:
+        """What `ask` returns; None if this kind of GPU does not report it."""
+        try:
+            return ask(handle)
+        except self._nvml.NVMLError_NotSupported:
+            return None
 
     def _used_mb(self, handle: Any, pid: int) -> int | None:
         for process in self._nvml.nvmlDeviceGetComputeRunningProcesses(handle):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from myllm.launcher.devices import HOST, DeviceMemory
+from myllm.launcher.devices import HOST, DeviceMemory, GpuReading
 from myllm.launcher.local.devices import read_devices
 from myllm.launcher.local.nvml import Nvml, open_nvml, visible
 
@@ -28,7 +28,11 @@ class RecordedNvml:
     gpus: list[tuple[int, int, Mapping[int, int | None]]]
     broken: bool = False
     busy: Mapping[int, int] = field(default_factory=dict)
+    watts: Mapping[int, float] = field(default_factory=dict)
+    celsius: Mapping[int, int] = field(default_factory=dict)
     NVMLError: type[Exception] = field(default=pynvml.NVMLError)
+    NVMLError_NotSupported: type[Exception] = field(default=pynvml.NVMLError_NotSupported)
+    NVML_TEMPERATURE_GPU: int = field(default=pynvml.NVML_TEMPERATURE_GPU)
 
     def nvmlDeviceGetCount(self) -> int:
         return len(self.gpus)
@@ -47,6 +51,16 @@ class RecordedNvml:
 
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(gpu=self.busy.get(handle, 0), memory=0)
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        if handle not in self.watts:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return int(1000 * self.watts[handle])
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        if handle not in self.celsius:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return self.celsius[handle]
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:
         return [
@@ -71,6 +85,15 @@ def test_all_gpus_in_the_order_of_their_addresses() -> None:
         "CUDA2": DeviceMemory(143771, 100000),
     }
     assert list(read_devices(Nvml(TABLE, None))) == [HOST, "CUDA0", "CUDA1", "CUDA2"]
+
+
+def test_what_each_gpu_does_as_far_as_it_reports_that() -> None:
+    table = replace(TABLE, busy={1: 37}, watts={1: 300.5, 2: 70.0}, celsius={1: 64})
+    assert Nvml(table, "1,2").readings() == {
+        "CUDA0": GpuReading(81559 * MIB, 21559 * MIB, 0.37, 300.5, 64),
+        "CUDA1": GpuReading(143771 * MIB, 43771 * MIB, 0.0, 70.0, None),
+    }
+    assert Nvml(replace(table, broken=True), None).readings() == {}
 
 
 def test_cuda_visible_devices_picks_and_orders() -> None:
@@ -121,7 +144,7 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_pynvml_has_every_function_that_is_used() -> None:
     asked = [name for name in dir(RecordedNvml) if name.startswith("nvml")]
-    assert len(asked) == 6
+    assert len(asked) == 8
     assert all(callable(getattr(pynvml, name)) for name in asked)
 
 

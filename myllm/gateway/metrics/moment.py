@@ -1,0 +1,39 @@
+"""All that a scrape shows, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from myllm.gateway.metrics.engine_counts import EngineCounts
+from myllm.gateway.metrics.engine_polls import EngineAnswers
+from myllm.gateway.metrics.request_counts import RequestCounts
+from myllm.gateway.snapshot import Snapshot
+from myllm.launcher.devices import DeviceMemory, GpuReading, MemoryByDevice
+from myllm.supervisor.spec import InstanceKey
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was copied on the event loop, so that a thread can read it.
+
+    `restores` are of `SlotCache.restores`, `budget_mb` is what engines may take together on each
+    bounded device, and `failures` counts the exceptions in background work.
+    """
+
+    requests: RequestCounts
+    engines: EngineCounts
+    snapshot: Snapshot
+    answers: Mapping[InstanceKey, EngineAnswers]
+    restores: Mapping[tuple[InstanceKey, str], int]
+    budget_mb: MemoryByDevice
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the thread reads by itself: the `unloaded` models on disk, and the devices."""
+
+    models: tuple[InstanceKey, ...]
+    memory: Mapping[str, DeviceMemory]
+    gpus: Mapping[str, GpuReading]

@@ -25,6 +25,17 @@ def keep_for_good() -> None:
     gc.freeze()
 
 
+def drop_frames(error: BaseException) -> None:
+    """Let go of the frames in the traceback of an `error` that has been handled, and in those of
+    the errors that led to it. They hold all that a request consisted of. If they refer to the
+    error, too, only the garbage collector would free it."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__, next_one = None, each.__cause__ or each.__context__
+        each.__cause__ = each.__context__ = None
+        each = next_one
+
+
 class Garbage:
     """Takes over full collections from Python, whose collector may be off.
 

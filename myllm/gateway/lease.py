@@ -64,7 +64,9 @@ class Lease:
             give_back()
 
     async def until_paused(self) -> None:
-        """Wait until the stream is closed and the slot given back, if the lease is being paused."""
+        """Wait until the stream is closed and the slot given back, if the lease is being paused;
+        from now on it cannot be."""
+        self._cut = None  # which refers to the lease
         if self._pausing is not None:
             await asyncio.wait({self._pausing})
 

@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Body, Form
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -185,10 +185,4 @@ async def _checked(model: type[BaseModel], scope: Scope, body: bytes) -> BaseMod
     if not body or not is_json_type(content_type.decode("latin-1")):
         missing = {"type": "model_attributes_type", "loc": ("body",), "input": None}
         raise RequestValidationError([missing])
-    try:
-        return await read_json(body, model.model_validate)
-    except ValidationError as failure:
-        found = failure.errors(include_url=False, include_input=False)
-        raise RequestValidationError(
-            [error | {"loc": ("body", *error["loc"])} for error in found]
-        ) from None
+    return await read_json(body, model.model_validate)

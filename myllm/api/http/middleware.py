@@ -21,6 +21,7 @@ from myllm.api.http.access import peer_of
 from myllm.api.http.connections import RETRY_AFTER_S
 from myllm.api.http.request_state import BEGUN, HEALTH_PATHS, HOLD_HEAD, SPARE
 from myllm.errors import Unavailable
+from myllm.garbage import drop_frames
 from myllm.gateway.request_record import RequestRecord, begin
 
 _log = structlog.get_logger(__name__)
@@ -73,6 +74,8 @@ class RequestContext:
             del state["send_body"]  # breaks the reference cycle with the scope
             record.ended_at = time.monotonic()
             self._ended(record)
+            if record.error is not None:
+                drop_frames(record.error)
 
 
 def _request_id(given: str | None) -> str:

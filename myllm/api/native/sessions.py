@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Body, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.http.json_bodies import CheckedRoute, checked
 from myllm.api.native.schemas import ChatRequest, ForkRequest, RenameRequest
 from myllm.api.shared.bounded import Name
 from myllm.api.shared.dependencies import RegistryDep, SessionsDep
@@ -151,7 +150,7 @@ async def import_session(
         text = (await request.body()).decode()
     except UnicodeDecodeError as failure:
         raise InvalidRequest(f"The body is not UTF-8: {failure.reason}") from None
-    document = await asyncio.to_thread(lambda: _checked(read(text, forms[media])))
+    document = await checked(True, lambda: _checked(read(text, forms[media])))
     ref = SessionRef(owner, _new_id(session_id or document.id))
     archive = await sessions.archive()
     title, messages = document.title, document.messages
@@ -162,15 +161,12 @@ async def import_session(
 def _checked(document: Document) -> Document:
     """Return the document, if a chat could post it: a file cannot evade the limits of a chat.
 
-    Raises InvalidRequest and RequestValidationError.
+    Raises InvalidRequest and ValidationError.
     """
     wire = [_posted(message) for message in document.messages]
-    try:
-        ChatRequest.model_validate({"model": document.model, "messages": wire})
-        if document.title:
-            RenameRequest.model_validate({"title": document.title})
-    except ValidationError as failure:
-        raise RequestValidationError(failure.errors(include_url=False)) from None
+    ChatRequest.model_validate({"model": document.model, "messages": wire})
+    if document.title:
+        RenameRequest.model_validate({"title": document.title})
     ignored = Ignored()
     whole = carried(normalized(wire, ignored))
     for left_out in ignored.headers().values():

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from myllm.api.http.access import Access
+from myllm.api.http.middleware import RequestContext
 from myllm.app import App
 from myllm.errors import Forbidden, InvalidRequest, NotFound
 from myllm.gateway.observers.observer import Observer
-from myllm.gateway.request_record import RequestRecord
+from myllm.gateway.request_record import RequestRecord, current
 from myllm.settings import load_settings
 from tests.api.http.test_lazy_routes import ENGINE
 
@@ -87,3 +93,38 @@ async def test_the_error_is_the_one_that_was_answered(
     [record] = ended.records
     assert type(record.error) is kind
     assert record.has_failed is (path != "/health/live")
+
+
+async def test_the_error_of_a_request_that_has_ended_holds_no_frames() -> None:
+    """They refer to the record, and to all of the request: 16 MiB of text, for example."""
+
+    class Held:
+        """Something large that the request had."""
+
+    left: list[weakref.ref[Held]] = []
+    errors: list[BaseException | None] = []
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        held = Held()
+        left.append(weakref.ref(held))
+        record = current()
+        assert record is not None
+        try:
+            try:
+                raise InvalidRequest("inner")
+            except InvalidRequest:
+                raise InvalidRequest("outer") from None
+        except InvalidRequest as failure:
+            record.error = failure
+        await Response(status_code=400)(scope, receive, send)
+
+    asked = RequestContext(failing, lambda record: errors.append(record.error))
+    gc.disable()
+    try:
+        transport = httpx.ASGITransport(asked)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            await client.get("/")
+        assert [str(error) for error in errors] == ["outer"]
+        assert left[0]() is None
+    finally:
+        gc.enable()

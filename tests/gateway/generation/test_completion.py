@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import signal
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,26 @@ async def test_a_random_answer_goes_on(gateway: Gateway, cutter: Cutter) -> None
     texts, end = await answer(gateway, STORY, **fields)
     assert texts[:15] == whole[:15]
     assert end.usage.completion_tokens <= 60
+
+
+async def test_an_answer_leaves_no_cycles(gateway: Gateway) -> None:
+    """With a long conversation, freeing them would take the event loop some milliseconds."""
+
+    class Builder:
+        """Builds the prompt, and would hold the conversation."""
+
+        async def __call__(self, instance: Instance) -> str:
+            return COUNT
+
+    builder = Builder()
+    left = weakref.ref(builder)
+    gc.disable()
+    try:
+        assert [event async for event in ask(gateway, builder, n_predict=5).events()]
+        del builder
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_cuts_while_the_prompt_is_read(gateway: Gateway, cutter: Cutter) -> None:

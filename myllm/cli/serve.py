@@ -33,6 +33,7 @@ def serve(
     """Serve the models over HTTP until Ctrl+C or the end of its terminal."""
     gc.disable()  # scanning the imported objects takes a tenth of the start; see Garbage
     settings: Settings = ctx.obj.settings(host=host, port=port)
+    _refuse_keys_file()
 
     from myllm.server import Server, listen
 
@@ -65,6 +66,19 @@ def serve(
         raise server.failure
     if server.force_exit:
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _refuse_keys_file() -> None:
+    """Raise InvalidSettings if a file of keys is named, as in earlier versions: the server would be
+    open although its operator believes that it asks for them."""
+    from myllm.errors import InvalidSettings
+    from myllm.settings_files import config_file, read_toml
+
+    if os.environ.get("MYLLM_API_KEYS_FILE") or "api_keys_file" in read_toml(config_file()):
+        raise InvalidSettings(
+            "MYLLM_API_KEYS_FILE is no longer a setting, since keys are in the store: add those of "
+            "the file with 'myllm key import FILE', and unset it"
+        )
 
 
 def _greet(settings: Settings, listener: socket.socket, access: Access) -> None:

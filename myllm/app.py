@@ -37,6 +37,7 @@ from myllm.api.shared.readiness import Readiness
 from myllm.engine.engine import Engine
 from myllm.errors import EngineMissing
 from myllm.garbage import keep_for_good
+from myllm.gateway.activity.activity import Activity
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.media.parts import Media, Remote
@@ -213,8 +214,9 @@ class App:
         logs, reload_access = LogReaders(launcher.logs), self._reload_access
         gpu_readings = gpus.readings if gpus else dict
         metrics = Exporter(gateway, self._counts, launcher.devices, gpu_readings, self._engine)
+        activity = Activity.of(gateway, self._recent)
         return Services(
-            settings, gateway, specs, store, book, media, readiness, logs, self._recent, metrics,
+            settings, gateway, specs, store, book, media, readiness, logs, activity, metrics,
             reload_access,
         )  # fmt: skip
 
@@ -228,6 +230,7 @@ class App:
             ends_at = time.monotonic() + self.settings.drain_grace + stop_grace_s
             await gateway.drain(self.settings.drain_grace)
             await gateway.close(ends_at - time.monotonic(), stop_grace_s / 2)
+            self._services.activity.close()
 
     def body_bytes(self) -> int:
         """Size of the bodies of all requests under way."""

@@ -87,6 +87,11 @@ class KnownModels:
         found |= {model.name: model for model in self.running()}
         return [found[name] for name in sorted(found)]
 
+    def has(self, names: tuple[str, ...]) -> bool:
+        """Whether a model with this name and these aliases exists for the client."""
+        scope = _scope()
+        return scope is None or scope.has(names[0], names[1:])
+
     def are_all(self) -> bool:
         """Whether every model exists for the client."""
         return _scope() is None

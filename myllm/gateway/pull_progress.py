@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -16,6 +17,7 @@ from myllm.models.pull_source import PullSource
 from myllm.models.registry import Registry
 
 _log = structlog.get_logger(__name__)
+_LEFT: Final = "given up: no client waits for it any more"
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,41 @@ class Step:
     completed: int = 0
 
 
-async def pulling(registry: Registry, wanted: PullSource) -> AsyncGenerator[Step, None]:
-    """Pull `wanted` and yield the steps. Raises PullFailed and InvalidModel.
+class Pulls:
+    """The pulls that clients wait for.
 
-    Leaving the iteration ends the download at its next block; the next pull continues it.
+    `under_way` has the last step of each, by the name of its model. `on_end` is called with the
+    name, and with the error if the pull failed or its client left.
     """
-    work = _Pull(registry, wanted)
-    # A daemon thread: what it has downloaded is kept, so a server that stops need not wait for it.
-    threading.Thread(target=work.run, name=f"pull {wanted.name}", daemon=True).start()
-    try:
-        while (step := await work.steps.get()) is not None:
-            if isinstance(step, MyLLMError):
-                raise step
-            yield step
-    finally:
-        work.left.set()
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.under_way: dict[str, Step] = {}
+        self.on_end: Callable[[str, MyLLMError | None], None] | None = None
+
+    async def steps(self, wanted: PullSource) -> AsyncGenerator[Step, None]:
+        """Pull `wanted` and yield the steps. Raises PullFailed and InvalidModel.
+
+        Leaving the iteration ends the download at its next block; the next pull continues it.
+        """
+        work = _Pull(self._registry, wanted)
+        # A daemon thread: what it has downloaded is kept, so a server that stops need not wait for
+        # it.
+        threading.Thread(target=work.run, name=f"pull {wanted.name}", daemon=True).start()
+        end: MyLLMError | None = PullFailed(_LEFT)
+        try:
+            while (step := await work.steps.get()) is not None:
+                if isinstance(step, MyLLMError):
+                    end = step
+                    raise step
+                self.under_way[wanted.name] = step
+                yield step
+            end = None
+        finally:
+            work.left.set()
+            self.under_way.pop(wanted.name, None)
+            if self.on_end is not None:
+                self.on_end(wanted.name, end)
 
 
 class _Pull:
@@ -91,4 +113,4 @@ class _Pull:
 
     def _check(self) -> None:
         if self.left.is_set():
-            raise PullFailed("given up: no client waits for it any more")
+            raise PullFailed(_LEFT)

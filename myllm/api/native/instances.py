@@ -10,7 +10,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.response_schemas import InstanceList
 from myllm.api.shared.dependencies import ServicesDep
 from myllm.api.shared.timestamps import iso
-from myllm.gateway.snapshot import EngineSnapshot, ModelSnapshot
+from myllm.gateway.snapshot import EngineSnapshot, ModelSnapshot, Snapshot
 
 router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 
@@ -18,11 +18,6 @@ router = APIRouter(prefix="/api", tags=["Models"], route_class=CheckedRoute)
 @router.get("/instances", response_model=None, responses={200: {"model": InstanceList}})
 async def list_instances(services: ServicesDep) -> dict[str, Any]:
     """The engines that run now, and the models that wait for memory."""
-    shown: list[dict[str, Any]] = []
-    for model in services.gateway.snapshot().models:
-        shown += [_running(model, engine) for engine in model.engines]
-        if not model.engines and (model.is_needed or model.backoff_s):
-            shown.append(_absent(model))
     memory = {
         name: {
             "budget_mb": device.budget_mb,
@@ -31,7 +26,17 @@ async def list_instances(services: ServicesDep) -> dict[str, Any]:
         }
         for name, device in services.gateway.devices().items()
     }
-    return {"instances": shown, "memory": memory}
+    return {"instances": shown_instances(services.gateway.snapshot()), "memory": memory}
+
+
+def shown_instances(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """The engines that run, and the models that wait for one."""
+    shown: list[dict[str, Any]] = []
+    for model in snapshot.models:
+        shown += [_running(model, engine) for engine in model.engines]
+        if not model.engines and (model.is_needed or model.backoff_s):
+            shown.append(_absent(model))
+    return shown
 
 
 def _running(model: ModelSnapshot, engine: EngineSnapshot) -> dict[str, Any]:

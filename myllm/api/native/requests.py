@@ -15,9 +15,9 @@ from starlette.responses import Response
 from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.native.visibility_schemas import RequestList, ShownRequest
 from myllm.api.shared.bounded import Name
-from myllm.api.shared.dependencies import ClientDep, ServicesDep
+from myllm.api.shared.dependencies import AdminDep, ClientDep, ServicesDep
 from myllm.api.shared.timestamps import iso
-from myllm.errors import Forbidden, MyLLMError, NotFound
+from myllm.errors import MyLLMError, NotFound
 from myllm.gateway.observers.captured_bodies import Captured
 from myllm.gateway.observers.recent_requests import MOST, Entry, State, Wanted, key_name, state_of
 from myllm.gateway.request_record import RequestRecord
@@ -46,7 +46,7 @@ async def list_requests(
     others. An admin sees all of them, another key only its own."""
     if model is not None:
         model = await services.gateway.models.name_of(model)
-    recent, wanted = services.recent, Wanted(model, key, status, after)
+    recent, wanted = services.activity.requests, Wanted(model, key, status, after)
     entries, last = recent.entries(client), recent.last
 
     def document() -> bytes:
@@ -58,11 +58,9 @@ async def list_requests(
 
 
 @router.delete("/bodies")
-async def forget_bodies(services: ServicesDep, client: ClientDep) -> dict[str, str]:
+async def forget_bodies(services: ServicesDep, _: AdminDep) -> dict[str, str]:
     """Forget all captured bodies."""
-    if client.role != "admin":
-        raise Forbidden("Only admins may forget bodies")
-    bodies = services.recent.bodies
+    bodies = services.activity.requests.bodies
     count = 0 if bodies is None else bodies.forget_all()
     return {"status": "success", "message": f"Bodies of {count} requests forgotten"}
 
@@ -71,8 +69,8 @@ async def forget_bodies(services: ServicesDep, client: ClientDep) -> dict[str, s
 async def show_request(request_id: str, services: ServicesDep, client: ClientDep) -> dict[str, Any]:
     """One request by the id that its answer has in X-Request-ID; the newest, if clients have sent
     an id twice. An admin gets its bodies, too, if they were captured."""
-    entry = _found(services.recent.entries(client), request_id)
-    captured = services.recent.captured(entry.record) if client.role == "admin" else None
+    entry = _found(services.activity.requests.entries(client), request_id)
+    captured = services.activity.requests.captured(entry.record) if client.role == "admin" else None
     return _shown(entry) | ({} if captured is None else _bodies(captured))
 
 

@@ -18,7 +18,7 @@ from myllm.api.ollama.schemas import CopyRequest, NamedRequest, PullRequest
 from myllm.api.shared.dependencies import AdminDep, Services, ServicesDep
 from myllm.api.shared.timestamps import iso
 from myllm.errors import InvalidRequest, PullFailed
-from myllm.gateway.pull_progress import Step, pulling
+from myllm.gateway.pull_progress import Step
 from myllm.gateway.snapshot import EngineSnapshot
 from myllm.launcher.devices import HOST
 from myllm.models.copying import copy_model
@@ -122,7 +122,7 @@ async def _pulled(
     """Yield the lines of a pull. The error for an unknown name comes second, as in Ollama."""
     yield {"status": "pulling manifest"}
     wanted = _wanted(request.model)
-    async with aclosing(pulling(services.gateway.registry, wanted)) as steps:
+    async with aclosing(services.activity.pulls.steps(wanted)) as steps:
         async for step in steps:
             yield _line(step)
     yield {"status": "success"}

@@ -13,11 +13,11 @@ from myllm.api.http.request_state import client_of, services_of
 from myllm.api.shared.engine_logs import LogReaders
 from myllm.api.shared.readiness import Readiness
 from myllm.errors import Forbidden
+from myllm.gateway.activity.activity import Activity
 from myllm.gateway.client import Client
 from myllm.gateway.gateway import Gateway
 from myllm.gateway.media.parts import Media
 from myllm.gateway.metrics.exporter import Exporter
-from myllm.gateway.observers.recent_requests import RecentRequests
 from myllm.gateway.observers.usage_book import UsageBook
 from myllm.models.registry import Model, Registry
 from myllm.sessions.store import SessionStore
@@ -39,7 +39,7 @@ class Services:
     media: Media
     readiness: Readiness
     logs: LogReaders
-    recent: RecentRequests
+    activity: Activity
     metrics: Exporter
     reload_access: Callable[[], None]
     started_at: float = field(default_factory=time.monotonic)

@@ -189,18 +189,19 @@ def test_the_list_is_answered_while_requests_end(api: httpx.Client) -> None:
             each.join()
 
 
-def test_each_key_sees_its_own_requests(door: httpx.Client) -> None:
+def test_an_admin_sees_all_requests_and_a_user_its_own(door: httpx.Client) -> None:
+    chat = {"model": "demo", "messages": HI, "stream": False}
+    ids = {}
     for key in (ANN, BOB):
-        answer = door.post("/api/chat", json={"model": "demo", "messages": HI, "stream": False},
-                           headers=bearer(key))  # fmt: skip
+        answer = door.post("/api/chat", json=chat, headers=bearer(key))
         assert answer.status_code == 200
-    text = door.get("/api/requests", headers=bearer(ANN)).text
-    assert ANN not in text
-    assert "ann" in {one["key"] for one in shown_to(door, ANN)}
-
-
-def shown_to(door: httpx.Client, key: str) -> list[dict[str, Any]]:
-    answer = door.get("/api/requests", headers=bearer(key))
-    assert answer.status_code == 200
-    requests: list[dict[str, Any]] = answer.json()["requests"]
-    return requests
+        ids[key] = answer.headers["x-request-id"]
+    door.get("/api/models", headers=bearer("a wrong key"))
+    everything = door.get("/api/requests", headers=bearer(ANN))
+    assert ANN not in everything.text
+    assert {one["key"] for one in everything.json()["requests"]} == {"ann", "bob", None}
+    own = door.get("/api/requests", headers=bearer(BOB)).json()["requests"]
+    assert {one["key"] for one in own} == {"bob"}
+    assert door.get(f"/api/requests/{ids[BOB]}", headers=bearer(BOB)).status_code == 200
+    assert detail(door.get(f"/api/requests/{ids[ANN]}", headers=bearer(BOB)), 404)
+    assert detail(door.delete("/api/requests/bodies", headers=bearer(BOB)), 403)

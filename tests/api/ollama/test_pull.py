@@ -11,6 +11,7 @@ import ollama
 import pytest
 
 from myllm.engine.engine import Engine
+from tests.api.native.test_events import listening
 from tests.ggufs import write_header
 from tests.hub import Hub, Repo, serve_hub
 from tests.serving import Serving, serving, short_home
@@ -68,6 +69,20 @@ def test_a_model_is_pulled_in_steps(
     assert (server.models_dir / "some-model" / FILE).read_bytes() == model
     assert "some-model:latest" in {each.model for each in client.list().models}
     assert client.pull(REPO).status == "success"  # it exists already
+
+
+def test_a_pull_is_told_to_those_who_listen_to_events(
+    client: ollama.Client, server: Serving, hub: Hub, model: bytes
+) -> None:
+    hub.repos["org/Told-GGUF"] = Repo({"told.Q4_K_M.gguf": model})
+    with server.client() as api, listening(api) as reader:
+        assert client.pull("hf.co/org/Told-GGUF").status == "success"
+        reader.until("pull", model="told", status="success")
+        reader.until("model_found", model="told")
+        with pytest.raises(ollama.ResponseError):
+            client.pull("hf.co/org/Missing-GGUF")
+        failed = reader.until("pull", status="failed")
+        assert "Missing-GGUF" in failed["error"]
 
 
 def test_what_cannot_be_pulled_is_an_error_in_the_stream(client: ollama.Client, hub: Hub) -> None:

@@ -1,0 +1,1 @@
+"""What happens on a server, for people who look at it: changes as they come, and the last hour."""

@@ -53,11 +53,11 @@ class RequestRecord:
 
     The tokens are those of the `usage` that the client got, if it got any: a prompt counts once
     for all its choices, and an answer that several engines generated counts once. An answer whose
-    client left counts as far as it came, and one that failed has none. `finish_reason` is that of
-    the first choice; embeddings and scores have none. From `first_token_at` to `last_token_at` the
-    answer was written. `gaps` counts the times between one piece of text and the next, by
-    GAP_BOUNDS, and `gaps_s` is their sum; the time in which an engine died and another one took
-    over is left out.
+    client left counts as far as it came (its prompt may be estimated), and one that failed has
+    none. `finish_reason` is that of the first choice; embeddings and scores have none. From
+    `first_token_at` to `last_token_at` the answer was written. `gaps` counts the times between one
+    piece of text and the next, by GAP_BOUNDS, and `gaps_s` is their sum; the time in which an
+    engine died and another one took over is left out.
     """
 
     id: str

@@ -35,19 +35,31 @@ class Ask:
 
 def ask(api: httpx.Client, asked: Ask, model: str, request_id: str) -> Told:
     """Send a request and return the counts of its answer, which must be a good one."""
-    headers = {"x-request-id": request_id, **asked.headers}
+    told, text = try_to_ask(api, asked, model, {"x-request-id": request_id})
+    assert told is not None, text
+    return told
+
+
+def try_to_ask(
+    api: httpx.Client, asked: Ask, model: str, headers: Mapping[str, str]
+) -> tuple[Told | None, str]:
+    """Send a request; return the counts of its answer, or None if it has failed, and its text."""
     body = {**asked.body, "model": model}
-    with api.stream("POST", asked.path, json=body, headers=headers) as answer:
-        text = answer.read().decode()
-    assert answer.status_code == 200, text
+    answer = api.post(asked.path, json=body, headers={**headers, **asked.headers})
+    text = answer.text
+    if answer.status_code != 200:
+        return None, text
     kind = answer.headers["content-type"]
     if kind.startswith("text/event-stream"):
         lines = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
-        return asked.told([json.loads(line) for line in lines if line != "[DONE]"])
-    if kind.startswith("application/x-ndjson"):
-        return asked.told([json.loads(line) for line in text.splitlines()])
-    whole = json.loads(text)
-    return asked.told(whole if isinstance(whole, list) else [whole])
+        events = [json.loads(line) for line in lines if line != "[DONE]"]
+    elif kind.startswith("application/x-ndjson"):
+        events = [json.loads(line) for line in text.splitlines()]
+    else:
+        whole = json.loads(text)
+        events = whole if isinstance(whole, list) else [whole]
+    failed = events[-1].get("type") == "response.failed" or events[-1].get("error")
+    return None if failed else asked.told(events), text
 
 
 def openai(events: Events) -> Told:

@@ -24,6 +24,7 @@ from myllm.gateway.generation.last_events import End, read_end
 from myllm.gateway.generation.sampling import UNBOUNDED
 from myllm.gateway.generation.survival import Resumable, SurvivingAnswer, can_be_continued
 from myllm.gateway.generation.wire_deltas import WireEncoder, with_delta
+from myllm.gateway.key_limits import estimates
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.gateway.usage import Usage, plain_usage
 from myllm.supervisor.instance import Instance
@@ -190,7 +191,10 @@ class _RelayedAnswer(Resumable[bytes]):
                 *_, last = events_in(self._kept[-1])
                 return plain_usage(last), None
             self._add_up()
-        return replace(self._prompt, completion_tokens=self._sent.pieces), None
+        pieces = self._sent.pieces
+        if pieces and not self._prompt.prompt_tokens:  # the engine would have told at the end
+            return Usage(estimates.prompt_tokens(self._body), pieces), None
+        return replace(self._prompt, completion_tokens=pieces), None
 
     def _add_up(self, but: int = 0) -> None:
         """Read what is kept, but not the last few blocks."""

@@ -47,6 +47,7 @@ from myllm.gateway.observers.event_log import EventLog
 from myllm.gateway.observers.observer import Observers
 from myllm.gateway.observers.recent_requests import RecentRequests
 from myllm.gateway.observers.record_keeping import RecordKeeping
+from myllm.gateway.observers.tracing import configured_spans
 from myllm.gateway.observers.usage_book import UsageBook
 from myllm.gateway.planner import Planner
 from myllm.gateway.scheduling.scheduler import Scheduler
@@ -86,10 +87,14 @@ class App:
         self._runtime: RuntimeDir | None = None
         self._services: Services | None = None
         self._recent = RecentRequests(CapturedBodies() if settings.capture_bodies else None)
+        self._spans = configured_spans()
         self._counts = counts = Counts()
+        log = EventLog(shows_traces=self._spans is not None)
         self.observers = Observers(
-            RecordKeeping(), EventLog(), self._recent, counts.requests, counts.engines
+            RecordKeeping(), log, self._recent, counts.requests, counts.engines
         )
+        if self._spans is not None:
+            self.observers.attach(self._spans)
         self.asgi = self._build()
 
     def _build(self) -> ASGIApp:
@@ -153,6 +158,8 @@ class App:
         see_all_failures(loop)
         # Shutdown runs in reverse order, and each step runs even if another one fails.
         async with AsyncExitStack() as ending:
+            if self._spans is not None:
+                ending.push_async_callback(self._spans.close)
             self._runtime = RuntimeDir(self.settings.runtime_dir)
             ending.callback(self._runtime.remove)
             store = SessionStore(self.settings.database())

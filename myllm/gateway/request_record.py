@@ -39,17 +39,19 @@ class RequestRecord:
     HTTP: `client` is None if it was refused before its client was known, which then has only an
     `address`. `allowance` is what it may take of its key's limits; None if it has none. `handler`
     is the path of its route, such as `/api/models/{name}`; "" if it has none. `status` is 0 if its
-    client left before the head of the answer. `traceparent` is the header of that name.
+    client left before the head of the answer. `traceparent` is the header of that name,
+    if its client may say which trace its requests belong to.
 
     The model: `model` is the one that it asked for first; None if it asked for none, or for one
     that does not exist. A request can have several tickets (see `observers/observer.py`): `tickets`
     counts those for an answer, not for a query such as a count of tokens. The waits are those of
     the first ticket, and the others are sums. `queued_s` is how long it waited for its slot, of
     which `load_s` were spent on loading its model. `slot_s` is how long it held slots. `deaths`
-    counts the engines that died under it. `left_out` is how many messages of the conversation did
-    not fit into the context. `error` is why it failed: a MyLLMError, GeneratorExit or
-    CancelledError if its client left, and any other exception for an internal error. It is None
-    for a request that the API does not define, which has only a `status`.
+    counts the engines that died under it, and `died_at` has the times. `left_out` is how many
+    messages of the conversation did not fit into the context. `error` is why it failed: a
+    MyLLMError, GeneratorExit or CancelledError if its client left, and any other exception for an
+    internal error. It is None for a request that the API does not define, which has only a
+    `status`.
 
     The tokens are those of the `usage` that the client got, if it got any: a prompt counts once
     for all its choices, and an answer that several engines generated counts once. An answer whose
@@ -89,6 +91,7 @@ class RequestRecord:
     gaps: list[int] | None = None
     gaps_s: float = 0.0
     deaths: int = 0
+    died_at: list[float] | None = None
     left_out: int = 0
     error: BaseException | None = None
 
@@ -96,6 +99,14 @@ class RequestRecord:
     def client_name(self) -> str:
         """The name of its key, or else its address, which is all that a refused request has."""
         return self.client.fair_id if self.client else self.address
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """How fast its answer was written after the first token; None for one of a single token."""
+        first, last = self.first_token_at, self.last_token_at
+        if first is None or last is None or last <= first or self.generated_tokens < 2:
+            return None
+        return (self.generated_tokens - 1) / (last - first)
 
     @property
     def has_failed(self) -> bool:

@@ -213,6 +213,16 @@ def peer_of(scope: Scope) -> str:
     return unmapped(str(peer[0])) if peer else "local"
 
 
+def may_name_traces(scope: Scope, client: Client | None) -> bool:
+    """Whether the client's `traceparent` is accepted: from this machine, from an admin, and through
+    a trusted proxy. Others could write into traces that are not theirs."""
+    if client is not None and client.role == "admin":
+        return True
+    # uvicorn knows no port of a client whose address a trusted proxy has forwarded.
+    came_through_proxy = scope.get("client") is not None and scope["client"][1] == 0
+    return came_through_proxy or is_loopback(peer_of(scope))
+
+
 def _keys_of(headers: Headers) -> list[str]:
     """Return the keys in the request's headers; one of them may be meant for a proxy in front."""
     scheme, _, key = headers.get("authorization", "").partition(" ")

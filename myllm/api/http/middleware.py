@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from myllm.api.dialects import dialect_of
 from myllm.api.errors.handlers import error_response
-from myllm.api.http.access import peer_of
+from myllm.api.http.access import may_name_traces, peer_of
 from myllm.api.http.connections import RETRY_AFTER_S
 from myllm.api.http.request_state import BEGUN, HEALTH_PATHS, HOLD_HEAD, SPARE
 from myllm.errors import Unavailable
@@ -72,6 +72,8 @@ class RequestContext:
             _log.exception("unexpected error", path=path)
         finally:
             del state["send_body"]  # breaks the reference cycle with the scope
+            if record.traceparent is not None and not may_name_traces(scope, record.client):
+                record.traceparent = None
             record.ended_at = time.monotonic()
             self._ended(record)
             if record.error is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+from typing import Any
+
 import structlog
 
 from myllm.errors import EngineDied
 from myllm.gateway.observers.observer import Observer
+from myllm.gateway.observers.trace_ids import parent_of, trace_id_of
 from myllm.gateway.request_record import RequestRecord
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.instance import Instance
@@ -14,7 +18,14 @@ _log = structlog.get_logger(__name__)
 
 
 class EventLog(Observer):
-    """The server's log as an observer."""
+    """The server's log as an observer.
+
+    A request is one line, with what is known of it: never its body, and no key. With
+    `shows_traces`, each names its trace; otherwise only those that belong to a client's.
+    """
+
+    def __init__(self, shows_traces: bool = False) -> None:
+        self._shows_traces = shows_traces
 
     def resumed(self, ticket: Ticket, death: EngineDied) -> None:
         _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
@@ -22,14 +33,21 @@ class EventLog(Observer):
     def request_ended(self, record: RequestRecord) -> None:
         # A monitor asks for the health every few seconds.
         log = _log.debug if record.path.startswith("/health") else _log.info
-        log(
-            "request",
-            method=record.method,
-            path=record.path,
-            status=record.status,
-            client=record.client_name,
-            ms=round(1000 * record.seconds, 1),
-        )
+        known: dict[str, Any] = {
+            "method": record.method,
+            "path": record.path,
+            "status": record.status,
+            "client": record.client_name,
+            "ms": _ms(record.seconds),
+        }
+        if record.model is not None:
+            _add_answer(known, record)
+        if record.error is not None:
+            left = isinstance(record.error, GeneratorExit | CancelledError)
+            known["error"] = "client left" if left else type(record.error).__name__
+        if self._shows_traces or parent_of(record) is not None:
+            known["trace_id"] = trace_id_of(record)
+        log("request", **known)
 
     def engine_started(self, instance: Instance) -> None:
         spec = instance.spec
@@ -48,3 +66,32 @@ class EventLog(Observer):
         else:
             reason = "failed to start" if instance.ready_at is None else "crashed"
             _log.error("engine stopped", model=model, reason=reason, cause=error.detail)
+
+
+def _add_answer(known: dict[str, Any], record: RequestRecord) -> None:
+    """Add what the gateway did for the request; what did not happen is left out."""
+    known["model"] = str(record.model)
+    if record.granted_at is not None:
+        known["queued_ms"] = _ms(record.queued_s)
+    if record.load_s:
+        known["load_ms"] = _ms(record.load_s)
+    if record.first_token_at is not None:
+        known["first_token_ms"] = _ms(record.first_token_at - record.began_at)
+    if record.prompt_tokens:
+        known["prompt_tokens"] = record.prompt_tokens
+    if record.cached_tokens:
+        known["cached_tokens"] = record.cached_tokens
+    if record.generated_tokens:
+        known["generated_tokens"] = record.generated_tokens
+    if (speed := record.tokens_per_s) is not None:
+        known["tokens_per_s"] = round(speed, 1)
+    if record.finish_reason is not None:
+        known["finish"] = record.finish_reason
+    if record.deaths:
+        known["resumed"] = record.deaths
+    if record.left_out:
+        known["left_out"] = record.left_out
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)

@@ -53,8 +53,10 @@ class RecordKeeping(Observer):
             record.error = record.error or error
 
     def resumed(self, ticket: Ticket, death: EngineDied) -> None:
-        if ticket.request.record is not None:
-            ticket.request.record.deaths += 1
+        record = ticket.request.record
+        if record is not None:
+            record.deaths += 1
+            record.died_at = [*(record.died_at or ()), time.monotonic()]
 
     def request_ended(self, record: RequestRecord) -> None:
         if record.has_failed:

@@ -112,7 +112,7 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "prompt_tokens": record.prompt_tokens,
         "cached_tokens": record.cached_tokens,
         "generated_tokens": record.generated_tokens,
-        "tokens_per_second": _speed(record),
+        "tokens_per_second": record.tokens_per_s and round(record.tokens_per_s, 1),
         "resumed": record.deaths,
         "truncated": record.left_out > 0,
         "dropped_messages": record.left_out,
@@ -123,14 +123,6 @@ def _shown(entry: Entry) -> dict[str, Any]:
 
 def _since_began(record: RequestRecord, moment: float | None) -> float | None:
     return None if moment is None else round(moment - record.began_at, 4)
-
-
-def _speed(record: RequestRecord) -> float | None:
-    """Tokens per second after the first one; None for an answer of one token."""
-    first, last, tokens = record.first_token_at, record.last_token_at, record.generated_tokens - 1
-    if first is None or last is None or last <= first or tokens < 1:
-        return None
-    return round(tokens / (last - first), 1)
 
 
 def _error(error: BaseException | None) -> str | None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from myllm.api.http.access import may_name_traces
 from myllm.engine.engine import Engine
-from tests.api.credentials import ANN, APP, PROXY, bearer, port_of
+from myllm.gateway.client import Client
+from tests.api.credentials import ANN, APP, BOB, PROXY, bearer, port_of
 from tests.api.events import detail
 from tests.serving import Serving, serving, wait_until
 
@@ -210,3 +212,35 @@ def test_a_server_on_the_loopback_address_of_ipv6(engine: Engine, home: Path) ->
         assert server.url == f"http://[::1]:{port_of(server)}"
         for host, status in (("[::1]", 200), ("[::ffff:127.0.0.1]", 200), ("evil.example", 403)):
             assert api.get("/health", headers={"Host": host}).status_code == status
+
+
+# Traces
+
+OWN, ADMIN = (Client("key:x", "x", "x", role=role) for role in ("user", "admin"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "client", "may"),
+    [
+        (("203.0.113.9", 4711), OWN, False),
+        (("203.0.113.9", 4711), None, False),
+        (("203.0.113.9", 4711), ADMIN, True),
+        (("203.0.113.9", 0), OWN, True),  # as a trusted proxy has forwarded it
+        (("127.0.0.1", 4711), OWN, True),
+        (("::1", 4711), OWN, True),
+        (None, OWN, False),
+    ],
+)
+def test_who_may_say_which_trace_its_requests_belong_to(
+    peer: tuple[str, int] | None, client: Client | None, may: bool
+) -> None:
+    assert may_name_traces({"type": "http", "client": peer}, client) is may
+
+
+def test_a_trusted_proxy_passes_a_trace_on(locked: Serving) -> None:
+    headers = {"X-Forwarded-For": "203.0.113.9", "traceparent": f"00-{'7' * 32}-{'1' * 16}-01"}
+    transport = httpx.HTTPTransport(local_address=PROXY)
+    with httpx.Client(base_url=locked.url, transport=transport) as client:
+        assert client.get("/api/models", headers=headers | bearer(BOB)).status_code == 200
+    [line] = [line for line in locked.log.splitlines() if "7" * 32 in line]
+    assert json.loads(line)["client"] == "bob"

@@ -56,7 +56,8 @@ async def _frames(
     services: Services, model: str, lines: int, follow: bool, encode: Callable[[str], bytes]
 ) -> AsyncGenerator[bytes, None]:
     async with services.logs.open(log_names(model), lines) as logs:
-        yield b""  # sends the head, since the first line may take long
+        piece = await asyncio.to_thread(logs.read)
+        yield encode(piece) if piece else b""  # sends the head, since a line may take long
         while True:
             is_over = not follow or _has_stopped(services, model)
             if piece := await asyncio.to_thread(logs.read):

@@ -97,9 +97,9 @@ class Allowance:
             return
         if tokens > limit:
             raise InvalidRequest(
-                f"This request can take {roughly}{tokens} tokens (prompt {roughly}{prompt}, answer "
-                f"up to {answer}), but the key '{self.key.name}' may use {limit} per minute; "
-                "shorten the prompt, or lower max_tokens"
+                f"This request can take {roughly}{tokens} tokens, {answer} of them for the answer, "
+                f"but the key '{self.key.name}' may use {limit} per minute; shorten the prompt, or "
+                "lower max_tokens"
             )
         if wait_s := self._use.tokens.wait_s(tokens - self._reserved, limit, now):
             left = max(0, limit - self._use.tokens.used(now))

@@ -80,19 +80,19 @@ class KeyLimits:
         name, most = key.name, key.concurrent_requests
         if most is not None and use.running >= most:
             raise KeyLimitReached(
-                f"The key '{name}' may have {most} requests at once, and has {use.running}",
+                f"The key '{name}' has reached its limit on requests at once ({most})",
                 _AT_ONCE_RETRY_S,
             )
         limit = key.tokens_per_minute
         if limit is not None and (wait_s := use.tokens.wait_s(1, limit, now)):
             raise KeyLimitReached(
-                f"The key '{name}' has used up its {limit} tokens per minute", wait_s
+                f"The key '{name}' has reached its limit on tokens per minute ({limit})", wait_s
             )
         limit = key.requests_per_minute
         if limit is None or self._requests is None or self._requests.hit(name, limit):
             return
         raise KeyLimitReached(
-            f"The key '{name}' has sent {limit} requests in a minute, and may not send more",
+            f"The key '{name}' has reached its limit on requests per minute ({limit})",
             math.ceil(self._requests.wait_s(name, limit)),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -42,12 +43,12 @@ POOL = [
         *[{"requests_per_minute": 1}] * 8,
         *[{"requests_per_minute": 2}] * 2,
         *[{"tokens_per_minute": 100}] * 8,
-        *[{"tokens_per_minute": 1000}],
-        *[{"tokens_per_minute": 3000}],
+        {"tokens_per_minute": 500},
+        {"tokens_per_minute": 1000},
+        {"tokens_per_minute": 3000},
         *[{"tokens_per_minute": 100_000}] * 8,
         {"concurrent_requests": 1},
         {"concurrent_requests": 1, "tokens_per_minute": 3000},
-        {"max_priority": -5},
     ]
 ]
 """The keys of the tests, none of which is used twice. They are stored before the server starts."""
@@ -114,7 +115,7 @@ def test_requests_per_minute(new_key: NewKey) -> None:
         assert told["x-ratelimit-reset-requests"] in ("1m0s", "59s", "58s")
         assert "x-ratelimit-limit-tokens" not in told
     refused = ann.post("/api/chat", json=CHAT)
-    assert "2 requests in a minute" in detail(refused, 429)
+    assert "requests per minute (2)" in detail(refused, 429)
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert limits_of(refused)["x-ratelimit-remaining-requests"] == "0"
     for path in ("/api/models", "/v1/models", "/api/sessions", "/ollama/api/tags"):
@@ -145,7 +146,7 @@ def test_each_dialect_says_it_in_its_form(
     assert ann.post("/tokenize", json={"content": "Hi"}).status_code == 200
     refused = ann.post(path, json=CHAT)
     assert refused.status_code == 429
-    assert "1 requests in a minute" in form(refused.json())
+    assert "requests per minute (1)" in form(refused.json())
     assert refused.headers["retry-after"]
     names = [name for name in refused.headers if name.startswith("anthropic-ratelimit-requests-")]
     assert len(names) == (3 if path == "/v1/messages" else 0)
@@ -241,6 +242,25 @@ def test_a_request_larger_than_the_limit_is_refused_for_good(
     assert limits_of(refused)["x-ratelimit-remaining-tokens"] == "100"
 
 
+def test_the_history_of_a_conversation_counts(new_key: NewKey) -> None:
+    """It is not in the request, so the server knows its size only when it has built the prompt."""
+    ann = new_key(tokens_per_minute=500)
+    conversation = [
+        {"role": "user", "content": "word " * 100},
+        {"role": "assistant", "content": "word " * 100},
+    ]
+    document: dict[str, Any] = {"version": 1, "id": "long", "model": "demo", "title": ""}
+    document["messages"] = conversation * 3
+    imported = ann.post("/api/sessions/import", json=document)
+    assert imported.status_code == 201, imported.text
+    asked: dict[str, Any] = CHAT | {"session_id": "long", "options": {"max_tokens": 10}}
+    refused = ann.post("/api/chat", json=asked)
+    assert re.match(r"This request can take \d+ tokens", detail(refused, 400))
+    assert limits_of(refused)["x-ratelimit-remaining-tokens"] == "500"
+    stored = ann.get("/api/sessions/long").json()["message_count"]
+    assert stored == 6
+
+
 def test_requests_at_once(server: Serving, new_key: NewKey) -> None:
     ann = new_key(concurrent_requests=1)
     assert ann.post("/api/chat", json=CHAT).status_code == 200  # which loads the model
@@ -253,10 +273,10 @@ def test_requests_at_once(server: Serving, new_key: NewKey) -> None:
     )
     try:
         asking.start()
-        wait_until(lambda: _active(server) == 1, 10, "the request is under way")
+        wait_until(lambda: _under_way(server) == 1, 10, "the request is under way")
         refused = ann.post("/v1/chat/completions", json=CHAT)
         assert refused.status_code == 429
-        assert "may have 1 requests at once" in refused.json()["error"]["message"]
+        assert "requests at once (1)" in refused.json()["error"]["message"]
         assert refused.headers["retry-after"] == "1"
         assert not limits_of(refused)
     finally:
@@ -267,9 +287,10 @@ def test_requests_at_once(server: Serving, new_key: NewKey) -> None:
     assert ann.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
-def _active(server: Serving) -> int:
+def _under_way(server: Serving) -> int:
     with server.client() as client:
-        return int(client.get("/health").json()["active"])
+        health = client.get("/health").json()
+        return int(health["active"]) + int(health["queued"])
 
 
 def test_a_client_that_leaves_gives_everything_back(server: Serving, new_key: NewKey) -> None:
@@ -331,12 +352,35 @@ def test_a_limit_that_changes_in_the_middle_of_an_answer(server: Serving) -> Non
         assert told["x-ratelimit-limit-tokens"] == "5"
         assert told["x-ratelimit-remaining-tokens"] == "0"
         assert told["x-ratelimit-remaining-requests"] in ("6", "7")
-        assert "used up its 5 tokens" in detail(ann.post("/api/chat", json=CHAT), 429)
+        assert "tokens per minute (5)" in detail(ann.post("/api/chat", json=CHAT), 429)
 
 
-def test_the_highest_priority_is_the_keys(new_key: NewKey) -> None:
-    ann = new_key(max_priority=-5)
-    assert ann.post("/api/chat", json=CHAT | {"priority": 10}).status_code == 200
+def test_a_key_goes_no_further_ahead_than_it_may(engine: Engine) -> None:
+    """Of two that wait, the one that came later is first, since the other one's key is low."""
+    with short_home() as home:
+        add_key(home, "low", "low-key", KeyRules(max_priority=-5))
+        add_key(home, "plain", "plain-key", KeyRules())
+        with serving(home, slots=1) as server, server.client() as low, server.client() as plain:
+            low.headers.update(bearer("low-key"))
+            plain.headers.update(bearer("plain-key"))
+            assert plain.post("/api/chat", json=CHAT).status_code == 200
+            [engine_process] = server.engines()
+            suspend(engine_process)
+            ended: list[str] = []
+
+            def ask(name: str, client: httpx.Client, priority: int) -> None:
+                client.post("/api/chat", json=CHAT | {"priority": priority})
+                ended.append(name)
+
+            asking: list[threading.Thread] = []
+            for each in (("first", plain, 0), ("low", low, 10), ("plain", plain, 0)):
+                asking.append(threading.Thread(target=ask, args=each))
+                asking[-1].start()
+                wait_until(lambda: _under_way(server) == len(asking), 10, "it waits")
+            engine_process.resume()
+            for thread in asking:
+                thread.join()
+            assert ended == ["first", "plain", "low"]
 
 
 def test_pages_may_read_what_is_left(engine: Engine) -> None:

@@ -35,7 +35,7 @@ HIGHEST_PRIORITY: Final = 10
 _PREFIX: Final = "sk-myllm-"  # clients of OpenAI expect "sk-", and scanners for secrets a name
 _PUNCTUATION: Final = frozenset("._-@")
 _MAX_NAME: Final = 64
-_PAGE: Final = 500
+_PAGE: Final = 200
 _MAX_MODELS: Final = 256
 _MAX_PATTERN: Final = 256
 

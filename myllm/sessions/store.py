@@ -204,7 +204,8 @@ class SessionStore:
 
     async def _open(self) -> Database:
         # In a thread, so that the server answers requests meanwhile.
-        await asyncio.to_thread(importlib.import_module, "myllm.sessions.archive")
+        for module in ("archive", "key_rows"):
+            await asyncio.to_thread(importlib.import_module, f"myllm.sessions.{module}")
         from myllm.sessions.database import Database
 
         database = Database(self._url)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from myllm.api.errors import handlers
 from myllm.api.http.access import Access
 from myllm.api.http.middleware import RequestContext
-from myllm.api.native import sessions, usage
+from myllm.api.native import keys, sessions, usage
 from myllm.api.native.options import Options
 from myllm.api.shared.dependencies import StoreOnly
 from myllm.gateway.observers.event_log import EventLog
@@ -25,7 +25,7 @@ from myllm.tls import Tls
 
 
 class StoreApp:
-    """Serves the stored conversations and the usage alone, for the length of one command."""
+    """Serves stored conversations, usage and keys alone, for the length of one command."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -33,6 +33,7 @@ class StoreApp:
         app = FastAPI()
         app.include_router(sessions.router)
         app.include_router(usage.router)
+        app.include_router(keys.router)
         handlers.install(app, Options.model_fields)
         self._state = app.state
         self.asgi: ASGIApp = RequestContext(Access().guard(app), EventLog().request_ended)
@@ -49,7 +50,7 @@ class StoreApp:
         store.before_removal = files.forget
         await store.start()
         book = UsageBook(UsageStore(store.database))
-        self._state.services = StoreOnly(store, book, Registry(settings.models_dir))
+        self._state.services = StoreOnly(settings, store, book, Registry(settings.models_dir))
         yield
         await store.close()
 

@@ -42,7 +42,7 @@ DIALECTS: Final = (
         "native",
         prefixes=("",),  # the paths of no other dialect, such as those that do not exist
         modules=(
-            *("generation", "sessions", "models", "instances"),
+            *("generation", "sessions", "models", "instances", "keys"),
             *("requests", "events", "logs", "usage", "metrics"),
         ),
         envelope="detail",

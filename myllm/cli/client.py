@@ -7,7 +7,16 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from myllm.cli.common import say
-from myllm.errors import InvalidRequest, KeyRefused, MyLLMError, NotFound, ServeFailed, Unavailable
+from myllm.errors import (
+    Conflict,
+    InvalidRequest,
+    InvalidSettings,
+    KeyRefused,
+    MyLLMError,
+    NotFound,
+    ServeFailed,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -128,7 +137,7 @@ def _look(client: httpx.Client, timeout_s: float) -> _State:
 def may_see_key(settings: Settings) -> bool:
     """Whether the user has named this server, or it runs as the user. True without a key, since
     there is nothing to protect."""
-    if settings.api_key is None or settings.model_fields_set & {"host", "port"}:
+    if not own_key(settings) or settings.model_fields_set & {"host", "port"}:
         return True
     from myllm.running_servers import is_own
 
@@ -136,9 +145,27 @@ def may_see_key(settings: Settings) -> bool:
     return is_own(settings.state_dir, host, settings.port)
 
 
+def own_key(settings: Settings) -> str:
+    """The key of this user: MYLLM_API_KEY, or else the admin key, which the commands that run next
+    to the server, such as in its container, have as well. Empty if there is none.
+
+    Raises InvalidSettings when the file of the admin key cannot be read.
+    """
+    for secret in (settings.api_key, settings.admin_key):
+        if secret is not None:
+            return secret.get_secret_value().strip()
+    file = settings.admin_key_file
+    if file is None:
+        return ""
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise InvalidSettings(f"MYLLM_ADMIN_KEY_FILE {file} cannot be read: {failure}") from None
+
+
 def key_header(settings: Settings) -> dict[str, str]:
     """The header with the key; empty unless this server may see the key."""
-    key = settings.api_key.get_secret_value().strip() if settings.api_key else ""
+    key = own_key(settings)
     if not key or not may_see_key(settings):
         return {}
     if not key.isascii() or not key.isprintable() or " " in key:
@@ -188,8 +215,11 @@ def error_of(status: int, text: str) -> MyLLMError:
     except (ValueError, KeyError, TypeError):
         detail = f"the server answered with status {status}"
     if status == 401:
-        return KeyRefused(
-            f"{detail}; set MYLLM_API_KEY to one that 'myllm key create NAME' has made"
-        )
-    kinds: dict[int, type[MyLLMError]] = {400: InvalidRequest, 404: NotFound, 503: Unavailable}
+        return KeyRefused(f"{detail}; set MYLLM_API_KEY to one that 'myllm key create' has made")
+    kinds: dict[int, type[MyLLMError]] = {
+        400: InvalidRequest,
+        404: NotFound,
+        409: Conflict,
+        503: Unavailable,
+    }
     return kinds.get(status, MyLLMError)(detail)

@@ -99,7 +99,7 @@ def _greet(settings: Settings, listener: socket.socket, access: Access) -> None:
     if is_open and not is_loopback(address):
         warning(
             f"every client that reaches port {port} of this machine can use its models and delete "
-            "them; to require keys, use 'myllm key create NAME'"
+            "them; to require keys, use 'myllm key create NAME --role admin'"
         )
     # A certificate is seldom for the address of this machine.
     trust = "--insecure " if settings.tls_cert else ""

@@ -84,18 +84,10 @@ def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:
 @contextmanager
 def session_api(settings: Settings) -> Iterator[Api]:
     """The running server, or else the routes about sessions, served for this command only."""
-    from contextlib import closing
-
-    from myllm.cli.client import running_server
     from myllm.cli.temporary_server import store_for_command
 
-    running = running_server(settings)
-    if running is not None:
-        with closing(running):
-            yield Api(running)
-    else:
-        with store_for_command(settings) as own:
-            yield Api(own)
+    with store_for_command(settings) as client:
+        yield Api(client)
 
 
 def _check(session_id: str) -> None:

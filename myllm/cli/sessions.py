@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from myllm.cli.common import pass_on, print_json, say, write_aside
 from myllm.cli.completion import complete_session
 from myllm.cli.session_api import session_api
 from myllm.cli.tables import Column, print_table
+from myllm.cli.times import ago
 from myllm.errors import MyLLMError
 from myllm.escaping import in_json, on_one_line
 
@@ -33,7 +33,6 @@ Id = Annotated[
     ),
 ]
 _MEDIA = {"json": "application/json", "markdown": "text/markdown"}
-_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 @sessions_app.command("list")
@@ -65,7 +64,7 @@ def show(ctx: typer.Context, session_id: Id, as_json: AsJson = False) -> None:
         print_json(session)
         return
     title = on_one_line(session["title"])
-    say(f"{title}  ({session['model']}, {_ago(session['updated_at'])})")
+    say(f"{title}  ({session['model']}, {ago(session['updated_at'])})")
     for message in session["messages"]:
         marks = [name for name in ("partial", "superseded") if message[name]]
         say(f"\n{message['role']}{' (' + ', '.join(marks) + ')' if marks else ''}:")
@@ -138,15 +137,5 @@ def import_(
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    changed = _ago(one["updated_at"])
+    changed = ago(one["updated_at"])
     return one["id"], one["model"], str(one["message_count"]), changed, one["title"]
-
-
-def _ago(moment: str) -> str:
-    """How long ago a time was, in its largest unit."""
-    from datetime import datetime
-
-    seconds = max(0.0, time.time() - datetime.fromisoformat(moment).timestamp())
-    unit, length = next((each for each in _UNITS if seconds >= each[1]), ("second", 1))
-    count = int(seconds // length)
-    return f"{count} {unit}{'' if count == 1 else 's'} ago"

@@ -55,11 +55,19 @@ def own_server(settings: Settings) -> Iterator[httpx.Client]:
 
 @contextmanager
 def store_for_command(settings: Settings) -> Iterator[httpx.Client]:
-    """A client of only the routes about what is stored, which need no engine."""
+    """A client of the running server if there is one, else of a server, started here, of only the
+    routes about the store: they need no engine."""
+    from myllm.cli.client import running_server
+
+    running = running_server(settings)
+    if running is not None:
+        with closing(running):
+            yield running
+        return
     from myllm.store_app import StoreApp
 
-    with _served(StoreApp(settings)) as client:
-        yield client
+    with _served(StoreApp(settings)) as own:
+        yield own
 
 
 @contextmanager

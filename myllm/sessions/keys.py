@@ -75,7 +75,7 @@ class KeyRules:
                 f"max_priority must be -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY} "
                 f"(got {self.max_priority})"
             )
-        if self.expires is not None and not (math.isfinite(self.expires) and self.expires > 0):
+        if self.expires is not None and not math.isfinite(self.expires):
             raise InvalidRequest("expires must be a time in seconds since 1970")
 
 

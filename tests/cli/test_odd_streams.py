@@ -74,9 +74,10 @@ def test_a_named_env_file_is_read(home: Path) -> None:
     )
 
 
-def test_a_tilde_after_an_option_is_the_home_directory(home: Path) -> None:
-    done = shell(home, '"$@" key add laptop --file=~/keys', HOME=str(home))
-    assert (done.returncode, (home / "keys").read_text()[:7]) == (0, "laptop:")
+def test_a_tilde_that_the_shell_leaves_is_the_home_directory(home: Path) -> None:
+    (home / "keys").write_text(f"laptop:{'0' * 64}\n")
+    done = shell(home, '"$@" key import "~/keys" --role admin', HOME=str(home))
+    assert (done.returncode, done.stdout) == (0, b"laptop: imported\n")
 
 
 def test_an_unforeseen_failure_is_one_line_and_a_traceback_only_when_verbose(home: Path) -> None:

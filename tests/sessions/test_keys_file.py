@@ -17,7 +17,7 @@ HASH = hashlib.sha256(b"secret").hexdigest()
 def test_a_file_has_hashes_by_name(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# ours\n\n ann : {HASH.upper()} \nbob:{'0' * 64}\n")
-    assert parse(read(file), file) == {"ann": bytes.fromhex(HASH), "bob": bytes(32)}
+    assert read(file) == {"ann": bytes.fromhex(HASH), "bob": bytes(32)}
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ class KeyRing:
         if self.is_open and not has_keys and not self._may_be_open:
             raise ServeFailed(
                 "other machines can reach the address to listen on, and there is no API key: "
-                "create one with 'myllm key create NAME', or set MYLLM_ALLOW_ANONYMOUS=true to let "
-                "every client that reaches it use the models, and delete them"
+                "create one with 'myllm key create NAME --role admin', or set "
+                "MYLLM_ALLOW_ANONYMOUS=true to let every client that reaches it use the models, "
+                "and delete them"
             )
 
     def follow(self, store: KeyStore, has_keys: bool) -> list[asyncio.Task[NoReturn]]:

@@ -20,6 +20,7 @@ from myllm.gateway.media.parts import Media
 from myllm.gateway.metrics.exporter import Exporter
 from myllm.gateway.observers.usage_book import UsageBook
 from myllm.models.registry import Model, Registry
+from myllm.sessions.keys import KeyStore
 from myllm.sessions.store import SessionStore
 from myllm.settings import Settings
 from myllm.supervisor.spec import InstanceKey, main_role
@@ -61,6 +62,7 @@ class Services:
 class StoreOnly:
     """The services of a server that has no engines and serves what is stored alone."""
 
+    settings: Settings
     sessions: SessionStore
     usage: UsageBook
     registry: Registry
@@ -110,8 +112,18 @@ async def _registry(request: Request) -> Registry:
     return cast(Services | StoreOnly, request.app.state.services).registry
 
 
-# The stored conversations, the usage and the models on disk, for routes that need nothing else and
-# so work with `StoreOnly`, too.
+async def _keys(request: Request) -> KeyStore:
+    return KeyStore(cast(Services | StoreOnly, request.app.state.services).sessions.database)
+
+
+async def _settings(request: Request) -> Settings:
+    return cast(Services | StoreOnly, request.app.state.services).settings
+
+
+# What is stored and the models on disk, for routes that need nothing else and so work with
+# `StoreOnly`, too.
 SessionsDep = Annotated[SessionStore, Depends(_sessions)]
 UsageDep = Annotated[UsageBook, Depends(_usage)]
 RegistryDep = Annotated[Registry, Depends(_registry)]
+KeysDep = Annotated[KeyStore, Depends(_keys)]
+SettingsDep = Annotated[Settings, Depends(_settings)]

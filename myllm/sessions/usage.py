@@ -7,7 +7,8 @@ Servers may share the store, so each adds to its rows. The functions that need S
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from myllm.sessions.usage_counts import Counts, Group, Place, UsageQuery
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:  # loading SQLAlchemy takes a while
     from sqlalchemy.engine import Connection
 
     from myllm.sessions.database import Database
+
+_PAGE: Final = 500
+"""As many sums take the event loop a few milliseconds, if the database is PostgreSQL."""
 
 
 class UsageStore:
@@ -45,4 +49,11 @@ class UsageStore:
         database = await self._database()
         from myllm.sessions import usage_rows
 
-        return await database.read(lambda connection: usage_rows.sums(connection, query))
+        sums: dict[Group, Counts] = {}
+        page, last = sums, None
+        while last is None or len(page) == _PAGE:
+            read = partial(usage_rows.sums, query=query, after=last, limit=_PAGE)
+            page = await database.read(read)
+            sums |= page
+            last = next(reversed(page), "")
+        return sums

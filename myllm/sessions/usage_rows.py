@@ -44,12 +44,16 @@ def add(connection: Connection, writer: str, number: int, counts: Mapping[Place,
     connection.execute(_ADD, rows)
 
 
-def sums(connection: Connection, query: UsageQuery) -> dict[Group, Counts]:
-    """Return the sums that `query` wants."""
+def sums(
+    connection: Connection, query: UsageQuery, after: Group | None, limit: int
+) -> dict[Group, Counts]:
+    """Return the next sums that `query` wants, behind the group `after`, at most `limit`."""
     hour = usage.c.hour
     group = hour - hour % DAY_S if query.by == "day" else usage.c[query.by]
     added = (sa.func.sum(usage.c[name]) for name in COUNTED)
     wanted = sa.select(group, *added).where(hour >= query.since, hour < query.until)
+    if after is not None:
+        wanted = wanted.where(group > after)
     for column, name in ((usage.c.key, query.key), (usage.c.model, query.model)):
         if name is not None:
             wanted = wanted.where(column == name)
@@ -57,5 +61,5 @@ def sums(connection: Connection, query: UsageQuery) -> dict[Group, Counts]:
     kinds = [type(getattr(Counts(), name)) for name in COUNTED]
     return {
         of: Counts(*(kind(value) for kind, value in zip(kinds, values, strict=True)))
-        for of, *values in connection.execute(wanted.group_by(group))
+        for of, *values in connection.execute(wanted.group_by(group).order_by(group).limit(limit))
     }

@@ -83,6 +83,21 @@ async def test_two_servers_add_to_the_same_rows(usage: UsageStore, url: str) -> 
     await other.close()
 
 
+@pytest.mark.parametrize("by", ["key", "day"])
+async def test_many_sums_are_read_in_pages(
+    usage: UsageStore, monkeypatch: pytest.MonkeyPatch, by: Grouping
+) -> None:
+    monkeypatch.setattr("myllm.sessions.usage._PAGE", 7)
+    for count in (6, 7, 8, 21):
+        first = count * 1000 * DAY_S
+        places = [
+            Place(first + n * DAY_S, f"{count}-{n}" if n else "", "demo") for n in range(count)
+        ]
+        await usage.add(f"w{count}", 1, dict.fromkeys(places, ONE))
+        query = UsageQuery(by, first, first + count * DAY_S)
+        assert await usage.sums(query) == {query.group(place): ONE for place in places}
+
+
 async def test_counts_do_not_overflow(usage: UsageStore) -> None:
     much = Counts(2**40, 2**50, 2**50, 2**50, 1e12, 2**40)
     await usage.add("w", 1, {Place(DAY, "ann", "demo"): much})

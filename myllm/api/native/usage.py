@@ -19,6 +19,7 @@ from myllm.durations import parse_duration
 from myllm.errors import Forbidden, InvalidRequest
 from myllm.sessions.history import storable
 from myllm.sessions.usage_counts import HOUR_S, Counts, Group, Grouping, UsageQuery
+from myllm.threads import in_thread_if
 
 router = APIRouter(prefix="/api", tags=["Usage"], route_class=CheckedRoute)
 MOST: Final = 1000
@@ -51,12 +52,8 @@ async def show_usage(
             raise Forbidden("Only admins see the usage of other keys; leave key out")
         query = replace(query, key=client.key_name)
     sums = await book.sums(query)
-    total = Counts()
-    for each in sums.values():
-        total.add(each)
-    shown = [{by: _name(group)} | _shown(sums[group]) for group in _in_order(by, sums)[:MOST]]
-    period = {"since": iso(query.since), "until": iso(end)}
-    return {"by": by, **period, "usage": shown, "total": _shown(total)}
+    shown = await in_thread_if(len(sums) > MOST, _added_up, by, sums)
+    return {"by": by, "since": iso(query.since), "until": iso(end), **shown}
 
 
 def _moment(name: str, text: str, now: float) -> float:
@@ -74,6 +71,14 @@ def _moment(name: str, text: str, now: float) -> float:
         raise InvalidRequest(
             f"{name} must be a duration such as 7d or 12h, or a date such as 2026-01-31"
         ) from None
+
+
+def _added_up(by: Grouping, sums: dict[Group, Counts]) -> dict[str, Any]:
+    total = Counts()
+    for each in sums.values():
+        total.add(each)
+    shown = [{by: _name(group)} | _shown(sums[group]) for group in _in_order(by, sums)[:MOST]]
+    return {"usage": shown, "total": _shown(total)}
 
 
 def _in_order(by: Grouping, sums: dict[Group, Counts]) -> list[Group]:

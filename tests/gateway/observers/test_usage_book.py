@@ -140,6 +140,23 @@ async def test_memory_stays_bounded_and_exact_while_the_store_fails(
     assert await store.sums(EVER) == {"ann": sums, "bob": sums}
 
 
+async def test_many_rows_are_written_a_few_at_a_time(
+    store: Flaky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage_book, "_IN_A_WRITE", 7)
+    book = UsageBook(store)
+    for number in range(50):
+        book.request_ended(ended(f"key{number}"))
+    store.fails = "after"
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await book.write()
+    assert len(await store.sums(EVER)) == 7
+    store.fails = None
+    await book.write()
+    assert await store.sums(EVER) == {f"key{n}": Counts(1, 0, 0, 5, 0.5) for n in range(50)}
+
+
 async def test_a_clock_that_is_set_back_counts_in_the_earlier_hour(
     store: Flaky, monkeypatch: pytest.MonkeyPatch
 ) -> None:

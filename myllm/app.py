@@ -179,6 +179,7 @@ class App:
             ending.push_async_callback(self.drain_and_stop)
             self._services = self._build_services(self._runtime, store, files, book)
             self._services.gateway.start()
+            self._services.activity.start()
             self._services.metrics.polls.start()
             ending.callback(self._services.metrics.polls.stop)
             watch = LoopWatch()
@@ -221,7 +222,7 @@ class App:
         logs, reload_access = LogReaders(launcher.logs), self._reload_access
         gpu_readings = gpus.readings if gpus else dict
         metrics = Exporter(gateway, self._counts, launcher.devices, gpu_readings, self._engine)
-        activity = Activity.of(gateway, self._recent)
+        activity = Activity.of(gateway, self._recent, gpu_readings)
         return Services(
             settings, gateway, specs, store, book, media, readiness, logs, activity, metrics,
             reload_access,

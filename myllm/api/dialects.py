@@ -43,7 +43,7 @@ DIALECTS: Final = (
         prefixes=("",),  # the paths of no other dialect, such as those that do not exist
         modules=(
             *("generation", "sessions", "models", "instances", "keys"),
-            *("requests", "events", "logs", "usage", "metrics"),
+            *("requests", "events", "history", "logs", "usage", "metrics"),
         ),
         envelope="detail",
         at_start=True,

@@ -33,7 +33,7 @@ from myllm.settings_files import (
 from myllm.settings_network import NetworkSettings
 from myllm.settings_types import DatabaseUrl, Duration, FilePath
 
-_SECRET = frozenset({"admin_key", "api_key", "database_url"})
+SECRET = frozenset({"admin_key", "api_key", "database_url"})
 _DIRS = PlatformDirs("myllm", appauthor=False)
 
 
@@ -222,5 +222,5 @@ def _why(problem: ErrorDetails, given: Mapping[str, Any]) -> str:
     else:
         where = f"setting '{name}' in {config_file()}"
     # A secret does not belong on a screen.
-    value = "" if name in _SECRET else f" (got {problem['input']!r})"
+    value = "" if name in SECRET else f" (got {problem['input']!r})"
     return f"{where}: {problem['msg'].removeprefix('Value error, ')}{value}"

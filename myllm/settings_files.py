@@ -75,8 +75,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise _unusable(path, f"is not valid TOML: {wrong}") from None
 
 
-def load_env_file(path: Path) -> None:
+def load_env_file(path: Path) -> frozenset[str]:
     """Add the variables of the file, lines `NAME=value`, to the environment, without replacing any.
+    Returns the names of those that were added.
 
     Raises InvalidSettings, also if the file does not exist."""
     from dotenv import dotenv_values  # late: few starts need it
@@ -88,9 +89,12 @@ def load_env_file(path: Path) -> None:
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
             raise _unusable(path, f"line {binding.original.line} is not of the form NAME=value")
+    added = set()
     for name, value in dotenv_values(stream=io.StringIO(text)).items():
-        if value is not None and "\0" not in name + value:
-            os.environ.setdefault(name, value)
+        if value is not None and "\0" not in name + value and name not in os.environ:
+            os.environ[name] = value
+            added.add(name)
+    return frozenset(added)
 
 
 def forget_service_link() -> None:

@@ -25,10 +25,13 @@ EXIT_BROKEN_PIPE = 141
 
 @dataclass(frozen=True)
 class Globals:
-    """The options before the command."""
+    """The options before the command, and the variables that `env_file` has added to the
+    environment."""
 
     models_dir: Path | None = None
     verbose: bool = False
+    env_file: Path | None = None
+    of_env_file: frozenset[str] = frozenset()
 
     def settings(self, **overrides: Any) -> Settings:
         """The settings with the command line's options on top; None leaves a setting alone."""

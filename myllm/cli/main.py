@@ -9,6 +9,7 @@ import typer
 
 from myllm.cli.command_classes import Command, Commands
 from myllm.cli.common import EXIT_BROKEN_PIPE, Globals, say, warning
+from myllm.cli.config import config_app
 from myllm.cli.doctor import doctor
 from myllm.cli.engine import engine_app
 from myllm.cli.instances import load, ps, reload, unload
@@ -60,11 +61,12 @@ def global_options(
     ] = False,
 ) -> None:
     """Options before the command."""
+    added: frozenset[str] = frozenset()
     if env_file is not None:
         from myllm.settings_files import load_env_file
 
-        load_env_file(env_file)
-    ctx.obj = Globals(models_dir=models_dir, verbose=verbose)
+        added = load_env_file(env_file)
+    ctx.obj = Globals(models_dir, verbose, env_file, added)
 
 
 app.command("serve")(serve)
@@ -86,10 +88,11 @@ app.command("usage")(usage)
 app.command("doctor")(doctor)
 app.add_typer(sessions_app, name="sessions", help="List, show, remove and move conversations.")
 app.add_typer(key_app, name="key", help="Make, list and remove the keys that `serve` requires.")
+app.add_typer(config_app, name="config", help="Show the settings and where each was set.")
 app.add_typer(engine_app, name="engine", help="Compile llama-server, or see which one is used.")
 
 
-for each in (app, sessions_app, key_app, engine_app):
+for each in (app, config_app, sessions_app, key_app, engine_app):
     for command in each.registered_commands:
         command.cls = Command
 

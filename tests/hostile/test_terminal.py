@@ -48,6 +48,7 @@ MORE = [
     ["reload"],
     ["show", "ours"],
     ["rm", "--yes", "gone"],
+    ["config", "show"],
     ["engine", "status"],
     ["engine", "check"],
 ]
@@ -57,6 +58,7 @@ JSON = [
     ["ps", "--json"],
     ["show", "told", "--json"],
     ["list", "--json"],
+    ["config", "show", "--json"],
 ]
 
 

@@ -30,15 +30,22 @@ class _Collector(Collector):
     build: Mapping[str, str]
 
     def collect(self) -> Iterator[Metric]:
+        names = {key.model for key in self.moment.on_disk} | {""}
+        for family in self._families():
+            if not self.moment.shows_all:
+                family.samples = [
+                    each for each in family.samples if each.labels.get("model_name", "") in names
+                ]
+            yield family
+
+    def _families(self) -> Iterator[Metric]:
         labels, values = tuple(self.build), tuple(self.build.values())
         yield gauge("myllm_build_info", "The versions that run; always 1.", labels, {values: 1})
         yield from request_families(self.moment.requests)
-        yield from engine_families(self.moment, self.machine)
+        yield from engine_families(self.moment)
         yield from own_families(self.moment.answers)
         yield from _machine_families(self.machine)
-        failed: dict[Labels, float] = {
-            (task,): number for task, number in self.moment.failures.items()
-        }
+        failed: dict[Labels, float] = {(task,): n for task, n in self.moment.failures.items()}
         text = "Exceptions in background work."
         yield counter("myllm_background_errors_total", text, ("task",), failed)
 

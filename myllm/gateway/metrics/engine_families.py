@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from myllm.gateway.metrics.engine_counts import EngineCounts
 from myllm.gateway.metrics.families import MODEL, Labels, counter, gauge, histogram, labels_of
-from myllm.gateway.metrics.moment import Machine, Moment
+from myllm.gateway.metrics.moment import Moment
 from myllm.gateway.snapshot import EngineSnapshot, ModelSnapshot
 from myllm.launcher.devices import MemoryByDevice
 from myllm.supervisor.spec import InstanceKey
@@ -19,7 +19,7 @@ STATES: Final = ("unloaded", "waiting", "loading", "ready", "draining", "backing
 _MIB: Final = 2**20
 
 
-def engine_families(moment: Moment, machine: Machine) -> Iterator[Metric]:
+def engine_families(moment: Moment) -> Iterator[Metric]:
     """Yield what models and engines do, and what has become of them."""
     models = moment.snapshot.models
     running = {labels_of(each.key): sum(e.busy_slots for e in each.engines) for each in models}
@@ -28,7 +28,7 @@ def engine_families(moment: Moment, machine: Machine) -> Iterator[Metric]:
     waiting = {labels_of(each.key): each.queued for each in models}
     text = "Requests that wait for a slot, or for their model to load."
     yield gauge("myllm_num_requests_waiting", text, MODEL, waiting)
-    yield _states(models, machine.models)
+    yield _states(models, moment.on_disk)
     yield from _counts(moment.engines)
     results = {labels_of(key, result): n for (key, result), n in moment.restores.items()}
     text = "Conversations whose KV state was to be restored into a slot."

@@ -54,14 +54,24 @@ class Exporter:
     async def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics in the best format that an Accept header allows, and its type."""
         async with self._one_at_a_time:  # scrapes must not take every thread
-            return await asyncio.to_thread(self._render, self._moment(), accept)
+            on_disk = await self._on_disk()
+            return await asyncio.to_thread(self._render, self._moment(on_disk), accept)
 
-    def _moment(self) -> Moment:
+    async def _on_disk(self) -> tuple[InstanceKey, ...]:
+        try:
+            found = await self._gateway.models.all()
+        except MyLLMError:  # the folder cannot be read, which the API tells clients that need it
+            found = self._gateway.models.running()
+        return tuple(InstanceKey(model.name, main_role(model)) for model in found)
+
+    def _moment(self, on_disk: tuple[InstanceKey, ...]) -> Moment:
         gateway = self._gateway
         return Moment(
             requests=self._counts.requests.copy(),
             engines=self._counts.engines.copy(),
             snapshot=gateway.snapshot(),
+            on_disk=on_disk,
+            shows_all=gateway.models.are_all(),
             answers=self.polls.answers(),
             restores=gateway.slot_cache.restores(),
             budget_mb=without_engines(gateway.scheduler.fleet.memory.limits),
@@ -73,12 +83,5 @@ class Exporter:
         # a monitor.
         from myllm.gateway.metrics.collector import render
 
-        machine = Machine(self._models(), self._devices(), self._gpus())
+        machine = Machine(self._devices(), self._gpus())
         return render(moment, machine, self._build, accept)
-
-    def _models(self) -> tuple[InstanceKey, ...]:
-        try:
-            found = self._gateway.registry.list()
-        except MyLLMError:  # the folder cannot be read, which the API tells those who ask for it
-            return ()
-        return tuple(InstanceKey(model.name, main_role(model)) for model in found)

@@ -17,13 +17,16 @@ from myllm.supervisor.spec import InstanceKey
 class Moment:
     """What was copied on the event loop, so that a thread can read it.
 
-    `restores` are of `SlotCache.restores`, `budget_mb` is what engines may take together on each
-    bounded device, and `failures` counts the exceptions in background work.
+    `on_disk` are the models of the client's scope in their main roles; unless it `shows_all`, no
+    other is shown. `restores` are those of `SlotCache.restores`. `budget_mb` is what engines may
+    take together on each bounded device. `failures` counts the exceptions in background work.
     """
 
     requests: RequestCounts
     engines: EngineCounts
     snapshot: Snapshot
+    on_disk: tuple[InstanceKey, ...]
+    shows_all: bool
     answers: Mapping[InstanceKey, EngineAnswers]
     restores: Mapping[tuple[InstanceKey, str], int]
     budget_mb: MemoryByDevice
@@ -32,8 +35,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the thread reads by itself: the `unloaded` models on disk, and the devices."""
+    """What the thread reads by itself: the memory of devices, and what GPUs do."""
 
-    models: tuple[InstanceKey, ...]
     memory: Mapping[str, DeviceMemory]
     gpus: Mapping[str, GpuReading]

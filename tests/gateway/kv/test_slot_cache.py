@@ -66,6 +66,11 @@ async def say(
     raise AssertionError("no end")
 
 
+def results(services: Services) -> dict[str, int]:
+    """How often a restore had each result, whatever the model."""
+    return {result: n for (_, result), n in services.gateway.slot_cache.restores().items()}
+
+
 def saved(services: Services) -> list[Path]:
     return sorted((services.settings.data_dir / "kv").glob("*.kv"))
 
@@ -118,6 +123,22 @@ async def test_an_engine_that_dies_during_a_restore_costs_no_file(
     monkeypatch.setattr(calls, "restore_slot", dying)
     await say(services, "s", "hello")
     assert len(saved(services)) == 1
+    assert results(services) == {"failed": 1}
+
+
+async def test_each_restore_is_counted_with_its_result(services: Services) -> None:
+    await say(services, "s", LONG)
+    assert results(services) == {}  # a session that begins has nothing to restore
+    await services.gateway.unload("demo")
+    await say(services, "s", "hello")
+    assert results(services) == {"restored": 1}
+    await say(services, "other", LONG)
+    assert results(services) == {"restored": 1, "shared": 1}
+    await services.gateway.unload("demo")
+    for file in saved(services):
+        file.unlink()
+    await say(services, "s", "hello again")
+    assert results(services) == {"restored": 1, "shared": 1, "missing": 1}
 
 
 async def test_a_save_after_a_turn_waits_for_other_answers(
@@ -204,3 +225,4 @@ async def test_restoring_stops_on_an_engine_that_ignores_it(
             problems.append(services.gateway.slot_cache.restore_problem(instance.spec))
         ignored = "the engine did not use the states that were read back"
         assert problems == [None, ignored, ignored]
+        assert results(services) == {"restored": 2, "unused": 2}

@@ -22,6 +22,7 @@ import pytest
 from myllm.api.ollama.schemas import OllamaMessage
 from myllm.api.ollama.translate import messages_of
 from myllm.errors import InvalidModel, InvalidRequest, ModelNotFound
+from myllm.gateway.client import Client
 from myllm.gateway.conversation.ignored import Ignored
 from myllm.gateway.conversation.normalize import normalized
 from myllm.gateway.engine_io.token_spelling import last_that_spell
@@ -34,9 +35,12 @@ from myllm.gateway.prompt.prefixes import (
     pieces_of_text,
     pieces_of_wire,
 )
+from myllm.gateway.scheduling.fair_queue import FairQueue
+from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.models import model_cache
 from myllm.models.registry import Registry
 from myllm.sessions.history import Message
+from myllm.supervisor.spec import InstanceKey
 from tests.hostile.attacks import others_are_served
 from tests.serving import Serving, never_blocked, serving, short_home
 
@@ -108,6 +112,20 @@ def test_the_turn_after_what_was_left_out() -> None:
 def test_the_next_turn_of_a_long_trimmed_conversation_is_found_at_once() -> None:
     messages = [Message(role, "x") for _ in range(4 * MANY) for role in ("user", "assistant")]
     assert _Turns(messages).after(8 * MANY - 2) == 4 * MANY - 1
+
+
+# The queue
+
+
+@pytest.mark.usefixtures("timed")
+def test_the_places_of_many_waiting_requests_are_found_at_once() -> None:
+    """Each stream tells its client every few seconds which place it has."""
+    queue, key = FairQueue(), InstanceKey("demo", "generate")
+    waiting = [Ticket(key, at, RequestInfo(Client(fair_id=str(at % 50)))) for at in range(MANY)]
+    for ticket in waiting:
+        queue.add(ticket)
+    places = [queue.position(ticket, [], 16, MANY) for ticket in waiting]
+    assert sorted(places) == list(range(1, MANY + 1))
 
 
 # Media

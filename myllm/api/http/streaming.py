@@ -7,6 +7,7 @@ Both watch the client. When it leaves, in any phase, the work is cancelled, and 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -29,6 +30,7 @@ _log = structlog.get_logger(__name__)
 # Headers wait so long for a first event, so that an error until then still sets the status.
 FIRST_COMMENT_S = 4.0
 COMMENT_EVERY_S = 4.5
+_EARLIEST = 0.75
 STREAM_HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
@@ -76,6 +78,9 @@ class Stream(Response):
         self.init_headers(headers)
         self.late_headers: LateHeaders = no_headers
         self._begun = False
+        # Comments come a little earlier, by chance: streams that began together would otherwise
+        # all send theirs in the same round of the event loop.
+        self._part = random.uniform(_EARLIEST, 1)
         self._last_sent = time.monotonic()
         self._is_sending = False
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -103,7 +108,7 @@ class Stream(Response):
 
     async def _run(self, send: Send) -> None:
         if self.phase is not None:
-            self._look_later(send, self.phase, FIRST_COMMENT_S)
+            self._look_later(send, self.phase, FIRST_COMMENT_S * self._part)
         try:
             async with aclosing(self.frames()) as frames:
                 async for frame in frames:
@@ -129,10 +134,10 @@ class Stream(Response):
 
     def _look(self, send: Send, phase: Callable[[], str]) -> None:
         """Send a comment if the stream has been silent, so that people and proxies keep it open."""
-        bound = COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S
+        bound = self._part * (COMMENT_EVERY_S if self._begun else FIRST_COMMENT_S)
         left = bound - (time.monotonic() - self._last_sent)
         if left <= 0:
-            self._look_later(send, phase, COMMENT_EVERY_S)
+            self._look_later(send, phase, bound)
             if not self._is_sending:
                 comment = f": {phase()}\n\n".encode()
                 self._comment = in_background("keeping a stream open", self._send(send, comment))

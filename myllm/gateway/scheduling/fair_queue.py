@@ -16,14 +16,33 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from myllm.gateway.client import Client
 from myllm.gateway.scheduling.tickets import Ticket
 
 _PATIENCE_S = 30.0
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1, 300
+# The order changes with time alone, too, because of priorities: the places that are shown may be so
+# old.
+_PLACES_S = 0.5
 # The weight of one request that ends in the moving average of the rate.
 _WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The place of each ticket at the time `at`, while `active` tickets were answered in `slots`
+    slots."""
+
+    of: dict[Ticket, int]
+    active: list[Ticket]
+    slots: int
+    at: float
+
+    def hold(self, active: list[Ticket], slots: int, now: float) -> bool:
+        is_recent = now - self.at < _PLACES_S
+        return is_recent and slots == self.slots and active == self.active
 
 
 class FairQueue:
@@ -33,6 +52,7 @@ class FairQueue:
         self._tickets: list[Ticket] = []
         self._turns: dict[str, int] = {}
         self._turn = itertools.count(1)
+        self._places: _Places | None = None
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -45,15 +65,18 @@ class FairQueue:
 
     def add(self, ticket: Ticket) -> None:
         self._tickets.append(ticket)
+        self._places = None
 
     def discard(self, ticket: Ticket) -> None:
         """Remove `ticket`, if it is in the queue."""
         if ticket in self._tickets:
             self._tickets.remove(ticket)
+            self._places = None
             self._forget_clients()
 
     def clear(self) -> None:
         self._tickets.clear()
+        self._places = None
         self._forget_clients()
 
     def wait_anew(self, now: float) -> None:
@@ -70,8 +93,13 @@ class FairQueue:
 
     def position(self, ticket: Ticket, active: Iterable[Ticket], slots: int, now: float) -> int:
         """The place of `ticket` in the queue: 1 is next, 0 means that it does not wait."""
-        order = self._order(active, slots, now)
-        return order.index(ticket) + 1 if ticket in order else 0
+        answered = list(active)
+        if self._places is None or not self._places.hold(answered, slots, now):
+            # For all tickets at once: many streams tell their clients at the same time.
+            order = self._order(answered, slots, now)
+            places = {each: place for place, each in enumerate(order, start=1)}
+            self._places = _Places(places, answered, slots, now)
+        return self._places.of.get(ticket, 0)
 
     def newest_of_greediest(self, newcomer: Client) -> Ticket | None:
         """The last ticket of the client with the most waiting, if the client `newcomer` has clearly
@@ -94,23 +122,27 @@ class FairQueue:
         highest = max(ticket.request.priority for ticket in self._tickets)
         highest_capped = max(map(_capped_priority, self._tickets))
 
-        def rank(ticket: Ticket) -> tuple[int, int]:
-            """The priority towards other clients, and among the client's own requests."""
-            if now - ticket.enqueued_at > _PATIENCE_S:
-                return highest_capped, highest
-            return _capped_priority(ticket), ticket.request.priority
-
         held = Counter(map(_fair_id, active))
         share = fair_share(slots, len(held.keys() | set(map(_fair_id, self._tickets))))
         nth: dict[Ticket, int] = {}
-        for ticket in sorted(self._tickets, key=lambda t: (-rank(t)[1], t.enqueued_at)):
-            nth[ticket] = held[_fair_id(ticket)]
-            held[_fair_id(ticket)] += 1
+
+        def own_turn(ticket: Ticket) -> tuple[int, float]:
+            """By the priority among the client's own requests."""
+            is_patient = now - ticket.enqueued_at <= _PATIENCE_S
+            return -ticket.request.priority if is_patient else -highest, ticket.enqueued_at
+
+        for ticket in sorted(self._tickets, key=own_turn):
+            fair_id = _fair_id(ticket)
+            nth[ticket] = held[fair_id]
+            held[fair_id] += 1
 
         def turn(ticket: Ticket) -> tuple[bool, int, int, int, float]:
+            """By the priority towards other clients."""
+            is_patient = now - ticket.enqueued_at <= _PATIENCE_S
+            priority = _capped_priority(ticket) if is_patient else highest_capped
+            before = nth[ticket]
             last_turn = self._turns.get(_fair_id(ticket), 0)
-            too_many = nth[ticket] + 1 > share
-            return too_many, -rank(ticket)[0], nth[ticket], last_turn, ticket.enqueued_at
+            return before + 1 > share, -priority, before, last_turn, ticket.enqueued_at
 
         return sorted(self._tickets, key=turn)
 

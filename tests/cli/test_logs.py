@@ -52,8 +52,10 @@ def test_the_logs_of_a_running_server(server: Serving, api: httpx.Client) -> Non
 
 def test_a_follower_is_stopped_by_ctrl_c(server: Serving, api: httpx.Client) -> None:
     post(api, "/api/models/demo/load")
-    watching = following(server.home, port_of(server), "demo", "-f", "-n", "0")
+    wait_until(lambda: LOADED in api.get("/api/logs/demo").text, 10, "the engine's output")
+    watching = following(server.home, port_of(server), "demo", "-f", "-n", "1")
     assert watching.stdout is not None
+    assert watching.stdout.readline() != ""  # now it follows
     post(api, "/api/models/demo/unload")
     post(api, "/api/models/demo/load")
     assert any(LOADED in line for line in watching.stdout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -15,6 +15,8 @@ from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
+MONITORED: Final = ("/health", "/metrics")
+"""Paths that monitors ask for every few seconds."""
 
 
 class EventLog(Observer):
@@ -31,8 +33,7 @@ class EventLog(Observer):
         _log.warning("engine died under a request", deaths=ticket.deaths, cause=death.detail)
 
     def request_ended(self, record: RequestRecord) -> None:
-        # A monitor asks for the health every few seconds.
-        log = _log.debug if record.path.startswith("/health") else _log.info
+        log = _log.debug if record.path.startswith(MONITORED) else _log.info
         known: dict[str, Any] = {
             "method": record.method,
             "path": record.path,

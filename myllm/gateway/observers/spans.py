@@ -35,13 +35,12 @@ from opentelemetry.trace import (
 )
 
 from myllm import __version__
+from myllm.gateway.observers.event_log import MONITORED
 from myllm.gateway.observers.observer import Observer
 from myllm.gateway.observers.trace_ids import parent_of, trace_id_of
 from myllm.gateway.request_record import RequestRecord
 
 _log = structlog.get_logger(__name__)
-# Monitors ask for these every few seconds.
-_NOT_TRACED: Final = ("/health", "/metrics")
 _MAX_PATH: Final = 1024
 # The server must not stop late because a collector does not answer.
 _LAST_EXPORT_S: Final = 0.5
@@ -93,7 +92,7 @@ class Spans(Observer):
             _log.warning("the last traces may be lost", seconds=_LAST_EXPORT_S)
 
     def request_ended(self, record: RequestRecord) -> None:
-        if record.path.startswith(_NOT_TRACED):
+        if record.path.startswith(MONITORED):
             return
         request = self._started(record)
         if request.is_recording():

@@ -77,6 +77,6 @@ def test_a_trace_is_named_if_it_is_the_clients_or_sent() -> None:
     assert "trace_id" not in line(ended(traceparent="not one"))
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
-def test_health_is_not_worth_a_line(path: str) -> None:
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/metrics"])
+def test_a_monitor_is_not_worth_a_line(path: str) -> None:
     assert line(ended(path=path))["log_level"] == "debug"

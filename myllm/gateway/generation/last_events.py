@@ -24,11 +24,12 @@ def read_end(form: Form, blocks: Sequence[bytes]) -> End:
     Raises EngineError for what is not JSON.
     """
     last: list[dict[str, Any]] = []
-    reason = None
+    reason: str | None = None
     for block in reversed(blocks):
         events = list(events_in(block))
-        last = events + last
-        reason = next((found for each in events if (found := _reason(form, each))), None)
+        last = events + last if last else events
+        for each in events:
+            reason = _reason(form, each) or reason
         if reason is not None:
             break
     usage = timings = None
@@ -41,4 +42,8 @@ def read_end(form: Form, blocks: Sequence[bytes]) -> End:
 
 
 def _reason(form: Form, each: dict[str, Any]) -> str | None:
-    return delta_of(form, each).finish_reason
+    if form == "plain":
+        return delta_of(form, each).finish_reason
+    # Most of a delta would be made for nothing.
+    choices = each.get("choices")
+    return choices[0].get("finish_reason") if choices else None

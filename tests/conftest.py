@@ -36,6 +36,7 @@ _NEEDS = {
     "needs_java": lambda: bool(shutil.which("java")),
     "needs_cpu_quota": can_limit_cpus,
     "needs_network_namespace": can_isolate,
+    "needs_prometheus": lambda: bool(shutil.which("prometheus") and shutil.which("promtool")),
     "needs_postgres": lambda: postgres.programs() is not None,
     "needs_ipv6": _has_ipv6,
 }

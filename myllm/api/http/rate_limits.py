@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from myllm.api.dialects import dialect_of
 from myllm.api.errors.handlers import error_response
 from myllm.errors import KeyLimitReached
 from myllm.gateway.key_limits.key_limits import KeyLimits, Left, is_limited
@@ -28,11 +27,14 @@ _ASKING: Final = frozenset(
         *("/ollama/api/embed", "/ollama/api/embeddings"),
     }
 )
-HEADERS: Final = tuple(
-    f"x-ratelimit-{what}-{of}"
-    for of in ("requests", "tokens")
-    for what in ("limit", "remaining", "reset")
-)
+_PARTS: Final = ("limit", "remaining", "reset")
+_OPENAI: Final = {
+    of: [f"x-ratelimit-{part}-{of}".encode() for part in _PARTS] for of in ("requests", "tokens")
+}
+_ANTHROPIC: Final = {
+    of: [f"anthropic-ratelimit-{of}-{part}".encode() for part in _PARTS] for of in _OPENAI
+}
+HEADERS: Final = [name.decode() for names in _OPENAI.values() for name in names]
 """What answers to a limited key say of its limits, in OpenAI's form."""
 
 
@@ -66,7 +68,7 @@ class RateLimits:
             if message["type"] == "http.response.start":
                 if record.tickets and record.allowance is not None:  # the whole answer is there
                     record.allowance.settle(record.prompt_tokens, record.generated_tokens)
-                told = _headers(self._limits.left(key), dialect_of(path).name == "anthropic")
+                told = _headers(self._limits.left(key), record.dialect == "anthropic")
                 message["headers"] = [*message["headers"], *told]
             await send(message)
 
@@ -84,22 +86,16 @@ class RateLimits:
             allowance.end()
 
 
-def _headers(left: Iterator[Left], for_anthropic: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Yield headers for what is left of each limit, and for Anthropic's clients theirs as well."""
-    for what, limit, remaining, reset_s in left:
-        values = {"limit": str(limit), "remaining": str(remaining)}
-        for name, value in (values | {"reset": _duration(reset_s)}).items():
-            yield f"x-ratelimit-{name}-{what}".encode(), value.encode()
+def _headers(left: Iterable[Left], for_anthropic: bool) -> list[tuple[bytes, bytes]]:
+    """Return headers for what is left of each limit, and for Anthropic's clients theirs as well."""
+    headers = []
+    for what, most, remaining, reset_s in left:
+        limit, remains = b"%d" % most, b"%d" % remaining
+        names = _OPENAI[what]
+        reset = b"%dm%ds" % divmod(reset_s, 60) if reset_s >= 60 else b"%ds" % reset_s
+        headers += [(names[0], limit), (names[1], remains), (names[2], reset)]
         if for_anthropic:
-            for name, value in (values | {"reset": _time(reset_s)}).items():
-                yield f"anthropic-ratelimit-{what}-{name}".encode(), value.encode()
-
-
-def _duration(seconds: int) -> str:
-    """Write a duration as OpenAI does: `59s`, `1m0s`."""
-    return f"{seconds // 60}m{seconds % 60}s" if seconds >= 60 else f"{seconds}s"
-
-
-def _time(in_s: int) -> str:
-    """Write the time in so many seconds as Anthropic does."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + in_s))
+            names, at = _ANTHROPIC[what], time.gmtime(time.time() + reset_s)
+            reset = time.strftime("%Y-%m-%dT%H:%M:%SZ", at).encode()
+            headers += [(names[0], limit), (names[1], remains), (names[2], reset)]
+    return headers

@@ -36,19 +36,14 @@ class Allowance:
     """
 
     __slots__ = (
-        "_clock",
-        "_is_counted",
-        "_prompt",
-        "_reserved",
-        "_second",
-        "_use",
-        "counts",
-        "key",
+        *("_clock", "_counts", "_is_counted", "_key", "_limit"),
+        *("_prompt", "_reserved", "_second", "_use"),
     )
 
     def __init__(self, key: Key, use: KeyUse, counts: bool, clock: Callable[[], float]) -> None:
-        self.key = key
-        self.counts = counts
+        self._key = key.name
+        self._limit = key.tokens_per_minute
+        self._counts = counts
         self._use = use
         self._clock = clock
         self._prompt = 0  # what was reserved for it
@@ -62,55 +57,57 @@ class Allowance:
         Raises KeyLimitReached if they exceed what is left of this minute, and InvalidRequest if
         they exceed the whole limit.
         """
+        now = self._clock()
+        self._require(prompt, answer, "about ", now)
         self._prompt = prompt
-        self._require(prompt, answer, "about ")
-        self._hold(prompt + answer)
+        self._hold(prompt + answer, now)
 
     def count(self, prompt: int, answer: int) -> None:
         """Correct the reservation, now that the `prompt` is counted.
 
         Raises what `reserve` raises, unless it was counted before: an answer that has begun ends.
         """
+        now = self._clock()
         if not self._is_counted:
             self._is_counted = True
-            self._require(prompt, answer, "")
+            self._require(prompt, answer, "", now)
         self._prompt = prompt
-        self._hold(prompt + answer)
+        self._hold(prompt + answer, now)
 
     def settle(self, prompt: int, generated: int) -> None:
         """Replace what was reserved by what was used.
 
         An engine that was cut off may not have told how long the prompt was.
         """
-        if self._second is not None:
-            self._hold((prompt or (self._prompt if generated else 0)) + generated)
+        used = (prompt or (self._prompt if generated else 0)) + generated
+        if used != self._reserved:
+            self._hold(used, self._clock())
 
     def end(self) -> None:
         """The request is over."""
-        if self.counts:
+        if self._counts:
             self._use.running -= 1
             self._use.at = self._clock()
 
-    def _require(self, prompt: int, answer: int, roughly: str) -> None:
-        limit, tokens, now = self.key.tokens_per_minute, prompt + answer, self._clock()
+    def _require(self, prompt: int, answer: int, roughly: str, now: float) -> None:
+        limit, tokens = self._limit, prompt + answer
         if limit is None:
             return
         if tokens > limit:
             raise InvalidRequest(
                 f"This request can take {roughly}{tokens} tokens, {answer} of them for the answer, "
-                f"but the key '{self.key.name}' may use {limit} per minute; shorten the prompt, or "
+                f"but the key '{self._key}' may use {limit} per minute; shorten the prompt, or "
                 "lower max_tokens"
             )
         if wait_s := self._use.tokens.wait_s(tokens - self._reserved, limit, now):
             left = max(0, limit - self._use.tokens.used(now))
             raise KeyLimitReached(
-                f"The key '{self.key.name}' may use {limit} tokens per minute, of which {left} are "
+                f"The key '{self._key}' may use {limit} tokens per minute, of which {left} are "
                 f"left; this request can take {roughly}{tokens}",
                 wait_s,
             )
 
-    def _hold(self, tokens: int) -> None:
-        now = self._clock()
+    def _hold(self, tokens: int, now: float) -> None:
         if self._second is None:
             self._second = self._use.tokens.count(tokens, now)
         else:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from myllm.errors import KeyLimitReached
@@ -56,25 +56,26 @@ class KeyLimits:
         if key.requests_per_minute is not None and self._requests is None:
             await self._load()
         now = self._clock()
-        self._forget_two(now)
-        use = self._use_of(key, now)
+        use = self._use_of(key.name, now)
+        if len(self._uses) > 1:
+            self._forget_two(now)
         if counts:
             self._require(key, use, now)
             use.running += 1
         return Allowance(key, use, counts, self._clock)
 
-    def left(self, key: Key) -> Iterator[Left]:
-        """Yield what is left of each limit per minute that `key` has."""
-        now, use = self._clock(), self._uses.get(key.name)
+    def left(self, key: Key) -> list[Left]:
+        """Return what is left of each limit per minute that `key` has."""
+        now, use, left = self._clock(), self._uses.get(key.name), []
         limit = key.requests_per_minute
         if limit is not None and self._requests is not None:
-            remaining = self._requests.remaining(key.name, limit)
-            reset_s = math.ceil(self._requests.reset_s(key.name))
-            yield Left("requests", limit, remaining, reset_s)
+            sent, reset_s = self._requests.sent(key.name, now)
+            left.append(Left("requests", limit, max(0, limit - sent), math.ceil(reset_s)))
         limit = key.tokens_per_minute
         if limit is not None:
             used, reset_s = (use.tokens.used(now), use.tokens.reset_s(now)) if use else (0, 0)
-            yield Left("tokens", limit, max(0, limit - used), reset_s)
+            left.append(Left("tokens", limit, max(0, limit - used), reset_s))
+        return left
 
     def _require(self, key: Key, use: KeyUse, now: float) -> None:
         name, most = key.name, key.concurrent_requests
@@ -93,21 +94,21 @@ class KeyLimits:
             return
         raise KeyLimitReached(
             f"The key '{name}' has reached its limit on requests per minute ({limit})",
-            math.ceil(self._requests.wait_s(name, limit)),
+            math.ceil(self._requests.wait_s(name, limit, now)),
         )
 
-    def _use_of(self, key: Key, now: float) -> KeyUse:
-        use = self._uses.get(key.name)
+    def _use_of(self, name: str, now: float) -> KeyUse:
+        use = self._uses.get(name)
         if use is None:
-            use = self._uses[key.name] = KeyUse()
+            use = self._uses[name] = KeyUse()
         else:
-            self._uses.move_to_end(key.name)
+            self._uses.move_to_end(name)
         use.at = now
         return use
 
     def _forget_two(self, now: float) -> None:
         """Forget keys that rest. One request adds one key at most, so two for each are enough."""
-        for _ in range(min(2, len(self._uses))):
+        for _ in range(2):
             name, use = next(iter(self._uses.items()))
             if use.running or now - use.at <= WINDOW_S:
                 if not use.running:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from limits import RateLimitItemPerMinute
@@ -25,35 +26,25 @@ class RequestWindows:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._storage = _MonotonicStorage(clock)
         self._limiter = MovingWindowRateLimiter(self._storage)
-        self._items: dict[int, _PerMinute] = {}
 
     def hit(self, key: str, limit: int) -> bool:
         """Count a request of `key` unless `limit` was reached in the last minute."""
-        return self._limiter.hit(self._item(limit), key)
+        return self._limiter.hit(_per_minute(limit), key)
 
-    def remaining(self, key: str, limit: int) -> int:
-        """Return how many requests `key` may send now."""
-        return max(0, self._limiter.get_window_stats(self._item(limit), key).remaining)
+    def sent(self, key: str, now: float) -> tuple[int, float]:
+        """Return how many requests of `key` the last minute has, and in how many seconds none of
+        them counts any more."""
+        hits = self._storage.recent(key, now - _MINUTE_S)
+        return len(hits), (hits[-1] + _MINUTE_S - now if hits else 0.0)
 
-    def wait_s(self, key: str, limit: int) -> float:
+    def wait_s(self, key: str, limit: int, now: float) -> float:
         """Return in how many seconds `key` may send a request."""
-        return self._storage.leaves_in(key, limit)
-
-    def reset_s(self, key: str) -> float:
-        """Return in how many seconds no request of `key` counts, if it sends no other."""
-        return self._storage.leaves_in(key, 1)
+        hits = self._storage.recent(key, now - _MINUTE_S)
+        return hits[-limit] + _MINUTE_S - now if len(hits) >= limit else 0.0
 
     def forget(self, key: str) -> None:
         """Forget the requests of `key`."""
         self._storage.clear(key)
-
-    def _item(self, limit: int) -> _PerMinute:
-        item = self._items.get(limit)
-        if item is None:
-            if len(self._items) > 1000:
-                self._items.clear()
-            item = self._items[limit] = _PerMinute(limit)
-        return item
 
 
 class _PerMinute(RateLimitItemPerMinute):
@@ -61,6 +52,9 @@ class _PerMinute(RateLimitItemPerMinute):
 
     def key_for(self, *identifiers: bytes | str | float) -> str:
         return str(identifiers[0])
+
+
+_per_minute = lru_cache(1024)(_PerMinute)
 
 
 class _MonotonicStorage(MemoryStorage):
@@ -73,29 +67,18 @@ class _MonotonicStorage(MemoryStorage):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         now = self._clock()
-        hits = self._recent(key, now - expiry)
+        hits = self.recent(key, now - expiry)
         if len(hits) + amount > limit:
             return False
         hits.extend([now] * amount)
         self._hits[key] = hits
         return True
 
-    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
-        now = self._clock()
-        hits = self._recent(key, now - expiry)
-        return (hits[0] if hits else now), len(hits)
-
     def clear(self, key: str) -> None:
         self._hits.pop(key, None)
 
-    def leaves_in(self, key: str, newest: int) -> float:
-        """Return in how many seconds the hit leaves that is number `newest` from the latest one;
-        0 if there are fewer."""
-        now = self._clock()
-        hits = self._recent(key, now - _MINUTE_S)
-        return hits[-newest] + _MINUTE_S - now if len(hits) >= newest else 0.0
-
-    def _recent(self, key: str, since: float) -> deque[float]:
+    def recent(self, key: str, since: float) -> deque[float]:
+        """Return the times after `since`; forgets those before."""
         hits = self._hits.get(key)
         if hits is None:
             return deque()

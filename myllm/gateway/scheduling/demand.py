@@ -42,6 +42,7 @@ class Demand:
         self._answers = answers
         self._whole = body if whole is None else whole
         self._is_checked = False
+        self._is_large = False
         self._enforced: dict[str, Any] = {}
         self._digest: bytes | None = None
 
@@ -54,7 +55,8 @@ class Demand:
             self._enforced = await enforced(self._body, ignored)
             if self._enforced:
                 await checks.check(self._enforced)
-            if is_large(self._body):
+            self._is_large = is_large(self._body)
+            if self._is_large:
                 await asyncio.to_thread(self.digest)  # which may be asked for at any time
             self._is_checked = True
 
@@ -64,9 +66,11 @@ class Demand:
         return body | changed if changed else body
 
     async def tokens(self) -> tuple[int, int]:
-        """Estimate the tokens of its prompts, and return the most that its answers may have."""
+        """Estimate the tokens of its prompts, and return the most that its answers may have. It
+        must have been checked."""
         body = self._whole
-        prompt = await in_thread_if(is_large(body), estimates.prompt_tokens, body)
+        large = self._is_large if body is self._body else is_large(body)
+        prompt = await in_thread_if(large, estimates.prompt_tokens, body)
         return prompt, self._answers * estimates.answer_tokens(body)
 
     def digest(self) -> bytes:

@@ -40,7 +40,7 @@ async def test_requests_per_minute(clock: Clock) -> None:
         await limits.admit(ann, counts=True)
     assert refused.value.retry_after_s == 30
     assert "requests per minute (3)" in refused.value.detail
-    assert list(limits.left(ann)) == [Left("requests", 3, 0, 50)]
+    assert limits.left(ann) == [Left("requests", 3, 0, 50)]
     clock.now += 29.9
     assert not await admitted(limits, ann)
     clock.now += 0.2
@@ -89,7 +89,7 @@ async def test_tokens_are_reserved_and_refunded(clock: Clock) -> None:
     limits, ann = KeyLimits(clock), key(tokens_per_minute=1000)
     first = await limits.admit(ann, counts=True)
     first.reserve(100, 500)
-    assert list(limits.left(ann)) == [Left("tokens", 1000, 400, 60)]
+    assert limits.left(ann) == [Left("tokens", 1000, 400, 60)]
     clock.now += 20
     second = await limits.admit(ann, counts=True)
     with pytest.raises(KeyLimitReached, match="of which 400 are left") as refused:
@@ -99,9 +99,9 @@ async def test_tokens_are_reserved_and_refunded(clock: Clock) -> None:
     second.end()
     first.settle(90, 10)
     first.end()
-    assert list(limits.left(ann)) == [Left("tokens", 1000, 900, 40)]
+    assert limits.left(ann) == [Left("tokens", 1000, 900, 40)]
     clock.now += 40
-    assert list(limits.left(ann)) == [Left("tokens", 1000, 1000, 0)]
+    assert limits.left(ann) == [Left("tokens", 1000, 1000, 0)]
 
 
 async def test_a_key_without_tokens_left_is_refused_at_once(clock: Clock) -> None:
@@ -134,9 +134,9 @@ async def test_only_the_first_count_of_the_prompt_can_be_refused(clock: Clock) -
     allowance.reserve(10, 20)
     allowance.count(30, 20)
     allowance.count(90, 20)
-    assert next(limits.left(ann)).remaining == 0
+    assert limits.left(ann)[0].remaining == 0
     allowance.settle(60, 15)
-    assert next(limits.left(ann)).remaining == 25
+    assert limits.left(ann)[0].remaining == 25
 
 
 async def test_a_prompt_that_its_engine_did_not_count_is_not_free(clock: Clock) -> None:
@@ -144,9 +144,9 @@ async def test_a_prompt_that_its_engine_did_not_count_is_not_free(clock: Clock) 
     allowance = await limits.admit(ann, counts=True)
     allowance.reserve(30, 50)
     allowance.settle(0, 5)
-    assert next(limits.left(ann)).remaining == 65
+    assert limits.left(ann)[0].remaining == 65
     allowance.settle(0, 0)
-    assert next(limits.left(ann)).remaining == 100
+    assert limits.left(ann)[0].remaining == 100
 
 
 async def test_a_long_answer_counts_what_was_not_reserved_when_it_ends(clock: Clock) -> None:
@@ -156,7 +156,7 @@ async def test_a_long_answer_counts_what_was_not_reserved_when_it_ends(clock: Cl
     clock.now += 600
     allowance.settle(100, 700)
     allowance.end()
-    assert next(limits.left(ann)).remaining == 300
+    assert limits.left(ann)[0].remaining == 300
 
 
 @pytest.mark.parametrize("changed_to", [1, 2, 5])
@@ -168,7 +168,7 @@ async def test_a_changed_limit_keeps_what_was_counted(clock: Clock, changed_to: 
     for _ in range(changed_to - 2):
         assert await admitted(limits, changed)
     assert not await admitted(limits, changed)
-    assert next(limits.left(changed)).remaining == 0
+    assert limits.left(changed)[0].remaining == 0
     running.end()
 
 

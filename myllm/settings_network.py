@@ -25,7 +25,7 @@ class NetworkSettings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None,
         description="A key with the role `admin` that needs no row in the store, such as for "
-        "creating the first key.",
+        "creating the first key; commands without `MYLLM_API_KEY` use it.",
     )
     admin_key_file: FilePath | None = Field(
         None, description="A file with that key instead, such as a secret of Docker or Kubernetes."

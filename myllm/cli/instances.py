@@ -73,7 +73,7 @@ def _print_instances(server: httpx.Client, as_json: bool) -> None:
     if as_json:
         print_json(instances)
     else:
-        print_table(COLUMNS, [_row(one) for one in instances])
+        print_table(COLUMNS, [instance_row(one) for one in instances])
         for sentence in _warnings(instances):
             warning(sentence)
 
@@ -105,7 +105,7 @@ def _show_live(server: httpx.Client) -> NoReturn:
     with Live(console=out, auto_refresh=False) as live:
         while True:
             instances = _instances(server)
-            table = fitting_table(COLUMNS, [_row(one) for one in instances], out.width)
+            table = fitting_table(COLUMNS, [instance_row(one) for one in instances], out.width)
             warnings = [on_one_line(f"warning: {each}") for each in _warnings(instances)]
             below = [Text(each, "yellow") for each in warnings]
             live.update(Group(table, *below), refresh=True)
@@ -187,7 +187,8 @@ def _act(
         say(answer_of(answer)["message"])
 
 
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
+def instance_row(one: dict[str, Any]) -> tuple[str, ...]:
+    """What COLUMNS show of an instance."""
     loading = f" {one['progress']:.0%}" if one["state"] == "loading" else ""
     return (
         one["model"],

@@ -21,6 +21,7 @@ from myllm.cli.requests import requests
 from myllm.cli.run.command import run as run_command
 from myllm.cli.serve import serve
 from myllm.cli.sessions import sessions_app
+from myllm.cli.top import top
 from myllm.cli.usage import usage
 from myllm.home import provide_home
 
@@ -84,6 +85,7 @@ app.command("stop", help="Same as unload.")(unload)
 app.command("reload")(reload)
 app.command("logs")(logs)
 app.command("requests")(requests)
+app.command("top")(top)
 app.command("usage")(usage)
 app.command("doctor")(doctor)
 app.add_typer(sessions_app, name="sessions", help="List, show, remove and move conversations.")

@@ -118,12 +118,12 @@ def _row(one: dict[str, Any]) -> Row:
         one["model"] or one["path"],
         one["dialect"],
         str(one["status"]) if one["state"] == "failed" and one["status"] else one["state"],
-        _seconds(one["wait_seconds"]),
-        _seconds(one["load_seconds"]),
-        _seconds(one["first_token_seconds"]),
+        seconds(one["wait_seconds"]),
+        seconds(one["load_seconds"]),
+        seconds(one["first_token_seconds"]),
         f"{one['prompt_tokens']}+{one['generated_tokens']}" if ended else "",
         str(one["tokens_per_second"] or "") if ended else "",
-        _seconds(one["seconds"]),
+        seconds(one["seconds"]),
         ", ".join(_notes(one)),
     )
 
@@ -139,5 +139,6 @@ def _notes(one: dict[str, Any]) -> list[str]:
     return notes
 
 
-def _seconds(seconds: float | None) -> str:
-    return f"{seconds:.2f}s" if seconds else ""
+def seconds(value: float | None) -> str:
+    """A duration, or nothing for none."""
+    return f"{value:.2f}s" if value else ""

@@ -15,6 +15,7 @@ import pytest
 from myllm.engine.engine import Engine
 from tests.api.credentials import ANN, BOB, bearer
 from tests.api.events import detail, post, stream
+from tests.keys import add_keys
 from tests.serving import serving, suspend, wait_until
 
 HI = [{"role": "user", "content": "Hello"}]
@@ -205,3 +206,16 @@ def test_an_admin_sees_all_requests_and_a_user_its_own(door: httpx.Client) -> No
     assert door.get(f"/api/requests/{ids[BOB]}", headers=bearer(BOB)).status_code == 200
     assert detail(door.get(f"/api/requests/{ids[ANN]}", headers=bearer(BOB)), 404)
     assert detail(door.delete("/api/requests/bodies", headers=bearer(BOB)), 403)
+
+
+def test_bodies_are_for_admins_alone(engine: Engine, home: Path) -> None:
+    add_keys(home, "admin", ann=ANN)
+    add_keys(home, bob=BOB)
+    with serving(home, capture_bodies="true") as server, server.client() as api:
+        chat = {"model": "demo", "messages": HI, "stream": False}
+        answer = api.post("/api/chat", json=chat, headers=bearer(BOB))
+        path = f"/api/requests/{answer.headers['x-request-id']}"
+        assert "request_body" not in api.get(path, headers=bearer(BOB)).json()
+        seen = api.get(path, headers=bearer(ANN))
+        assert "Hello" in seen.json()["request_body"]
+        assert BOB not in seen.text

@@ -6,14 +6,13 @@ value is written in a thread, in pieces of a millisecond; only joining them take
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, is_dataclass
 from types import NoneType
 from typing import Any, Final
 
 import orjson
-
-from myllm.threads import in_thread_if
 
 # Writing so many characters takes a millisecond at worst.
 _LARGE: Final = 2**18
@@ -28,7 +27,9 @@ _SCALARS: Final = frozenset({int, float, bool, NoneType})
 
 async def dumped(value: Any) -> bytes:
     """Return `value` as JSON. Raises TypeError for what JSON or UTF-8 cannot express."""
-    return await in_thread_if(is_large(value), dump_in_steps, value)
+    if is_large(value):
+        return await asyncio.to_thread(dump_in_steps, value)
+    return orjson.dumps(value)  # most are small, and taking them apart would cost more
 
 
 def is_large(value: Any) -> bool:

@@ -81,7 +81,7 @@ def _table(names: Cells, rows: Sequence[Cells], lines: int, width: int) -> Table
     for name in names:
         table.add_column(
             name,
-            justify="right" if name in _RIGHT else "left",
+            justify="right" if name in _RIGHT and name != names[-1] else "left",
             no_wrap=True,
             overflow="ellipsis",
             max_width=width // 3 if name in _LONG else None,
@@ -114,7 +114,7 @@ def _rates(history: Json) -> str:
     first = f", first token {seconds(median[-1])}" if median else ""
     return (
         f"Last minute: {sum(history['requests'])} requests, {sum(history['errors'])} failed, "
-        f"{read:.1f} tokens/s read, {written:.1f} tokens/s written{first}"
+        f"{read:.1f} tokens/s read, {written:.1f} written{first}"
     )
 
 

@@ -67,7 +67,7 @@ def test_it_fits(count: int, width: int, height: int) -> None:
 def test_what_it_shows() -> None:
     text = "\n".join(drawn(seen(1), width=120))
     assert "MyLLM 1 at http://localhost:8000, up 0:01:15: 1 running, 2 queued, healthy" in text
-    assert "Last minute: 7 requests, 1 failed, 15.0 tokens/s read, 1.5 tokens/s written" in text
+    assert "Last minute: 7 requests, 1 failed, 15.0 tokens/s read, 1.5 written" in text
     assert "first token 0.50s" in text
     for words in ("CUDA0", "8 MB", "42%", "loading 42%", "1/4", "asked-0", "500", "It\\x1b"):
         assert words in text

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import structlog
 
+from myllm.errors import ModelNotFound, ModelRemoved
 from myllm.gateway.scheduling.tickets import Plan
 from myllm.launcher.devices import Devices, MemoryByDevice
-from myllm.models.registry import Registry
+from myllm.models.registry import Model, Registry
 from myllm.settings import Settings
 from myllm.supervisor.device_headroom import budgets
 from myllm.supervisor.footprints import Footprints
@@ -56,16 +57,16 @@ class Planner:
 
     async def plan(self, key: InstanceKey, smaller: bool = False) -> Plan:
         """What an engine for `key` would run with if it were started now; `smaller` halves an
-        automatic context. Raises ModelNotFound and InvalidModel, also when the model is removed
-        meanwhile."""
-        model = await asyncio.to_thread(self._registry.get, key.model)
+        automatic context. Raises InvalidModel, and ModelRemoved if the model, which was found
+        before, is no longer on disk."""
+        model = await asyncio.to_thread(self._on_disk, key.model)
         spec = self._specs.spec(key, model, smaller)
         if smaller and spec.automatic_context:
             _log.warning("trying a smaller context", model=str(key), context=spec.context_size)
         footprint = await self._footprints.predict(spec)
         aliases = await asyncio.to_thread(self._registry.aliases_of, model)
         # Cached, so no file is read here; and nothing can be removed until the plan is used.
-        if self._registry.get(key.model).path != model.path:  # a built-in model has become visible
+        if self._on_disk(key.model).path != model.path:  # a built-in model has become visible
             return await self.plan(key, smaller)
         keep_alive_s = model.config.engine.keep_alive
         return Plan(
@@ -75,6 +76,12 @@ class Planner:
             pinned=model.config.engine.pinned,
             aliases=aliases,
         )
+
+    def _on_disk(self, name: str) -> Model:
+        try:
+            return self._registry.get(name)
+        except ModelNotFound:
+            raise ModelRemoved(name) from None
 
     def measured(self, instance: Instance) -> MemoryByDevice | None:
         """Remember what an engine really takes, or took. Returns what it is charged with, or None

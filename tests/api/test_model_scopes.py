@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import httpx
 import pytest
 
 from myllm.engine.engine import Engine
+from myllm.models.registry import BUILTIN_DIR
 from myllm.sessions.keys import KeyRules
 from tests.api.credentials import bearer
 from tests.clients.conftest import add_demo
 from tests.clients.questions import ASKED
 from tests.keys import add_key, change_keys
-from tests.serving import Serving, serving, short_home, wait_until
+from tests.serving import Serving, serving, short_home, suspend, wait_until
 
 SCOPES = {
     "all": (),
@@ -224,3 +226,21 @@ def test_a_conversation_cannot_go_on_with_a_hidden_model(server: Serving) -> Non
         asked |= {"previous_response_id": response}
         assert client.post("/v1/responses", json=asked).status_code == 404
         assert client.post("/v1/responses", json=asked | {"model": "other"}).status_code == 200
+
+
+def test_a_model_whose_folder_disappears_reveals_no_other(engine: Engine) -> None:
+    with short_home() as home:
+        shutil.copytree(BUILTIN_DIR / "demo", home / "models" / "leaving")
+        add_key(home, "ann", "secret-ann", KeyRules(models=("leaving",)))
+        with serving(home) as server, as_(server, "ann") as ann:
+            asked = {"model": "leaving", "prompt": "Hi", "options": {"max_tokens": 1500}}
+            with ann.stream("POST", "/api/generate", json=asked) as stream:
+                lines = stream.iter_lines()
+                next(lines)
+                [process] = server.engines()
+                suspend(process)
+                shutil.rmtree(home / "models" / "leaving")
+                process.kill()
+                said = "".join(lines)
+            assert "Model 'leaving' was removed while the request waited for it" in said
+            assert "demo" not in said

@@ -23,7 +23,9 @@ from myllm.api.shared.dependencies import Services
 from myllm.app import App
 from myllm.engine.engine import Engine
 from myllm.engine.find import find_engine
+from myllm.garbage import Garbage
 from myllm.gateway.request_record import RequestRecord, no_gaps
+from myllm.server import SWITCH_S
 from myllm.sessions.keys import KeyRules
 from myllm.settings import Settings, load_settings
 from myllm.supervisor.spec import InstanceKey
@@ -79,6 +81,8 @@ async def _measured(home: Path, engine: Engine, rounds: int) -> list[Figure]:
         await asyncio.sleep(1)
         assert len(services.metrics.polls.answers()) == _ENGINES
         await services.metrics.render("")  # imports what it needs
+        sys.setswitchinterval(SWITCH_S)  # this and the next as `myllm serve` does
+        Garbage()
         return [each for name in _FORMATS for each in await _scraped(services, name, rounds)]
 
 

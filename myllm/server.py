@@ -39,7 +39,7 @@ _POLL_S = 0.05
 _TICKS_BETWEEN_SEARCHES = 50
 # For so long a thread that reads a large body keeps Python's lock while the event loop waits for
 # it, which happens several times per request. Python's default is 5 ms.
-_SWITCH_S = 0.001
+SWITCH_S = 0.001
 # TCP keep-alive detects within two minutes that a client's machine or network has gone, even while
 # the server sends nothing. Accepted connections inherit these options.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -152,7 +152,7 @@ class Server(uvicorn.Server):
             return
         try:
             self._garbage = Garbage()
-            sys.setswitchinterval(_SWITCH_S)
+            sys.setswitchinterval(SWITCH_S)
             await super().startup(sockets)
             if self._on_listening is not None:
                 self._on_listening()

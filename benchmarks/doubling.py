@@ -1,6 +1,6 @@
 """Whether a request of twice the size takes twice the time, and how long it delays other clients.
 
-python -m benchmarks.doubling [--only TEXT] [--json]
+python -m benchmarks.doubling [--only TEXT] [--part 2/4] [--json]
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ def long_text(size: int) -> list[dict[str, Any]]:
     return [message("user", text(size))]
 
 
+def quotes(size: int) -> list[dict[str, Any]]:
+    """A text in which JSON escapes much, and which takes Python four bytes per character."""
+    return [message("user", 'say "é😀"\n' * (size // 15))]
+
+
 def parts(size: int) -> list[dict[str, Any]]:
     return [message("user", [{"type": "text", "text": "x"}] * (size // 27))]
 
@@ -116,7 +121,7 @@ def document(size: int) -> dict[str, Any]:
 
 
 _CHATS: dict[str, Made] = {"turns": turns, "a long text": long_text, "parts": parts}
-_OPENAI: dict[str, Made] = _CHATS | {"a picture": picture, "calls": calls}
+_OPENAI: dict[str, Made] = _CHATS | {"quotes": quotes, "a picture": picture, "calls": calls}
 _TEXTS: dict[str, Made] = {"a long text": text, "texts": words, "tokens": numbers}
 
 
@@ -166,13 +171,14 @@ def sizes() -> list[int]:
     return [size * 15 // 16 for size in found]
 
 
-def measure(only: str = "") -> Iterator[Figure]:
+def measure(only: str = "", part: int = 1, of: int = 1) -> Iterator[Figure]:
+    """Measure each case whose path and name have `only` in them, or every `of`th of them."""
+    wanted = [case for case in cases() if only in f"{case.path} {case.name}"]
     with myllm_server(max_body_mb=LIMIT / 2**20) as server:
         with server.client() as api:
             api.post("/api/models/demo/load").raise_for_status()
-        for case in cases():
-            if only in f"{case.path} {case.name}":
-                yield from _doubled(server, case)
+        for case in wanted[part - 1 :: of]:
+            yield from _doubled(server, case)
         blocks = server.log.count("event loop blocked")
     yield Figure("event loop blocked for more than 100 ms", blocks, "", 0)
 
@@ -220,9 +226,11 @@ def _best_time(api: httpx.Client, case: Case, body: bytes) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="cases whose path and name have this in them")
+    parser.add_argument("--part", default="1/1", help="a part of them, such as 2/4")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    figures = collected(measure(arguments.only))
+    part, of = map(int, arguments.part.split("/"))
+    figures = collected(measure(arguments.only, part, of))
     (print_json if arguments.json else print_table)(figures)
     sys.exit(0 if all(each.ok for each in figures) else 1)
 

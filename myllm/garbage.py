@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import gc
 import time
+from typing import Any
 
 _NEVER = 1_000_000_000
 _AT_LEAST_EVERY_S = 300.0
 _AT_MOST_EVERY_S = 1.0
 _FEW = 128
+_STEP = 1_024
 _SMALL = 2**18
 """Bytes of all bodies under way: the objects made of these take a millisecond or two to scan."""
 
@@ -34,6 +36,22 @@ def drop_frames(error: BaseException) -> None:
         each.__traceback__, next_one = None, each.__cause__ or each.__context__
         each.__cause__ = each.__context__ = None
         each = next_one
+
+
+def free_in_steps(value: Any) -> None:
+    """Empty all lists and objects in `value`, which must not be used any more, a few entries at a
+    time: freeing 300,000 of them in one piece keeps Python's lock for 40 ms, in a thread, too."""
+    values = [value]
+    while values:
+        each = values.pop()
+        if isinstance(each, list):
+            values += [held for held in each if isinstance(held, list | dict)]
+            while each:
+                del each[-_STEP:]
+        elif isinstance(each, dict):
+            values += [held for held in each.values() if isinstance(held, list | dict)]
+            while each:
+                each.popitem()
 
 
 class Garbage:

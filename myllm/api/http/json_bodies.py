@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from myllm.garbage import drop_frames
+from myllm.garbage import drop_frames, free_in_steps
 from myllm.json_input import is_json_type, parse_json
 from myllm.threads import in_thread_if
 
@@ -31,7 +31,16 @@ async def read_json(body: bytes, check: Callable[[Any], T]) -> T:
 
     Raises InvalidRequest, and what `check` raises, as `checked` does.
     """
-    return await checked(len(body) > _AT_ONCE, lambda: check(parse_json(body)))
+
+    def work() -> T:
+        parsed = parse_json(body)
+        try:
+            return check(parsed)
+        except Exception:
+            free_in_steps(parsed)
+            raise
+
+    return await checked(len(body) > _AT_ONCE, work)
 
 
 async def checked(is_long: bool, work: Callable[[], T]) -> T:

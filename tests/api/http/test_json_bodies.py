@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import orjson
@@ -16,10 +17,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from myllm.api.errors import handlers
 from myllm.api.http.fast_path import FastPath, fast_path
-from myllm.api.http.json_bodies import CheckedRoute
+from myllm.api.http.json_bodies import CheckedRoute, read_json
 from myllm.api.native.options import Options
 from myllm.api.shared.bounded import Inputs, Messages
 from myllm.api.shared.dependencies import ClientDep, ServicesDep
+from myllm.errors import InvalidRequest
 
 VALUES = 50_000
 FEW = 1_000
@@ -91,6 +93,20 @@ async def test_a_refused_body_leaves_no_garbage(path: str, name: str) -> None:
                 return
             await asyncio.sleep(0.02)
         pytest.fail(f"{lists() - before} lists of the body are left")
+
+
+async def test_the_values_of_a_refused_body_are_freed_in_steps() -> None:
+    """In one piece, 300,000 of them kept Python's lock for 40 ms."""
+    parsed: list[Any] = []
+
+    def check(value: Any) -> None:
+        parsed.extend((value, value["a"], value["b"]["c"]))
+        raise InvalidRequest("no")
+
+    body = {"a": ["x"] * VALUES, "b": {"c": [[1], {}, {"d": "e"}] * 5_000}}
+    with pytest.raises(InvalidRequest, match="no"):
+        await read_json(orjson.dumps(body), check)
+    assert parsed == [{}, [], []]
 
 
 def lists() -> int:

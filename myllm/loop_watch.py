@@ -148,6 +148,7 @@ class LoopWatch:
         """The stack of the loop's thread, innermost last, and the position of each other thread,
         one of which may hold Python's global lock."""
         frames, me = sys._current_frames(), threading.get_ident()
+        del frames[me]  # this one holds `frames`, and so all that the others hold
         others = [
             f"{each.name}: {_stack(frames.get(each.ident or 0), 1)}"
             for each in threading.enumerate()

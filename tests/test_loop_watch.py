@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -9,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import httpx
 import pytest
 
 from myllm.engine.engine import Engine
-from myllm.loop_watch import LIMIT_S
+from myllm.loop_watch import LIMIT_S, LoopWatch
 from tests.loops import BLOCK_S
 from tests.serving import Serving, serving, wait_until
 
@@ -158,3 +161,25 @@ def test_a_suspended_server_counts_no_block(engine: Engine, home: Path) -> None:
         server.process.send_signal(signal.SIGCONT)
         time.sleep(3 * LIMIT_S)
         assert _blocks(client) == 0
+
+
+async def test_looking_at_the_stacks_keeps_no_frame() -> None:
+    """The frames of a large request would stay until the garbage is collected."""
+
+    class Held:
+        """What a function of the loop's thread holds."""
+
+    def look() -> weakref.ref[Held]:
+        held = Held()
+        with ThreadPoolExecutor(1) as other:
+            assert "look" in other.submit(watch._stacks).result()["stack"]
+        return weakref.ref(held)
+
+    watch = LoopWatch()
+    watch.start()
+    gc.disable()
+    try:
+        assert look()() is None
+    finally:
+        gc.enable()
+        watch.stop()

@@ -20,7 +20,7 @@ from myllm.api.ollama.schemas import (
     OllamaChatRequest,
     OllamaGenerateRequest,
 )
-from myllm.api.ollama.translate import Lines, messages_of, prompt_of
+from myllm.api.ollama.translate import Lines, are_many, messages_of, prompt_of
 from myllm.api.shared.conversation import naming
 from myllm.api.shared.dependencies import ClientDep, Services, ServicesDep, check_admin
 from myllm.api.shared.tools import tool_fields
@@ -33,6 +33,7 @@ from myllm.gateway.generation.infill import InfillAnswer
 from myllm.gateway.generation.sampling import OLLAMA_DEFAULTS
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.models.registry import Model
+from myllm.threads import in_thread_if
 
 LINES = {"Content-Type": "application/x-ndjson", "X-Accel-Buffering": "no"}
 
@@ -117,7 +118,7 @@ async def chat(request: OllamaChatRequest, services: ServicesDep, client: Client
         return _load_or_unload(services, client, request, lines)
     info = request.info(client)
     fields = request.fields() | tool_fields(request.tools, None, info.ignored)
-    messages = messages_of(request.messages)
+    messages = await in_thread_if(are_many(request.messages), messages_of, request.messages)
     chat_request = Chat(messages, request.sampling(), OLLAMA_DEFAULTS, fields)
     made = await start_chat(services, info, request.model, chat_request)
     return naming(info, _answer(lines, request.stream, *made))

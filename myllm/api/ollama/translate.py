@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from myllm.api.ollama.schemas import OllamaGenerateRequest, OllamaMessage
 from myllm.api.shared.timestamps import iso
@@ -16,12 +16,19 @@ from myllm.gateway.generation.answers import Answer
 from myllm.gateway.generation.events import Call, Finished, Thinking, Token
 from myllm.gateway.scheduling.tickets import Ticket
 
+_FEW: Final = 200
+
 
 def prompt_of(request: OllamaGenerateRequest) -> RawMessages:
     """Return the conversation of one message that a prompt means."""
     system = [{"role": "system", "content": request.system}] if request.system else []
     user = OllamaMessage(role="user", content=request.prompt or "", images=request.images)
     return [*system, *messages_of([user])]
+
+
+def are_many(messages: Sequence[OllamaMessage]) -> bool:
+    """Whether translating `messages` takes more than a millisecond, and so belongs in a thread."""
+    return len(messages) + sum(len(each.tool_calls or ()) for each in messages) > _FEW
 
 
 def messages_of(messages: Sequence[OllamaMessage]) -> RawMessages:

@@ -87,14 +87,17 @@ class EngineChat:
     async def events(self) -> AsyncGenerator[Event, None]:
         """Tokens, thoughts and calls as they come, then one Finished."""
         repeated = BegunFilter(self._begun)
-        async with aclosing(self._relay.blocks()) as blocks:
-            async for block in blocks:
-                for each in events_in(block):
-                    delta = self._named(repeated.unrepeated(delta_of("chat", each)))
-                    self._answer.add(delta)
-                    self._thoughts += bool(delta.thinking)
-                    for event in _events(delta):
-                        yield event
+        try:
+            async with aclosing(self._relay.blocks()) as blocks:
+                async for block in blocks:
+                    for each in events_in(block):
+                        delta = self._named(repeated.unrepeated(delta_of("chat", each)))
+                        self._answer.add(delta)
+                        self._thoughts += bool(delta.thinking)
+                        for event in _events(delta):
+                            yield event
+        finally:
+            self._relay.detach()
         yield self._finished()
 
     async def _prepare(self, instance: Instance) -> Messages:

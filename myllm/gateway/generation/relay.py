@@ -66,6 +66,7 @@ class Relay:
         self.form = answer.form
         self._ticket = ticket
         self._surviving = SurvivingAnswer(gateway, ticket, answer)
+        self.detach = answer.detach
 
     @property
     def phase(self) -> str:
@@ -113,6 +114,10 @@ class _RelayedAnswer(Resumable[bytes]):
         self._filter: ReplayFilter | None = None
         self._prompt = Usage()  # what the engine said of it while it read it
         self._end: End | None = None
+
+    def detach(self) -> None:
+        """Let go of what is to be called, when the answer is over: it may refer to this one."""
+        self._prepare = self._completed = self._progressed = None
 
     async def open(self, lease: Lease, decode_s: float) -> AsyncGenerator[bytes, None]:
         instance = lease.instance

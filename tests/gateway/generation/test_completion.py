@@ -20,6 +20,7 @@ from myllm.errors import EngineDied, Unavailable
 from myllm.gateway.embedding import embed
 from myllm.gateway.engine_io import calls
 from myllm.gateway.gateway import Gateway
+from myllm.gateway.generation.chat_route import EngineChat, chat_body
 from myllm.gateway.generation.completion import Generation
 from myllm.gateway.generation.events import Finished, Token
 from myllm.gateway.scheduling.tickets import RequestInfo
@@ -251,6 +252,20 @@ async def test_an_answer_leaves_no_cycles(gateway: Gateway) -> None:
     try:
         assert [event async for event in ask(gateway, builder, n_predict=5).events()]
         del builder
+        assert left() is None
+    finally:
+        gc.enable()
+
+
+async def test_an_answer_of_the_chat_route_leaves_no_cycles(gateway: Gateway) -> None:
+    body = chat_body([{"role": "user", "content": COUNT}], {"max_tokens": 5}, {})
+    chat: EngineChat | None = EngineChat(gateway, RequestInfo().ticket(KEY), body)
+    assert chat is not None
+    left = weakref.ref(chat)
+    gc.disable()
+    try:
+        assert [event async for event in chat.events()]
+        chat = None
         assert left() is None
     finally:
         gc.enable()

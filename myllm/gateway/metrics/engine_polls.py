@@ -62,8 +62,10 @@ class EnginePolls:
                 self._polls[instance.run_id].ask()
 
     def answers(self) -> dict[InstanceKey, EngineAnswers]:
-        """The latest answers; of two engines of one model, those of the younger one."""
-        polls = (self._polls[run] for run in sorted(self._polls))
+        """The latest answers of the engines that run now; of two engines of one model, those of the
+        younger one."""
+        live = sorted(each.run_id for each in self._instances)
+        polls = (self._polls[run] for run in live if run in self._polls)
         return {each.key: each.answers for each in polls if each.answers is not None}
 
     def _forget(self, live: set[int]) -> None:

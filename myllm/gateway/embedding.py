@@ -64,8 +64,7 @@ async def embed(
 
     async def batch(part: tuple[int, Inputs], goes_on: bool) -> Embeddings:
         first, some = part
-        whole = {} if goes_on else {"input": inputs}
-        demand = Demand("/v1/embeddings", {"input": some}, whole=whole)
+        demand = Demand("/v1/embeddings", {"input": some}, whole={"input": inputs})
         ticket = request.ticket(InstanceKey(model.name, "embed"), demand)
         ticket.goes_on = goes_on
         names = [f"Input {first + n}" if len(inputs) > 1 else "Input" for n in range(len(some))]

@@ -37,7 +37,7 @@ async def rerank(
 
     async def batch(part: tuple[int, Sequence[str]], goes_on: bool) -> Scores:
         asked = {"query": query, "documents": part[1]}
-        whole = {} if goes_on else {"query": query, "documents": documents}
+        whole = {"query": query, "documents": documents}
         demand = Demand("/v1/rerank", asked, whole=whole)
         ticket = request.ticket(InstanceKey(model.name, "rerank"), demand)
         ticket.goes_on = goes_on

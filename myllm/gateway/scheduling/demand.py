@@ -25,7 +25,7 @@ class Demand:
 
     `body` is the body of a POST to the engine's `path`, in the engine's names. Nothing changes it
     later: what a certain engine needs goes into a copy. It asks for so many `answers`. If it is
-    part of a larger request, `whole` is the body of that for the first part, and {} for the others.
+    part of a larger request, `whole` is the body of that.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Demand:
         return body | changed if changed else body
 
     async def tokens(self) -> tuple[int, int]:
-        """Estimate the tokens of its prompts, and return the most that its answers may have. It
-        must have been checked."""
+        """Estimate the tokens of the prompts of the whole request, and return the most that its
+        answers may have. It must have been checked."""
         body = self._whole
         large = self._is_large if body is self._body else is_large(body)
         prompt = await in_thread_if(large, estimates.prompt_tokens, body)

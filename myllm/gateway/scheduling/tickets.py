@@ -94,12 +94,13 @@ class Ticket:
     gaps_s: float = 0.0
 
     async def reserve_tokens(self) -> None:
-        """Reserve the tokens of its key that it will probably take, if they are limited, unless
-        that is done. Raises KeyLimitReached, and InvalidRequest if they are more than the limit."""
+        """Reserve the tokens of its key that the whole request will probably take, if they are
+        limited, unless that is done. Raises KeyLimitReached, and InvalidRequest if they are more
+        than the limit."""
         record, demand = self.request.record, self.demand
-        if record is None or record.allowance is None or demand is None or self.only_asks:
+        if record is None or record.allowance is None or demand is None:
             return
-        if not demand.is_reserved:
+        if not (self.only_asks or self.goes_on or demand.is_reserved):
             demand.is_reserved = True
             record.allowance.reserve(*await demand.tokens())
 

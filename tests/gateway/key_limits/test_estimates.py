@@ -62,8 +62,6 @@ async def test_each_answer_of_a_demand_counts() -> None:
     assert await demand.tokens() == (101, 200)
 
 
-async def test_the_first_part_of_a_request_stands_for_all() -> None:
-    first = Demand("/v1/embeddings", {"input": ["one"]}, whole={"input": [TEXT, TEXT]})
-    second = Demand("/v1/embeddings", {"input": [TEXT]}, whole={})
-    assert await first.tokens() == (202, 0)
-    assert await second.tokens() == (0, 0)
+async def test_a_part_of_a_request_stands_for_all() -> None:
+    part = Demand("/v1/embeddings", {"input": ["one"]}, whole={"input": [TEXT, TEXT]})
+    assert await part.tokens() == (202, 0)

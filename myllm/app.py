@@ -225,7 +225,7 @@ class App:
         activity = Activity.of(gateway, self._recent, gpu_readings)
         return Services(
             settings, gateway, specs, store, book, media, readiness, logs, activity, metrics,
-            reload_access,
+            reload_access, self._access.knows,
         )  # fmt: skip
 
     async def drain_and_stop(self) -> None:

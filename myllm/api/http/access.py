@@ -77,6 +77,10 @@ class Access:
         if self.keys is not None:
             self.keys.reload()
 
+    def knows(self, client: Client) -> bool:
+        """Whether requests are still served as those of `client`."""
+        return self.keys is None or self.keys.knows(client)
+
     def guard(self, app: ASGIApp) -> ASGIApp:
         """Return `app` behind the checks of this module."""
         app = _KeyCheck(RateLimits(app, KeyLimits()), self.keys)

@@ -83,6 +83,14 @@ class KeyRing:
         except InvalidSettings as failure:
             _log.error("admin key not reloaded", cause=failure.detail)
 
+    def knows(self, client: Client) -> bool:
+        """Whether requests are still served as those of `client`: its key is valid and unchanged,
+        or the server still asks for none."""
+        if client.key is None:
+            return self.is_open or client is _ADMIN_CLIENT
+        known = self._clients.get(client.key.sha256)
+        return known is client and client.key.is_valid(time.time())
+
     async def client(self, secrets: Iterable[str]) -> Client | None:
         """Return whom one of these keys stands for; None if no key is known.
 

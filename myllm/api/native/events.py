@@ -54,6 +54,8 @@ async def _frames(
         yield _snapshot(services, client) if missed is None else _frame(services, client, missed)
         while not listener.is_closed:
             changes, memory = await listener.news()
+            if not services.knows(client):
+                return  # its key has ended or changed; if it is valid, the client comes back
             if listener.has_missed:
                 listener.forget()
                 yield _snapshot(services, client)

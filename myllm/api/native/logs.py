@@ -15,6 +15,7 @@ from myllm.api.http.json_bodies import CheckedRoute
 from myllm.api.http.streaming import STREAM_HEADERS, Stream
 from myllm.api.shared.dependencies import AdminDep, Services, ServicesDep
 from myllm.errors import MyLLMError
+from myllm.gateway.client import Client
 from myllm.limits import LOG_LINES
 from myllm.supervisor.spec import log_names
 
@@ -32,7 +33,7 @@ async def show_logs(
     request: Request,
     name: str,
     services: ServicesDep,
-    _: AdminDep,
+    client: AdminDep,
     lines: Annotated[
         int, Query(ge=0, le=LOG_LINES, description="So many last lines of each log.")
     ] = DEFAULT_LINES,
@@ -46,20 +47,24 @@ async def show_logs(
     model = await _logged_model(services, name)
     in_events = _SSE in request.headers.get("accept", "")
     encode = _events if in_events else str.encode
-    frames = partial(_frames, services, model, lines, follow, encode)
+    frames = partial(_frames, services, model, lines, client if follow else None, encode)
     if in_events:
         return Stream(frames, _error_event, phase=lambda: "following")
     return Stream(frames, _error_line, headers=_TEXT_HEADERS)
 
 
 async def _frames(
-    services: Services, model: str, lines: int, follow: bool, encode: Callable[[str], bytes]
+    services: Services,
+    model: str,
+    lines: int,
+    follower: Client | None,
+    encode: Callable[[str], bytes],
 ) -> AsyncGenerator[bytes, None]:
     async with services.logs.open(log_names(model), lines) as logs:
         piece = await asyncio.to_thread(logs.read)
         yield encode(piece) if piece else b""  # sends the head, since a line may take long
-        while True:
-            is_over = not follow or _has_stopped(services, model)
+        while follower is None or services.knows(follower):
+            is_over = follower is None or _has_stopped(services, model)
             if piece := await asyncio.to_thread(logs.read):
                 yield encode(piece)
             elif is_over:

@@ -30,7 +30,8 @@ from myllm.supervisor.spec_builder import SpecBuilder
 @dataclass(frozen=True)
 class Services:
     """The layers below the API, ready for use; `reload_access` reads what decides
-    who may send requests, such as a changed admin key."""
+    who may send requests, such as a changed admin key. `knows` says whether requests are still
+    served as those of a client, for streams that have no end of their own."""
 
     settings: Settings
     gateway: Gateway
@@ -43,6 +44,7 @@ class Services:
     activity: Activity
     metrics: Exporter
     reload_access: Callable[[], None]
+    knows: Callable[[Client], bool]
     started_at: float = field(default_factory=time.monotonic)
 
     @property

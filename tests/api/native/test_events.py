@@ -18,7 +18,7 @@ from myllm.engine.engine import Engine
 from myllm.sessions.keys import KeyRules
 from tests.api.credentials import ANN, BOB, bearer, port_of
 from tests.api.events import detail, post
-from tests.keys import add_key
+from tests.keys import add_key, change_keys
 from tests.serving import Serving, serving, wait_until
 from tests.toys import add_toy
 
@@ -161,6 +161,22 @@ def test_models_outside_the_scope_of_a_key_do_not_exist(engine: Engine, home: Pa
             assert loaded.status_code == 200
         name, first = user.next()
         assert (name, first["model"]) == ("loading", "toy")
+
+
+@pytest.mark.parametrize("change", ["revoked", "changed"])
+def test_the_feed_ends_with_the_key(engine: Engine, home: Path, change: str) -> None:
+    add_key(home, "ann", ANN, KeyRules(role="admin"))
+    add_key(home, "bob", BOB, KeyRules(role="admin"))
+    with serving(home) as server, server.client() as api, listening(api, **bearer(BOB)) as reader:
+        reader.until("memory")
+        if change == "revoked":
+            change_keys(home, lambda keys: keys.revoke("bob"))
+        else:
+            change_keys(home, lambda keys: keys.update("bob", {"models": ("nothing",)}))
+        with pytest.raises(EOFError):
+            reader.until("an event that never comes")
+        again = api.get("/api/models", headers=bearer(BOB))
+        assert again.status_code == (401 if change == "revoked" else 200)
 
 
 def test_the_feed_ends_with_the_server(engine: Engine, home: Path) -> None:

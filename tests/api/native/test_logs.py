@@ -18,8 +18,11 @@ import pytest
 
 from myllm.api.shared.engine_logs import MAX_READERS
 from myllm.engine.engine import Engine
+from myllm.sessions.keys import KeyRules
+from tests.api.credentials import ANN, bearer
 from tests.api.events import detail, post
 from tests.hostile.raw import connect, head
+from tests.keys import add_key, change_keys
 from tests.serving import Serving, serving, wait_until
 from tests.toys import add_toy
 
@@ -118,6 +121,18 @@ def test_a_follower_ends_when_the_server_has_stopped_the_engine(engine: Engine, 
             assert "cleaning up before exit" in " ".join(lines)
         assert server.process.wait(20) == 0
         assert "Cancel" not in server.log
+
+
+def test_a_follower_ends_with_its_key(engine: Engine, home: Path) -> None:
+    add_key(home, "ann", ANN, KeyRules(role="admin"))
+    with serving(home) as server, server.client() as api:
+        api.headers.update(bearer(ANN))
+        load(api)
+        with following(api, "demo", lines="1") as lines:
+            next(lines)
+            change_keys(home, lambda keys: keys.update("ann", {"role": "user"}))
+            assert LOADED not in "".join(lines)  # all of them, so the answer has ended
+        assert api.get("/api/logs/demo").status_code == 403
 
 
 def test_the_readers_are_bounded_and_counted_down(server: Serving, api: httpx.Client) -> None:

@@ -6,7 +6,7 @@ engine has seen it; they count when the request has ended.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from myllm.json_output import dump_in_steps
@@ -64,6 +64,10 @@ def _inputs(inputs: Any) -> int:
     return text_tokens(inputs) if isinstance(inputs, str) else sum(map(_prompt, inputs))
 
 
+def _files(files: Iterable[Mapping[str, str]]) -> int:
+    return sum(text_tokens(each["text"]) for each in files)
+
+
 def _messages(messages: Iterable[Any]) -> int:
     return sum(map(_message, messages))
 
@@ -86,7 +90,7 @@ def _json(value: Any) -> int:
     return len(dump_in_steps(value)) // _ASCII_CHARS
 
 
-_COUNTS: Final = {
+_COUNTS: Final[Mapping[str, Callable[[Any], int]]] = {
     "prompt": _prompt,
     "prompts": _each_prompt,
     "messages": _messages,
@@ -94,5 +98,6 @@ _COUNTS: Final = {
     "documents": _inputs,
     "input_prefix": text_tokens,
     "input_suffix": text_tokens,
+    "input_extra": _files,
     "tools": _json,
 }

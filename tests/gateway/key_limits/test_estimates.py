@@ -26,6 +26,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + 
         ({"prompts": [{"prompt": TEXT}, {"prompt": [1, 2, 3]}]}, 104),
         ({"prompts": [{"prompt": {"prompt_string": TEXT, "multimodal_data": ["A" * 9999]}}]}, 101),
         ({"prompts": [{"input_prefix": TEXT, "input_suffix": TEXT, "prompt": ""}]}, 202),
+        ({"input_extra": [{"text": TEXT, "filename": "a.py"}, {"text": TEXT}]}, 202),
         ({"messages": [{"role": "user", "content": TEXT}]}, 105),
         ({"messages": [{"role": "assistant", "content": None}]}, 4),
         ({"messages": [{"role": "user", "content": [PICTURE, {"text": TEXT}]}]}, 106),

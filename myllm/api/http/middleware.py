@@ -19,7 +19,7 @@ from myllm.api.dialects import dialect_of
 from myllm.api.errors.handlers import error_response
 from myllm.api.http.access import may_name_traces, peer_of
 from myllm.api.http.connections import RETRY_AFTER_S
-from myllm.api.http.request_state import BEGUN, HEALTH_PATHS, HOLD_HEAD, SPARE
+from myllm.api.http.request_state import BEGUN, HEAD_ONLY, HEALTH_PATHS, HOLD_HEAD, SPARE
 from myllm.errors import Unavailable
 from myllm.garbage import drop_frames
 from myllm.gateway.request_record import RequestRecord, begin
@@ -93,6 +93,7 @@ class HeadAsGet:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
+            scope["state"][HEAD_ONLY] = True
         await self._app(scope, receive, send)
 
 

@@ -16,6 +16,9 @@ BEGUN: Final = "begun"
 SPARE: Final = "spare"
 """Present when the request's connection has a spare place, which is for `HEALTH_PATHS` alone."""
 
+HEAD_ONLY: Final = "head_only"
+"""Present when the request is a HEAD: a stream ends with its head."""
+
 DEPARTURE: Final = "departure"
 """The `Departure` of the client that sent the request."""
 

@@ -18,7 +18,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from myllm.api.http.request_state import DEPARTURE, Departure
+from myllm.api.http.request_state import DEPARTURE, HEAD_ONLY, Departure
 from myllm.api.http.stalls import CLIENT_STALLS_S
 from myllm.errors import EngineError, MyLLMError
 from myllm.gateway.generation.answers import Answer
@@ -90,6 +90,7 @@ class Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # No layer between here and the socket looks at the body, so it goes there directly.
         self._send_body: Send = scope["state"].get("send_body", send)
+        self._is_head_only = HEAD_ONLY in scope["state"]
         with _UntilGone(scope) as until_gone:
             self._stop_if_stalled(until_gone)
             await self._run(send)
@@ -113,6 +114,8 @@ class Stream(Response):
             async with aclosing(self.frames()) as frames:
                 async for frame in frames:
                     await self._send(send, frame)
+                    if self._is_head_only:
+                        break
         except MyLLMError as error:
             if not self._begun:
                 raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import secrets
 import time
 import unicodedata
@@ -33,6 +34,7 @@ HIGHEST_PRIORITY: Final = 10
 """Requests have a priority of -10 to 10."""
 
 _PREFIX: Final = "sk-myllm-"  # clients of OpenAI expect "sk-", and scanners for secrets a name
+_SECRET: Final = re.compile(rf"{_PREFIX}[\w-]+")
 _PUNCTUATION: Final = frozenset("._-@")
 _MAX_NAME: Final = 64
 _PAGE: Final = 200
@@ -253,12 +255,19 @@ def hash_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
 
 
+def without_keys(text: str) -> str:
+    """Return `text` with every key that MyLLM has made masked."""
+    return _SECRET.sub(f"{_PREFIX}***", text) if _PREFIX in text else text
+
+
 def checked_name(name: str) -> str:
     """Return a key's name in the one form in which it is stored.
 
-    Raises InvalidRequest unless it is 1 to 64 letters and digits of any script and `. _ - @`, and
-    begins with a letter or digit.
+    Raises InvalidRequest for a key, and unless it is 1 to 64 letters and digits of any script and
+    `. _ - @`, and begins with a letter or digit.
     """
+    if name.startswith(_PREFIX):  # the error and the log must not repeat it
+        raise InvalidRequest("this is a key and not its name; 'myllm key list' shows the names")
     name = unicodedata.normalize("NFC", name) if len(name) <= 2 * _MAX_NAME else ""
     if not (0 < len(name) <= _MAX_NAME and _is_letter(name[0]) and all(map(_is_allowed, name))):
         raise InvalidRequest(

@@ -157,6 +157,13 @@ def test_a_name_has_one_form() -> None:
     assert checked_name("Zoe\N{COMBINING DIAERESIS}") == "Zoë"
 
 
+async def test_a_key_is_no_name_and_no_error_repeats_it(keys: KeyStore) -> None:
+    _, secret = await keys.create("ann", KeyRules())
+    with pytest.raises(InvalidRequest, match="a key and not its name") as refused:
+        await keys.revoke(secret)
+    assert secret not in refused.value.detail
+
+
 @pytest.mark.parametrize(
     "name", ["", "x" * 65, "a b", ".a", "-rf", "a/b", "a:b", "a\nb", "a\0", "\u202ea", "\ud800"]
 )

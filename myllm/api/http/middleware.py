@@ -23,6 +23,7 @@ from myllm.api.http.request_state import BEGUN, HEAD_ONLY, HEALTH_PATHS, HOLD_HE
 from myllm.errors import Unavailable
 from myllm.garbage import drop_frames
 from myllm.gateway.request_record import RequestRecord, begin
+from myllm.sessions.keys import without_keys
 
 _log = structlog.get_logger(__name__)
 _SLASHES: Final = re.compile(rb"//+")
@@ -43,7 +44,8 @@ class RequestContext:
         headers = Headers(scope=scope)
         request_id, path = _request_id(headers.get("x-request-id")), scope["path"]
         dialect = dialect_of(path).name
-        record = RequestRecord(request_id, scope["method"], path, dialect, peer_of(scope))
+        shown = without_keys(path)  # the log shows it
+        record = RequestRecord(request_id, scope["method"], shown, dialect, peer_of(scope))
         record.traceparent = headers.get("traceparent")
         begin(record)
         state = scope.setdefault("state", {})
@@ -69,7 +71,7 @@ class RequestContext:
         except Exception as failure:  # noqa: BLE001 - this is the outermost layer
             # The answer 500 has been sent; the traceback belongs in the log alone.
             record.error = record.error or failure
-            _log.exception("unexpected error", path=path)
+            _log.exception("unexpected error", path=shown)
         finally:
             del state["send_body"]  # breaks the reference cycle with the scope
             if record.traceparent is not None and not may_name_traces(scope, record.client):

@@ -6,17 +6,16 @@ in bodies, too. All bodies together are bounded: the oldest give way.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from myllm.gateway.request_record import RequestRecord
+from myllm.sessions.keys import without_keys
 
 MOST_OF_ONE: Final = 64 * 1024
 """Bytes that are kept of each body."""
 MOST: Final = 16 * 2**20
 """Bytes that are kept of all bodies together."""
-_KEY: Final = re.compile(r"sk-myllm-[\w-]+")
 
 
 @dataclass(slots=True)
@@ -29,7 +28,7 @@ class Body:
     @property
     def text(self) -> str:
         """What is kept of it, as text without keys."""
-        return _KEY.sub("sk-myllm-***", self.kept.decode(errors="replace"))
+        return without_keys(self.kept.decode(errors="replace"))
 
 
 @dataclass(slots=True)

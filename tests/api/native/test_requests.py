@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from myllm.engine.engine import Engine
+from myllm.sessions.keys import new_secret
 from tests.api.credentials import ANN, BOB, bearer
 from tests.api.events import detail, post, stream
 from tests.keys import add_keys
@@ -219,3 +220,15 @@ def test_bodies_are_for_admins_alone(engine: Engine, home: Path) -> None:
         seen = api.get(path, headers=bearer(ANN))
         assert "Hello" in seen.json()["request_body"]
         assert BOB not in seen.text
+
+
+def test_a_key_in_a_path_is_neither_logged_nor_shown(engine: Engine, home: Path) -> None:
+    """Such as by a person who revokes a key by the key itself."""
+    secret = new_secret()
+    with serving(home) as server, server.client() as api:
+        for path in (f"/api/keys/{secret}", f"/{secret}"):
+            assert api.delete(path).status_code in (400, 404)
+        listed = api.get("/api/requests").text
+        wait_until(lambda: '"/sk-myllm-***"' in server.log, 20, "the line in the log")
+        assert "/api/keys/sk-myllm-***" in listed
+        assert secret not in server.log + listed

@@ -50,8 +50,8 @@ class Tls:
 
 
 def trusting(certificate: Path) -> ssl.SSLContext:
-    """Return how to connect to the server that has this certificate, whoever has signed it and
-    whatever names are in it. Raises InvalidSettings."""
+    """Return how to connect to the server that has this certificate, whichever authority
+    has signed it and whatever names are in it. Raises InvalidSettings."""
     text = _text("MYLLM_TLS_CERT", certificate, _BEGIN)
     # Only the server's own, which comes first: behind it, there may be that of an authority, whose
     # other certificates are not meant.

@@ -97,7 +97,7 @@ async def _metrics_reader(client: ClientDep) -> Client:
     return client
 
 
-# The client of a route for admins, and of one for who collects metrics; others get 403.
+# The client of a route for admins, and of the one for collectors of metrics; others get 403.
 AdminDep = Annotated[Client, Depends(_admin)]
 MetricsDep = Annotated[Client, Depends(_metrics_reader)]
 

@@ -78,7 +78,7 @@ class NumberedEvents:
         return [event for event in self._kept if event.number > number]
 
     def interrupt(self) -> None:
-        """Changes go unnoticed from now on: whoever has seen everything so far misses some."""
+        """Changes go unnoticed from now on: a reader that has seen all so far misses some."""
         self._kept.clear()
         self._number += 1
 

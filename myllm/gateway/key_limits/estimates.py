@@ -1,7 +1,7 @@
 """How many tokens a request will probably take, before an engine has counted its prompt.
 
-Only texts are looked at. Nobody knows how many tokens a picture or a recording has before the
-engine has seen it; they count when the request has ended.
+Only texts are looked at. How many tokens a picture or a recording has is not known before the engine
+has seen it; they count when the request has ended.
 """
 
 from __future__ import annotations

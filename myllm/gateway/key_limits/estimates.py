@@ -1,6 +1,6 @@
 """How many tokens a request will probably take, before an engine has counted its prompt.
 
-Only texts are looked at. How many tokens a picture or a recording has is not known before the engine
+Only texts are looked at. How many tokens a picture or a recording has is not known until the engine
 has seen it; they count when the request has ended.
 """
 

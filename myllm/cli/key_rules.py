@@ -63,7 +63,7 @@ Expires = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="When it stops to work: 90d or 12h from now, 2027-01-31 (when that day begins, here), "
+        help="When it stops working: 90d or 12h from now, 2027-01-31 (when that day begins, here), "
         "or never.",
         show_default=False,
     ),
@@ -114,7 +114,9 @@ def _limit(option: str, text: str) -> int | None:
     if text == _NONE:
         return None
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise typer.BadParameter(f"'{text}' is no whole number from 1, nor none", param_hint=option)
+        raise typer.BadParameter(
+            f"'{text}' is neither a whole number of at least 1 nor 'none'", param_hint=option
+        )
     return int(text)
 
 
@@ -130,7 +132,7 @@ def _moment(text: str) -> str | None:
         return _iso(time.time() + _from_now(text))
     except (ValueError, OverflowError, OSError):
         raise typer.BadParameter(
-            f"'{text}' is no time; write 90d, 12h, 2027-01-31 or never", param_hint="--expires"
+            f"'{text}' is not a time; write 90d, 12h, 2027-01-31 or never", param_hint="--expires"
         ) from None
 
 

@@ -97,9 +97,13 @@ def keeping_an_admin(change: Callable[[Connection], T]) -> Callable[[Connection]
         had_admin, is_first = _has_admin(connection, now), _is_empty(connection)
         changed = change(connection)
         if (had_admin or is_first) and not _has_admin(connection, now):
-            lost = "The first key must be" if is_first else "This is the last key that is"
+            fault = (
+                "The first key must be an admin's"
+                if is_first
+                else "This is the last admin key that works"
+            )
             raise Conflict(
-                f"{lost} an admin's, since with user keys alone no client can manage the server; "
+                f"{fault}: with user keys alone no client can manage the server; "
                 "create a key with the role admin first, set MYLLM_ADMIN_KEY, or force it "
                 "(--force, ?force=true)"
             )

@@ -63,7 +63,7 @@ def test_the_first_key_is_made_before_the_server_starts(engine: Engine, home: Pa
         user = key(home, "create", "ann", "--models", "demo", **mine).strip()
         wait_until(lambda: status(client, user) == 200, 20, "the new key")
         assert "MYLLM_API_KEY" in failure(home, "list", port=port_of(server))
-        assert "takes one of role admin" in failure(home, "list", **mine | {"api_key": user})
+        assert "only an admin may" in failure(home, "list", **mine | {"api_key": user})
 
 
 def test_the_first_key_is_made_on_a_server_that_asked_for_none(engine: Engine, home: Path) -> None:
@@ -145,7 +145,7 @@ def _refuse(home: Path, mine: dict[str, object]) -> None:
         (("create", "a b"), "a key's name is 1 to 64 letters"),
         (("create", "ann", "--expires", "2020-01-31"), "expires must be in the future"),
         (("create", "ann", "--models", "qwen["), "'qwen[' is no pattern of model names"),
-        (("revoke", "root"), "This is the last key that is an admin's"),
+        (("revoke", "root"), "This is the last admin key that works"),
     ):
         assert failure(home, *arguments, **mine).startswith(f"error: {told}")
     for usage in (

@@ -98,7 +98,7 @@ class NewKeyRequest(_Known):
     tokens_per_minute: Limit = Field(None, description="Of prompts and answers; null: any number.")
     concurrent_requests: Limit = Field(None, description="null: any number.")
     max_priority: int = Field(0, description="Highest `priority` of its requests, -10 to 10.")
-    expires_at: Moment = Field(None, description="When it stops to work; null: never.")
+    expires_at: Moment = Field(None, description="When it stops working; null: never.")
     disabled: bool = Field(False, description="Whether requests with it are refused.")
 
 
@@ -136,7 +136,7 @@ class ShownKey(BaseModel):
     tokens_per_minute: int | None = Field(description="null: any number.")
     concurrent_requests: int | None = Field(description="null: any number.")
     max_priority: int = Field(description="Highest `priority` of its requests.")
-    expires_at: str | None = Field(description="When it stops to work; null: never.")
+    expires_at: str | None = Field(description="When it stops working; null: never.")
     disabled: bool = Field(description="Whether requests with it are refused.")
     created_at: str = Field(description="When it was created.")
     last_used_at: str | None = Field(description="At most a minute old; null: never.")

@@ -81,7 +81,7 @@ ClientDep = Annotated[Client, Depends(client_of)]
 def check_admin(client: Client) -> None:
     """Raise Forbidden for a client that is not an admin."""
     if client.role != "admin":
-        raise Forbidden(f"The key '{client.key_name}' may not do this; it takes one of role admin")
+        raise Forbidden(f"The key '{client.key_name}' may not do this; only an admin may")
 
 
 async def _admin(client: ClientDep) -> Client:
@@ -92,7 +92,7 @@ async def _admin(client: ClientDep) -> Client:
 async def _metrics_reader(client: ClientDep) -> Client:
     if client.role not in ("admin", "metrics"):
         raise Forbidden(
-            f"The key '{client.key_name}' may not do this; it takes one of role metrics or admin"
+            f"The key '{client.key_name}' may not do this; only the roles metrics and admin may"
         )
     return client
 

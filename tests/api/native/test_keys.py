@@ -287,6 +287,6 @@ def test_the_last_admin_is_kept_unless_the_change_is_forced(engine: Engine, home
             client.patch("/api/keys/root", json={"role": "user"}),
             client.patch("/api/keys/root", json={"disabled": True}),
         ):
-            assert detail(answer, 409).startswith("This is the last key that is an admin's")
+            assert detail(answer, 409).startswith("This is the last admin key that works")
         forced = client.patch("/api/keys/root", json={"role": "user"}, params={"force": True})
         assert forced.json()["role"] == "user"

@@ -35,6 +35,7 @@ _RULES: Final = {
 }
 # The names that pydantic gives to the alternatives of a union, in the location of an error.
 _ALTERNATIVE: Final = re.compile(r"\[|^(constrained-)?(str|int|float|bool)$")
+_MUST_BE: Final = "must be "
 _TOO_LONG: Final = {"too_long": "entries", "string_too_long": "characters"}
 _OUT_OF_RANGE: Final = {
     "greater_than_equal",
@@ -48,10 +49,10 @@ def explain(
     found: Sequence[Any], content_type: str, options: OptionFields
 ) -> tuple[str, str | None]:
     """Return the sentence for pydantic's errors `found`, and the path of the field it is about."""
-    error = _most_telling(found)
-    location = _location(error)
+    errors = _most_telling(found)
+    location = _location(errors[0])
     param = _path(location) if location and isinstance(location[0], str) else None
-    return _sentence(error, location, content_type, options), param
+    return _sentence(errors, location, content_type, options), param
 
 
 def rule(name: str, error: Any, options: OptionFields) -> str:
@@ -62,26 +63,47 @@ def rule(name: str, error: Any, options: OptionFields) -> str:
         return f"must be one of {error['ctx']['expected']}"
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if error["type"] == "greater_than_equal":
+        return f"must be {error['ctx']['ge']} or more"
+    if error["type"] == "less_than_equal":
+        return f"must be {error['ctx']['le']} or less"
     if (what := _TOO_LONG.get(error["type"])) is not None:
         return f"must have {error['ctx']['max_length']} {what} at most"
     return _RULES.get(error["type"]) or f"is wrong: {error['msg']}"
 
 
-def _most_telling(found: Sequence[Any]) -> Any:
-    """The first error, unless one says "too long": of a union's errors, that is the true one."""
-    return next((error for error in found if error["type"] in _TOO_LONG), found[0])
+def _most_telling(found: Sequence[Any]) -> Sequence[Any]:
+    """The first error, or those of all alternatives if its value may be one of several types. If
+    the value has the type of one alternative and is wrong inside, only the errors inside count, and
+    "too long" counts alone."""
+    for error in found:
+        if error["type"] in _TOO_LONG:
+            return [error]
+    first = found[0]
+    at = next((at for at in range(1, len(first["loc"])) if _names_type(first["loc"][at])), None)
+    if at is None:
+        return [first]
+    union = [error for error in found if error["loc"][:at] == first["loc"][:at]]
+    unnamed = [error | {"loc": error["loc"][:at] + error["loc"][at + 1 :]} for error in union]
+    inside = [error for error in unnamed if len(error["loc"]) > at]
+    return _most_telling(inside) if inside else unnamed
+
+
+def _names_type(part: str | int) -> bool:
+    return isinstance(part, str) and _ALTERNATIVE.search(part) is not None
 
 
 def _location(error: Any) -> list[str | int]:
     """Where in the body the error is, without the names of a union's alternatives."""
     parts = [part for part in error["loc"] if part != "body"]
     first, rest = parts[:1], parts[1:]
-    return first + [part for part in rest if isinstance(part, int) or not _ALTERNATIVE.search(part)]
+    return first + [part for part in rest if not _names_type(part)]
 
 
 def _sentence(
-    error: Any, location: Sequence[str | int], content_type: str, options: OptionFields
+    errors: Sequence[Any], location: Sequence[str | int], content_type: str, options: OptionFields
 ) -> str:
+    error = errors[0]
     kind = error["type"]
     if kind == "value_error" and not location:
         return str(error["ctx"]["error"])
@@ -94,7 +116,18 @@ def _sentence(
         given = str(location[-1])[:64]
         near = difflib.get_close_matches(given, sorted(options), n=1, cutoff=0.0)[0]
         return f"Unknown option '{location[-1]}'; did you mean '{near}'?"
-    return f"{_path(location)} {rule(str(location[-1]), error, options)}"
+    rules = [rule(str(location[-1]), each, options) for each in errors]
+    return f"{_path(location)} {_any_of(rules)}"
+
+
+def _any_of(rules: Sequence[str]) -> str:
+    """The rules of a value that has to follow one of them. One that is not about what the value
+    must be, such as "must not be empty", comes from the alternative whose type the value has."""
+    for each in rules:
+        if not each.startswith(_MUST_BE):
+            return each
+    *others, last = dict.fromkeys(each.removeprefix(_MUST_BE) for each in rules)
+    return _MUST_BE + (f"{', '.join(others)} or {last}" if others else last)
 
 
 def _path(location: Sequence[str | int]) -> str:

@@ -135,6 +135,12 @@ def test_a_wrong_query_is_refused(api: httpx.Client, query: dict[str, Any]) -> N
     assert detail(api.get("/api/requests", params=query), 400)
 
 
+def test_the_refusal_of_a_wrong_status_names_the_valid_ones(api: httpx.Client) -> None:
+    said = detail(api.get("/api/requests", params={"status": "weird"}), 400)
+    for state in ("a whole number", "queued", "running", "ok", "failed", "cancelled"):
+        assert state in said
+
+
 def test_an_unknown_id_is_404(api: httpx.Client) -> None:
     assert "nowhere" in detail(api.get("/api/requests/nowhere"), 404)
 

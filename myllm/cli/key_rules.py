@@ -70,7 +70,9 @@ Expires = Annotated[
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Even if no admin can manage the server with a key afterwards."),
+    typer.Option(
+        "--force", help="Even if afterwards no admin key works, or none as long as before."
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ run one after the other, so that none overlooks another's row.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -89,23 +90,27 @@ def remove(connection: Connection, name: str) -> None:
 
 
 def keeping_an_admin(change: Callable[[Connection], T]) -> Callable[[Connection], T]:
-    """Return `change`, which then raises Conflict if it takes away the last valid admin key, or
-    makes the first key and that is none."""
+    """Return `change`, which then raises Conflict if afterwards the last admin key stops working
+    sooner than it would have before. Without any key, it must make an admin key without an expiry.
+    """
 
     def checked(connection: Connection) -> T:
-        now = time.time()
-        had_admin, is_first = _has_admin(connection, now), _is_empty(connection)
+        connection.execute(_COUNT_UP)
+        is_first = _is_empty(connection)
+        before = math.inf if is_first else _admins_until(connection)
         changed = change(connection)
-        if (had_admin or is_first) and not _has_admin(connection, now):
-            fault = (
-                "The first key must be an admin's"
-                if is_first
-                else "This is the last admin key that works"
-            )
+        after = _admins_until(connection)
+        if after < before and before > time.time():
+            if is_first:
+                fault = "The first key must be an admin's that never expires"
+            elif after <= time.time():
+                fault = "This is the last admin key that works"
+            else:
+                fault = "No other admin key works as long as this one"
             raise Conflict(
-                f"{fault}: with user keys alone no client can manage the server; "
-                "create a key with the role admin first, set MYLLM_ADMIN_KEY, or force it "
-                "(--force, ?force=true)"
+                f"{fault}: without an admin key no client can manage the server; create another "
+                "key with the role admin first, set MYLLM_ADMIN_KEY, or force it (--force, "
+                "?force=true)"
             )
         return changed
 
@@ -122,10 +127,11 @@ def _is_empty(connection: Connection) -> bool:
     return connection.scalar(sa.select(keys.c.name).limit(1)) is None
 
 
-def _has_admin(connection: Connection, now: float) -> bool:
-    lasts = keys.c.expires.is_(None) | (keys.c.expires > now)
-    valid = sa.select(keys.c.name).where(keys.c.role == "admin", ~keys.c.disabled, lasts)
-    return connection.scalar(valid.limit(1)) is not None
+def _admins_until(connection: Connection) -> float:
+    """Return until when an admin key works; 0 if there is none."""
+    lasts = sa.func.coalesce(keys.c.expires, math.inf)
+    admins = sa.select(sa.func.max(lasts)).where(keys.c.role == "admin", ~keys.c.disabled)
+    return connection.scalar(admins) or 0.0
 
 
 def _row(values: Any) -> Row:

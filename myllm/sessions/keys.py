@@ -102,8 +102,8 @@ class KeyStore:
     InvalidRequest for a name that no key can have. Each change counts `change_number` up in the
     same transaction, so that servers that share the store notice it.
 
-    With `keep_admin`, a change raises Conflict if it takes away the last valid admin key, or makes
-    the first key and that is none: afterwards no client could manage the server.
+    With `keep_admin`, a change raises Conflict if after it the last admin key stops working sooner
+    than before, or the first key is not an admin's or expires: no client could manage the server.
     """
 
     def __init__(self, database: Callable[[], Awaitable[Database]]) -> None:

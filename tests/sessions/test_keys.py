@@ -249,6 +249,32 @@ async def test_the_last_admin_is_kept(keys: KeyStore) -> None:
     await keys.update("bob", {"disabled": True}, keep_admin=True)  # nothing more is lost by that
 
 
+async def test_the_admin_key_that_works_longest_is_kept(keys: KeyStore) -> None:
+    soon, late = time.time() + 60, time.time() + 3600
+    admin = KeyRules(role="admin")
+    with pytest.raises(Conflict, match="The first key must be an admin's that never expires"):
+        await keys.create("ann", replace(admin, expires=late), keep_admin=True)
+    await keys.create("ann", admin, keep_admin=True)
+    await keys.create("cid", replace(admin, expires=soon), keep_admin=True)
+    for refused in (
+        keys.update("ann", {"expires": late}, keep_admin=True),
+        keys.update("ann", {"disabled": True}, keep_admin=True),
+        keys.revoke("ann", keep_admin=True),
+    ):
+        with pytest.raises(Conflict, match="No other admin key works as long"):
+            await refused
+    await keys.create("bob", admin, keep_admin=True)
+    await keys.update("ann", {"expires": late}, keep_admin=True)  # bob's works forever
+    await keys.revoke("bob")  # forced, so ann's works longest
+    with pytest.raises(Conflict, match="No other admin key works as long"):
+        await keys.update("ann", {"expires": soon - 1}, keep_admin=True)
+    await keys.update("ann", {"expires": late + 60}, keep_admin=True)
+    await keys.revoke("cid", keep_admin=True)
+    with pytest.raises(Conflict, match="the last admin key that works"):
+        await keys.update("ann", {"role": "user"}, keep_admin=True)
+    await keys.update("ann", {"expires": None}, keep_admin=True)
+
+
 async def test_of_two_admins_that_remove_each_other_one_stays(keys: KeyStore, url: str) -> None:
     other = SessionStore(url)
     await other.start()

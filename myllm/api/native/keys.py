@@ -36,7 +36,7 @@ router = APIRouter(prefix="/api/keys", tags=["Keys"], route_class=CheckedRoute)
 
 _log = structlog.get_logger(__name__)
 _Force = Annotated[
-    bool, Query(description="Even if no admin can manage the server with a key afterwards.")
+    bool, Query(description="Even if afterwards no admin key works, or none as long as before.")
 ]
 
 

@@ -288,5 +288,9 @@ def test_the_last_admin_is_kept_unless_the_change_is_forced(engine: Engine, home
             client.patch("/api/keys/root", json={"disabled": True}),
         ):
             assert detail(answer, 409).startswith("This is the last admin key that works")
+        expiring = {"expires_at": "2100-01-01T00:00:00Z"}
+        answer = client.patch("/api/keys/root", json=expiring)
+        assert detail(answer, 409).startswith("No other admin key works as long as this one")
+        client.patch("/api/keys/root", json=expiring, params={"force": True}).raise_for_status()
         forced = client.patch("/api/keys/root", json={"role": "user"}, params={"force": True})
         assert forced.json()["role"] == "user"

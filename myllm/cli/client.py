@@ -191,11 +191,11 @@ def long_wait_s(settings: Settings) -> float:
 
 def required_server(settings: Settings) -> httpx.Client:
     """Like `running_server`, but raises ServeFailed when no server runs."""
+    from myllm.cli.http_client import no_server
+
     client = running_server(settings)
     if client is None:
-        raise ServeFailed(
-            f"no MyLLM server answers at {base_url(settings)}; start one with 'myllm serve'"
-        )
+        raise no_server(base_url(settings))
     return client
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ SILENCE_S = 30.0
 # For an answer in one piece, which may take long to generate.
 WHOLE_S = 3600.0
 _CONNECT_S = 5.0
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")
 
 
 class PatientClient(httpx.Client):
@@ -53,6 +55,11 @@ class PatientClient(httpx.Client):
             yield answer
 
 
+def no_server(address: str) -> ServeFailed:
+    """The error of a command that needs a server when none accepts connections there."""
+    return ServeFailed(f"no MyLLM server answers at {address}; start one with 'myllm serve'")
+
+
 @contextmanager
 def _in_words(request: httpx.Request) -> Iterator[None]:
     try:
@@ -60,6 +67,8 @@ def _in_words(request: httpx.Request) -> Iterator[None]:
     except httpx.ReadTimeout as failure:
         silence_s = request.extensions["timeout"]["read"]
         raise ServeFailed(f"the server has been silent for {silence_s:g} s") from failure
+    except httpx.ConnectError as failure:
+        raise no_server(str(request.url.copy_with(raw_path=b"/")).rstrip("/")) from failure
     except httpx.HTTPError as failure:
-        reason = str(failure) or type(failure).__name__
+        reason = _ERRNO.sub("", str(failure)) or type(failure).__name__
         raise ServeFailed(f"the connection to the server broke: {reason}") from failure

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,34 @@ def test_a_silent_server_is_given_up_on() -> None:
                 client.get("/")
             with pytest.raises(ServeFailed, match="has been silent"), client.stream("GET", "/"):
                 pass
+
+
+def test_a_server_that_has_stopped_is_one_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stopped:
+        url = f"http://127.0.0.1:{stopped.getsockname()[1]}"
+    expected = f"^no MyLLM server answers at {url}; start one with 'myllm serve'$"
+    with PatientClient(url) as client:
+        with pytest.raises(ServeFailed, match=expected):
+            client.get("/api/requests", params={"limit": "1"})
+        with pytest.raises(ServeFailed, match=expected), client.stream("GET", "/api/events"):
+            pass
+
+
+def test_a_broken_connection_is_told_without_a_number_of_the_system() -> None:
+    def reset() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            at_once = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        resetting = pool.submit(reset)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        broken = "^the connection to the server broke: Connection reset by peer$"
+        with PatientClient(url) as client, pytest.raises(ServeFailed, match=broken):
+            client.get("/")
+        resetting.result()
 
 
 def test_a_server_that_dies_is_one_clear_line(engine: Engine, home: Path) -> None:

@@ -97,7 +97,9 @@ def test_watching_ends_with_the_server(engine: Engine, home: Path) -> None:
         blocks(watching, 1)
     _, said = watching.communicate(timeout=60)
     assert watching.returncode == 1
-    assert said.startswith("error: the connection to the server broke")
+    # The server may stop during a request, or between two of them.
+    assert said.startswith(("error: no MyLLM server answers", "error: the connection to the"))
+    assert "Errno" not in said
 
 
 def test_load_and_stop_by_any_name(server: Serving) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from myllm.cli.common import print_json, say, warning
 from myllm.cli.completion import complete_model
-from myllm.cli.tables import Column, Row, line_of, print_table, widths_of
+from myllm.cli.tables import Column, GrowingTable, Row, print_table
 
 if TYPE_CHECKING:
     import httpx
@@ -30,9 +30,9 @@ COLUMNS = (
     Column("TOOK", right=True),
     Column("NOTES", rank=8),
 )
-# While requests are followed, their widths are not known before.
-_USUAL = ("12:00:00", "someone", "some-model-1.5b", "anthropic", "cancelled", "12.34s", "12.34s",
-          "12.34s", "12345+1234", "1234.5", "123.45s", "resumed 1x, truncated")  # fmt: skip
+# While requests are followed, the widths of those to come are not known.
+_USUAL = ("12:00:00", "some-service", "some-model-1.5b", "anthropic", "cancelled", "12.34s",
+          "12.34s", "12.34s", "12345+1234", "1234.5", "123.45s", "truncated")  # fmt: skip
 _POLL_S = 1.0
 _MOST = 1000
 
@@ -87,14 +87,13 @@ def _ask(server: httpx.Client, query: dict[str, str], limit: int, after: int = 0
 def _follow(server: httpx.Client, query: dict[str, str], limit: int, as_json: bool) -> NoReturn:
     """Print the last requests, oldest first, and then each that ends. Raises ServeFailed when the
     server stops."""
-    widths = widths_of(COLUMNS, _USUAL)
-    if not as_json:
-        say(line_of(COLUMNS, widths, tuple(column.heading for column in COLUMNS)))
+    table = GrowingTable(COLUMNS, _USUAL)
     answer = _ask(server, query, limit)
     while True:
         ended = [one for one in reversed(answer["requests"]) if one["number"]]
-        for one in ended:
-            say(_as_line(one) if as_json else line_of(COLUMNS, widths, _row(one)))
+        lines = map(_as_line, ended) if as_json else table.lines([_row(one) for one in ended])
+        for line in lines:
+            say(line)
         sys.stdout.flush()
         time.sleep(_POLL_S)
         answer = _ask(server, query, _MOST, answer["last"])

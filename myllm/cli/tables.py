@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _FOLDED_PROSE = 20
+_WIDEST_GROWN = 40
 
 Row = tuple[str, ...]
 
@@ -69,18 +70,18 @@ def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """All columns of all rows, one line per row, whatever their width."""
     headings = tuple(column.heading for column in columns)
     lines = [headings, *(tuple(map(on_one_line, row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = (
-        (cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-    )
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+    widths = [_widest(column) for column in zip(*lines, strict=True)]
+    padded = (map(_padded, line, widths) for line in lines)
+    return "\n".join((" " * _GAP).join(cells).rstrip() for cells in padded)
 
 
 def fitting_table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> Table:
     """The columns that fit into `width` characters, as a rich table."""
     from rich.table import Table
 
-    shown = _fitting(columns, rows, width)
+    headings = tuple(column.heading for column in columns)
+    cells = zip(headings, *(map(on_one_line, row) for row in rows), strict=True)
+    shown = _fitting(columns, list(map(_widest, cells)), width)
     left = width - sum(shown.values()) - _GAP * (len(shown) - 1)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for index, least in shown.items():
@@ -97,28 +98,61 @@ def fitting_table(columns: Sequence[Column], rows: Sequence[Row], width: int) ->
     return table
 
 
-def widths_of(columns: Sequence[Column], usual: Row) -> dict[int, int]:
-    """The columns for lines that come one by one, by their index, and the width of each: in a pipe
-    all columns, on a terminal those that fit if every line is as wide as `usual`."""
-    if sys.stdout.isatty():
+class GrowingTable:
+    """A table whose rows come by and by: in a pipe with all columns, on a terminal with those that
+    fit.
+
+    The columns are as wide as the cells of the row `usual`, and grow with wider ones, up to a
+    limit; then the headings come again. Longer cells move those behind them; no text is cut.
+    """
+
+    def __init__(self, columns: Sequence[Column], usual: Row) -> None:
+        self._columns = columns
+        self._headings = tuple(column.heading for column in columns)
+        self._wide = [_widest(cells) for cells in zip(self._headings, usual, strict=True)]
+        self._shown: dict[int, int] = {}
+
+    def lines(self, rows: Sequence[Row]) -> list[str]:
+        """The lines for the next rows; the first time, and whenever the columns have changed, with
+        the headings before them."""
+        clean = [tuple(map(on_one_line, row)) for row in rows]
+        # Nothing comes behind the last column that has to be aligned.
+        for index in range(len(self._columns) - 1):
+            grown = min(_WIDEST_GROWN, _widest(row[index] for row in clean))
+            self._wide[index] = max(self._wide[index], grown)
+        shown = self._fitting()
+        if shown != self._shown:
+            self._shown = shown
+            clean.insert(0, self._headings)
+        return [self._line(row) for row in clean]
+
+    def _fitting(self) -> dict[int, int]:
+        if not sys.stdout.isatty():
+            return dict(enumerate(self._wide))
         from myllm.cli.common import console
 
-        return _fitting(columns, [usual], console().width)
-    return {
-        index: max(len(column.heading), len(cell))
-        for index, (column, cell) in enumerate(zip(columns, usual, strict=True))
-    }
+        return _fitting(self._columns, self._wide, console().width)
+
+    def _line(self, row: Row) -> str:
+        cells = (
+            _padded(row[index], width, self._columns[index].right)
+            for index, width in self._shown.items()
+        )
+        return (" " * _GAP).join(cells).rstrip()
 
 
-def line_of(columns: Sequence[Column], widths: Mapping[int, int], row: Row) -> str:
-    """One line of such a table. A longer cell moves those behind it; no text is cut."""
-    cells = [
-        on_one_line(row[index]).rjust(width)
-        if columns[index].right
-        else on_one_line(row[index]).ljust(width)
-        for index, width in widths.items()
-    ]
-    return (" " * _GAP).join(cells).rstrip()
+def _padded(cell: str, width: int, right: bool = False) -> str:
+    """The cell with spaces up to `width` places of a terminal; Chinese characters take two."""
+    from rich.cells import cell_len
+
+    spaces = " " * (width - cell_len(cell))
+    return spaces + cell if right else cell + spaces
+
+
+def _widest(cells: Iterable[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, cells), default=0)
 
 
 def _text(cell: str) -> Text:
@@ -128,14 +162,13 @@ def _text(cell: str) -> Text:
     return Text(on_one_line(cell), overflow="fold")
 
 
-def _fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> dict[int, int]:
-    """The indexes of the shown columns, and the characters that each needs."""
-    from rich.cells import cell_len
-
-    shown = {}
-    for index, column in enumerate(columns):
-        wide = max(map(cell_len, (column.heading, *(on_one_line(row[index]) for row in rows))))
-        shown[index] = min(wide, _FOLDED_PROSE) if column.prose else wide
+def _fitting(columns: Sequence[Column], wide: Sequence[int], width: int) -> dict[int, int]:
+    """The indexes of the columns that are shown, and the places that each needs, if the cells of
+    each are so `wide`."""
+    shown = {
+        index: min(each, _FOLDED_PROSE) if columns[index].prose else each
+        for index, each in enumerate(wide)
+    }
     while sum(shown.values()) + _GAP * (len(shown) - 1) > width:
         last = max(shown, key=lambda index: columns[index].rank)
         if not columns[last].rank:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from myllm.engine.engine import Engine
 from tests.api.credentials import port_of
 from tests.api.events import post
 from tests.cli.test_instances import myllm
-from tests.serving import Serving, environment
+from tests.keys import add_keys
+from tests.serving import Serving, environment, serving
 from tests.terminals import screen_lines
 
 pytestmark = pytest.mark.full  # a process for each command
@@ -77,6 +79,17 @@ def test_requests_are_followed_as_they_end(server: Serving, as_json: bool) -> No
     finally:
         following.kill()
         following.wait()
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_following_without_a_key_prints_only_the_error(
+    engine: Engine, home: Path, how: tuple[str, ...]
+) -> None:
+    add_keys(home, ann="sk-ann")
+    with serving(home) as server:
+        done = myllm(home, port_of(server), "requests", "-f", *how)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
 
 
 def test_without_a_server_it_says_what_to_do(home: Path) -> None:

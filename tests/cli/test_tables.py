@@ -9,9 +9,10 @@ import uuid
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from myllm.cli.tables import Column, fitting_table, plain_table
+from myllm.cli.tables import Column, GrowingTable, fitting_table, plain_table
 from myllm.engine.engine import Engine
 from tests.ggufs import write_header
 from tests.serving import Serving, environment, serving
@@ -59,6 +60,44 @@ def test_a_cell_is_not_markup_and_moves_no_cursor() -> None:
     assert "two lines" in shown
     assert len(plain_table(COLUMNS, rows).splitlines()) == 2
     assert plain_table(COLUMNS[:1], [("a\udcff",)]).endswith("a\\udcff")
+
+
+def test_in_a_pipe_a_wide_character_takes_two_places() -> None:
+    rows = [
+        ("日本語", "llama", "1 MB", "x"),
+        ("e\u0301", "f", "2 MB", "y"),
+        ("abcdefg", "", "", ""),
+    ]
+    lines = plain_table(COLUMNS, rows).splitlines()
+    assert [cell_len(line[: line.index(word)]) for line, word in zip(
+        lines, ("FAMILY", "llama", "f ", "abc"), strict=True
+    )] == [9, 9, 9, 0]  # fmt: skip
+
+
+FOLLOWED = (Column("KEY"), Column("SIZE", rank=1, right=True), Column("NOTES", rank=2))
+
+
+def test_a_table_that_grows_stays_aligned() -> None:
+    table = GrowingTable(FOLLOWED, ("usual", "12345", ""))
+    assert table.lines([]) == ["KEY     SIZE  NOTES"]
+    assert table.lines([("ann", "1", "a"), ("日本", "12345", "a very long note")]) == [
+        "ann        1  a",
+        "日本   12345  a very long note",
+    ]
+    assert table.lines([("ann", "2", ""), ("analytics-team", "123456", "b")]) == [
+        "KEY               SIZE  NOTES",
+        "ann                  2",
+        "analytics-team  123456  b",
+    ]
+    assert table.lines([("\x1b[2J", "3", "c")]) == ["\\x1b[2J              3  c"]
+    assert table.lines([]) == []
+
+
+def test_one_very_long_cell_moves_those_behind_it() -> None:
+    table = GrowingTable(FOLLOWED, ("usual", "12345", ""))
+    heading, line = table.lines([("k" * 300, "1", "note")])
+    assert heading.index("NOTES") == 40 + 2 + 5 + 2
+    assert line.split() == ["k" * 300, "1", "note"]
 
 
 @pytest.fixture

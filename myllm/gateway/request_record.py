@@ -44,10 +44,11 @@ class RequestRecord:
 
     The model: `model` is the one that it asked for first; None if it asked for none, or for one
     that does not exist. A request can have several tickets (see `observers/observer.py`): `tickets`
-    counts those for an answer, not for a query such as a count of tokens. The waits are those of
-    the first ticket, and the others are sums. `queued_s` is how long it waited for its slot, of
-    which `load_s` were spent on loading its model. `slot_s` is how long it held slots. `deaths`
-    counts the engines that died under it, and `died_at` has the times. `left_out` is how many
+    counts those for an answer that got as far as the queue, not those for a query such as a count
+    of tokens. The waits are those of the first ticket, and the others are sums. `queued_s` is how
+    long it waited for its slot, of which `load_s` were spent on loading its model. `slot_s` is how
+    long it held slots. `deaths` counts the engines that died under it, and `died_at` has the times.
+    `left_out` is how many
     messages of the conversation did not fit into the context. `error` is why it failed: a
     MyLLMError, GeneratorExit or CancelledError if its client left, and any other exception for an
     internal error. It is None for a request that the API does not define, which has only a

@@ -9,6 +9,7 @@ it does, what it took replaces what was reserved.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -32,12 +33,13 @@ class KeyUse:
 class Allowance:
     """One request of `key`, whose limits are those that it had when the request came.
 
-    Only a request that `counts` takes from the limits, until `end` is called.
+    Only a request that `counts` takes from the limits, until `end` is called. `is_reserved` is set
+    when `reserve` has accepted it.
     """
 
     __slots__ = (
         *("_clock", "_counts", "_is_counted", "_key", "_limit"),
-        *("_prompt", "_reserved", "_second", "_use"),
+        *("_prompt", "_reserved", "_second", "_use", "is_reserved"),
     )
 
     def __init__(self, key: Key, use: KeyUse, counts: bool, clock: Callable[[], float]) -> None:
@@ -50,6 +52,7 @@ class Allowance:
         self._reserved = 0
         self._second: int | None = None
         self._is_counted = False
+        self.is_reserved = asyncio.Event()
 
     def reserve(self, prompt: int, answer: int) -> None:
         """Reserve an estimated `prompt` and the longest `answer`, both in tokens.
@@ -61,6 +64,7 @@ class Allowance:
         self._require(prompt, answer, "about ", now)
         self._prompt = prompt
         self._hold(prompt + answer, now)
+        self.is_reserved.set()
 
     def count(self, prompt: int, answer: int) -> None:
         """Correct the reservation, now that the `prompt` is counted.

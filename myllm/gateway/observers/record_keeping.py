@@ -39,7 +39,7 @@ class RecordKeeping(Observer):
         if record is None:
             return
         record.model = record.model or ticket.key
-        record.tickets += not ticket.only_asks
+        record.tickets += ticket.waits_since > 0 and not ticket.only_asks
         record.error = record.error or error
         if ticket.granted_at is not None:
             record.slot_s += time.monotonic() - ticket.granted_at

@@ -85,6 +85,7 @@ class Scheduler:
     def request(self, ticket: Ticket, now: float) -> list[Action]:
         """A request has arrived, or has come back because its engine died or it was paused."""
         model = self.fleet.model(ticket.key)
+        ticket.waits_since = now
         refused: MyLLMError | None
         refused = shutting_down() if self.fleet.shutting_down else backing_off(model, now)
         if refused is None and ticket.run is None:
@@ -92,7 +93,7 @@ class Scheduler:
         if refused is not None:
             return [Reject(ticket, refused)]
         came_back = ticket.run is not None or ticket.goes_on
-        ticket.run, ticket.slot, ticket.waits_since = None, None, now
+        ticket.run, ticket.slot = None, None
         if not model.queue:
             model.rate.queue_begins(now)
         model.queue.add(ticket)

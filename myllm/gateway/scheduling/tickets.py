@@ -43,8 +43,8 @@ class Ticket:
     """One request's place: queued, then holding a slot of a run, then done.
 
     The queue: `enqueued_at` decides its place, and stays the same when its engine dies;
-    `waits_since` bounds its wait. `goes_on`: it is for a part of a request other than the
-    first, and it never gives way when the queue is full.
+    `waits_since` bounds its wait; it is 0 until the scheduler is asked for a slot. `goes_on`: it is
+    for a part of a request other than the first, and it never gives way when the queue is full.
 
     The slot: `run` and `slot` name it, and `granted_at` is when it first had one. `pieces` describe
     how its prompt begins (see `prefixes.py`), so that it gets a slot that has read the same.
@@ -96,11 +96,17 @@ class Ticket:
     async def reserve_tokens(self) -> None:
         """Reserve the tokens of its key that the whole request will probably take, if they are
         limited, unless that is done. Raises KeyLimitReached, and InvalidRequest if they are more
-        than the limit."""
+        than the limit.
+
+        A ticket that `goes_on` waits until the first one has reserved them. If that is refused, it
+        is cancelled with the rest of its request before it queues.
+        """
         record, demand = self.request.record, self.demand
         if record is None or record.allowance is None or demand is None:
             return
-        if not (self.only_asks or self.goes_on or demand.is_reserved):
+        if self.goes_on:
+            await record.allowance.is_reserved.wait()
+        elif not (self.only_asks or demand.is_reserved):
             demand.is_reserved = True
             record.allowance.reserve(*await demand.tokens())
 

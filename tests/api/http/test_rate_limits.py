@@ -240,6 +240,7 @@ def test_a_request_larger_than_the_limit_is_refused_for_good(
     assert refused.status_code == 400
     assert "may use 100 per minute; shorten the prompt, or lower max_tokens" in refused.text
     assert limits_of(refused)["x-ratelimit-remaining-tokens"] == "100"
+    assert ann.get("/api/usage").json()["total"]["requests"] == 0  # it has reached no queue
 
 
 def test_the_history_of_a_conversation_counts(new_key: NewKey) -> None:

@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 from typing import Any, cast
 
-from myllm.errors import EngineDied
+from myllm.errors import EngineDied, InvalidRequest
 from myllm.gateway.observers.record_keeping import RecordKeeping
 from myllm.gateway.request_record import RequestRecord, begin, no_gaps
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
@@ -27,7 +27,8 @@ def engine(started_s_ago: float, ready_s_ago: float) -> Any:
 
 
 def ticket_of(kept: RequestRecord, waited_s: float) -> Ticket:
-    return Ticket(KEY, time.monotonic() - waited_s, RequestInfo(record=kept))
+    since = time.monotonic() - waited_s
+    return Ticket(KEY, since, RequestInfo(record=kept), waits_since=since)
 
 
 def test_a_wait_is_split_into_queue_and_load() -> None:
@@ -94,6 +95,13 @@ def test_a_query_counts_as_no_ticket() -> None:
     asks.only_asks = True
     RecordKeeping().finished(asks, None)
     assert (kept.tickets, kept.model) == (0, KEY)
+
+
+def test_a_ticket_that_was_refused_before_the_queue_does_not_count() -> None:
+    kept = record()
+    refused = InvalidRequest("This request can take more tokens than its key may use")
+    RecordKeeping().finished(RequestInfo(record=kept).ticket(KEY), refused)
+    assert (kept.tickets, kept.model, kept.error) == (0, KEY, refused)
 
 
 def test_what_the_server_does_by_itself_has_no_record() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from textwrap import wrap
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -50,17 +51,25 @@ def frame(seen: Seen, width: int, height: int | None) -> RenderableType:
         (_RUNNING, [_request(one) for one in seen.running]),
         (_ERRORS, [_failure(one) for one in seen.failed]),
     ]
-    head = [Text(line, no_wrap=True, overflow="ellipsis") for line in _head(seen)]
     filled = [(names, rows) for names, rows in sections if rows]
+    # Each section has its headings and an empty line before them.
+    least = (2 + _LEAST_ROWS) * len(filled)
+    head = _wrapped(_head(seen), width, None if height is None else height - least)
     if height is None:
         most = [len(rows) for _, rows in filled]
     else:
-        # Each section has its headings and an empty line before them.
         most = _shared([len(rows) for _, rows in filled], height - len(head) - 2 * len(filled))
     parts: list[RenderableType] = [*head]
     for (names, rows), count in zip(filled, most, strict=True):
         parts += [Text(), _table(names, rows, count, width)]
     return Group(*parts)
+
+
+def _wrapped(lines: Sequence[str], width: int, most: int | None) -> list[Text]:
+    """The lines, wrapped if that takes `most` lines at most (None: any number), else cut off."""
+    wrapped = [part for line in lines for part in wrap(line, width)]
+    shown = lines if most is not None and len(wrapped) > most else wrapped
+    return [Text(line, no_wrap=True, overflow="ellipsis") for line in shown]
 
 
 def _shared(wanted: Sequence[int], lines: int) -> list[int]:
@@ -111,11 +120,15 @@ def _rates(history: Json) -> str:
     read = sum(history["prompt_tokens_per_second"]) / steps
     written = sum(history["generated_tokens_per_second"]) / steps
     median = [each for each in history["first_token_seconds"]["median"] if each is not None]
-    first = f", first token {seconds(median[-1])}" if median else ""
+    first = f", first {seconds(median[-1])}" if median else ""
     return (
         f"Last minute: {sum(history['requests'])} requests, {sum(history['errors'])} failed, "
-        f"{read:.1f} tokens/s read, {written:.1f} written{first}"
+        f"{_rate(read)} tok/s read, {_rate(written)} written{first}"
     )
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _device(seen: Seen, name: str) -> Cells:

@@ -67,10 +67,30 @@ def test_it_fits(count: int, width: int, height: int) -> None:
 def test_what_it_shows() -> None:
     text = "\n".join(drawn(seen(1), width=120))
     assert "MyLLM 1 at http://localhost:8000, up 0:01:15: 1 running, 2 queued, healthy" in text
-    assert "Last minute: 7 requests, 1 failed, 15.0 tokens/s read, 1.5 written" in text
-    assert "first token 0.50s" in text
+    assert "Last minute: 7 requests, 1 failed, 15.0 tok/s read, 1.5 written, first 0.50s" in text
     for words in ("CUDA0", "8 MB", "42%", "loading 42%", "1/4", "asked-0", "500", "It\\x1b"):
         assert words in text
+
+
+def test_a_usual_minute_fits_one_line_of_80_places() -> None:
+    rates = {"prompt_tokens_per_second": [432.1], "generated_tokens_per_second": [123.4]}
+    busy = HISTORY | {"times": [1], "requests": [123], "errors": [12]} | rates
+    lines = drawn(seen(1, history=busy))
+    expected = "Last minute: 123 requests, 12 failed, 432 tok/s read, 123 written, first 0.50s"
+    assert expected in lines
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_long_head_is_wrapped_and_not_cut_off(width: int) -> None:
+    rates = {"prompt_tokens_per_second": [98765.4], "generated_tokens_per_second": [12345.6]}
+    busy = HISTORY | {"times": [1], "requests": [123456], "errors": [12345]} | rates
+    health = HEALTH | {"version": "1.10.0.dev12", "uptime_seconds": 123456789}
+    url = "https://a-long-name.example.org:8000"
+    lines = drawn(seen(0, url=url, health=health, history=busy), width)
+    text = " ".join(lines[: lines.index("")])
+    assert "…" not in text
+    assert f"at {url}, up 1428 days, 21:33:09: 1 running, 2 queued, healthy" in text
+    assert "98765 tok/s read, 12346 written, first 0.50s" in text
 
 
 def test_what_does_not_fit_is_counted() -> None:

@@ -67,7 +67,7 @@ def frame(seen: Seen, width: int, height: int | None) -> RenderableType:
 
 def _wrapped(lines: Sequence[str], width: int, most: int | None) -> list[Text]:
     """The lines, wrapped if that takes `most` lines at most (None: any number), else cut off."""
-    wrapped = [part for line in lines for part in wrap(line, width)]
+    wrapped = [part for line in lines for part in wrap(line, width, break_on_hyphens=False)]
     shown = lines if most is not None and len(wrapped) > most else wrapped
     return [Text(line, no_wrap=True, overflow="ellipsis") for line in shown]
 

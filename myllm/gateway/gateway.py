@@ -161,7 +161,7 @@ class Gateway:
         when it is in use, unless `force` is set, which gives its answers the drain grace to end;
         and what `Registry.move_to_trash` raises. When it raises, nothing has changed.
         """
-        await self.models.require(name)
+        await self.models.require_on_disk(name)
         name = await asyncio.to_thread(self.registry.removable, name)
         if not force:
             self.scheduler.commands.require_idle(name)

@@ -36,7 +36,7 @@ class KnownModels:
         Raises ModelNotFound, and InvalidModel for a model on disk that cannot be loaded.
         """
         scope, run = _scope(), self._fleet.serving(name, role)
-        if run is not None and _is_in(scope, _model(run)):
+        if run is not None and _is_running_in(scope, run):
             return _model(run)
         found = await asyncio.to_thread(self._on_disk, name, scope)
         if found.problem is not None:
@@ -48,16 +48,17 @@ class KnownModels:
 
         Raises ModelNotFound if not all models exist for the client, and this one does not.
         """
-        await self.require(name)
-        run = self._fleet.serving(name)
-        if run is not None:
-            return _model(run).name
-        return await asyncio.to_thread(self._registry.name_of, name)
-
-    async def require(self, name: str) -> None:
-        """Raise ModelNotFound if not all models exist for the client, and this one does not."""
         scope, run = _scope(), self._fleet.serving(name)
-        if scope is not None and not (run is not None and _is_in(scope, _model(run))):
+        if run is not None and _is_running_in(scope, run):
+            return _model(run).name
+        if scope is None:
+            return await asyncio.to_thread(self._registry.name_of, name)
+        return (await asyncio.to_thread(self._on_disk, name, scope)).name
+
+    async def require_on_disk(self, name: str) -> None:
+        """Raise ModelNotFound if not all models exist for the client, and the one that `name` means
+        on disk does not, whatever runs."""
+        if (scope := _scope()) is not None:
             await asyncio.to_thread(self._on_disk, name, scope)
 
     def running_plan(self, name: str) -> Plan | None:
@@ -70,7 +71,7 @@ class KnownModels:
         names = {each.key.model for each in self._fleet.models() if each.run}
         runs = [run for name in names if (run := self._fleet.serving(name)) is not None]
         scope = _scope()
-        return [model for run in runs if _is_in(scope, model := _model(run))]
+        return [_model(run) for run in runs if _is_running_in(scope, run)]
 
     def states(self) -> list[ModelState]:
         """The state of every model that was asked for since the server started."""
@@ -82,8 +83,8 @@ class KnownModels:
 
         Raises InvalidModel when the model folder itself cannot be read.
         """
-        on_disk = await asyncio.to_thread(self._registry.list)
-        found = {model.name: model for model in on_disk if _is_in(_scope(), model)}
+        on_disk = await asyncio.to_thread(self._all_on_disk, _scope())
+        found = {model.name: model for model in on_disk}
         found |= {model.name: model for model in self.running()}
         return [found[name] for name in sorted(found)]
 
@@ -102,15 +103,22 @@ class KnownModels:
             return self._registry.find(name)
         with suppress(ModelNotFound):
             found = self._registry.find(name)
-            if _is_in(scope, found):
+            if scope.has(found.name) or scope.has(found.name, self._registry.aliases_of(found)):
                 return found
-        known = [model.name for model in self._registry.list() if _is_in(scope, model)]
-        raise ModelNotFound(name, known)
+        raise ModelNotFound(name, [model.name for model in self._all_on_disk(scope)])
 
-    def _running_or(self, found: Model, role: Role | None = None) -> Model:
-        """The running model instead of `found`: an alias on disk can be newer than the engine."""
+    def _all_on_disk(self, scope: Scope | None) -> list[Model]:
+        models = self._registry.list()
+        if scope is None:
+            return models
+        aliases = self._registry.aliases()
+        return [model for model in models if scope.has(model.name, aliases.get(model.name, ()))]
+
+    def _running_or(self, found: Model, role: Role | None) -> Model:
+        """The same model as it runs instead of `found`: an alias on disk can be newer than the
+        engine. Another model that runs with the name of `found` as its alias is not meant."""
         run = self._fleet.serving(found.name, role)
-        return found if run is None else _model(run)
+        return found if run is None or _model(run).name != found.name else _model(run)
 
 
 def _scope() -> Scope | None:
@@ -120,8 +128,12 @@ def _scope() -> Scope | None:
     return scope_of(key.models) if key is not None and key.models else None
 
 
-def _is_in(scope: Scope | None, model: Model) -> bool:
-    return scope is None or scope.has(model.name, model.config.aliases)
+def _is_running_in(scope: Scope | None, run: EngineRun) -> bool:
+    return scope is None or _is_plan_in(scope, run.plan)
+
+
+def _is_plan_in(scope: Scope, plan: Plan) -> bool:
+    return scope.has(plan.spec.model.name, plan.aliases)
 
 
 def _is_state_in(scope: Scope | None, state: ModelState) -> bool:
@@ -129,7 +141,7 @@ def _is_state_in(scope: Scope | None, state: ModelState) -> bool:
     if scope is None or scope.has(state.key.model):
         return True
     plans = [run.plan for run in state.runs()] + ([state.pending.plan] if state.pending else [])
-    return any(_is_in(scope, plan.spec.model) for plan in plans)
+    return any(_is_plan_in(scope, plan) for plan in plans)
 
 
 def _model(run: EngineRun) -> Model:

@@ -98,11 +98,23 @@ class Registry:
         except (ModelNotFound, InvalidModel):
             return untagged(name)
 
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """The aliases by which `get` finds each model, untagged and sorted, by its name: all but
+        names of models and aliases of models that come before it.
+
+        Raises InvalidModel when the model folder itself cannot be read.
+        """
+        models = self.list()
+        taken, aliases = {model.name for model in models}, dict[str, tuple[str, ...]]()
+        for model in models:
+            own = set(map(untagged, model.config.aliases)) - taken
+            taken |= own
+            aliases[model.name] = tuple(sorted(own))
+        return aliases
+
     def aliases_of(self, model: Model) -> tuple[str, ...]:
-        """The aliases by which `get` finds `model`, untagged: all but names of other models and
-        aliases of models that come before it."""
-        names = {untagged(alias) for alias in model.config.aliases}
-        return tuple(sorted(name for name in names if self.find(name).name == model.name))
+        """The same of `model`. Raises the same."""
+        return self.aliases().get(model.name, ()) if model.config.aliases else ()
 
     def removable(self, name: str) -> str:
         """The name under which `remove` will delete this model.

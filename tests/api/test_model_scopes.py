@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,3 +245,56 @@ def test_a_model_whose_folder_disappears_reveals_no_other(engine: Engine) -> Non
                 said = "".join(lines)
             assert "Model 'leaving' was removed while the request waited for it" in said
             assert "demo" not in said
+
+
+@pytest.fixture
+def moving(engine: Engine) -> Iterator[Serving]:
+    """A server whose model `one` runs with the alias `nick`, which `two` has got on disk."""
+    with short_home() as home:
+        add_model_called(home, "one", "nick")
+        add_model_called(home, "two")
+        for name in ("one", "two"):
+            add_key(
+                home, f"only-{name}", f"secret-only-{name}", KeyRules(role="admin", models=(name,))
+            )
+        with serving(home) as running, as_(running, "only-one") as one:
+            assert one.post("/api/models/nick/load").status_code == 200
+            configure(home, "one")
+            configure(home, "two", "nick")
+            yield running
+
+
+def add_model_called(home: Path, name: str, *aliases: str) -> None:
+    shutil.copytree(BUILTIN_DIR / "demo", home / "models" / name)
+    configure(home, name, *aliases)
+
+
+def configure(home: Path, name: str, *aliases: str) -> None:
+    config = home / "models" / name / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"aliases": aliases}))
+
+
+def test_an_alias_that_moved_on_disk_leads_into_the_scope_alone(moving: Serving) -> None:
+    with as_(moving, "only-two") as two, as_(moving, "only-one") as one:
+        unloaded = two.post("/api/models/nick/unload")
+        assert unloaded.json()["detail"] == "Model 'two' is not loaded"
+        assert two.get("/api/models/nick").json()["name"] == "two"
+        assert one.get("/api/models/nick").json()["name"] == "one"  # which runs with this alias
+        copied = one.post("/ollama/api/copy", json={"source": "nick", "destination": "mine"})
+        removed = one.delete("/api/models/nick")
+    assert [copied.status_code, removed.status_code] == [404, 404]
+    assert "two" not in copied.text + removed.text
+    assert not (moving.models_dir / "mine").exists()
+    assert len(moving.engines()) == 1
+
+
+def test_an_alias_that_is_the_name_of_another_model_is_in_no_scope(engine: Engine) -> None:
+    with short_home() as home:
+        add_model_called(home, "one", "two")
+        add_model_called(home, "two")
+        add_key(home, "ann", "secret-ann", KeyRules(models=("two",)))
+        with serving(home) as server, as_(server, "ann") as ann:
+            assert [each["name"] for each in ann.get("/api/models").json()["models"]] == ["two"]
+            assert ann.get("/api/models/one").status_code == 404
+            asked = CHAT | {"model": "one"}
+            assert ann.post("/v1/chat/completions", json=asked).status_code == 404

@@ -251,6 +251,7 @@ def test_a_running_model_keeps_only_the_aliases_that_lead_to_it(registry: Regist
     add(registry, "a", {"aliases": ["three"]})
     add(registry, "c")
     assert registry.aliases_of(registry.get("b")) == ("one", "two")
+    assert {"a": ("three",), "b": ("one", "two"), "c": ()}.items() <= registry.aliases().items()
 
 
 def test_a_folder_that_cannot_be_moved_is_not_removed(registry: Registry) -> None:

@@ -153,14 +153,13 @@ def _unmatched(patterns: tuple[str, ...], registry: Registry) -> list[str]:
     if not patterns:
         return []
     try:
-        models = registry.list()
+        aliases = registry.aliases()
     except InvalidModel:  # the key is stored by now, so its answer must not fail
         return []
-    names = [(model.name, registry.aliases_of(model)) for model in models]
     return [
         f"No model here matches '{pattern}'"
         for pattern in patterns
-        if not any(Scope((pattern,)).has(name, aliases) for name, aliases in names)
+        if not any(Scope((pattern,)).has(*names) for names in aliases.items())
     ]
 
 

@@ -88,7 +88,7 @@ async def show(request: NamedRequest, services: ServicesDep) -> dict[str, Any]:
 async def copy(request: CopyRequest, services: ServicesDep, _: AdminDep) -> Response:
     """Copy a model under another name; unlike Ollama, never over an existing model."""
     registry = services.gateway.registry
-    await services.gateway.models.require(request.source)
+    await services.gateway.models.require_on_disk(request.source)
     await asyncio.to_thread(copy_model, registry, request.source, request.destination)
     return Response()
 

@@ -168,8 +168,7 @@ class EventFeed(Observer):
     async def _read_aliases(self) -> Mapping[str, tuple[str, ...]]:
         self._named_at = time.monotonic()
         with suppress(InvalidModel):  # the folder cannot be read, which lists of models tell
-            models = await asyncio.to_thread(self._gateway.registry.list)
-            return {model.name: tuple(model.config.aliases) for model in models}
+            return await asyncio.to_thread(self._gateway.registry.aliases)
         return self._aliases
 
     def _compare(self, aliases: Mapping[str, tuple[str, ...]]) -> None:

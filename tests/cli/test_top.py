@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from myllm.engine.engine import Engine
-from tests.api.credentials import ANN, BOB, port_of
+from myllm.gateway.observers.recent_requests import MOST_REFUSED
+from tests.api.credentials import ANN, BOB, bearer, port_of
 from tests.api.events import post
 from tests.cli.test_instances import myllm
 from tests.keys import add_keys
@@ -144,6 +145,29 @@ def test_in_a_pipe_one_frame_is_printed(server: Serving) -> None:
     assert lines[0].startswith("MyLLM ")
     assert any(line.split()[:3] == ["demo", "generate", "ready"] for line in lines)
     assert "Model 'no-such-model' not found" in done.stdout
+
+
+def test_refused_requests_do_not_hide_those_that_asked_a_model(server: Serving) -> None:
+    with server.client() as api:
+        wrong = {"model": "demo", "prompt": "x", "format": {"type": "nonsense"}}
+        assert api.post("/api/generate", json=wrong).status_code == 400
+        for _ in range(MOST_REFUSED + 10):
+            assert api.get("/api/requests/nowhere").status_code == 404
+    shown = myllm(server.home, port_of(server), "top").stdout
+    assert shown.count("nowhere'") == 3
+    assert "The engine refused the request" in shown
+
+
+def test_a_user_is_refused_the_history_only_once(engine: Engine, home: Path) -> None:
+    add_keys(home, "admin", ann=ANN)
+    add_keys(home, bob=BOB)
+    with serving(home) as server, top(on(server) | {"MYLLM_API_KEY": BOB}) as screen:
+        for second in (b"up 0:00:0", b"up 0:00:1"):  # several looks, one each second
+            screen.until(second)
+        with server.client() as api:
+            query = {"status": "403"}
+            answer = api.get("/api/requests", params=query, headers=bearer(ANN))
+        assert [one["path"] for one in answer.json()["requests"]] == ["/api/history"]
 
 
 def test_a_user_sees_its_own(engine: Engine, home: Path) -> None:

@@ -229,7 +229,7 @@ def test_more_documents_than_are_read_at_once(api: httpx.Client) -> None:
         ({"documents": []}, "documents must not be empty"),
         ({"documents": None}, "documents must not be empty"),
         ({"documents": None, "texts": []}, "documents must not be empty"),
-        ({"top_n": 0}, "top_n is wrong"),
+        ({"top_n": 0}, "top_n must be 1 or more"),
         (
             {"documents": ["a", "x" * 200]},
             f"Query and document too long for reranking ({CONTEXT} tokens): 212 tokens",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from myllm.api.http.access import Access
 from myllm.api.native.events import _frames
 from myllm.engine.engine import Engine
 from myllm.errors import Unavailable
@@ -61,10 +62,16 @@ async def test_it_looks_on_for_a_while_and_then_no_reader_can_resume(
         feed.close()
 
 
+def services_of(gateway: Gateway) -> Any:
+    """What the stream of events takes of a server that asks for no keys."""
+    everyone = Access().knows
+    return SimpleNamespace(gateway=gateway, activity=activity_of(gateway), knows=everyone)
+
+
 async def test_a_reader_that_is_too_slow_gets_a_snapshot(engine: Engine, home: Path) -> None:
     async with running(engine, home) as gateway:
-        services = SimpleNamespace(gateway=gateway, activity=activity_of(gateway))
-        frames = _frames(cast(Any, services), Client(), None)
+        services = services_of(gateway)
+        frames = _frames(services, Client(), None)
         assert b"event: snapshot" in await anext(frames)
         feed = services.activity.feed
         for number in range(300):
@@ -81,11 +88,11 @@ async def test_a_reader_that_is_too_slow_gets_a_snapshot(engine: Engine, home: P
 
 async def test_a_closed_feed_takes_no_listener(engine: Engine, home: Path) -> None:
     async with running(engine, home) as gateway:
-        services = SimpleNamespace(gateway=gateway, activity=activity_of(gateway))
-        frames = _frames(cast(Any, services), Client(), None)
+        services = services_of(gateway)
+        frames = _frames(services, Client(), None)
         await anext(frames)
         services.activity.feed.close()
         rest = [frame async for frame in frames]
         assert not any(b"snapshot" in frame for frame in rest)
         with pytest.raises(Unavailable, match="stopping"):
-            await anext(_frames(cast(Any, services), Client(), None))
+            await anext(_frames(services, Client(), None))

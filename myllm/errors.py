@@ -74,7 +74,14 @@ class Poison(InvalidRequest):
 
 
 class KeyRefused(MyLLMError):
-    """The server requires a key, and it is missing or wrong."""
+    """The server requires a key, and it is missing or wrong.
+
+    `key_name` is the name of a key that is known and not valid now.
+    """
+
+    def __init__(self, detail: str, key_name: str | None = None) -> None:
+        super().__init__(detail)
+        self.key_name = key_name
 
 
 class Forbidden(MyLLMError):

@@ -37,10 +37,11 @@ class RequestRecord:
     clock, and durations are in seconds.
 
     HTTP: `client` is None if it was refused before its client was known, which then has only an
-    `address`. `allowance` is what it may take of its key's limits; None if it has none. `handler`
-    is the path of its route, such as `/api/models/{name}`; "" if it has none. `status` is 0 if its
-    client left before the head of the answer. `traceparent` is the header of that name,
-    if its client may say which trace its requests belong to.
+    `address`; that of a key which is known and not valid has its name, and no rights. `allowance`
+    is what it may take of its key's limits; None if it has none. `handler` is the path of its
+    route, such as `/api/models/{name}`; "" if it has none. `status` is 0 if its client left before
+    the head of the answer. `traceparent` is the header of that name, if its client may say which
+    trace its requests belong to.
 
     The model: `model` is the one that it asked for first; None if it asked for none, or for one
     that does not exist. A request can have several tickets (see `observers/observer.py`): `tickets`

@@ -24,7 +24,7 @@ from myllm.api.http.hosts import (
     split_host,
     unmapped,
 )
-from myllm.api.http.keys import AdminKey, KeyRing
+from myllm.api.http.keys import AdminKey, KeyRing, refused_client
 from myllm.api.http.origins import Origins
 from myllm.api.http.rate_limits import HEADERS as LIMIT_HEADERS
 from myllm.api.http.rate_limits import RateLimits
@@ -166,20 +166,25 @@ class _KeyCheck:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        record = current()
         try:
             client = await self._client(scope)
+            if record is not None:
+                record.client = client
+            if client.role == "metrics" and scope["path"] != METRICS_PATH:
+                raise Forbidden(f"The key '{client.key_name}' is for GET {METRICS_PATH} alone")
         except (KeyRefused, Forbidden, Unavailable) as refused:
+            if record is not None and isinstance(refused, KeyRefused) and refused.key_name:
+                record.client = refused_client(refused.key_name)
             await error_response(refused, scope["path"])(scope, receive, send)
             return
         scope.setdefault("state", {})["client"] = client
-        if (record := current()) is not None:
-            record.client = client
         # No code after this sees a key, so none can log it or pass it on.
         headers = [pair for pair in scope["headers"] if pair[0] not in _SECRET_HEADERS]
         await self._app({**scope, "headers": headers}, receive, send)
 
     async def _client(self, scope: Scope) -> Client:
-        """Raises KeyRefused, Forbidden and Unavailable."""
+        """Raises KeyRefused and Unavailable."""
         path = scope["path"]
         if self._keys is None or self._keys.is_open:
             return _anyone(peer_of(scope))
@@ -195,8 +200,6 @@ class _KeyCheck:
         if client is None:
             await asyncio.sleep(self._slowdown.delay_s(peer_of(scope)))
             raise KeyRefused("The key is not known to this server")
-        if client.role == "metrics" and path != METRICS_PATH:
-            raise Forbidden(f"The key '{client.key_name}' is for GET {METRICS_PATH} alone")
         return client
 
 

@@ -126,7 +126,7 @@ class KeyRing:
                 self._used[key.name] = now
                 return client
             why = "is disabled" if key.disabled else "has expired"
-            refused = KeyRefused(f"The key '{key.name}' {why}")
+            refused = KeyRefused(f"The key '{key.name}' {why}", key.name)
         if refused is not None:
             raise refused
         return None
@@ -210,6 +210,11 @@ def _checked(key: str, where: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise InvalidSettings(f"{where} has characters that no key can have")
     return key
+
+
+def refused_client(key_name: str) -> Client:
+    """Return who sent a request with a key that is not valid now: a client without its rights."""
+    return Client(owner_of(key_name), key_name, key_name, role="user")
 
 
 def _client_of(key: Key) -> Client:

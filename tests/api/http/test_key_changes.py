@@ -79,6 +79,9 @@ def test_a_key_that_ends_in_the_middle_of_a_stream(engine: Engine, home: Path, h
         assert '"done":true' in rest[-1]
         words = {"revoked": "not known", "disabled": "is disabled", "expired": "has expired"}
         assert words[how] in detail(ann.get("/api/models"), 401)
+        seen = ann.get("/api/requests?status=401", headers=bearer(BOB)).json()["requests"]
+        # A key that was revoked is not known, so its requests have an address alone.
+        assert seen[0]["key"] == (None if how == "revoked" else "ann")
 
 
 def test_no_request_is_answered_as_if_the_server_were_open(engine: Engine, home: Path) -> None:
@@ -249,6 +252,13 @@ def roles(engine: Engine) -> Iterator[Serving]:
             add_keys(home, role, **{role: role})
         with serving(home) as server:
             yield server
+
+
+def test_requests_with_a_key_for_metrics_alone_have_its_name(roles: Serving) -> None:
+    with roles.client() as client:
+        assert client.get("/api/models", headers=bearer("metrics")).status_code == 403
+        seen = client.get("/api/requests?status=403", headers=bearer("admin")).json()["requests"]
+    assert (seen[0]["key"], seen[0]["path"]) == ("metrics", "/api/models")
 
 
 @pytest.mark.parametrize(("method", "path"), ADMINS_ONLY)

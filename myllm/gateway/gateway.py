@@ -120,13 +120,15 @@ class Gateway:
             run = self.scheduler.fleet.serving(model.name, main_role(model))
         return {} if run is None else dict(enumerate(run.owners()))
 
-    async def load(self, name: str, keep_alive_s: float | None = None) -> bool:
-        """Load a model in its main role; returns False if it was loaded already."""
+    async def load(self, name: str, request: RequestInfo | None = None) -> bool:
+        """Load a model in its main role for `request` (None: for the server itself); returns False
+        if it was loaded already. Raises what `lease` raises."""
+        request = request or RequestInfo()
         model = await self.models.find(name)
         key = InstanceKey(model.name, main_role(model))
-        if self.scheduler.commands.keep_loaded(key, keep_alive_s, time.monotonic()):
+        if self.scheduler.commands.keep_loaded(key, request.keep_alive_s, time.monotonic()):
             return False
-        ticket = RequestInfo(keep_alive_s=keep_alive_s).ticket(key)
+        ticket = request.ticket(key)
         ticket.only_asks = True
         async with self.lease(ticket):
             return True

@@ -16,6 +16,7 @@ from myllm.api.native.response_schemas import ModelDetails, ModelList
 from myllm.api.native.schemas import LoadRequest
 from myllm.api.shared.dependencies import AdminDep, ServicesDep
 from myllm.gateway.planner import without_engines
+from myllm.gateway.scheduling.tickets import RequestInfo
 from myllm.gateway.snapshot import Snapshot
 from myllm.models.descriptions import model_details, model_summary
 from myllm.models.registry import Model
@@ -64,13 +65,13 @@ async def show_model(name: str, services: ServicesDep) -> dict[str, Any]:
 
 @router.post("/models/{name:path}/load")
 async def load_model(
-    name: str, services: ServicesDep, _: AdminDep, wish: LoadRequest | None = None
+    name: str, services: ServicesDep, client: AdminDep, wish: LoadRequest | None = None
 ) -> Response:
     """Load a model and answer when it is ready."""
-    keep_alive = wish.keep_alive if wish else None
+    info = RequestInfo(client, keep_alive_s=wish.keep_alive if wish else None)
 
     async def make() -> Mapping[str, Any]:
-        fresh = await services.gateway.load(name, keep_alive)
+        fresh = await services.gateway.load(name, info)
         done = "loaded" if fresh else "was loaded already"
         return {"status": "success", "message": f"Model '{name}' {done}"}
 

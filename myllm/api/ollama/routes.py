@@ -188,7 +188,7 @@ def _load_or_unload(
     async def make() -> Mapping[str, Any]:
         gateway = services.gateway
         if request.keep_alive != 0:
-            await gateway.load(request.model, request.keep_alive)
+            await gateway.load(request.model, request.info(client))
             return lines.nothing("load")
         model = await gateway.models.find(request.model)
         if any(gateway.snapshot().engines(model.name)):

@@ -26,7 +26,7 @@ async def answered(polls: EnginePolls) -> None:
 
 
 async def loaded(gateway: Gateway, keep_alive_s: float | None = None) -> Instance:
-    await asyncio.wait_for(gateway.load("demo", keep_alive_s), 60)
+    await asyncio.wait_for(gateway.load("demo", RequestInfo(keep_alive_s=keep_alive_s)), 60)
     [instance] = gateway.supervisor
     return instance
 

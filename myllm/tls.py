@@ -25,6 +25,8 @@ class Tls:
         self.certificate = certificate.absolute()
         self._key = key
         self.context = _context(certificate, key)
+        self._newest = self.context
+        self.context.sni_callback = self._use_newest
 
     @classmethod
     def of(cls, settings: Settings) -> Tls | None:
@@ -41,12 +43,18 @@ class Tls:
         """Read the files again, for connections from now on; if they cannot be used, the log says
         so and nothing changes."""
         try:
-            _context(self.certificate, self._key)  # which fails before the old one is touched
-            self.context.load_cert_chain(self.certificate, self._key, _no_password)
-        except (InvalidSettings, OSError) as failure:
+            self._newest = _context(self.certificate, self._key)
+        except InvalidSettings as failure:
             _log.error("certificate not reloaded", cause=str(failure))
             return
         _log.info("certificate reloaded", file=str(self.certificate))
+
+    def _use_newest(
+        self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext
+    ) -> None:
+        """Let a new connection use the newest context. The one that listens stays as it was, since
+        loading a certificate and its key into it could fail in between."""
+        connection.context = self._newest
 
 
 def trusting(certificate: Path) -> ssl.SSLContext:

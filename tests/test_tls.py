@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from myllm import tls as tls_module
 from myllm.engine.engine import Engine
 from myllm.errors import InvalidSettings
 from myllm.settings import load_settings
@@ -183,6 +184,43 @@ def test_a_changed_certificate_counts_after_a_reload(
         wait_until(lambda: answers(server, new), 20, "the new certificate")
         assert not answers(server, first)
         assert old.get("/").status_code == 200, "an open connection goes on"
+
+
+def shakes_hands(tls: Tls, pair: Pair) -> bool:
+    """Whether a client that trusts the certificate of `pair` alone gets a connection."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = tls.context.wrap_bio(there, back, server_side=True)
+    client = trusting(pair.certificate).wrap_bio(back, there)
+    for _ in range(4):
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError:
+                return False
+    return client.getpeercert(binary_form=True) is not None
+
+
+def test_files_that_change_during_a_reload_are_not_mixed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, new = self_signed(home), self_signed(home, "new.example")
+    locked = self_signed(home, "locked.example", "-passout", "pass:sesame")
+    tls, check = Tls(pair.certificate, pair.key), tls_module._context
+    shutil.copy(new.certificate, pair.certificate)
+    shutil.copy(new.key, pair.key)
+
+    def check_and_change(certificate: Path, key: Path) -> ssl.SSLContext:
+        context = check(certificate, key)
+        shutil.copy(locked.key, key)
+        return context
+
+    monkeypatch.setattr(tls_module, "_context", check_and_change)
+    tls.reload()
+    assert shakes_hands(tls, new)
+    tls.reload()  # cannot use the key, and changes nothing
+    assert shakes_hands(tls, new)
 
 
 # Files that cannot be used

@@ -53,7 +53,7 @@ class EnginePolls:
 
     async def ask(self) -> None:
         """Ask every engine that has had requests since its last answer."""
-        instances = list(self._instances)
+        instances = [each for each in self._instances if not each.is_over()]
         self._forget({each.run_id for each in instances})
         for instance in instances:
             if instance.state in ("ready", "draining") and not instance.is_ending():
@@ -64,7 +64,7 @@ class EnginePolls:
     def answers(self) -> dict[InstanceKey, EngineAnswers]:
         """The latest answers of the engines that run now; of two engines of one model, those of the
         younger one."""
-        live = sorted(each.run_id for each in self._instances)
+        live = sorted(each.run_id for each in self._instances if not each.is_over())
         polls = (self._polls[run] for run in live if run in self._polls)
         return {each.key: each.answers for each in polls if each.answers is not None}
 

@@ -12,6 +12,7 @@ from myllm.engine.process import clean_environment
 from myllm.errors import EngineError
 
 _LINE = re.compile(r"^(\S+) (\d+) (\d+) (\d+) *$", re.MULTILINE)
+_WORD = re.compile(r"[A-Za-z]")
 _HOST = "Host"
 
 
@@ -88,6 +89,6 @@ def _cause(stderr: str) -> str:
     Marked lines are often lost when it aborts; the exception's own words come after them.
     """
     lines = [line.strip().removeprefix("what():").strip() for line in stderr.splitlines()]
-    lines = [line for line in lines if line]
+    lines = [line for line in lines if _WORD.search(line)]  # it may die behind a line's time
     errors = [line.split(" E ", 1)[1] for line in lines if " E " in line]
     return " / ".join(errors[-3:] or lines[-1:])[:300] or "it said nothing"

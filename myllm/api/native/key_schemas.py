@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from myllm.api.shared.bounded import Name
+from myllm.api.shared.bounded import Name, Whole
 from myllm.api.shared.timestamps import iso
 from myllm.sessions.keys import Key, Role
 
@@ -59,7 +59,7 @@ Moment = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
 Patterns = Annotated[list[Name], Field(max_length=256, fail_fast=True)]
-Limit = Annotated[int | None, Field(json_schema_extra={"minimum": 1})]
+Limit = Annotated[Whole | None, Field(json_schema_extra={"minimum": 1})]
 
 
 class _Known(BaseModel):
@@ -87,6 +87,7 @@ class NewKeyRequest(_Known):
     name: Name = Field(description="Whose key it is: letters and digits of any script, . _ - @")
     sha256: str | None = Field(
         None,
+        max_length=64,
         pattern="^[0-9a-fA-F]{64}$",
         description="The SHA-256 of a key that exists already; default: a new key is made.",
     )
@@ -97,7 +98,7 @@ class NewKeyRequest(_Known):
     requests_per_minute: Limit = Field(None, description="null: any number.")
     tokens_per_minute: Limit = Field(None, description="Of prompts and answers; null: any number.")
     concurrent_requests: Limit = Field(None, description="null: any number.")
-    max_priority: int = Field(0, description="Highest `priority` of its requests, -10 to 10.")
+    max_priority: Whole = Field(0, description="Highest `priority` of its requests, -10 to 10.")
     expires_at: Moment = Field(None, description="When it stops working; null: never.")
     disabled: bool = Field(False, description="Whether requests with it are refused.")
 
@@ -112,7 +113,7 @@ class KeyChanges(_Known):
     requests_per_minute: Limit = Field(None, description="null: any number.")
     tokens_per_minute: Limit = Field(None, description="null: any number.")
     concurrent_requests: Limit = Field(None, description="null: any number.")
-    max_priority: int | None = Field(None, description="-10 to 10.")
+    max_priority: Whole | None = Field(None, description="-10 to 10.")
     expires_at: Moment = Field(None, description="null: never.")
     disabled: bool | None = Field(None, description="Whether requests with it are refused.")
 

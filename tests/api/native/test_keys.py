@@ -231,6 +231,7 @@ def test_users_and_strangers_manage_no_keys(admin: httpx.Client, managed: Servin
     user = made(admin, "ann")["key"]
     metrics = made(admin, "prometheus", role="metrics")["key"]
     follows(admin, user, 200)
+    follows(admin, metrics, 403)
     requests: list[tuple[str, str, dict[str, Any] | None]] = [
         ("GET", "/api/keys", None),
         ("POST", "/api/keys", {"name": "eve", "role": "admin"}),

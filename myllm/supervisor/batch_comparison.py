@@ -87,6 +87,7 @@ class _Rounds:
         self._context = context
         self._ends_at = time.monotonic() + MAX_S
         self._held: list[int] = []
+        self._first = -1  # the token that the slot's prompt begins with
         self._per_token_s = 0.0
 
     async def make(self, watch: CoreWatch, sizes: Sequence[int]) -> bool:
@@ -129,9 +130,15 @@ class _Rounds:
 
     async def _read(self, size: int) -> float:
         """Have `size` new tokens read; returns the seconds."""
+        plain = _plain_tokens(self._vocabulary)
+        prompt = random.choices(plain, k=size)
         if len(self._held) + size >= self._context:
             self._held.clear()
-        self._held += random.choices(_plain_tokens(self._vocabulary), k=size)
+        if not self._held:
+            if prompt[0] == self._first:  # the slot has read that one already
+                prompt[0] = plain[0] if prompt[0] != plain[0] else plain[-1]
+            self._first = prompt[0]
+        self._held += prompt
         body = {"prompt": self._held, "n_predict": 1, "id_slot": 0, "cache_prompt": True}
         left_s = max(self._ends_at - time.monotonic(), 0.001)
         answer = await self._client.post("/completion", orjson.dumps(body), left_s)

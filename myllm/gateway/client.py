@@ -7,10 +7,6 @@ from typing import Final
 
 from myllm.sessions.keys import HIGHEST_PRIORITY, Key, Role
 
-ANY_PRIORITY: Final = HIGHEST_PRIORITY
-"""The highest priority that a request can ask for."""
-
-
 ADMIN_KEY: Final = "(admin)"
 """The name of the admin key of the settings, which no key in the store can have."""
 
@@ -30,14 +26,14 @@ class Client:
     `owner` names the sessions that it sees: a slot never shows one owner's text to another.
     `key_name` is the name of its API key; None on a server without keys, where everyone who
     reaches the server is the same owner, and an admin. `key` has the key's limits; the admin key of
-    the settings has none. Requests with the same `fair_id` (the key's
-    name, or else the address) share one fair share of the slots. Towards other clients, its
-    requests have the priority `max_priority` at most.
+    the settings has none. Requests with the same `fair_id` (the key's name, or else the address)
+    share one fair share of the slots. Towards other clients, its requests have the priority
+    `max_priority` at most.
     """
 
     owner: str = ""
     key_name: str | None = None
     fair_id: str = ""
-    max_priority: int = ANY_PRIORITY
+    max_priority: int = HIGHEST_PRIORITY
     role: Role = "admin"
     key: Key | None = None

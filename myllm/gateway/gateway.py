@@ -18,6 +18,7 @@ from myllm.gateway.kv.slot_cache import SlotCache
 from myllm.gateway.lease import Lease as Lease
 from myllm.gateway.observers.observer import Observers
 from myllm.gateway.planner import Planner
+from myllm.gateway.request_record import client_left
 from myllm.gateway.scheduling.scheduler import Scheduler
 from myllm.gateway.scheduling.tickets import RequestInfo, Ticket
 from myllm.gateway.snapshot import DeviceSnapshot, Snapshot, take_snapshot
@@ -255,7 +256,7 @@ class _Admission:
 
     def _leave(self, error: BaseException | None) -> None:
         has_slot = self._lease is None or not self._lease.is_paused  # pausing has released it
-        if isinstance(error, GeneratorExit | asyncio.CancelledError):
+        if client_left(error):
             self._ticket.gave_up = has_slot
         if has_slot:
             self._gateway.executor.release(self._ticket)

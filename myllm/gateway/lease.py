@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from myllm.gateway.request_record import client_left
 from myllm.supervisor.instance import Instance
 
 _log = structlog.get_logger(__name__)
@@ -89,8 +90,7 @@ class _Answering:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            client_left = isinstance(error, GeneratorExit | asyncio.CancelledError)
-            if client_left and not self._lease.is_paused:
+            if client_left(error) and not self._lease.is_paused:
                 await self.cut()
         finally:
             await self._lease.until_paused()

@@ -49,11 +49,10 @@ class RequestRecord:
     of tokens. The waits are those of the first ticket, and the others are sums. `queued_s` is how
     long it waited for its slot, of which `load_s` were spent on loading its model. `slot_s` is how
     long it held slots. `deaths` counts the engines that died under it, and `died_at` has the times.
-    `left_out` is how many
-    messages of the conversation did not fit into the context. `error` is why it failed: a
-    MyLLMError, GeneratorExit or CancelledError if its client left, and any other exception for an
-    internal error. It is None for a request that the API does not define, which has only a
-    `status`.
+    `left_out` is how many messages of the conversation did not fit into the context. `error` is why
+    it failed: a MyLLMError, GeneratorExit or CancelledError if its client left, and any other
+    exception for an internal error. It is None for a request that the API does not define, which
+    has only a `status`.
 
     The tokens are those of the `usage` that the client got, if it got any: a prompt counts once
     for all its choices, and an answer that several engines generated counts once. An answer whose
@@ -114,14 +113,31 @@ class RequestRecord:
     def has_failed(self) -> bool:
         """Whether it got an error instead of an answer, or in the middle of one. A client that left
         early is no failure."""
-        if self.error is None or isinstance(self.error, GeneratorExit | CancelledError):
+        if self.error is None or client_left(self.error):
             return self.status >= 400
         return True
+
+    @property
+    def error_name(self) -> str | None:
+        """The class of its error, or that its client left; None without an error."""
+        if self.error is None:
+            return None
+        return "client left" if client_left(self.error) else type(self.error).__name__
+
+    @property
+    def first_token_s(self) -> float | None:
+        """How long its first token took from the beginning of the request; None without one."""
+        return None if self.first_token_at is None else self.first_token_at - self.began_at
 
     @property
     def seconds(self) -> float:
         """How long it took, or has taken so far."""
         return (self.ended_at or time.monotonic()) - self.began_at
+
+
+def client_left(error: BaseException | None) -> bool:
+    """Return whether the work for a request ended with `error` because its client has left."""
+    return isinstance(error, GeneratorExit | CancelledError)
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("request", default=None)

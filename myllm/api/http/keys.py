@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 import structlog
 
 from myllm.errors import InvalidSettings, KeyRefused, ServeFailed, Unavailable
-from myllm.gateway.client import ADMIN_KEY, ANY_PRIORITY, Client, owner_of
+from myllm.gateway.client import ADMIN_KEY, Client, owner_of
 from myllm.loops import in_background, keep_running
 from myllm.sessions.keys import Key, KeyStore, hash_of
 from myllm.settings import Settings
@@ -221,4 +221,4 @@ def _client_of(key: Key) -> Client:
     return Client(owner_of(key.name), key.name, key.name, key.max_priority, key.role, key)
 
 
-_ADMIN_CLIENT: Final = Client(owner_of(ADMIN_KEY), ADMIN_KEY, ADMIN_KEY, ANY_PRIORITY, "admin")
+_ADMIN_CLIENT: Final = Client(owner_of(ADMIN_KEY), ADMIN_KEY, ADMIN_KEY, role="admin")

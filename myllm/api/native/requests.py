@@ -20,7 +20,6 @@ from myllm.api.shared.timestamps import iso
 from myllm.errors import MyLLMError, NotFound
 from myllm.gateway.observers.captured_bodies import Captured
 from myllm.gateway.observers.recent_requests import MOST, Entry, State, Wanted, key_name, state_of
-from myllm.gateway.request_record import RequestRecord
 from myllm.limits import WHOLE
 
 router = APIRouter(prefix="/api/requests", tags=["Status"], route_class=CheckedRoute)
@@ -108,7 +107,7 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "seconds": round(record.seconds, 4),
         "wait_seconds": round(record.queued_s, 4),
         "load_seconds": round(record.load_s, 4),
-        "first_token_seconds": _since_began(record, record.first_token_at),
+        "first_token_seconds": _rounded(record.first_token_s),
         "prompt_tokens": record.prompt_tokens,
         "cached_tokens": record.cached_tokens,
         "generated_tokens": record.generated_tokens,
@@ -121,8 +120,8 @@ def _shown(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _since_began(record: RequestRecord, moment: float | None) -> float | None:
-    return None if moment is None else round(moment - record.began_at, 4)
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
 
 
 def _error(error: BaseException | None) -> str | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from collections import Counter
 from typing import Final
 
 from myllm.errors import EngineDied, MyLLMError, Unavailable
 from myllm.gateway.metrics.histogram import SECONDS, TOKENS, Histogram
 from myllm.gateway.observers.observer import Observer
-from myllm.gateway.request_record import GAP_BOUNDS, RequestRecord
+from myllm.gateway.request_record import GAP_BOUNDS, RequestRecord, client_left
 from myllm.gateway.scheduling.suspects import MAX_DEATHS
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.spec import InstanceKey
@@ -112,7 +111,7 @@ class RequestCounts(Observer):
 
     def _count_failure(self, record: RequestRecord) -> None:
         error = record.error
-        if error is None or isinstance(error, GeneratorExit | CancelledError):
+        if error is None or client_left(error):
             return  # a path or method that the API does not have
         kind = type(error).__name__ if isinstance(error, MyLLMError) else "InternalError"
         self.errors[record.model, kind] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from typing import Any, Final
 
 import structlog
@@ -44,8 +43,7 @@ class EventLog(Observer):
         if record.model is not None:
             _add_answer(known, record)
         if record.error is not None:
-            left = isinstance(record.error, GeneratorExit | CancelledError)
-            known["error"] = "client left" if left else type(record.error).__name__
+            known["error"] = record.error_name
         if self._shows_traces or parent_of(record) is not None:
             known["trace_id"] = trace_id_of(record)
         log("request", **known)
@@ -76,8 +74,8 @@ def _add_answer(known: dict[str, Any], record: RequestRecord) -> None:
         known["queued_ms"] = _ms(record.queued_s)
     if record.load_s:
         known["load_ms"] = _ms(record.load_s)
-    if record.first_token_at is not None:
-        known["first_token_ms"] = _ms(record.first_token_at - record.began_at)
+    if (first_token_s := record.first_token_s) is not None:
+        known["first_token_ms"] = _ms(first_token_s)
     if record.prompt_tokens:
         known["prompt_tokens"] = record.prompt_tokens
     if record.cached_tokens:

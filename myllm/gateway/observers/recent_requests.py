@@ -15,7 +15,7 @@ from myllm.errors import MyLLMError
 from myllm.gateway.client import Client
 from myllm.gateway.observers.captured_bodies import Captured, CapturedBodies
 from myllm.gateway.observers.observer import Observer
-from myllm.gateway.request_record import RequestRecord
+from myllm.gateway.request_record import RequestRecord, client_left
 from myllm.gateway.scheduling.tickets import Ticket
 from myllm.supervisor.instance import Instance
 
@@ -133,7 +133,7 @@ def _without_objects(record: RequestRecord) -> RequestRecord:
     if record.error is None and record.traceparent is None and len(record.path) <= _PATH_CHARS:
         return record
     error = record.error
-    if isinstance(error, GeneratorExit | CancelledError):
+    if client_left(error):
         error = CancelledError()
     elif error is not None:
         detail = error.detail if isinstance(error, MyLLMError) else "Internal error"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from asyncio import CancelledError
 from typing import Any, Final
 
 import structlog
@@ -158,8 +157,7 @@ def _of_request(record: RequestRecord) -> dict[str, Any]:
     if record.status:
         known["http.response.status_code"] = record.status
     if record.error is not None:
-        left = isinstance(record.error, GeneratorExit | CancelledError)
-        known["error.type"] = "client left" if left else type(record.error).__name__
+        known["error.type"] = record.error_name
     elif record.status >= 400:
         known["error.type"] = str(record.status)
     return known
@@ -183,9 +181,8 @@ def _of_model(record: RequestRecord) -> dict[str, Any]:
         }
     if record.finish_reason is not None:
         known["gen_ai.response.finish_reasons"] = (record.finish_reason,)
-    if record.first_token_at is not None:
-        waited = record.first_token_at - record.began_at
-        known["gen_ai.response.time_to_first_chunk"] = waited
+    if (first_token_s := record.first_token_s) is not None:
+        known["gen_ai.response.time_to_first_chunk"] = first_token_s
     if record.left_out:
         known["myllm.left_out_messages"] = record.left_out
     return known

@@ -19,8 +19,8 @@ from tests.serving import Serving, serving, short_home
 def shared(engine: Engine) -> Iterator[Serving]:
     """A server whose store has a session of its time without keys, of Ann, and of Bob."""
     with short_home() as home:
-        with serving(home) as server, server.client() as nobody:
-            imported(nobody, "old")
+        with serving(home) as server, server.client() as keyless:
+            imported(keyless, "old")
         add_keys(home, ann="ann", bob="bob")
         add_keys(home, "admin", root="root")
         with serving(home, admin_key="settings") as server, server.client() as client:

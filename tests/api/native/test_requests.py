@@ -153,7 +153,7 @@ def test_bodies_are_not_kept_by_default(api: httpx.Client) -> None:
 
 
 def test_bodies_are_kept_if_the_operator_says_so(engine: Engine, home: Path) -> None:
-    secret = "Tell nobody of the purple elephant."
+    secret = "Keep the purple elephant a secret."
     messages = [{"role": "user", "content": secret}]
     with serving(home, capture_bodies="true") as server, server.client() as api:
         whole = post(api, "/api/chat", model="demo", messages=messages, stream=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from myllm.errors import EngineDied, EngineError, InvalidModel, MyLLMError
-from myllm.gateway.client import ANY_PRIORITY, Client
+from myllm.gateway.client import Client
 from myllm.gateway.scheduling.engine_run import EngineRun
 from myllm.gateway.scheduling.memory_budget import total
 from myllm.gateway.scheduling.rejections import UNREAD_S
@@ -29,6 +29,7 @@ from myllm.gateway.scheduling.tickets import (
     Ticket,
 )
 from myllm.models.registry import Registry
+from myllm.sessions.keys import HIGHEST_PRIORITY
 from myllm.supervisor.spec import InstanceKey, InstanceSpec
 from tests.gateway.scheduling.invariants import check_after_tick, check_invariants
 
@@ -92,7 +93,7 @@ class World:
         *,
         owner: str = "",
         key_name: str | None = None,
-        max_priority: int = ANY_PRIORITY,
+        max_priority: int = HIGHEST_PRIORITY,
         priority: int = 0,
         keep_alive_s: float | None = None,
         **more: object,

@@ -201,8 +201,13 @@ def required_server(settings: Settings) -> httpx.Client:
 
 def answer_of(answer: httpx.Response) -> Any:
     """The JSON of an answer; raises the exception for an error answer."""
+    return checked(answer).json()
+
+
+def checked(answer: httpx.Response) -> httpx.Response:
+    """The answer itself; raises the exception for an error answer."""
     if answer.is_success:
-        return answer.json()
+        return answer
     raise error_of(answer.status_code, answer.text)
 
 

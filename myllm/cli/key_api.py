@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from myllm.cli.client import checked
+
 if TYPE_CHECKING:
     import httpx
 
@@ -59,18 +61,13 @@ class KeyApi:
     def _ask(
         self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any
     ) -> dict[str, Any]:
-        answer: dict[str, Any] = self._send(method, path, body, **query).json()
-        return answer
+        found: dict[str, Any] = self._send(method, path, body, **query).json()
+        return found
 
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any
     ) -> httpx.Response:
-        from myllm.cli.client import error_of
-
-        answer = self._client.request(method, path, json=body, params=query)
-        if not answer.is_success:
-            raise error_of(answer.status_code, answer.text)
-        return answer
+        return checked(self._client.request(method, path, json=body, params=query))
 
 
 def _of(name: str) -> str:

@@ -108,11 +108,11 @@ def _as_line(one: dict[str, Any]) -> str:
 
 
 def _row(one: dict[str, Any]) -> Row:
-    from datetime import datetime
+    from myllm.cli.times import clock_time
 
     ended = one["state"] in ("ok", "failed", "cancelled")
     return (
-        f"{datetime.fromisoformat(one['began_at']).astimezone():%H:%M:%S}",
+        clock_time(one["began_at"]),
         one["key"] or one["address"],
         one["model"] or one["path"],
         one["dialect"],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from myllm.cli.client import checked
 from myllm.errors import InvalidRequest, NotFound
 from myllm.escaping import on_one_line
 
@@ -26,15 +27,15 @@ class Api:
         self._client = client
 
     def get(self, path: str, **query: Any) -> httpx.Response:
-        return self._checked(self._client.get(path, params=query))
+        return checked(self._client.get(path, params=query))
 
     def delete(self, path: str) -> httpx.Response:
-        return self._checked(self._client.delete(path))
+        return checked(self._client.delete(path))
 
     def post(self, path: str, content: bytes, media: str, **query: str) -> httpx.Response:
         headers = {"Content-Type": media}
         answer = self._client.post(path, content=content, headers=headers, params=query)
-        return self._checked(answer)
+        return checked(answer)
 
     def of_one(self, named: str, ask: Callable[[str], httpx.Response]) -> httpx.Response:
         """The result of `ask` for the session `named`, by its id or the beginning of its id.
@@ -64,13 +65,6 @@ class Api:
             cursor = page["next_cursor"]
             if not cursor:
                 return
-
-    def _checked(self, answer: httpx.Response) -> httpx.Response:
-        from myllm.cli.client import error_of
-
-        if not answer.is_success:
-            raise error_of(answer.status_code, answer.text)
-        return answer
 
 
 def _ambiguous(named: str, candidates: list[dict[str, Any]]) -> InvalidRequest:

@@ -16,6 +16,11 @@ def ago(moment: str) -> str:
     return f"{count} {unit}{'' if count == 1 else 's'} ago"
 
 
+def clock_time(moment: str) -> str:
+    """The time of day in the time zone of this machine, to the second."""
+    return f"{datetime.fromisoformat(moment).astimezone():%H:%M:%S}"
+
+
 def local(moment: str) -> str:
     """A time in the time zone of this machine, to the minute."""
     return f"{datetime.fromisoformat(moment).astimezone():%Y-%m-%d %H:%M}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from textwrap import wrap
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from myllm.cli.instances import COLUMNS, instance_row
 from myllm.cli.requests import seconds
+from myllm.cli.times import clock_time
 from myllm.escaping import on_one_line
 
 Json = dict[str, Any]
@@ -152,7 +153,7 @@ def _model(one: Json) -> Cells:
 
 def _request(one: Json) -> Cells:
     return (
-        _time(one),
+        clock_time(one["began_at"]),
         one["key"] or one["address"],
         one["model"] or "",
         seconds(one["wait_seconds"]),
@@ -163,16 +164,12 @@ def _request(one: Json) -> Cells:
 
 def _failure(one: Json) -> Cells:
     return (
-        _time(one),
+        clock_time(one["began_at"]),
         one["key"] or one["address"],
         one["model"] or one["path"],
         str(one["status"] or ""),
         one["error"] or "",
     )
-
-
-def _time(one: Json) -> str:
-    return f"{datetime.fromisoformat(one['began_at']).astimezone():%H:%M:%S}"
 
 
 def _mb(mib: int | None) -> str:

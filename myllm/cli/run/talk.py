@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from myllm.cli.client import answer_of, error_of
+from myllm.cli.client import answer_of, checked, error_of
 from myllm.errors import InvalidRequest, MyLLMError, NotFound
 
 if TYPE_CHECKING:
@@ -104,9 +104,7 @@ class Talk:
     def exported(self, form: str) -> str:
         """The conversation as a file: `json` or `markdown`."""
         answer = self._server.get(f"{self._path()}/export", params={"format": form})
-        if not answer.is_success:
-            raise error_of(answer.status_code, answer.text)
-        return answer.content.decode()
+        return checked(answer).content.decode()
 
     def about_model(self) -> dict[str, Any]:
         """What the server knows about the model."""

@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 
+from tests.encoders import write_bert, write_gemma2
+from tests.tooled import TOOLS, add_model
+
 Events = Sequence[Mapping[str, Any]]
+
+
+def add_models(models: Path) -> None:
+    """Add a model of each kind that is asked, besides `demo`."""
+    write_bert(models / "bert/bert.gguf")
+    write_bert(models / "ranker/bert.gguf", rank=True)
+    write_gemma2(models / "gemma/gemma.gguf")
+    add_model(models, "tooled", TOOLS)
 
 
 class Told(NamedTuple):

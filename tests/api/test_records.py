@@ -12,14 +12,23 @@ import httpx
 import pytest
 
 from myllm.engine.engine import Engine
-from tests.api.askers import Ask, Told, ask, embeddings, infills, openai, questions, rankings
+from tests.api.askers import (
+    Ask,
+    Told,
+    add_models,
+    ask,
+    embeddings,
+    infills,
+    openai,
+    questions,
+    rankings,
+)
 from tests.api.events import post
-from tests.encoders import write_bert, write_gemma2
 from tests.ggufs import write_model
 from tests.projectors import wav, write_projector
 from tests.recording_server import record_of
 from tests.serving import Serving, serving, short_home
-from tests.tooled import THOUGHTS, TOOLS, add_model
+from tests.tooled import THOUGHTS, add_model
 
 QUESTION = "What is the capital of France?"
 TEXTS = ["a dog barks", "a cat"]
@@ -31,10 +40,7 @@ _numbers = itertools.count()
 def server(engine: Engine) -> Iterator[Serving]:
     with short_home() as home:
         models = home / "models"
-        write_bert(models / "bert/bert.gguf")
-        write_bert(models / "ranker/bert.gguf", rank=True)
-        write_gemma2(models / "gemma/gemma.gguf")
-        add_model(models, "tooled", TOOLS)
+        add_models(models)
         add_model(models, "thinking", THOUGHTS)
         write_model(models / "ear/ear.gguf")
         write_projector(models / "ear/mmproj.gguf", sees=False, hears=True)

@@ -20,6 +20,7 @@ from myllm.engine.engine import Engine
 from tests.api.askers import (
     Ask,
     Told,
+    add_models,
     embeddings,
     infills,
     nothing,
@@ -30,10 +31,8 @@ from tests.api.askers import (
     try_to_ask,
 )
 from tests.api.credentials import bearer
-from tests.encoders import write_bert, write_gemma2
 from tests.keys import add_keys
 from tests.serving import Serving, serving, short_home, stop
-from tests.tooled import TOOLS, add_model
 
 REQUESTS, CLIENTS = 2000, 8
 KEYS = {name: f"key-of-{name}-0123456789" for name in ("ann", "bob", "carl")}
@@ -49,10 +48,7 @@ Sums = dict[tuple[str, str], Counter[str]]
 def server(engine: Engine) -> Iterator[Serving]:
     with short_home() as home:
         models = home / "models"
-        write_bert(models / "bert/bert.gguf")
-        write_bert(models / "ranker/bert.gguf", rank=True)
-        write_gemma2(models / "gemma/gemma.gguf")
-        add_model(models, "tooled", TOOLS)
+        add_models(models)
         add_keys(home, "admin", admin=ADMIN)
         add_keys(home, **KEYS)
         with serving(home, threads=1, slots=4, hang_timeout=30) as running:

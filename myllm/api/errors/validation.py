@@ -80,7 +80,9 @@ def _most_telling(found: Sequence[Any]) -> Sequence[Any]:
         if error["type"] in _TOO_LONG:
             return [error]
     first = found[0]
-    at = next((at for at in range(1, len(first["loc"])) if _names_type(first["loc"][at])), None)
+    # A form's field, too, can be called `name[]`: behind "body" comes a field, and no type.
+    begin = 2 if first["loc"][0] == "body" else 1
+    at = next((at for at in range(begin, len(first["loc"])) if _names_type(first["loc"][at])), None)
     if at is None:
         return [first]
     union = [error for error in found if error["loc"][:at] == first["loc"][:at]]

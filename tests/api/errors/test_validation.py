@@ -55,3 +55,10 @@ def test_every_alternative_is_named(values: dict[str, Any], sentence: str) -> No
         Body.model_validate(values)
     errors = [error | {"loc": ("body", *error["loc"])} for error in failure.value.errors()]
     assert explain(errors, "application/json", {})[0] == sentence
+
+
+def test_a_form_s_field_keeps_the_brackets_in_its_name() -> None:
+    wrong = {"type": "literal_error", "loc": ("body", "kinds[]", 0), "ctx": {"expected": "'a'"}}
+    sentence, field = explain([wrong], "multipart/form-data", {})
+    assert sentence == "kinds[][0] must be one of 'a'"
+    assert field == "kinds[][0]"
